@@ -1,0 +1,2 @@
+//! LDK interfaces for arb-core.
+#![warn(missing_docs)]

@@ -1,0 +1,2 @@
+//! Drives arb-core on tokio: block sources, publishing, subscriptions.
+#![warn(missing_docs)]

@@ -1,0 +1,1 @@
+//! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
