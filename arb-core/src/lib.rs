@@ -16,3 +16,12 @@
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
+
+pub mod arbitrator;
+pub mod claim;
+pub mod facts;
+pub mod format;
+pub mod ids;
+pub mod log;
+pub mod ports;
+pub mod units;

@@ -1,0 +1,127 @@
+//! Changes: the log, past tense. `ChannelArbitrator::apply` is the only reader that matters.
+use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamVerdict};
+use crate::facts::HtlcRecord;
+use crate::ids::{HtlcId, Preimage};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bitcoin::{Amount, OutPoint, Transaction, Txid};
+
+/// One entry of a channel's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Intent: the channel is to be failed with this local commitment; no newer one is accepted.
+    FailRequested {
+        /// Number of the local commitment.
+        commitment: CommitmentNumber,
+        /// Who or what asked.
+        reason: FailReason,
+    },
+    /// Knowledge: a preimage.
+    PreimageLearned {
+        /// The preimage.
+        preimage: Preimage,
+        /// Where it came from, and so whom it serves.
+        source: PreimageSource,
+    },
+    /// Knowledge: penalty data of a revoked commitment, loaded from the store.
+    RevokedHtlcsLoaded {
+        /// Number of the revoked remote commitment.
+        number: CommitmentNumber,
+        /// HTLCs that were live in it and have left every live commitment since.
+        htlcs: Vec<(HtlcId, HtlcRecord)>,
+    },
+    /// Act: a transaction of ours, about to be broadcast.
+    HandedOut(Box<HandedOut>),
+    /// Act: the network refused a transaction of ours for its fee or because of a conflict.
+    Rejected {
+        /// The transaction.
+        txid: Txid,
+        /// Tip when it was refused.
+        at: BlockHeight,
+    },
+    /// Act: the node was told what to do upstream.
+    UpstreamTold {
+        /// The offered HTLC.
+        htlc: HtlcId,
+        /// What it was told. Never taken back.
+        verdict: UpstreamVerdict,
+    },
+    /// Act: a notice was acknowledged and is not repeated.
+    NoticeAcknowledged(NoticeKey),
+    /// Act: an event was added to what subscribers of the channel receive.
+    Announced(ChannelEvent),
+    /// Act: the operator asked for at least this feerate.
+    BumpRequested {
+        /// The output to claim; `None`: all of the channel.
+        outpoint: Option<OutPoint>,
+        /// Satoshis per 1000 weight units.
+        sat_per_kwu: u64,
+    },
+    /// Chain evidence: a transaction that spends the funding output, an output of the commitment,
+    /// or a second-stage output. The raw transaction: its meaning is computed.
+    Spent(Box<Confirmed<Transaction>>),
+    /// Chain evidence above this block is void.
+    Disconnected {
+        /// Last block that stays.
+        fork_point: BlockRef,
+    },
+}
+
+/// Who or what asked to fail the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailReason {
+    /// The node.
+    Requested,
+    /// An offered HTLC is past its deadline (BOLT 2 B4).
+    OfferedDeadline(HtlcId),
+    /// A received HTLC with known preimage nears its expiry (BOLT 2 B5).
+    FulfilDeadline(HtlcId),
+}
+
+/// Where a preimage came from. Decides whom it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PreimageSource {
+    /// The node's own: serves received HTLCs that are final, and upstream duties of offered ones.
+    Node,
+    /// Learned from this offered HTLC of this channel (on chain, in the mempool or off-chain).
+    Downstream(HtlcId),
+    /// Learned downstream of this received HTLC of this channel, by the link.
+    Linked(HtlcId),
+}
+
+/// A transaction of ours that may be broadcast from now on, with what it was built for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedOut {
+    /// What it is.
+    pub kind: TxKind,
+    /// The signed transaction.
+    pub transaction: Transaction,
+    /// Channel outputs that it spends.
+    pub claims: Vec<OutPoint>,
+    /// Wallet coins that it spends.
+    pub coins: Vec<OutPoint>,
+    /// What it pays in fees.
+    pub fee: Amount,
+    /// Tip when it was built.
+    pub at: BlockHeight,
+}
+
+/// What a transaction of ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TxKind {
+    /// Our commitment transaction.
+    Commitment,
+    /// Spends our anchor to pay for a commitment.
+    Anchor,
+    /// HTLC-timeout transaction (second stage).
+    HtlcTimeout,
+    /// HTLC-success transaction (second stage).
+    HtlcSuccess,
+    /// Spends an HTLC output of the peer's commitment directly.
+    Claim,
+    /// Spends `to_local`, `to_remote` or an output of our second stage.
+    Sweep,
+    /// Punishes a revoked commitment.
+    Penalty,
+}

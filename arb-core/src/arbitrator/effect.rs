@@ -1,0 +1,124 @@
+//! Effects: what should be true outside, imperative and plain data.
+use crate::arbitrator::FailReason;
+use crate::claim::Claim;
+use crate::ids::{HtlcId, HtlcRef, PaymentHash, Preimage};
+use crate::units::{CommitmentNumber, MilliSat};
+use alloc::boxed::Box;
+use bitcoin::{OutPoint, Txid};
+
+/// Identity of an effect: the same key is the same duty, even when its content has changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EffectKey {
+    /// Claim this output.
+    Claim(OutPoint),
+    /// Load this revoked commitment's HTLCs.
+    LoadRevokedHtlcs(CommitmentNumber),
+    /// Tell the node.
+    Notify(NoticeKey),
+    /// Delete the channel's records.
+    Forget,
+}
+
+/// What should be true of the outside world. Computed from facts, evidence and tip; never stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// An output is to be spent; when and at what price is the claim scheduler's.
+    Claim(Box<Claim>),
+    /// The store is to be asked for the HTLCs of a revoked commitment.
+    LoadRevokedHtlcs(CommitmentNumber),
+    /// The node is to be told, until it acknowledges.
+    Notify(Notice),
+    /// The channel's records are to be deleted.
+    Forget,
+}
+
+/// Identity of a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoticeKey {
+    /// What to do upstream of an offered HTLC.
+    Upstream(HtlcId),
+    /// An alert.
+    Alert(Alert),
+    /// The arbiter decided to fail the channel.
+    Failing,
+}
+
+/// What the node is told and acknowledges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// What to do upstream of an offered HTLC.
+    Upstream {
+        /// The offered HTLC of this channel.
+        htlc: HtlcId,
+        /// The incoming HTLC that it forwards; `None`: the node's own payment.
+        incoming: Option<HtlcRef>,
+        /// Its payment hash.
+        hash: PaymentHash,
+        /// Its amount.
+        amount: MilliSat,
+        /// What to do.
+        resolution: UpstreamResolution,
+    },
+    /// Something that a person should look at.
+    Alert(Alert),
+    /// The arbiter fails the channel: the node should send `error` (BOLT 5 G4).
+    Failing(FailReason),
+}
+
+impl Notice {
+    /// Identity of the notice.
+    #[must_use]
+    pub const fn key(&self) -> NoticeKey {
+        match self {
+            Self::Upstream { htlc, .. } => NoticeKey::Upstream(*htlc),
+            Self::Alert(alert) => NoticeKey::Alert(*alert),
+            Self::Failing(_) => NoticeKey::Failing,
+        }
+    }
+}
+
+/// What to do with the incoming side of an offered HTLC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamResolution {
+    /// Fulfil it with this preimage.
+    Fulfil(Preimage),
+    /// Fail it back.
+    Fail,
+}
+
+impl UpstreamResolution {
+    /// The verdict without the preimage.
+    #[must_use]
+    pub const fn verdict(&self) -> UpstreamVerdict {
+        match self {
+            Self::Fulfil(_) => UpstreamVerdict::Fulfilled,
+            Self::Fail => UpstreamVerdict::Failed,
+        }
+    }
+}
+
+/// What the node was told to do upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpstreamVerdict {
+    /// Fulfil.
+    Fulfilled,
+    /// Fail.
+    Failed,
+}
+
+/// Something that a person should look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alert {
+    /// The funding output was spent by something unexplained: keys may have leaked (BOLT 5 X1).
+    UnknownSpend(Txid),
+    /// The peer's commitment is newer than our facts: HTLCs cannot be salvaged (BOLT 5 R2, R3).
+    DataLoss(Txid),
+    /// Our own revoked commitment confirmed: the peer may take everything.
+    OutdatedLocalCommitment(Txid),
+    /// An output that was ours to take was taken by another.
+    OutputLost(OutPoint),
+    /// A preimage arrived after the node was told to fail the incoming HTLC.
+    PreimageAfterFail(HtlcId),
+    /// The channel should be failed, but its facts are outdated: nothing is broadcast (BOLT 5 F5).
+    OutdatedFacts,
+}

@@ -1,0 +1,62 @@
+//! Inputs: what reaches a channel's arbitrator from outside.
+use crate::arbitrator::{FailReason, HandedOut, NoticeKey, PreimageSource};
+use crate::facts::HtlcRecord;
+use crate::ids::{HtlcId, Preimage};
+use crate::units::{BlockRef, CommitmentNumber};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bitcoin::{OutPoint, Transaction, Txid};
+
+/// The part of a block that concerns one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockView {
+    /// The block.
+    pub at: BlockRef,
+    /// Transactions that spend an output of interest, in block order.
+    pub transactions: Vec<Transaction>,
+}
+
+/// What reaches a channel's arbitrator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A block was connected.
+    BlockConnected(BlockView),
+    /// Every block above this one was disconnected.
+    Disconnected {
+        /// Last block that stays.
+        fork_point: BlockRef,
+    },
+    /// A preimage was learned.
+    Preimage {
+        /// The preimage.
+        preimage: Preimage,
+        /// Where it came from.
+        source: PreimageSource,
+    },
+    /// A transaction that spends an output of interest is in the mempool.
+    SeenInMempool(Box<Transaction>),
+    /// The channel is to be failed.
+    Fail(FailReason),
+    /// The facts were replaced.
+    FactsUpdated,
+    /// Penalty data of a revoked commitment was loaded.
+    RevokedHtlcsLoaded {
+        /// Number of the revoked remote commitment.
+        number: CommitmentNumber,
+        /// HTLCs of it that are in no live commitment.
+        htlcs: Vec<(HtlcId, HtlcRecord)>,
+    },
+    /// A transaction of ours was signed.
+    Signed(Box<HandedOut>),
+    /// The network refused a transaction of ours for its fee or because of a conflict.
+    Rejected(Txid),
+    /// The node acknowledged a notice.
+    NoticeAcknowledged(NoticeKey),
+    /// The operator wants at least this feerate.
+    Bump {
+        /// The output to claim; `None`: all of the channel.
+        outpoint: Option<OutPoint>,
+        /// Satoshis per 1000 weight units.
+        sat_per_kwu: u64,
+    },
+}

@@ -1,0 +1,164 @@
+//! Claims: which output is to be spent, by which path, from when, until when; and the scheduler
+//! that turns them into transactions to fund, sign, publish and replace.
+use crate::arbitrator::TxKind;
+use crate::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
+use crate::units::BlockHeight;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, absolute::LockTime};
+
+/// An output to spend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The output.
+    pub outpoint: OutPoint,
+    /// Its value and script.
+    pub output: TxOut,
+    /// How it is spent.
+    pub path: SpendPath,
+    /// Lowest tip at which a spend is accepted into the next block.
+    pub open_at: BlockHeight,
+    /// Height by which a spend must be confirmed, lest another takes the output or an HTLC is
+    /// lost upstream.
+    pub deadline: Option<BlockHeight>,
+    /// What is lost if the deadline is missed.
+    pub value_at_risk: Amount,
+    /// Where the value goes.
+    pub destination: ScriptBuf,
+}
+
+/// How an output is spent, with everything that the spend needs but the signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpendPath {
+    /// The funding output, by our commitment transaction.
+    LocalCommitment(Box<Presigned>),
+    /// Our anchor on a commitment that is not confirmed: pays for its parent.
+    Anchor {
+        /// Script of the anchor.
+        script: ScriptBuf,
+        /// Our funding key for it.
+        key: SigningKey,
+        /// The commitment.
+        parent: Txid,
+    },
+    /// HTLC-timeout or HTLC-success transaction on our commitment.
+    SecondStage(Box<SecondStage>),
+    /// One signature and what the script wants besides it.
+    Single(Box<SingleSpend>),
+}
+
+/// Our commitment transaction, unsigned by us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presigned {
+    /// The transaction without witness.
+    pub transaction: Transaction,
+    /// The funding script.
+    pub script: ScriptBuf,
+    /// Key of ours.
+    pub key: SigningKey,
+    /// Our funding public key: decides the order of the signatures.
+    pub local_funding: PublicKey,
+    /// The peer's funding public key.
+    pub remote_funding: PublicKey,
+    /// The peer's signature.
+    pub remote_signature: ecdsa::Signature,
+    /// Our anchor on it, if the format has one.
+    pub anchor: Option<u32>,
+}
+
+/// A second-stage transaction of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondStage {
+    /// The HTLC.
+    pub htlc: HtlcId,
+    /// The transaction without witness, as the peer signed it.
+    pub transaction: Transaction,
+    /// Script of the HTLC output.
+    pub script: ScriptBuf,
+    /// Key of ours.
+    pub key: SigningKey,
+    /// The peer's signature.
+    pub remote_signature: ecdsa::Signature,
+    /// Whether the peer's signature lets inputs and outputs be added (SIGHASH_SINGLE with
+    /// ANYONECANPAY), so that wallet coins pay the fee.
+    pub extensible: Extensible,
+    /// The preimage; `None` for a timeout.
+    pub preimage: Option<Preimage>,
+}
+
+/// Whether a second-stage transaction can be extended by inputs and outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extensible {
+    /// It can.
+    Yes,
+    /// It is final as the peer signed it.
+    No,
+}
+
+/// A spend by one signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SingleSpend {
+    /// What the transaction is.
+    pub kind: TxKind,
+    /// The HTLC, if the output is one's.
+    pub htlc: Option<HtlcId>,
+    /// Witness script; `None` for a P2WPKH output.
+    pub script: Option<ScriptBuf>,
+    /// Witness elements between the signature and the script.
+    pub unlock: Unlock,
+    /// Key of ours.
+    pub key: SigningKey,
+    /// `nSequence` of the input.
+    pub sequence: Sequence,
+    /// `nLockTime` that the path needs.
+    pub lock_time: LockTime,
+}
+
+/// What a script wants besides the signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlock {
+    /// Nothing.
+    Nothing,
+    /// An empty element: the delayed or timeout branch.
+    Empty,
+    /// A one: the revocation branch of `to_local`.
+    One,
+    /// The revocation public key: the revocation branch of an HTLC.
+    RevocationKey(PublicKey),
+    /// A public key: P2WPKH.
+    PublicKey(PublicKey),
+    /// The preimage.
+    Preimage(Preimage),
+}
+
+/// Which key signs, as derived by BOLT 3. The signer holds the basepoint secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigningKey {
+    /// Funding key.
+    Funding,
+    /// Payment basepoint, untweaked.
+    Payment,
+    /// Delayed payment key for this per-commitment point.
+    DelayedPayment(PublicKey),
+    /// HTLC key for this per-commitment point.
+    Htlc(PublicKey),
+    /// Revocation key for this revealed secret.
+    Revocation(PerCommitmentSecret),
+}
+use alloc::boxed::Box;
+use bitcoin::Txid;
+
+impl Claim {
+    /// What the claiming transaction is.
+    #[must_use]
+    pub fn kind(&self) -> TxKind {
+        match &self.path {
+            SpendPath::LocalCommitment(_) => TxKind::Commitment,
+            SpendPath::Anchor { .. } => TxKind::Anchor,
+            SpendPath::SecondStage(stage) if stage.preimage.is_some() => TxKind::HtlcSuccess,
+            SpendPath::SecondStage(_) => TxKind::HtlcTimeout,
+            SpendPath::Single(single) => single.kind,
+        }
+    }
+}

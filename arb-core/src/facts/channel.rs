@@ -1,0 +1,177 @@
+//! `ChannelFacts`: keys, parameters, funding candidates, live commitments and HTLCs.
+use crate::facts::{HtlcRecord, SecretStore};
+use crate::format::CommitmentFormat;
+use crate::ids::{ChannelId, HtlcId, Side};
+use crate::units::{BlockDelta, BlockHeight, CommitmentNumber, FeeratePerKw, MilliSat};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
+use bitcoin::{Amount, OutPoint, ScriptBuf};
+
+/// Everything that the node told us of one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelFacts {
+    /// Channel id.
+    pub id: ChannelId,
+    /// Who opened it: pays the commitment fee and anchors, and comes first in the obscuring factor.
+    pub opener: Side,
+    /// Our keys and parameters.
+    pub local: Party,
+    /// The peer's keys and parameters.
+    pub remote: Party,
+    /// The funding outputs that may be spent, current one first.
+    pub candidates: Candidates,
+    /// Every HTLC that is in a live commitment of any candidate.
+    pub htlcs: BTreeMap<HtlcId, HtlcRecord>,
+    /// Secrets of the remote commitments that the peer revoked.
+    pub secrets: SecretStore,
+    /// Scripts agreed for a mutual close.
+    pub shutdown: ShutdownScripts,
+    /// Where our claims pay ("a convenient address", BOLT 5).
+    pub destination: ScriptBuf,
+    /// No spend of any candidate can be in a block at or below this height.
+    pub birth: BlockHeight,
+    /// Whether these facts are the node's newest.
+    pub standing: Standing,
+}
+
+/// Whether the facts are the newest that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They are, for all that we know.
+    Current,
+    /// They are known to be older than the node's or the peer's: no local commitment may be
+    /// broadcast (BOLT 5 F5, BOLT 2 data loss).
+    Outdated,
+}
+
+/// One party's keys and parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Party {
+    /// Basepoints.
+    pub keys: ChannelKeys,
+    /// Blocks that this party waits for the delayed outputs of *its own* commitment: the *other*
+    /// party's `to_self_delay` setting.
+    pub delay: BlockDelta,
+    /// Dust limit of this party's own commitment.
+    pub dust_limit: Amount,
+}
+
+/// Basepoints of BOLT 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelKeys {
+    /// `funding_pubkey`.
+    pub funding: PublicKey,
+    /// `revocation_basepoint`.
+    pub revocation: PublicKey,
+    /// `payment_basepoint`.
+    pub payment: PublicKey,
+    /// `delayed_payment_basepoint`.
+    pub delayed_payment: PublicKey,
+    /// `htlc_basepoint`.
+    pub htlc: PublicKey,
+}
+
+/// A non-empty list of funding candidates: the current one, then splices and replacements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// The current funding output.
+    pub current: FundingCandidate,
+    /// Others that may confirm instead.
+    pub others: Vec<FundingCandidate>,
+}
+
+impl Candidates {
+    /// All candidates, current one first.
+    pub fn iter(&self) -> impl Iterator<Item = &FundingCandidate> {
+        core::iter::once(&self.current).chain(self.others.iter())
+    }
+
+    /// The candidate with this funding output.
+    #[must_use]
+    pub fn get(&self, funding: &OutPoint) -> Option<&FundingCandidate> {
+        self.iter().find(|candidate| candidate.funding == *funding)
+    }
+
+    /// The candidate with this funding output.
+    pub fn get_mut(&mut self, funding: &OutPoint) -> Option<&mut FundingCandidate> {
+        core::iter::once(&mut self.current)
+            .chain(self.others.iter_mut())
+            .find(|candidate| candidate.funding == *funding)
+    }
+}
+
+/// A funding output and the live commitments that spend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FundingCandidate {
+    /// The funding output.
+    pub funding: OutPoint,
+    /// Its value.
+    pub capacity: Amount,
+    /// Format of every commitment that spends it.
+    pub format: CommitmentFormat,
+    /// Our current commitment.
+    pub local: LocalCommitment,
+    /// The peer's current commitment.
+    pub remote: RemoteCommitment,
+    /// The peer's next commitment: signed by us, the one before it not revoked yet.
+    pub remote_next: Option<RemoteCommitment>,
+}
+
+/// A commitment of ours, with the peer's signatures: all that a broadcast needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalCommitment {
+    /// Number.
+    pub number: CommitmentNumber,
+    /// Our per-commitment point for it.
+    pub point: PublicKey,
+    /// Feerate of the commitment and (static_remotekey) of its HTLC transactions.
+    pub feerate: FeeratePerKw,
+    /// Our balance, before fees.
+    pub local_balance: MilliSat,
+    /// The peer's balance, before fees.
+    pub remote_balance: MilliSat,
+    /// HTLCs that it contains, trimmed ones too.
+    pub htlcs: Vec<HtlcId>,
+    /// The peer's signature of the commitment, SIGHASH_ALL.
+    pub signature: ecdsa::Signature,
+    /// The peer's signatures of the HTLC transactions, in output order.
+    pub htlc_signatures: Vec<ecdsa::Signature>,
+}
+
+/// A commitment of the peer: all that recognising it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteCommitment {
+    /// Number.
+    pub number: CommitmentNumber,
+    /// The peer's per-commitment point for it.
+    pub point: PublicKey,
+    /// Feerate of the commitment and (static_remotekey) of its HTLC transactions.
+    pub feerate: FeeratePerKw,
+    /// Our balance, before fees.
+    pub local_balance: MilliSat,
+    /// The peer's balance, before fees.
+    pub remote_balance: MilliSat,
+    /// HTLCs that it contains, trimmed ones too.
+    pub htlcs: Vec<HtlcId>,
+}
+
+/// Scripts agreed for a mutual close (BOLT 2 `shutdown`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownScripts {
+    /// Ours.
+    pub local: Option<ScriptBuf>,
+    /// The peer's.
+    pub remote: Option<ScriptBuf>,
+}
+
+impl ChannelFacts {
+    /// The party on this side.
+    #[must_use]
+    pub const fn party(&self, side: Side) -> &Party {
+        match side {
+            Side::Local => &self.local,
+            Side::Remote => &self.remote,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Facts: what the node told us of a channel, parsed once and consistent. The arbitrator never
+//! changes them; a new version replaces the old.
+pub mod channel;
+pub mod htlc;
+pub mod secrets;
+pub mod update;
+
+pub use channel::{
+    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, LocalCommitment, Party,
+    RemoteCommitment, ShutdownScripts, Standing,
+};
+pub use htlc::{Htlc, HtlcLink, HtlcRecord};
+pub use secrets::SecretStore;
+pub use update::{Update, UpdateError, Updated};

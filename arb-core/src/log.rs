@@ -1,0 +1,177 @@
+//! The change log: what one append holds, and the receipt without which no effect is released.
+use crate::arbitrator::Change;
+use crate::facts::{ChannelFacts, HtlcRecord};
+use crate::ids::{ChannelId, HtlcId, Slot};
+use crate::units::{BlockRef, CommitmentNumber};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::Future;
+
+/// Number of a batch, unique within one run of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(pub u64);
+
+/// What one append writes: wholly or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of the batch, repeated in its receipt.
+    pub id: BatchId,
+    /// The writes, in order.
+    pub writes: Vec<Write>,
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A channel's facts, new or replacing those stored.
+    Facts {
+        /// The channel's key.
+        slot: Slot,
+        /// The facts.
+        facts: Box<ChannelFacts>,
+    },
+    /// Penalty data of HTLCs that left the last live commitment.
+    EndedHtlcs {
+        /// The channel's key.
+        slot: Slot,
+        /// The HTLCs.
+        htlcs: Vec<(HtlcId, HtlcRecord)>,
+    },
+    /// Changes appended to a channel's log.
+    Changes {
+        /// The channel's key.
+        slot: Slot,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
+    /// The cursor moves up to this block.
+    BlockConnected(BlockRef),
+    /// The cursor moves down to this block: every block above is forgotten.
+    Disconnected {
+        /// Last block that stays.
+        fork_point: BlockRef,
+    },
+    /// A subscriber has acknowledged a channel's events up to, not including, this number.
+    Subscriber {
+        /// The channel's key.
+        slot: Slot,
+        /// Name of the subscriber.
+        name: String,
+        /// What the subscriber has acknowledged; `None` ends the subscription.
+        state: Option<SubscriberState>,
+    },
+    /// Everything of a channel is deleted.
+    Forget {
+        /// The channel's key.
+        slot: Slot,
+    },
+}
+
+/// A named subscription that outlives a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriberState {
+    /// First event that is not acknowledged yet.
+    pub next: u64,
+    /// Whether forgetting the channel waits for the acknowledgement.
+    pub acknowledged: bool,
+}
+
+/// Proof, given by a [`ChangeLog`], that a batch has reached stable storage.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the receipt releases the effects of its batch"]
+pub struct Durable {
+    batch: BatchId,
+}
+
+impl Durable {
+    /// For implementations of [`ChangeLog`] only, after the batch is on stable storage.
+    pub const fn assert_durable(batch: BatchId) -> Self {
+        Self { batch }
+    }
+
+    /// The batch that is durable.
+    #[must_use]
+    pub const fn batch(&self) -> BatchId {
+        self.batch
+    }
+}
+
+/// A channel in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredChannel {
+    /// Its key.
+    pub slot: Slot,
+    /// Its id, readable even when its records are not.
+    pub id: ChannelId,
+    /// Its facts, or why they cannot be read: then the channel is quarantined.
+    pub facts: Result<Box<ChannelFacts>, Damaged>,
+    /// Named subscriptions to it.
+    pub subscribers: Vec<(String, SubscriberState)>,
+    /// Whether its log holds at least one change.
+    pub has_changes: bool,
+}
+
+/// A record that cannot be understood. Its bytes are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Which record, and what is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "damaged record: {}", self.what)
+    }
+}
+
+impl core::error::Error for Damaged {}
+
+/// Durable storage of facts and changes. Appends are applied in the order of their calls; a read
+/// sees every append whose receipt has been handed over.
+pub trait ChangeLog: Send + 'static {
+    /// Why a call failed. An append that failed left nothing behind and may be repeated.
+    type Error: core::error::Error + Send + Sync + 'static;
+    /// Resolves when the batch is on stable storage.
+    type Append: Future<Output = Result<Durable, Self::Error>> + Send + 'static;
+
+    /// Appends a batch, atomically and durably.
+    fn append(&mut self, batch: Batch) -> Self::Append;
+
+    /// All channels, by slot, in one pass.
+    ///
+    /// # Errors
+    /// The medium cannot be read. One unreadable channel is a value, not an error.
+    fn channels(&self) -> Result<Vec<StoredChannel>, Self::Error>;
+
+    /// Facts of a channel; `None` if there is no such channel.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, Self::Error>;
+
+    /// Every change of a channel, oldest first.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, Self::Error>;
+
+    /// Penalty data: the ended HTLCs whose interval contains remote commitment `number`.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    #[allow(clippy::type_complexity, reason = "a list of pairs, or why there is none")]
+    fn ended_htlcs(
+        &self,
+        slot: Slot,
+        number: CommitmentNumber,
+    ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Self::Error>;
+
+    /// The last blocks that the cursor passed, lowest first; empty in a new store. At least the
+    /// last 144 are kept.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    fn blocks(&self) -> Result<Vec<BlockRef>, Self::Error>;
+}

@@ -1,0 +1,205 @@
+//! Ports: what the arbiter needs from outside, as small async traits. A verdict is a value;
+//! `Err` means "not now, try again".
+use crate::claim::SigningKey;
+use crate::ids::ChannelId;
+use crate::units::{BlockHeight, BlockRef};
+use alloc::string::String;
+use alloc::vec::Vec;
+use bitcoin::secp256k1::ecdsa;
+use bitcoin::sighash::EcdsaSighashType;
+use bitcoin::{
+    Amount, Block, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Weight,
+};
+use core::error::Error;
+use core::future::Future;
+
+/// Blocks and mempool of a full node.
+pub trait BlockSource: Send + Sync + 'static {
+    /// Why a call failed; it is repeated later.
+    type Error: Error + Send + Sync + 'static;
+
+    /// The tip of the most-work chain.
+    fn tip(&self) -> impl Future<Output = Result<BlockRef, Self::Error>> + Send;
+
+    /// Hash of the block at `height` in the most-work chain; `None` above the tip.
+    fn hash_at(
+        &self,
+        height: BlockHeight,
+    ) -> impl Future<Output = Result<Option<BlockHash>, Self::Error>> + Send;
+
+    /// The block with this hash, stale blocks included; `None` if the source does not have it.
+    fn block(
+        &self,
+        hash: BlockHash,
+    ) -> impl Future<Output = Result<Option<Block>, Self::Error>> + Send;
+
+    /// Mempool transactions that spend any of these outputs.
+    fn mempool_spenders(
+        &self,
+        outpoints: Vec<OutPoint>,
+    ) -> impl Future<Output = Result<Vec<Transaction>, Self::Error>> + Send;
+
+    /// Resolves when the tip or the mempool may have changed since the last call.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Transactions that go out together, parents first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// The transactions.
+    pub transactions: Vec<Transaction>,
+}
+
+/// What the network says of one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// In the mempool now.
+    Accepted,
+    /// In the mempool or in a block already.
+    Known,
+    /// An input is spent by another transaction, in a block or without room for replacement, or
+    /// does not exist (yet).
+    Conflict(String),
+    /// The fee is below the mempool's floor, or too low to replace.
+    FeeTooLow(String),
+    /// A lock time or relative lock is not over.
+    NotFinal(String),
+    /// Refused for another reason.
+    Refused(String),
+}
+
+impl Verdict {
+    /// Whether the transaction is where it should be.
+    #[must_use]
+    pub const fn is_in(&self) -> bool {
+        matches!(self, Self::Accepted | Self::Known)
+    }
+}
+
+/// Hands transactions to the network.
+pub trait Broadcast: Send + Sync + 'static {
+    /// Why a call failed; it is repeated later.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Hands a package over: one verdict a transaction, in order.
+    fn broadcast(
+        &self,
+        package: Package,
+    ) -> impl Future<Output = Result<Vec<(Txid, Verdict)>, Self::Error>> + Send;
+}
+
+/// Feerates as data, so that decisions can be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeeEstimates {
+    /// Estimates: (target in blocks, feerate), ascending by target. Empty: nothing is known.
+    pub targets: Vec<(u16, FeeRate)>,
+    /// The mempool's floor: nothing below it is accepted.
+    pub floor: FeeRate,
+}
+
+impl FeeEstimates {
+    /// The estimate for confirmation within `blocks`: that of the largest target not above it,
+    /// else of the smallest target; never below the floor.
+    #[must_use]
+    pub fn within(&self, blocks: u32) -> FeeRate {
+        let reachable = self.targets.iter().rev().find(|(target, _)| u32::from(*target) <= blocks);
+        let estimate = reachable.or_else(|| self.targets.first()).map_or(self.floor, |(_, r)| *r);
+        estimate.max(self.floor)
+    }
+}
+
+/// Estimates feerates.
+pub trait FeeSource: Send + Sync + 'static {
+    /// Why a call failed; the last estimates stay in use.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Current estimates.
+    fn estimates(&self) -> impl Future<Output = Result<FeeEstimates, Self::Error>> + Send;
+}
+
+/// One input to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignRequest {
+    /// The channel whose key signs.
+    pub channel: ChannelId,
+    /// Which of its keys.
+    pub key: SigningKey,
+    /// The transaction, without witnesses of its own.
+    pub transaction: Transaction,
+    /// Input to sign.
+    pub input: usize,
+    /// Value and script of the output that each input spends, in input order.
+    pub prevouts: Vec<TxOut>,
+    /// Witness script; `None`: P2WPKH.
+    pub script: Option<ScriptBuf>,
+    /// Sighash type.
+    pub sighash: EcdsaSighashType,
+}
+
+/// Signs with channel keys.
+pub trait Signer: Send + Sync + 'static {
+    /// Why a call failed; it is repeated later, and holds up this claim only.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Signs one input. Low-S.
+    fn sign(
+        &self,
+        request: SignRequest,
+    ) -> impl Future<Output = Result<ecdsa::Signature, Self::Error>> + Send;
+}
+
+/// A wallet coin that pays fees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coin {
+    /// The coin.
+    pub outpoint: OutPoint,
+    /// Its value and script.
+    pub output: TxOut,
+    /// Weight of its witness and empty script signature when signed, an upper bound.
+    pub satisfaction_weight: Weight,
+}
+
+/// Coins wanted for a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoinRequest {
+    /// The claim: coins reserved for it before are offered again first.
+    pub claim: OutPoint,
+    /// Value that the coins must bring, beyond the fee of their own inputs.
+    pub amount: Amount,
+    /// Feerate at which their own inputs are paid.
+    pub feerate: FeeRate,
+}
+
+/// The wallet, as far as fees go. Confirmed coins only.
+pub trait CoinSource: Send + Sync + 'static {
+    /// Why a call failed; it is repeated later.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Selects and reserves coins; fewer than asked for if the wallet has not enough, none if it
+    /// has nothing that is worth its input.
+    fn select(
+        &self,
+        request: CoinRequest,
+    ) -> impl Future<Output = Result<Vec<Coin>, Self::Error>> + Send;
+
+    /// Where change goes.
+    fn change_script(&self) -> impl Future<Output = Result<ScriptBuf, Self::Error>> + Send;
+
+    /// Adds the witnesses of the wallet's own inputs; leaves all others alone.
+    fn sign(
+        &self,
+        transaction: Transaction,
+        prevouts: Vec<TxOut>,
+    ) -> impl Future<Output = Result<Transaction, Self::Error>> + Send;
+
+    /// The claim needs its reserved coins no more.
+    fn release(&self, claim: OutPoint) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Coins in transactions of ours that were handed out before a restart: reserved for `claim`
+    /// again.
+    fn reserve(
+        &self,
+        claim: OutPoint,
+        coins: Vec<OutPoint>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
