@@ -19,9 +19,14 @@ extern crate std;
 
 pub mod arbitrator;
 pub mod claim;
+pub mod classify;
+pub mod engine;
 pub mod facts;
 pub mod format;
+pub mod height;
 pub mod ids;
 pub mod log;
+pub mod picture;
+pub mod policy;
 pub mod ports;
 pub mod units;

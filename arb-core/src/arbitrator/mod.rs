@@ -1,11 +1,21 @@
 //! One channel's arbitrator: facts, evidence, desire.
 pub mod change;
+pub mod decide;
+pub mod desired;
 pub mod effect;
 pub mod event;
+pub mod evidence;
 pub mod input;
+pub mod phase;
+mod upstream;
 
 pub use change::{Change, FailReason, HandedOut, PreimageSource, TxKind};
-pub use effect::UpstreamResolution;
-pub use effect::{Alert, Effect, EffectKey, Notice, NoticeKey, UpstreamVerdict};
+pub use decide::{Now, Position};
+pub use desired::Desire;
+pub use effect::{
+    Alert, Effect, EffectKey, Notice, NoticeKey, UpstreamResolution, UpstreamVerdict,
+};
 pub use event::{ChannelEvent, CloseKind};
+pub use evidence::{Acts, ChannelArbitrator, Intent, Rejections};
 pub use input::{BlockView, Input};
+pub use phase::{OutputState, Phase};

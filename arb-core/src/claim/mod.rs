@@ -1,10 +1,17 @@
 //! Claims: which output is to be spent, by which path, from when, until when; and the scheduler
 //! that turns them into transactions to fund, sign, publish and replace.
+pub mod build;
+pub mod fee;
+pub mod plan;
+
 use crate::arbitrator::TxKind;
 use crate::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
 use crate::units::BlockHeight;
+use alloc::boxed::Box;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
-use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, absolute::LockTime};
+use bitcoin::{
+    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid, absolute::LockTime,
+};
 
 /// An output to spend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,9 +153,6 @@ pub enum SigningKey {
     /// Revocation key for this revealed secret.
     Revocation(PerCommitmentSecret),
 }
-use alloc::boxed::Box;
-use bitcoin::Txid;
-
 impl Claim {
     /// What the claiming transaction is.
     #[must_use]

@@ -1,0 +1,350 @@
+//! `decide`: what an input means, as changes. Total: no `Result`, no panic.
+use crate::arbitrator::upstream;
+use crate::arbitrator::{
+    BlockView, Change, ChannelArbitrator, ChannelEvent, CloseKind, FailReason, Input,
+    PreimageSource,
+};
+use crate::classify::{self, FundingSpend};
+use crate::facts::{ChannelFacts, Standing};
+use crate::height;
+use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
+use crate::picture::{Picture, Role};
+use crate::policy::Policy;
+use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bitcoin::{OutPoint, Transaction};
+
+/// What deciding needs besides facts and evidence.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The tip, with the input's block connected.
+    pub tip: BlockHeight,
+    /// Whether that is the tip of the source as well.
+    pub position: Position,
+    /// Settings.
+    pub policy: Policy,
+}
+
+/// Whether the block source has more blocks to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// The engine is at the source's tip.
+    AtTip,
+    /// More blocks are to come: evidence is gathered, nothing is decided by height.
+    CatchingUp,
+}
+
+impl ChannelArbitrator {
+    /// What `input` means: the changes that it leads to, in order.
+    #[must_use]
+    pub fn decide(&self, facts: &ChannelFacts, input: &Input, now: &Now) -> Vec<Change> {
+        let picture = Picture::of(facts, self).map(Arc::new);
+        self.decide_by(facts, picture, input, now).changes
+    }
+
+    /// As [`Self::decide`], with the picture that belongs to this state.
+    pub(crate) fn decide_by(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<Arc<Picture>>,
+        input: &Input,
+        now: &Now,
+    ) -> Decided {
+        let mut draft =
+            Draft { facts, now, state: self.clone(), changes: Vec::new(), picture: Some(picture) };
+        draft.take(input);
+        draft.follow_up();
+        let picture = draft.picture();
+        Decided { changes: draft.changes, state: draft.state, picture }
+    }
+}
+
+/// Changes, and the state and picture that they lead to.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) state: ChannelArbitrator,
+    pub(crate) picture: Option<Arc<Picture>>,
+}
+
+/// Decisions under way: each change is applied at once, so that later ones see it.
+struct Draft<'a> {
+    facts: &'a ChannelFacts,
+    now: &'a Now,
+    state: ChannelArbitrator,
+    changes: Vec<Change>,
+    /// The picture of `state`; `None` when it must be computed anew.
+    picture: Option<Option<Arc<Picture>>>,
+}
+
+impl Draft<'_> {
+    fn push(&mut self, change: Change) {
+        if alters_picture(&change) {
+            self.picture = None;
+        }
+        self.state = core::mem::take(&mut self.state).apply(&change);
+        self.changes.push(change);
+    }
+
+    fn take(&mut self, input: &Input) {
+        match input {
+            Input::BlockConnected(view) => self.block(view),
+            Input::Disconnected { fork_point } => {
+                if self.state.chain.iter().any(|tx| tx.at.height > fork_point.height) {
+                    self.push(Change::Disconnected { fork_point: *fork_point });
+                }
+            }
+            Input::Preimage { preimage, source } => self.learn(preimage, *source),
+            Input::SeenInMempool(tx) => {
+                let picture = self.picture();
+                self.extract_preimages(tx, picture.as_deref());
+                self.early_mutual(tx);
+            }
+            Input::Fail(reason) => self.fail(*reason),
+            Input::FactsUpdated => {}
+            Input::RevokedHtlcsLoaded { number, htlcs } => {
+                if !self.state.revoked_htlcs.contains_key(number) {
+                    let (number, htlcs) = (*number, htlcs.clone());
+                    self.push(Change::RevokedHtlcsLoaded { number, htlcs });
+                }
+            }
+            Input::Signed(out) => {
+                if self.state.acts.ours(out.transaction.compute_txid()).is_none() {
+                    self.push(Change::HandedOut(out.clone()));
+                }
+            }
+            Input::Rejected(txid) => {
+                let last = self.state.acts.rejected.get(txid).map(|r| r.last);
+                if last != Some(self.now.tip) {
+                    self.push(Change::Rejected { txid: *txid, at: self.now.tip });
+                }
+            }
+            Input::NoticeAcknowledged(key) => {
+                if !self.state.acts.acknowledged.contains(key) {
+                    self.push(Change::NoticeAcknowledged(*key));
+                }
+            }
+            Input::Bump { outpoint, sat_per_kwu } => {
+                let (outpoint, sat_per_kwu) = (*outpoint, *sat_per_kwu);
+                self.push(Change::BumpRequested { outpoint, sat_per_kwu });
+            }
+        }
+    }
+
+    fn picture(&mut self) -> Option<Arc<Picture>> {
+        let compute = || Picture::of(self.facts, &self.state).map(Arc::new);
+        self.picture.get_or_insert_with(compute).clone()
+    }
+
+    /// What follows from any input: deadlines, upstream verdicts, events.
+    fn follow_up(&mut self) {
+        let picture = self.picture();
+        let at_tip = self.now.position == Position::AtTip;
+        if at_tip && picture.is_none() && self.state.intent.is_none() {
+            if let Some(reason) = past_deadline(self.facts, &self.state, self.now) {
+                self.fail(reason);
+            }
+        }
+        let policy = &self.now.policy;
+        let due = upstream::due(self.facts, &self.state, picture.as_deref(), self.now, policy);
+        for (htlc, verdict) in due {
+            self.push(Change::UpstreamTold { htlc, verdict });
+        }
+        for event in self.events(picture.as_deref()) {
+            self.push(Change::Announced(event));
+        }
+    }
+
+    fn fail(&mut self, reason: FailReason) {
+        let outdated = self.facts.standing == Standing::Outdated;
+        if outdated || self.state.intent.is_some() || self.picture().is_some() {
+            return;
+        }
+        let commitment = self.facts.candidates.current.local.number;
+        self.push(Change::FailRequested { commitment, reason });
+    }
+
+    fn learn(&mut self, preimage: &Preimage, source: PreimageSource) {
+        if !self.state.knows(preimage, source) {
+            self.push(Change::PreimageLearned { preimage: *preimage, source });
+        }
+    }
+
+    fn block(&mut self, view: &BlockView) {
+        for tx in &view.transactions {
+            // Judged by the state that its predecessors in the block leave: a commitment and the
+            // transactions that spend it may share one.
+            let picture = self.picture();
+            if !self.concerns_us(tx, picture.as_deref()) || self.is_recorded(tx, view) {
+                continue;
+            }
+            self.extract_preimages(tx, picture.as_deref());
+            let spent = Confirmed { at: view.at, value: tx.clone() };
+            self.push(Change::Spent(Box::new(spent)));
+        }
+    }
+
+    fn is_recorded(&self, tx: &Transaction, view: &BlockView) -> bool {
+        let txid = tx.compute_txid();
+        let same = |known: &Confirmed<Transaction>| {
+            known.at == view.at && known.value.compute_txid() == txid
+        };
+        self.state.chain.iter().any(same)
+    }
+
+    fn concerns_us(&self, tx: &Transaction, picture: Option<&Picture>) -> bool {
+        let mut of_interest: BTreeSet<OutPoint> = classify::fundings(self.facts).collect();
+        of_interest.extend(picture.into_iter().flat_map(Picture::watched));
+        tx.input.iter().any(|input| of_interest.contains(&input.previous_output))
+    }
+
+    /// Preimages in the witnesses of a transaction that spends the channel's outputs, each
+    /// checked against the hash of an HTLC that we offered (BOLT 5 LL1, RL1, V8).
+    fn extract_preimages(&mut self, tx: &Transaction, picture: Option<&Picture>) {
+        let Some(picture) = picture else { return };
+        for input in &tx.input {
+            let spends = |o: &&crate::picture::Output| o.outpoint == input.previous_output;
+            let Some(output) = picture.outputs.iter().find(spends) else { continue };
+            let named = match output.role {
+                Role::Htlc(id) => Some(id),
+                _ => None,
+            };
+            for element in input.witness.iter() {
+                let Ok(bytes) = <[u8; 32]>::try_from(element) else { continue };
+                let preimage = Preimage(bytes);
+                if let Some(id) = self.offered_with(preimage.hash(), named) {
+                    self.learn(&preimage, PreimageSource::Downstream(id));
+                }
+            }
+        }
+    }
+
+    /// The offered HTLC that a preimage found on chain opens: the one whose output was spent, or
+    /// any with that hash where outputs cannot be told apart.
+    fn offered_with(&self, hash: PaymentHash, named: Option<HtlcId>) -> Option<HtlcId> {
+        let ours = |id: &HtlcId| id.offerer == Side::Local;
+        let live = |id: &HtlcId| self.facts.htlcs.get(id).is_some_and(|r| r.htlc.hash == hash);
+        let exact = named.filter(|id| ours(id) && live(id));
+        exact.or_else(|| self.facts.htlcs.keys().find(|id| ours(id) && live(id)).copied())
+    }
+
+    fn early_mutual(&mut self, tx: &Transaction) {
+        if self.told().is_some() {
+            return;
+        }
+        let secp = bitcoin::secp256k1::Secp256k1::new();
+        let spends = |outpoint: OutPoint| tx.input.iter().any(|i| i.previous_output == outpoint);
+        let mutual = self.facts.candidates.iter().filter(|c| spends(c.funding)).any(|candidate| {
+            classify::classify(self.facts, candidate, tx, &secp).spend()
+                == FundingSpend::MutualClose
+        });
+        if mutual {
+            self.push(Change::Announced(ChannelEvent::EarlyMutual));
+        }
+    }
+
+    /// What subscribers were told last, with reorganised-out notices taken off.
+    fn told(&self) -> Option<ChannelEvent> {
+        let last = self.state.acts.events.last().copied();
+        last.filter(|event| *event != ChannelEvent::Reorged)
+    }
+
+    /// Events that bring what subscribers were told up to what is so.
+    fn events(&self, picture: Option<&Picture>) -> Vec<ChannelEvent> {
+        let (tip, policy) = (self.now.tip, &self.now.policy);
+        let told = self.told();
+        let Some(picture) = picture else {
+            // An early notice from the mempool stands until the spend confirms or another does.
+            let stands = matches!(told, None | Some(ChannelEvent::EarlyMutual));
+            return if stands && !self.disconnected() { Vec::new() } else { reorged(told) };
+        };
+        let kind = picture.spend.kind();
+        let mutual = kind == CloseKind::Mutual;
+        let deep = height::depth(picture.at.height, policy.act_depth).is_open(tip);
+        let close =
+            if mutual && !deep { ChannelEvent::EarlyMutual } else { ChannelEvent::Closed(kind) };
+        let mut events = Vec::new();
+        match told {
+            Some(ChannelEvent::Resolved) => return events,
+            Some(event) if event == close => {}
+            Some(ChannelEvent::Closed(known)) if known == kind => {}
+            Some(ChannelEvent::EarlyMutual) if mutual => events.push(close),
+            Some(ChannelEvent::EarlyMutual | ChannelEvent::Closed(_)) => {
+                events.extend([ChannelEvent::Reorged, close]);
+            }
+            Some(ChannelEvent::Reorged) | None => events.push(close),
+        }
+        if picture.is_resolved(tip, policy) {
+            events.push(ChannelEvent::Resolved);
+        }
+        events
+    }
+
+    /// Whether this input took chain evidence away.
+    fn disconnected(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Disconnected { .. }))
+    }
+}
+
+/// Whether a change may alter the picture.
+const fn alters_picture(change: &Change) -> bool {
+    match change {
+        Change::PreimageLearned { .. }
+        | Change::RevokedHtlcsLoaded { .. }
+        | Change::HandedOut(_)
+        | Change::Spent(_)
+        | Change::Disconnected { .. } => true,
+        Change::FailRequested { .. }
+        | Change::Rejected { .. }
+        | Change::UpstreamTold { .. }
+        | Change::NoticeAcknowledged(_)
+        | Change::Announced(_)
+        | Change::BumpRequested { .. } => false,
+    }
+}
+
+fn reorged(told: Option<ChannelEvent>) -> Vec<ChannelEvent> {
+    told.map(|_| ChannelEvent::Reorged).into_iter().collect()
+}
+
+/// The deadline of BOLT 2 that is past at this tip, if any (B4, B5).
+fn past_deadline(facts: &ChannelFacts, state: &ChannelArbitrator, now: &Now) -> Option<FailReason> {
+    deadlines(facts, state, &now.policy)
+        .filter(|(tip, _)| now.tip >= *tip)
+        .map(|(_, reason)| reason)
+        .next()
+}
+
+/// Every deadline that would fail the channel, with the tip at which it is past.
+pub(crate) fn deadlines<'a>(
+    facts: &'a ChannelFacts,
+    state: &'a ChannelArbitrator,
+    policy: &'a Policy,
+) -> impl Iterator<Item = (BlockHeight, FailReason)> + 'a {
+    facts.htlcs.iter().filter_map(move |(id, record)| {
+        let htlc = &record.htlc;
+        match id.offerer {
+            Side::Local => {
+                let tip = htlc.expiry.0.plus(policy.offered_grace);
+                Some((tip, FailReason::OfferedDeadline(*id)))
+            }
+            Side::Remote => {
+                crate::picture::usable_preimage(state, *id, htlc)?;
+                let tip = htlc.expiry.0.minus(policy.fulfil_margin);
+                Some((tip, FailReason::FulfilDeadline(*id)))
+            }
+        }
+    })
+}
+
+/// The number of the local commitment that an intent holds the channel to.
+impl ChannelArbitrator {
+    /// The local commitment that was or may be handed out; no newer one is accepted.
+    #[must_use]
+    pub fn fenced_at(&self) -> Option<CommitmentNumber> {
+        self.intent.map(|intent| intent.commitment)
+    }
+}

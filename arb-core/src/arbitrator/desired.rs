@@ -1,0 +1,260 @@
+//! `desired`: what should be true outside, level-triggered.
+use crate::arbitrator::{
+    Alert, ChannelArbitrator, Effect, EffectKey, Notice, Now, TxKind, upstream,
+};
+use crate::claim::{Claim, Presigned, SigningKey, SpendPath};
+use crate::classify::FundingSpend;
+use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
+use crate::format::{Commitment, OutputKind, commitment, scripts};
+use crate::height::{Due, Reason};
+use crate::ids::Side;
+use crate::picture::{Output, Picture, Role, Way};
+use crate::units::BlockHeight;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Amount, OutPoint, TxOut};
+
+/// Everything that is desired, by identity.
+pub type Desire = BTreeMap<EffectKey, Effect>;
+
+impl ChannelArbitrator {
+    /// What should be true of the outside world.
+    #[must_use]
+    pub fn desired(&self, facts: &ChannelFacts, now: &Now) -> Desire {
+        self.desired_by(facts, Picture::of(facts, self).as_ref(), now)
+    }
+
+    pub(crate) fn desired_by(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<&Picture>,
+        now: &Now,
+    ) -> Desire {
+        let mut desire = Desire::new();
+        match picture {
+            Some(picture) => self.desired_closed(facts, picture, now, &mut desire),
+            None => {
+                for claim in self.commitment_claims(facts) {
+                    desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
+                }
+            }
+        }
+        let alerts = self.alerts(facts, picture).into_iter().map(Notice::Alert);
+        let failing = self.intent.iter().map(|intent| Notice::Failing(intent.reason));
+        for notice in upstream::notices(facts, self).chain(alerts).chain(failing) {
+            if !self.acts.acknowledged.contains(&notice.key()) {
+                desire.insert(EffectKey::Notify(notice.key()), Effect::Notify(notice));
+            }
+        }
+        let resolved = picture.is_some_and(|p| p.is_resolved(now.tip, &now.policy));
+        let notified = !desire.keys().any(|key| matches!(key, EffectKey::Notify(_)));
+        if resolved && notified {
+            desire.insert(EffectKey::Forget, Effect::Forget);
+        }
+        desire
+    }
+
+    fn desired_closed(
+        &self,
+        facts: &ChannelFacts,
+        picture: &Picture,
+        now: &Now,
+        desire: &mut Desire,
+    ) {
+        if let FundingSpend::RevokedCommitment(number) = picture.spend {
+            if !self.revoked_htlcs.contains_key(&number) {
+                let effect = Effect::LoadRevokedHtlcs(number);
+                desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
+            }
+        }
+        for output in &picture.outputs {
+            let Some(claim) = claim_of(facts, output) else { continue };
+            if claim.open_at <= now.tip {
+                desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
+            }
+        }
+    }
+
+    /// The local commitment that fails the channel, and the anchor that pays for it.
+    fn commitment_claims(&self, facts: &ChannelFacts) -> Vec<Claim> {
+        if self.intent.is_none() || facts.standing == Standing::Outdated {
+            return Vec::new();
+        }
+        let secp = Secp256k1::verification_only();
+        let candidate = &facts.candidates.current;
+        let Ok(built) = commitment::local_commitment(facts, candidate, &candidate.local, &secp)
+        else {
+            return Vec::new();
+        };
+        let (deadline, at_risk) = self.stake(facts);
+        let base = Claim {
+            channel: facts.id,
+            outpoint: candidate.funding,
+            output: TxOut {
+                value: candidate.capacity,
+                script_pubkey: funding_script(facts).to_p2wsh(),
+            },
+            path: SpendPath::LocalCommitment(Box::new(presigned(facts, candidate, &built))),
+            open_at: BlockHeight(0),
+            deadline,
+            value_at_risk: at_risk,
+            destination: facts.destination.clone(),
+        };
+        let anchor = anchor_claim(facts, &built, &base);
+        core::iter::once(base).chain(anchor).collect()
+    }
+
+    /// By when the commitment should be confirmed, and what is lost otherwise.
+    fn stake(&self, facts: &ChannelFacts) -> (Option<BlockHeight>, Amount) {
+        let mut deadline = None::<BlockHeight>;
+        let mut at_risk = Amount::ZERO;
+        for (id, record) in &facts.htlcs {
+            let htlc = &record.htlc;
+            let due = match (id.offerer, htlc.link) {
+                (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => Some(expiry.0),
+                (Side::Local, _) => None,
+                (Side::Remote, _) => {
+                    crate::picture::usable_preimage(self, *id, htlc).map(|_| htlc.expiry.0)
+                }
+            };
+            let Some(due) = due else { continue };
+            deadline = Some(deadline.map_or(due, |known| known.min(due)));
+            at_risk = at_risk.checked_add(htlc.amount.floor()).unwrap_or(Amount::MAX_MONEY);
+        }
+        (deadline, at_risk)
+    }
+
+    fn alerts(&self, facts: &ChannelFacts, picture: Option<&Picture>) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        if let Some(picture) = picture {
+            match picture.spend {
+                FundingSpend::Unknown => alerts.push(Alert::UnknownSpend(picture.txid)),
+                FundingSpend::FutureCommitment(_) => alerts.push(Alert::DataLoss(picture.txid)),
+                FundingSpend::OutdatedLocalCommitment(_) => {
+                    alerts.push(Alert::OutdatedLocalCommitment(picture.txid));
+                }
+                FundingSpend::MutualClose
+                | FundingSpend::LocalCommitment(_)
+                | FundingSpend::RemoteCommitment(_)
+                | FundingSpend::RevokedCommitment(_)
+                | FundingSpend::Splice(_) => {}
+            }
+            let lost = picture.outputs.iter().filter(|output| is_lost(output));
+            alerts.extend(lost.map(|output| Alert::OutputLost(output.outpoint)));
+        }
+        let told = self.acts.upstream.iter();
+        let late = told.filter(|(id, verdict)| {
+            **verdict == crate::arbitrator::UpstreamVerdict::Failed
+                && facts
+                    .htlcs
+                    .get(id)
+                    .is_some_and(|r| self.upstream_preimage(r.htlc.hash).is_some())
+        });
+        alerts.extend(late.map(|(id, _)| Alert::PreimageAfterFail(*id)));
+        alerts
+    }
+
+    /// Every claim of a closed channel, open now or later; without those that are spent.
+    #[must_use]
+    pub fn claims(&self, facts: &ChannelFacts, picture: &Picture) -> Vec<Claim> {
+        picture.outputs.iter().filter_map(|output| claim_of(facts, output)).collect()
+    }
+
+    /// When something happens next to this channel by height alone, and why.
+    #[must_use]
+    pub fn next_height(&self, facts: &ChannelFacts, now: &Now) -> Option<Due> {
+        self.next_due(facts, Picture::of(facts, self).as_ref(), now)
+    }
+
+    pub(crate) fn next_due(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<&Picture>,
+        now: &Now,
+    ) -> Option<Due> {
+        let upstream = upstream::next(facts, self, picture, now.tip, &now.policy);
+        let upstream = upstream.map(|tip| Due { tip, until: tip, reason: Reason::Depth });
+        let own = match picture {
+            Some(picture) => picture.next_due(now.tip, &now.policy),
+            None if self.intent.is_some() => None,
+            None => {
+                let all = super::decide::deadlines(facts, self, &now.policy);
+                all.map(|(tip, _)| crate::height::deadline(tip)).min()
+            }
+        };
+        own.into_iter().chain(upstream).min()
+    }
+
+    /// Whether a transaction of ours of this kind was handed out.
+    #[must_use]
+    pub fn has_handed_out(&self, kind: TxKind) -> bool {
+        self.acts.of_kind(kind).next().is_some()
+    }
+}
+
+/// Something that we had a way to claim, and the other took: an HTLC by a path that was open to
+/// us as well.
+fn is_lost(output: &Output) -> bool {
+    let by_peer = output.spent.is_some_and(|spent| spent.by == Side::Remote);
+    let open = match &output.way {
+        Way::Spend { path: SpendPath::Single(single), .. } => {
+            single.kind != TxKind::Penalty || !matches!(output.role, Role::Htlc(_))
+        }
+        Way::Spend { .. } => true,
+        Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => false,
+    };
+    // A peer that claims what we offered with the preimage takes what is its due.
+    let due = matches!(output.role, Role::Htlc(id) if id.offerer == Side::Local);
+    by_peer && open && !due && !matches!(output.role, Role::Anchor(_))
+}
+
+fn claim_of(facts: &ChannelFacts, output: &Output) -> Option<Claim> {
+    let Way::Spend { path, due, deadline } = &output.way else { return None };
+    if output.spent.is_some() {
+        return None;
+    }
+    Some(Claim {
+        channel: facts.id,
+        outpoint: output.outpoint,
+        output: output.output.clone(),
+        path: path.clone(),
+        open_at: due.tip,
+        deadline: *deadline,
+        value_at_risk: output.output.value,
+        destination: facts.destination.clone(),
+    })
+}
+
+fn funding_script(facts: &ChannelFacts) -> bitcoin::ScriptBuf {
+    scripts::funding(&facts.local.keys.funding, &facts.remote.keys.funding)
+}
+
+fn presigned(facts: &ChannelFacts, candidate: &FundingCandidate, built: &Commitment) -> Presigned {
+    let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local));
+    Presigned {
+        transaction: built.transaction.clone(),
+        script: funding_script(facts),
+        key: SigningKey::Funding,
+        local_funding: facts.local.keys.funding,
+        remote_funding: facts.remote.keys.funding,
+        remote_signature: candidate.local.signature,
+        anchor: anchor.map(|output| output.vout),
+    }
+}
+
+fn anchor_claim(facts: &ChannelFacts, built: &Commitment, parent: &Claim) -> Option<Claim> {
+    let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local))?;
+    let txid = built.transaction.compute_txid();
+    Some(Claim {
+        outpoint: OutPoint { txid, vout: anchor.vout },
+        output: anchor.output.clone(),
+        path: SpendPath::Anchor {
+            script: scripts::anchor(&facts.local.keys.funding),
+            key: SigningKey::Funding,
+            parent: txid,
+        },
+        ..parent.clone()
+    })
+}

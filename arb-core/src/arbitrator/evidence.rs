@@ -1,0 +1,214 @@
+//! `ChannelArbitrator`: everything that the log says of one channel, and `apply`, its only writer.
+use crate::arbitrator::{
+    Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, TxKind, UpstreamVerdict,
+};
+use crate::facts::HtlcRecord;
+use crate::ids::{HtlcId, PaymentHash, Preimage};
+use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use bitcoin::{OutPoint, Transaction, Txid};
+
+/// Evidence of one channel. Phase, classification and claims are computed from it and the facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelArbitrator {
+    pub(crate) intent: Option<Intent>,
+    pub(crate) preimages: BTreeMap<(PaymentHash, PreimageSource), Preimage>,
+    pub(crate) revoked_htlcs: BTreeMap<CommitmentNumber, Vec<(HtlcId, HtlcRecord)>>,
+    pub(crate) acts: Acts,
+    pub(crate) chain: Vec<Confirmed<Transaction>>,
+}
+
+/// The wish to fail the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The local commitment to do it with.
+    pub commitment: CommitmentNumber,
+    /// Who or what asked.
+    pub reason: FailReason,
+}
+
+/// What we did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acts {
+    /// Transactions handed out, oldest first.
+    pub handed_out: Vec<HandedOut>,
+    /// How often, and at which tip last, the network refused one.
+    pub rejected: BTreeMap<Txid, Rejections>,
+    /// What the node was told upstream.
+    pub upstream: BTreeMap<HtlcId, UpstreamVerdict>,
+    /// Notices that need no repetition.
+    pub acknowledged: BTreeSet<NoticeKey>,
+    /// Events, in order; their index is their number.
+    pub events: Vec<ChannelEvent>,
+    /// Feerates that the operator asked for, in satoshis per 1000 weight units.
+    pub bumps: BTreeMap<Option<OutPoint>, u64>,
+}
+
+/// Refusals of one transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rejections {
+    /// How many blocks saw one.
+    pub count: u32,
+    /// Tip at the last one.
+    pub last: BlockHeight,
+}
+
+impl ChannelArbitrator {
+    /// The state after `change`: the only writer, live and on replay.
+    #[must_use]
+    pub fn apply(mut self, change: &Change) -> Self {
+        match change {
+            Change::FailRequested { commitment, reason } => {
+                self.intent.get_or_insert(Intent { commitment: *commitment, reason: *reason });
+            }
+            Change::PreimageLearned { preimage, source } => {
+                self.preimages.insert((preimage.hash(), *source), *preimage);
+            }
+            Change::RevokedHtlcsLoaded { number, htlcs } => {
+                self.revoked_htlcs.insert(*number, htlcs.clone());
+            }
+            Change::Spent(spent) => self.spent(spent),
+            Change::Disconnected { fork_point } => {
+                self.chain.retain(|tx| tx.at.height <= fork_point.height);
+            }
+            Change::HandedOut(_)
+            | Change::Rejected { .. }
+            | Change::UpstreamTold { .. }
+            | Change::NoticeAcknowledged(_)
+            | Change::Announced(_)
+            | Change::BumpRequested { .. } => self.acts.apply(change),
+        }
+        self
+    }
+
+    /// The state after all of `changes`, in order.
+    #[must_use]
+    pub fn replay<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Self {
+        changes.into_iter().fold(Self::default(), Self::apply)
+    }
+
+    fn spent(&mut self, spent: &Confirmed<Transaction>) {
+        let txid = spent.value.compute_txid();
+        self.chain.retain(|known| known.value.compute_txid() != txid);
+        self.chain.push(spent.clone());
+    }
+
+    /// Whether there is nothing to remember: the channel is open and quiet.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a local commitment may be on its way to the chain: no newer one is accepted.
+    #[must_use]
+    pub const fn is_failing(&self) -> bool {
+        self.intent.is_some()
+    }
+
+    /// The intent to fail the channel.
+    #[must_use]
+    pub const fn intent(&self) -> Option<&Intent> {
+        self.intent.as_ref()
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn acts(&self) -> &Acts {
+        &self.acts
+    }
+
+    /// The confirmed spend of `outpoint`, and the index of the input that spends it.
+    #[must_use]
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<(&Confirmed<Transaction>, usize)> {
+        self.chain.iter().find_map(|tx| {
+            let index = tx.value.input.iter().position(|i| i.previous_output == *outpoint)?;
+            Some((tx, index))
+        })
+    }
+
+    /// A preimage that upstream duties of offered HTLCs with this hash may use: learned
+    /// downstream on this channel, or the node's own.
+    #[must_use]
+    pub fn upstream_preimage(&self, hash: PaymentHash) -> Option<Preimage> {
+        self.sources(hash).find_map(|(source, preimage)| match source {
+            PreimageSource::Node | PreimageSource::Downstream(_) => Some(preimage),
+            PreimageSource::Linked(_) => None,
+        })
+    }
+
+    /// A preimage learned downstream on this channel: serves the linked incoming HTLCs.
+    #[must_use]
+    pub fn downstream_preimage(&self, hash: PaymentHash) -> Option<Preimage> {
+        self.sources(hash).find_map(|(source, preimage)| match source {
+            PreimageSource::Downstream(_) => Some(preimage),
+            PreimageSource::Node | PreimageSource::Linked(_) => None,
+        })
+    }
+
+    /// Whether this very piece of knowledge is there already.
+    #[must_use]
+    pub fn knows(&self, preimage: &Preimage, source: PreimageSource) -> bool {
+        self.preimages.contains_key(&(preimage.hash(), source))
+    }
+
+    /// Everything known of a hash.
+    pub(crate) fn sources(
+        &self,
+        hash: PaymentHash,
+    ) -> impl Iterator<Item = (PreimageSource, Preimage)> {
+        self.preimages
+            .iter()
+            .filter(move |((known, _), _)| *known == hash)
+            .map(|((_, source), preimage)| (*source, *preimage))
+    }
+}
+
+impl Acts {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::HandedOut(out) => {
+                let txid = out.transaction.compute_txid();
+                if !self.handed_out.iter().any(|o| o.transaction.compute_txid() == txid) {
+                    self.handed_out.push((**out).clone());
+                }
+            }
+            Change::Rejected { txid, at } => {
+                let rejections = self.rejected.entry(*txid).or_default();
+                rejections.count = rejections.count.saturating_add(1);
+                rejections.last = *at;
+            }
+            Change::UpstreamTold { htlc, verdict } => {
+                self.upstream.entry(*htlc).or_insert(*verdict);
+            }
+            Change::NoticeAcknowledged(key) => {
+                self.acknowledged.insert(*key);
+            }
+            Change::Announced(event) => self.events.push(*event),
+            Change::BumpRequested { outpoint, sat_per_kwu } => {
+                self.bumps.insert(*outpoint, *sat_per_kwu);
+            }
+            Change::FailRequested { .. }
+            | Change::PreimageLearned { .. }
+            | Change::RevokedHtlcsLoaded { .. }
+            | Change::Spent(_)
+            | Change::Disconnected { .. } => {}
+        }
+    }
+
+    /// Transactions of ours that claim `outpoint`, oldest first.
+    pub fn claims_of(&self, outpoint: OutPoint) -> impl DoubleEndedIterator<Item = &HandedOut> {
+        self.handed_out.iter().filter(move |out| out.claims.contains(&outpoint))
+    }
+
+    /// A transaction of ours by its txid.
+    #[must_use]
+    pub fn ours(&self, txid: Txid) -> Option<&HandedOut> {
+        self.handed_out.iter().find(|out| out.transaction.compute_txid() == txid)
+    }
+
+    /// Transactions of ours of this kind.
+    pub fn of_kind(&self, kind: TxKind) -> impl Iterator<Item = &HandedOut> {
+        self.handed_out.iter().filter(move |out| out.kind == kind)
+    }
+}

@@ -1,0 +1,137 @@
+//! Upstream duties: what the node is told about the incoming side of every offered HTLC.
+use crate::arbitrator::{
+    ChannelArbitrator, Notice, Now, Position, UpstreamResolution, UpstreamVerdict,
+};
+use crate::classify::FundingSpend;
+use crate::facts::{ChannelFacts, Htlc, HtlcLink};
+use crate::height;
+use crate::ids::{HtlcId, Side};
+use crate::picture::{Picture, Role};
+use crate::policy::Policy;
+use crate::units::{BlockDelta, BlockHeight};
+use alloc::vec::Vec;
+
+/// Verdicts that are due at `tip` and not given yet.
+///
+/// The duties are those of every HTLC that we offered in any unrevoked commitment; a revoked one
+/// that confirms adds none.
+pub(crate) fn due(
+    facts: &ChannelFacts,
+    arbitrator: &ChannelArbitrator,
+    picture: Option<&Picture>,
+    now: &Now,
+    policy: &Policy,
+) -> Vec<(HtlcId, UpstreamVerdict)> {
+    let tip = now.tip;
+    let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
+    let open = offered.filter(|(id, _)| !arbitrator.acts.upstream.contains_key(id));
+    open.filter_map(|(id, record)| {
+        let htlc = &record.htlc;
+        if arbitrator.upstream_preimage(htlc.hash).is_some() {
+            return Some((*id, UpstreamVerdict::Fulfilled));
+        }
+        if now.position == Position::CatchingUp {
+            // A block to come may hold the preimage.
+            return None;
+        }
+        let failing = arbitrator.is_failing() || picture.is_some();
+        let margin = failing && is_late(htlc, tip, policy);
+        let settled = picture.is_some_and(|p| is_lost_downstream(p, *id, tip, policy));
+        (margin || settled).then_some((*id, UpstreamVerdict::Failed))
+    })
+    .collect()
+}
+
+/// The incoming HTLC is about to expire: failing it back saves that channel.
+fn is_late(htlc: &Htlc, tip: BlockHeight, policy: &Policy) -> bool {
+    late_from(htlc, policy).is_some_and(|from| tip >= from)
+}
+
+/// Tip from which an offered HTLC is failed back in any case.
+pub(crate) fn late_from(htlc: &Htlc, policy: &Policy) -> Option<BlockHeight> {
+    match htlc.link {
+        HtlcLink::ForwardOf { expiry, .. } => Some(expiry.0.minus(policy.upstream_margin)),
+        HtlcLink::OwnPayment
+        | HtlcLink::Final
+        | HtlcLink::ForwardedTo { .. }
+        | HtlcLink::Uncommitted => None,
+    }
+}
+
+/// Whether the peer can claim the HTLC no more: its output was taken by us (BOLT 5 LL3a, RL2), or
+/// the confirmed commitment has no output for it (LL4b, RL3b), at act depth.
+fn is_lost_downstream(picture: &Picture, id: HtlcId, tip: BlockHeight, policy: &Policy) -> bool {
+    match picture.spend {
+        // The peer may hold an output for the HTLC that we cannot see.
+        FundingSpend::FutureCommitment(_) | FundingSpend::OutdatedLocalCommitment(_) => false,
+        FundingSpend::Splice(_) => false,
+        FundingSpend::MutualClose
+        | FundingSpend::LocalCommitment(_)
+        | FundingSpend::RemoteCommitment(_)
+        | FundingSpend::RevokedCommitment(_)
+        | FundingSpend::Unknown => match picture.htlc(id) {
+            None => height::depth(picture.at.height, policy.act_depth).is_open(tip),
+            Some(_) => taken_by_us(picture, id)
+                .is_some_and(|at| height::depth(at, policy.act_depth).is_open(tip)),
+        },
+    }
+}
+
+/// Where the HTLC's value came to us for good: its output, or (revoked) the output of the peer's
+/// second stage.
+fn taken_by_us(picture: &Picture, id: HtlcId) -> Option<BlockHeight> {
+    let ours = |role: Role| {
+        let output = picture.outputs.iter().find(|output| output.role == role)?;
+        output.spent.filter(|spent| spent.by == Side::Local).map(|spent| spent.at.height)
+    };
+    ours(Role::Htlc(id)).or_else(|| ours(Role::SecondStage(Some(id))))
+}
+
+/// Notices that were decided and not acknowledged.
+pub(crate) fn notices(
+    facts: &ChannelFacts,
+    arbitrator: &ChannelArbitrator,
+) -> impl Iterator<Item = Notice> {
+    arbitrator.acts.upstream.iter().filter_map(|(id, verdict)| {
+        let htlc = &facts.htlcs.get(id)?.htlc;
+        let resolution = match verdict {
+            UpstreamVerdict::Failed => UpstreamResolution::Fail,
+            UpstreamVerdict::Fulfilled => {
+                UpstreamResolution::Fulfil(arbitrator.upstream_preimage(htlc.hash)?)
+            }
+        };
+        let incoming = match htlc.link {
+            HtlcLink::ForwardOf { incoming, .. } => Some(incoming),
+            HtlcLink::OwnPayment
+            | HtlcLink::Final
+            | HtlcLink::ForwardedTo { .. }
+            | HtlcLink::Uncommitted => None,
+        };
+        let (hash, amount) = (htlc.hash, htlc.amount);
+        Some(Notice::Upstream { htlc: *id, incoming, hash, amount, resolution })
+    })
+}
+
+/// Tip of the next upstream duty by height alone.
+pub(crate) fn next(
+    facts: &ChannelFacts,
+    arbitrator: &ChannelArbitrator,
+    picture: Option<&Picture>,
+    tip: BlockHeight,
+    policy: &Policy,
+) -> Option<BlockHeight> {
+    let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
+    let open = offered.filter(|(id, _)| !arbitrator.acts.upstream.contains_key(id));
+    let act = |at: BlockHeight| height::depth(at, policy.act_depth).tip;
+    open.flat_map(|(id, record)| {
+        let late = late_from(&record.htlc, policy);
+        let settled = picture.and_then(|p| match p.htlc(*id) {
+            None => Some(act(p.at.height)),
+            Some(_) => taken_by_us(p, *id).map(act),
+        });
+        [late, settled]
+    })
+    .flatten()
+    .filter(|due| *due > tip && *due < tip.plus(BlockDelta(u32::MAX)))
+    .min()
+}

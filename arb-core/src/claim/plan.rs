@@ -1,0 +1,193 @@
+//! The scheduler: which transactions to sign, publish or replace for the claims that are open.
+//!
+//! One transaction a claim for now. What it decides on is data: claims, what was handed out, the
+//! tip and the estimates.
+use crate::arbitrator::{Acts, HandedOut, TxKind};
+use crate::claim::Extensible;
+use crate::claim::build::{Draft, Parent};
+use crate::claim::fee::{self, Price};
+use crate::claim::{Claim, SpendPath};
+use crate::ports::FeeEstimates;
+use crate::units::BlockHeight;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+
+/// Most that is paid for a commitment without anything at risk by a deadline.
+const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
+
+/// One step towards confirmed claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Fund and sign this draft.
+    Sign(Box<Draft>),
+    /// Hand these transactions to the network, parents first. All are in the log.
+    Publish(Vec<Transaction>),
+}
+
+/// Identity of a step: one of each is under way at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepKey {
+    /// Signing for this output.
+    Sign(OutPoint),
+    /// Publishing what ends in this transaction.
+    Publish(Txid),
+}
+
+impl Step {
+    /// Identity of the step.
+    #[must_use]
+    pub fn key(&self) -> Option<StepKey> {
+        match self {
+            Self::Sign(draft) => Some(StepKey::Sign(draft.claim.outpoint)),
+            Self::Publish(package) => package.last().map(|tx| StepKey::Publish(tx.compute_txid())),
+        }
+    }
+}
+
+/// The steps for the open claims of one channel.
+#[must_use]
+pub fn plan(
+    claims: &[Claim],
+    acts: &Acts,
+    tip: BlockHeight,
+    estimates: &FeeEstimates,
+) -> Vec<Step> {
+    let planner = Planner { claims, acts, tip, estimates };
+    let mut steps = Vec::new();
+    for claim in claims.iter().filter(|claim| claim.open_at <= tip) {
+        steps.extend(planner.sign(claim).map(|draft| Step::Sign(Box::new(draft))));
+        steps.extend(planner.publish(claim));
+    }
+    steps
+}
+
+struct Planner<'a> {
+    claims: &'a [Claim],
+    acts: &'a Acts,
+    tip: BlockHeight,
+    estimates: &'a FeeEstimates,
+}
+
+impl Planner<'_> {
+    /// The newest transaction of ours for this claim.
+    fn current(&self, claim: &Claim) -> Option<&HandedOut> {
+        self.acts.claims_of(claim.outpoint).next_back().filter(|out| out.kind == claim.kind())
+    }
+
+    fn publish(&self, claim: &Claim) -> Option<Step> {
+        let out = self.current(claim)?;
+        match &claim.path {
+            SpendPath::LocalCommitment(_) => {
+                let child = self.anchor_of(claim).and_then(|anchor| self.current(anchor));
+                let child = child.map(|out| out.transaction.clone());
+                let package = core::iter::once(out.transaction.clone()).chain(child);
+                Some(Step::Publish(package.collect()))
+            }
+            SpendPath::Anchor { .. } => None,
+            SpendPath::SecondStage(_) | SpendPath::Single(_) => {
+                Some(Step::Publish(Vec::from([out.transaction.clone()])))
+            }
+        }
+    }
+
+    fn anchor_of(&self, commitment: &Claim) -> Option<&Claim> {
+        self.claims.iter().find(|claim| match &claim.path {
+            SpendPath::Anchor { .. } => claim.channel == commitment.channel,
+            _ => false,
+        })
+    }
+
+    fn sign(&self, claim: &Claim) -> Option<Draft> {
+        match &claim.path {
+            SpendPath::LocalCommitment(_) => self.fixed(claim),
+            SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {
+                self.fixed(claim)
+            }
+            SpendPath::Anchor { parent, .. } => self.anchor(claim, *parent),
+            SpendPath::SecondStage(_) | SpendPath::Single(_) => {
+                let draft = Draft::new(claim.clone());
+                self.priced(draft, budget(claim))
+            }
+        }
+    }
+
+    /// A transaction that cannot be changed: signed once.
+    fn fixed(&self, claim: &Claim) -> Option<Draft> {
+        self.current(claim).is_none().then(|| Draft::new(claim.clone()))
+    }
+
+    /// The child that pays for our commitment, if the commitment's own feerate is too low.
+    fn anchor(&self, claim: &Claim, parent: Txid) -> Option<Draft> {
+        let parent = self.acts.ours(parent)?;
+        let of = |child: &Draft| child.weight().checked_add(parent.transaction.weight());
+        let mut draft = Draft::new(claim.clone());
+        draft.parent = Some(Parent { fee: parent.fee, weight: parent.transaction.weight() });
+        let weight = of(&draft)?;
+        let enough = fee::feerate_of(parent.fee, parent.transaction.weight())?;
+        let budget = claim.value_at_risk.max(ANCHOR_BUDGET);
+        let wanted = self.price(claim, weight, budget.checked_add(parent.fee)?).feerate()?;
+        if self.current(claim).is_none() && enough >= wanted {
+            return None;
+        }
+        self.priced(draft, budget)
+    }
+
+    fn price(&self, claim: &Claim, weight: bitcoin::Weight, budget: Amount) -> Price<'_> {
+        let bumps = &self.acts.bumps;
+        let wanted = bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None)).copied();
+        Price {
+            blocks_left: claim.deadline.map(|deadline| self.tip.until(deadline).0),
+            weight,
+            budget,
+            estimates: self.estimates,
+            wanted: wanted.map(FeeRate::from_sat_per_kwu),
+        }
+    }
+
+    /// A draft at today's price, if there is none yet or the price has moved enough.
+    fn priced(&self, mut draft: Draft, budget: Amount) -> Option<Draft> {
+        let parent = draft.parent.unwrap_or_default();
+        let weight = draft.weight().checked_add(parent.weight)?;
+        let whole = budget.checked_add(parent.fee)?;
+        let feerate = self.price(&draft.claim, weight, whole).feerate()?;
+        draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
+        draft.feerate = feerate;
+        draft.budget = budget;
+        let Some(current) = self.current(&draft.claim) else {
+            draft.fee = draft.fee.max(fee::fee_of(self.estimates.floor, draft.weight()));
+            return Some(draft);
+        };
+        let least = fee::replacement_fee(current.fee, draft.weight());
+        let txid = current.transaction.compute_txid();
+        let rejected = self.acts.rejected.get(&txid).is_some_and(|r| r.last < self.tip);
+        if rejected {
+            // Below what the mempool wants: a quarter more than last time.
+            let quarter = current.fee.checked_div(4).unwrap_or(Amount::ZERO);
+            draft.fee = draft.fee.max(current.fee.checked_add(quarter)?).max(least);
+        } else if draft.fee < least || !self.is_worth_it(current, &draft) {
+            return None;
+        }
+        let affordable = draft.fee <= budget && current.at < self.tip;
+        affordable.then_some(draft)
+    }
+
+    /// A replacement that pays a quarter more, or any more close to the deadline or on request.
+    fn is_worth_it(&self, current: &HandedOut, draft: &Draft) -> bool {
+        let quarter = current.fee.checked_div(4).and_then(|q| current.fee.checked_add(q));
+        let near = draft.claim.deadline.is_some_and(|d| self.tip.until(d).0 <= 6);
+        near || quarter.is_some_and(|least| draft.fee >= least)
+    }
+}
+
+/// Most that a claim may cost. What is spent from the output itself may take half of it without
+/// a deadline and all but dust with one; a second stage is paid by the wallet.
+fn budget(claim: &Claim) -> Amount {
+    let value = claim.output.value;
+    let spendable = value.checked_sub(Amount::from_sat(330)).unwrap_or(Amount::ZERO);
+    let half = value.checked_div(2).unwrap_or(Amount::ZERO);
+    match (claim.kind(), claim.deadline) {
+        (TxKind::HtlcTimeout | TxKind::HtlcSuccess, _) | (_, Some(_)) => spendable,
+        (_, None) => half.min(spendable),
+    }
+}

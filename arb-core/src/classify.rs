@@ -1,0 +1,204 @@
+//! What a spend of a funding output is. Computed from the logged transaction and the facts, never
+//! stored: a secret or a script that arrives later changes the verdict.
+use crate::arbitrator::CloseKind;
+use crate::facts::{ChannelFacts, FundingCandidate};
+use crate::format::{Commitment, CommitmentKeys, ObscuringFactor, commitment, number, scripts};
+use crate::ids::{PerCommitmentSecret, Side};
+use crate::units::CommitmentNumber;
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
+use bitcoin::{OutPoint, Script, Sequence, Transaction, Txid};
+
+/// What spent the funding output (BOLT 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FundingSpend {
+    /// A mutual close.
+    MutualClose,
+    /// Our current commitment.
+    LocalCommitment(CommitmentNumber),
+    /// A commitment of ours that we revoked.
+    OutdatedLocalCommitment(CommitmentNumber),
+    /// The peer's current or next commitment.
+    RemoteCommitment(CommitmentNumber),
+    /// A commitment that the peer revoked.
+    RevokedCommitment(CommitmentNumber),
+    /// A commitment of the peer that is newer than our facts.
+    FutureCommitment(CommitmentNumber),
+    /// Another funding candidate: the channel goes on.
+    Splice(Txid),
+    /// Nothing that we can explain.
+    Unknown,
+}
+
+impl FundingSpend {
+    /// As subscribers are told.
+    #[must_use]
+    pub const fn kind(self) -> CloseKind {
+        match self {
+            Self::MutualClose => CloseKind::Mutual,
+            Self::LocalCommitment(n) => CloseKind::Local(n),
+            Self::OutdatedLocalCommitment(n) => CloseKind::Outdated(n),
+            Self::RemoteCommitment(n) => CloseKind::Remote(n),
+            Self::RevokedCommitment(n) => CloseKind::Revoked(n),
+            Self::FutureCommitment(n) => CloseKind::Future(n),
+            Self::Splice(_) => CloseKind::Splice,
+            Self::Unknown => CloseKind::Unknown,
+        }
+    }
+}
+
+/// A spend with what is needed to read its outputs.
+#[derive(Clone, Debug)]
+pub(crate) enum Classified {
+    /// A live commitment, rebuilt: every output is known.
+    Live { spend: FundingSpend, owner: Side, point: PublicKey, commitment: Commitment },
+    /// A revoked commitment of the peer.
+    Revoked { number: CommitmentNumber, secret: PerCommitmentSecret, point: PublicKey },
+    /// Anything else: only scripts can tell what is ours.
+    Other(FundingSpend),
+}
+
+impl Classified {
+    pub(crate) const fn spend(&self) -> FundingSpend {
+        match self {
+            Self::Live { spend, .. } | Self::Other(spend) => *spend,
+            Self::Revoked { number, .. } => FundingSpend::RevokedCommitment(*number),
+        }
+    }
+}
+
+/// Classifies `tx`, which spends `candidate`'s funding output.
+pub(crate) fn classify(
+    facts: &ChannelFacts,
+    candidate: &FundingCandidate,
+    tx: &Transaction,
+    secp: &Secp256k1<All>,
+) -> Classified {
+    let factor = ObscuringFactor::of(facts);
+    let shaped = number::commitment_number_of(tx, factor);
+    if let Some(number) = shaped {
+        if let Some(live) = live_commitment(facts, candidate, tx, number, secp) {
+            return live;
+        }
+    }
+    if let Some(other) = splice_of(facts, candidate, tx) {
+        return Classified::Other(FundingSpend::Splice(other));
+    }
+    match shaped {
+        Some(number) => by_scripts(facts, candidate, tx, number, secp),
+        None if is_mutual_close(facts, tx) => Classified::Other(FundingSpend::MutualClose),
+        None => Classified::Other(FundingSpend::Unknown),
+    }
+}
+
+fn splice_of(facts: &ChannelFacts, spent: &FundingCandidate, tx: &Transaction) -> Option<Txid> {
+    let txid = tx.compute_txid();
+    let creates = |other: &FundingCandidate| {
+        other.funding != spent.funding
+            && other.funding.txid == txid
+            && usize::try_from(other.funding.vout).is_ok_and(|vout| vout < tx.output.len())
+    };
+    facts.candidates.iter().any(creates).then_some(txid)
+}
+
+fn live_commitment(
+    facts: &ChannelFacts,
+    candidate: &FundingCandidate,
+    tx: &Transaction,
+    number: CommitmentNumber,
+    secp: &Secp256k1<All>,
+) -> Option<Classified> {
+    let txid = tx.compute_txid();
+    let same = |commitment: &Commitment| commitment.transaction.compute_txid() == txid;
+    if candidate.local.number == number {
+        let built = commitment::local_commitment(facts, candidate, &candidate.local, secp).ok();
+        if let Some(commitment) = built.filter(same) {
+            let spend = FundingSpend::LocalCommitment(number);
+            let point = candidate.local.point;
+            return Some(Classified::Live { spend, owner: Side::Local, point, commitment });
+        }
+    }
+    let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
+    for remote in remotes.filter(|remote| remote.number == number) {
+        let built = commitment::remote_commitment(facts, candidate, remote, secp).ok();
+        if let Some(commitment) = built.filter(same) {
+            let spend = FundingSpend::RemoteCommitment(number);
+            let point = remote.point;
+            return Some(Classified::Live { spend, owner: Side::Remote, point, commitment });
+        }
+    }
+    None
+}
+
+/// Commitment-shaped, but none that is live: revoked, outdated or future, told apart by scripts.
+/// The number alone proves nothing, since both parties' commitments carry the same numbers.
+fn by_scripts(
+    facts: &ChannelFacts,
+    candidate: &FundingCandidate,
+    tx: &Transaction,
+    number: CommitmentNumber,
+    secp: &Secp256k1<All>,
+) -> Classified {
+    let pays = |script: &Script| tx.output.iter().any(|o| o.script_pubkey.as_script() == script);
+    let to_us =
+        pays(&scripts::to_remote(candidate.format, &facts.local.keys.payment).script_pubkey);
+    let to_peer =
+        pays(&scripts::to_remote(candidate.format, &facts.remote.keys.payment).script_pubkey);
+    if number < candidate.remote.number {
+        if let Some((secret, point)) = revoked_point(facts, number, secp) {
+            let to_local = CommitmentKeys::new(facts, Side::Remote, point, secp)
+                .ok()
+                .map(|keys| scripts::to_local(&keys, facts.remote.delay).script_pubkey);
+            if to_us || to_local.is_some_and(|script| pays(&script)) {
+                return Classified::Revoked { number, secret, point };
+            }
+            // Every output of either party's commitment is covered above but HTLCs and anchors:
+            // without a main output of its owner or of the other, `to_peer` decides.
+            if !to_peer && number >= candidate.local.number {
+                return Classified::Revoked { number, secret, point };
+            }
+        }
+    }
+    if number < candidate.local.number && !to_us {
+        return Classified::Other(FundingSpend::OutdatedLocalCommitment(number));
+    }
+    let newest = candidate.remote_next.as_ref().map_or(candidate.remote.number, |r| r.number);
+    if number > newest && (to_us || !to_peer) {
+        return Classified::Other(FundingSpend::FutureCommitment(number));
+    }
+    Classified::Other(FundingSpend::Unknown)
+}
+
+/// The revealed secret of a remote commitment, and its point.
+pub(crate) fn revoked_point(
+    facts: &ChannelFacts,
+    number: CommitmentNumber,
+    secp: &Secp256k1<All>,
+) -> Option<(PerCommitmentSecret, PublicKey)> {
+    let secret = facts.secrets.get(number)?;
+    let key = SecretKey::from_slice(&secret.0).ok()?;
+    Some((secret, PublicKey::from_secret_key(secp, &key)))
+}
+
+/// BOLT 2: sequence 0xFFFFFFFF (legacy) or 0xFFFFFFFD (simple close), and every output agreed,
+/// ours, or an OP_RETURN.
+fn is_mutual_close(facts: &ChannelFacts, tx: &Transaction) -> bool {
+    let [input] = tx.input.as_slice() else { return false };
+    let closing = [Sequence::MAX, Sequence::ENABLE_RBF_NO_LOCKTIME].contains(&input.sequence);
+    closing && !tx.output.is_empty() && tx.output.iter().all(|o| is_agreed(facts, &o.script_pubkey))
+}
+
+fn is_agreed(facts: &ChannelFacts, script: &Script) -> bool {
+    is_ours(facts, script)
+        || facts.shutdown.remote.as_deref() == Some(script)
+        || script.is_op_return()
+}
+
+/// Whether a script is ours: agreed for a mutual close, or the destination of our claims.
+pub(crate) fn is_ours(facts: &ChannelFacts, script: &Script) -> bool {
+    facts.shutdown.local.as_deref() == Some(script) || facts.destination.as_script() == script
+}
+
+/// The funding outputs of all candidates.
+pub(crate) fn fundings(facts: &ChannelFacts) -> impl Iterator<Item = OutPoint> {
+    facts.candidates.iter().map(|candidate| candidate.funding)
+}

@@ -1,0 +1,72 @@
+//! `commit`: state and effects, in exchange for the receipt of the very batch.
+use crate::engine::stage::{Next, Transition};
+use crate::engine::{ChainArbitrator, Task, TaskKey};
+use crate::ids::Slot;
+use crate::log::{BatchId, Durable};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::fmt;
+
+/// What is to be done now that a transition is durable.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// Everything desired of the channels that the transition concerned, by channel and identity.
+    pub tasks: BTreeMap<(Slot, TaskKey), Task>,
+    /// Channels that the transition concerned: whatever is under way for them and not among the
+    /// tasks is to be withdrawn.
+    pub concerned: BTreeSet<Slot>,
+}
+
+/// The receipt is not that of the transition: nothing was done. The transition is handed back.
+#[derive(Debug)]
+pub struct WrongReceipt {
+    /// Batch of the transition.
+    pub expected: BatchId,
+    /// Batch of the receipt.
+    pub found: BatchId,
+    /// The transition, to be committed with its own receipt.
+    pub transition: Box<Transition>,
+}
+
+impl fmt::Display for WrongReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "receipt of batch {} for batch {}", self.found.0, self.expected.0)
+    }
+}
+
+impl core::error::Error for WrongReceipt {}
+
+impl ChainArbitrator {
+    /// Takes the state that `transition` leads to, and hands over its effects.
+    ///
+    /// # Errors
+    /// The receipt is that of another batch, or another transition was committed since this one
+    /// was staged.
+    pub fn commit(
+        &mut self,
+        transition: Transition,
+        receipt: Durable,
+    ) -> Result<Released, WrongReceipt> {
+        let (expected, found) = (transition.id(), receipt.batch());
+        if expected != found || expected.0 != self.next_batch {
+            return Err(WrongReceipt { expected, found, transition: Box::new(transition) });
+        }
+        self.next_batch = self.next_batch.saturating_add(1);
+        self.blocks = transition.blocks;
+        self.position = transition.position;
+        let mut released = Released::default();
+        for (slot, next) in transition.next {
+            match next {
+                Next::Quiet(facts) => self.insert_quiet(slot, &facts),
+                Next::Active(active) => self.insert_active(slot, active),
+                Next::Forgotten => self.remove_channel(slot),
+            }
+            released.concerned.insert(slot);
+        }
+        for slot in &released.concerned {
+            let tasks = self.tasks(*slot).into_iter().map(|(key, task)| ((*slot, key), task));
+            released.tasks.extend(tasks);
+        }
+        Ok(released)
+    }
+}

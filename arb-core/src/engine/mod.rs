@@ -1,0 +1,207 @@
+//! `ChainArbitrator`: all channels, one cursor, no I/O.
+//!
+//! A quiet channel is an index entry and a due height; a channel that is failing, closing or has
+//! anything to remember is [`Active`] with its facts. State moves by `stage` (pure) and `commit`
+//! (with the receipt of the store) only.
+mod commit;
+mod index;
+mod stage;
+mod tasks;
+
+use crate::arbitrator::{ChannelArbitrator, Now, Position};
+use crate::facts::ChannelFacts;
+use crate::ids::{ChannelId, Slot};
+use crate::log::BatchId;
+use crate::picture::Picture;
+use crate::policy::Policy;
+use crate::ports::FeeEstimates;
+use crate::units::{BlockHeight, BlockRef};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bitcoin::{FeeRate, OutPoint};
+pub use commit::{Released, WrongReceipt};
+use hashbrown::HashMap;
+pub use index::Scan;
+pub use stage::{EngineInput, NeedFacts, Transition};
+pub use tasks::{Task, TaskKey};
+
+/// Blocks below the tip that are remembered, so that a reorganisation finds its fork point.
+pub const REMEMBERED_BLOCKS: usize = 288;
+
+/// Facts of quiet channels that an input touches, loaded by the shell.
+pub type Loaded = BTreeMap<Slot, Arc<ChannelFacts>>;
+
+/// The arbiter of all channels.
+#[derive(Debug)]
+pub struct ChainArbitrator {
+    policy: Policy,
+    /// Everything watched.
+    index: HashMap<OutPoint, Slot>,
+    /// Heights at which a quiet channel must be looked at.
+    due: BTreeMap<BlockHeight, BTreeSet<Slot>>,
+    ids: HashMap<ChannelId, Slot>,
+    channels: BTreeMap<Slot, Entry>,
+    /// The last blocks, lowest first; the last one is the tip.
+    blocks: VecDeque<BlockRef>,
+    position: Position,
+    estimates: FeeEstimates,
+    next_batch: u64,
+}
+
+/// A watched channel.
+#[derive(Clone, Debug)]
+enum Entry {
+    Quiet { id: ChannelId, due: Option<BlockHeight> },
+    Active(Active),
+}
+
+/// A channel with anything to remember.
+#[derive(Clone, Debug)]
+pub struct Active {
+    /// Its facts.
+    pub facts: Arc<ChannelFacts>,
+    /// Its evidence.
+    pub state: ChannelArbitrator,
+    /// The picture of the two.
+    pub picture: Option<Arc<Picture>>,
+    watched: BTreeSet<OutPoint>,
+}
+
+impl Active {
+    fn new(facts: Arc<ChannelFacts>, state: ChannelArbitrator) -> Self {
+        let picture = Picture::of(&facts, &state).map(Arc::new);
+        Self { facts, state, picture, watched: BTreeSet::new() }
+    }
+}
+
+impl ChainArbitrator {
+    /// An arbiter without channels, whose cursor stands at the last of `blocks` (lowest first).
+    #[must_use]
+    pub fn new(policy: Policy, blocks: Vec<BlockRef>) -> Self {
+        Self {
+            policy,
+            index: HashMap::new(),
+            due: BTreeMap::new(),
+            ids: HashMap::new(),
+            channels: BTreeMap::new(),
+            blocks: blocks.into(),
+            position: Position::CatchingUp,
+            estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
+            next_batch: 0,
+        }
+    }
+
+    /// Puts a stored channel back, at start-up: facts, and everything that its log says.
+    pub fn restore(&mut self, slot: Slot, facts: Arc<ChannelFacts>, state: ChannelArbitrator) {
+        if state.is_quiet() {
+            self.insert_quiet(slot, &facts);
+        } else {
+            self.insert_active(slot, Active::new(facts, state));
+        }
+    }
+
+    /// The tip that was connected last; `None` in a new store.
+    #[must_use]
+    pub fn tip(&self) -> Option<BlockRef> {
+        self.blocks.back().copied()
+    }
+
+    /// Height of the tip; 0 in a new store.
+    #[must_use]
+    pub fn height(&self) -> BlockHeight {
+        self.tip().map_or(BlockHeight(0), |tip| tip.height)
+    }
+
+    /// The remembered blocks, highest first: candidates for a fork point.
+    pub fn blocks(&self) -> impl Iterator<Item = &BlockRef> {
+        self.blocks.iter().rev()
+    }
+
+    /// Settings.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Whether the source had more blocks when the last one was connected.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The feerates in use.
+    #[must_use]
+    pub const fn estimates(&self) -> &FeeEstimates {
+        &self.estimates
+    }
+
+    /// Replaces the feerates in use. They are data, not state: nothing is logged.
+    pub fn set_estimates(&mut self, estimates: FeeEstimates) {
+        self.estimates = estimates;
+    }
+
+    /// The slot of a channel.
+    #[must_use]
+    pub fn slot(&self, id: &ChannelId) -> Option<Slot> {
+        self.ids.get(id).copied()
+    }
+
+    /// Every slot in use.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, ChannelId)> {
+        self.channels.iter().map(|(slot, entry)| match entry {
+            Entry::Quiet { id, .. } => (*slot, *id),
+            Entry::Active(active) => (*slot, active.facts.id),
+        })
+    }
+
+    /// Number of channels, quiet ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether there is no channel.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// A channel with anything to remember; `None` if it is quiet or unknown.
+    #[must_use]
+    pub fn active(&self, slot: Slot) -> Option<&Active> {
+        match self.channels.get(&slot)? {
+            Entry::Active(active) => Some(active),
+            Entry::Quiet { .. } => None,
+        }
+    }
+
+    /// Outpoints of active channels whose spends in the mempool are of interest.
+    pub fn watched_by_active(&self) -> impl Iterator<Item = OutPoint> {
+        self.channels.values().flat_map(|entry| match entry {
+            Entry::Active(active) => active.watched.iter().copied().collect::<Vec<_>>(),
+            Entry::Quiet { .. } => Vec::new(),
+        })
+    }
+
+    /// Every watched outpoint.
+    pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
+        self.index.keys().copied()
+    }
+
+    /// The channel that watches `outpoint`.
+    #[must_use]
+    pub fn watcher(&self, outpoint: &OutPoint) -> Option<Slot> {
+        self.index.get(outpoint).copied()
+    }
+
+    /// Tip and settings, as deciding needs them.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        Now { tip: self.height(), position: self.position, policy: self.policy }
+    }
+
+    fn take_batch_id(&self) -> BatchId {
+        BatchId(self.next_batch)
+    }
+}

@@ -1,0 +1,356 @@
+//! `stage`: what inputs mean for all channels, as one transition. Pure: the engine stays as it is.
+use crate::arbitrator::{
+    BlockView, Change, ChannelArbitrator, Input, Now, Position, PreimageSource,
+};
+use crate::engine::{Active, ChainArbitrator, Entry, Loaded};
+use crate::facts::{ChannelFacts, HtlcLink, Updated};
+use crate::ids::{Preimage, Side, Slot};
+use crate::log::{Batch, BatchId, Write};
+use crate::units::{BlockHeight, BlockRef};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use bitcoin::Transaction;
+
+/// What reaches the engine.
+#[derive(Clone, Debug)]
+pub enum EngineInput {
+    /// A block was connected on top of the tip.
+    Block {
+        /// The block.
+        at: BlockRef,
+        /// What [`ChainArbitrator::scan`] found in it.
+        touched: BTreeMap<Slot, Vec<Transaction>>,
+        /// Whether it is the source's tip.
+        position: Position,
+    },
+    /// Every block above this one was disconnected.
+    Disconnected {
+        /// Last block that stays.
+        fork_point: BlockRef,
+    },
+    /// The engine is at the source's tip: what waited for that is decided.
+    ReachedTip,
+    /// Something for one channel.
+    Channel {
+        /// The channel.
+        slot: Slot,
+        /// The input.
+        input: Box<Input>,
+    },
+    /// A new channel, and what a rescan from its birth found.
+    Watch {
+        /// Its slot.
+        slot: Slot,
+        /// Its facts, verified.
+        facts: Box<ChannelFacts>,
+        /// Blocks between birth and tip that touch it, lowest first.
+        history: Vec<BlockView>,
+    },
+    /// A verified update of a channel's facts.
+    Facts {
+        /// The channel.
+        slot: Slot,
+        /// What the update led to.
+        updated: Box<Updated>,
+    },
+    /// The channel is resolved and everybody knows: its records go.
+    Forget {
+        /// The channel.
+        slot: Slot,
+    },
+}
+
+/// Facts of quiet channels that staging needs: load them and stage again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedFacts(pub BTreeSet<Slot>);
+
+/// One append and what it will lead to. Its effects cannot be read: they are computed by
+/// [`ChainArbitrator::commit`], which wants the receipt of this very batch.
+///
+/// ```compile_fail
+/// fn too_early(t: arb_core::engine::Transition) -> usize { t.next.len() }
+/// ```
+///
+/// ```
+/// fn changes(t: arb_core::engine::Transition) -> usize { t.batch().writes.len() }
+/// ```
+#[derive(Debug)]
+#[must_use = "a transition does nothing until its changes are durable"]
+pub struct Transition {
+    batch: Batch,
+    pub(super) next: BTreeMap<Slot, Next>,
+    pub(super) blocks: VecDeque<BlockRef>,
+    pub(super) position: Position,
+}
+
+/// What becomes of a channel.
+#[derive(Debug)]
+pub(super) enum Next {
+    Quiet(Arc<ChannelFacts>),
+    Active(Active),
+    Forgotten,
+}
+
+impl Transition {
+    /// What must be durable first.
+    #[must_use]
+    pub const fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> BatchId {
+        self.batch.id
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batch.writes.is_empty()
+    }
+}
+
+impl ChainArbitrator {
+    /// What `inputs` mean, in order. The engine is as before.
+    ///
+    /// # Errors
+    /// Facts of quiet channels are needed: load them and call again.
+    pub fn stage(&self, inputs: &[EngineInput], loaded: &Loaded) -> Result<Transition, NeedFacts> {
+        let mut staging = Staging {
+            engine: self,
+            loaded,
+            blocks: self.blocks.clone(),
+            position: self.position,
+            next: BTreeMap::new(),
+            writes: Vec::new(),
+            missing: BTreeSet::new(),
+        };
+        for input in inputs {
+            staging.take(input);
+        }
+        if !staging.missing.is_empty() {
+            return Err(NeedFacts(staging.missing));
+        }
+        Ok(Transition {
+            batch: Batch { id: self.take_batch_id(), writes: staging.writes },
+            next: staging.next,
+            blocks: staging.blocks,
+            position: staging.position,
+        })
+    }
+
+    /// A block on top of the tip.
+    ///
+    /// # Errors
+    /// Facts of quiet channels are needed: load them and call again.
+    pub fn connect(
+        &self,
+        at: BlockRef,
+        touched: BTreeMap<Slot, Vec<Transaction>>,
+        position: Position,
+        loaded: &Loaded,
+    ) -> Result<Transition, NeedFacts> {
+        self.stage(&[EngineInput::Block { at, touched, position }], loaded)
+    }
+
+    /// Back to `fork_point`.
+    ///
+    /// # Errors
+    /// Facts of quiet channels are needed: load them and call again.
+    pub fn disconnect(
+        &self,
+        fork_point: BlockRef,
+        loaded: &Loaded,
+    ) -> Result<Transition, NeedFacts> {
+        self.stage(&[EngineInput::Disconnected { fork_point }], loaded)
+    }
+}
+
+struct Staging<'a> {
+    engine: &'a ChainArbitrator,
+    loaded: &'a Loaded,
+    blocks: VecDeque<BlockRef>,
+    position: Position,
+    next: BTreeMap<Slot, Next>,
+    writes: Vec<Write>,
+    missing: BTreeSet<Slot>,
+}
+
+impl Staging<'_> {
+    fn now(&self) -> Now {
+        let tip = self.blocks.back().map_or(BlockHeight(0), |block| block.height);
+        Now { tip, position: self.position, policy: self.engine.policy }
+    }
+
+    fn take(&mut self, input: &EngineInput) {
+        match input {
+            EngineInput::Block { at, touched, position } => self.block(*at, touched, *position),
+            EngineInput::Disconnected { fork_point } => self.disconnected(*fork_point),
+            EngineInput::ReachedTip => {
+                self.position = Position::AtTip;
+                for slot in self.affected() {
+                    self.input(slot, &Input::FactsUpdated);
+                }
+            }
+            EngineInput::Channel { slot, input } => self.input(*slot, input),
+            EngineInput::Watch { slot, facts, history } => self.watch(*slot, facts, history),
+            EngineInput::Facts { slot, updated } => self.facts(*slot, updated),
+            EngineInput::Forget { slot } => {
+                self.writes.push(Write::Forget { slot: *slot });
+                self.next.insert(*slot, Next::Forgotten);
+            }
+        }
+    }
+
+    /// Channels that a new tip concerns: every active one, and quiet ones whose height has come.
+    fn affected(&self) -> BTreeSet<Slot> {
+        let engine = self.engine;
+        let active = engine.channels.iter().filter(|(_, e)| matches!(e, Entry::Active(_)));
+        let mut slots: BTreeSet<Slot> = active.map(|(slot, _)| *slot).collect();
+        if self.position == Position::AtTip {
+            slots.extend(engine.due_at(self.now().tip));
+        }
+        slots.extend(self.next.keys());
+        slots
+    }
+
+    fn block(
+        &mut self,
+        at: BlockRef,
+        touched: &BTreeMap<Slot, Vec<Transaction>>,
+        position: Position,
+    ) {
+        self.position = position;
+        self.blocks.push_back(at);
+        if self.blocks.len() > super::REMEMBERED_BLOCKS {
+            self.blocks.pop_front();
+        }
+        self.writes.push(Write::BlockConnected(at));
+        let mut slots = self.affected();
+        slots.extend(touched.keys());
+        for slot in slots {
+            let transactions = touched.get(&slot).cloned().unwrap_or_default();
+            self.input(slot, &Input::BlockConnected(BlockView { at, transactions }));
+        }
+    }
+
+    fn disconnected(&mut self, fork_point: BlockRef) {
+        self.blocks.retain(|block| block.height <= fork_point.height);
+        self.writes.push(Write::Disconnected { fork_point });
+        for slot in self.affected() {
+            self.input(slot, &Input::Disconnected { fork_point });
+        }
+    }
+
+    fn watch(&mut self, slot: Slot, facts: &ChannelFacts, history: &[BlockView]) {
+        self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
+        let facts = Arc::new(facts.clone());
+        self.next.insert(slot, Next::Quiet(facts));
+        for view in history {
+            self.input(slot, &Input::BlockConnected(view.clone()));
+        }
+        self.input(slot, &Input::FactsUpdated);
+    }
+
+    fn facts(&mut self, slot: Slot, updated: &Updated) {
+        let Some(mut active) = self.channel(slot) else { return };
+        let facts = Box::new(updated.facts.clone());
+        self.writes.push(Write::Facts { slot, facts });
+        if !updated.ended.is_empty() {
+            self.writes.push(Write::EndedHtlcs { slot, htlcs: updated.ended.clone() });
+        }
+        active.facts = Arc::new(updated.facts.clone());
+        active.picture = crate::picture::Picture::of(&active.facts, &active.state).map(Arc::new);
+        self.put(slot, active);
+        self.input(slot, &Input::FactsUpdated);
+    }
+
+    /// The channel as the inputs so far leave it; notes that its facts are missing.
+    fn channel(&mut self, slot: Slot) -> Option<Active> {
+        match self.next.get(&slot) {
+            Some(Next::Active(active)) => return Some(active.clone()),
+            Some(Next::Quiet(facts)) => {
+                return Some(Active::new(facts.clone(), ChannelArbitrator::default()));
+            }
+            Some(Next::Forgotten) => return None,
+            None => {}
+        }
+        match self.engine.channels.get(&slot)? {
+            Entry::Active(active) => Some(active.clone()),
+            Entry::Quiet { .. } => match self.loaded.get(&slot) {
+                Some(facts) => Some(Active::new(facts.clone(), ChannelArbitrator::default())),
+                None => {
+                    self.missing.insert(slot);
+                    None
+                }
+            },
+        }
+    }
+
+    fn put(&mut self, slot: Slot, active: Active) {
+        let next =
+            if active.state.is_quiet() { Next::Quiet(active.facts) } else { Next::Active(active) };
+        self.next.insert(slot, next);
+    }
+
+    fn input(&mut self, slot: Slot, input: &Input) {
+        let mut pending = vec![(slot, input.clone())];
+        // A preimage learned on one channel may serve an incoming HTLC on another, and so on.
+        while let Some((slot, input)) = pending.pop() {
+            let Some(mut active) = self.channel(slot) else { continue };
+            let now = self.now();
+            let decided = active.state.decide_by(&active.facts, active.picture, &input, &now);
+            active.state = decided.state;
+            active.picture = decided.picture;
+            pending.extend(self.links(&active));
+            if !decided.changes.is_empty() {
+                self.log(slot, decided.changes);
+            }
+            self.put(slot, active);
+        }
+    }
+
+    /// Changes of one channel stand together, in order.
+    fn log(&mut self, slot: Slot, mut changes: Vec<Change>) {
+        if let Some(Write::Changes { slot: last, changes: logged }) = self.writes.last_mut() {
+            if *last == slot {
+                logged.append(&mut changes);
+                return;
+            }
+        }
+        self.writes.push(Write::Changes { slot, changes });
+    }
+
+    /// Preimages that other channels do not have yet: those learned downstream of HTLCs that
+    /// forward theirs.
+    fn links(&self, active: &Active) -> Vec<(Slot, Input)> {
+        let offered = active.facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
+        let linked = offered.filter_map(|(_, record)| {
+            let HtlcLink::ForwardOf { incoming, .. } = record.htlc.link else { return None };
+            let preimage = active.state.downstream_preimage(record.htlc.hash)?;
+            let slot = self.engine.slot(&incoming.channel)?;
+            let source = PreimageSource::Linked(incoming.htlc);
+            let known = self.knows(slot, &preimage, source);
+            (!known).then(|| (slot, Input::Preimage { preimage, source }))
+        });
+        linked.collect()
+    }
+
+    fn knows(&self, slot: Slot, preimage: &Preimage, source: PreimageSource) -> bool {
+        let state = match self.next.get(&slot) {
+            Some(Next::Active(active)) => Some(&active.state),
+            Some(Next::Quiet(_)) => None,
+            Some(Next::Forgotten) => return true,
+            None => match self.engine.channels.get(&slot) {
+                Some(Entry::Active(active)) => Some(&active.state),
+                Some(Entry::Quiet { .. }) => None,
+                None => return true,
+            },
+        };
+        state.is_some_and(|state| state.knows(preimage, source))
+    }
+}

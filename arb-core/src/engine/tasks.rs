@@ -1,0 +1,79 @@
+//! Tasks: what the shell is to do for a channel, from its desire and the claim scheduler.
+use crate::arbitrator::{Effect, EffectKey, Notice, Position};
+use crate::claim::Claim;
+use crate::claim::build::Draft;
+use crate::claim::plan::{self, Step, StepKey};
+use crate::engine::ChainArbitrator;
+use crate::ids::Slot;
+use crate::units::CommitmentNumber;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bitcoin::Transaction;
+
+/// One thing to do. Everything that a transaction or a notice says is in the log already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Fund and sign.
+    Sign(Box<Draft>),
+    /// Hand to the network, parents first.
+    Publish(Vec<Transaction>),
+    /// Load the HTLCs of a revoked commitment.
+    LoadRevokedHtlcs(CommitmentNumber),
+    /// Tell the node.
+    Notify(Notice),
+    /// Delete the channel's records, once every subscriber that asked for it has acknowledged.
+    Forget,
+}
+
+/// Identity of a task within its channel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaskKey {
+    /// A step of the claim scheduler.
+    Step(StepKey),
+    /// Another effect.
+    Effect(EffectKey),
+}
+
+impl ChainArbitrator {
+    /// Everything that is desired of a channel now. A quiet channel desires nothing; while blocks
+    /// are to come, nothing is signed or published.
+    #[must_use]
+    pub fn tasks(&self, slot: Slot) -> BTreeMap<TaskKey, Task> {
+        let Some(active) = self.active(slot) else { return BTreeMap::new() };
+        let now = self.now();
+        let picture = active.picture.as_deref();
+        let desire = active.state.desired_by(&active.facts, picture, &now);
+        let mut claims: Vec<Claim> = Vec::new();
+        let mut tasks = BTreeMap::new();
+        for (key, effect) in desire {
+            let task = match effect {
+                Effect::Claim(claim) => {
+                    claims.push(*claim);
+                    continue;
+                }
+                Effect::LoadRevokedHtlcs(number) => Task::LoadRevokedHtlcs(number),
+                Effect::Notify(notice) => Task::Notify(notice),
+                Effect::Forget => Task::Forget,
+            };
+            tasks.insert(TaskKey::Effect(key), task);
+        }
+        if self.position == Position::AtTip {
+            for step in plan::plan(&claims, active.state.acts(), now.tip, &self.estimates) {
+                let Some(key) = step.key() else { continue };
+                let task = match step {
+                    Step::Sign(draft) => Task::Sign(draft),
+                    Step::Publish(package) => Task::Publish(package),
+                };
+                tasks.insert(TaskKey::Step(key), task);
+            }
+        }
+        tasks
+    }
+
+    /// Whether forgetting is all that is left to do for a channel.
+    #[must_use]
+    pub fn is_forgettable(&self, slot: Slot) -> bool {
+        self.tasks(slot).contains_key(&TaskKey::Effect(EffectKey::Forget))
+    }
+}

@@ -1,0 +1,211 @@
+//! The picture: every output that matters of a channel that closed, what it is, who spent it, and
+//! how we may spend it. Computed from facts and evidence, independent of the tip.
+mod live;
+mod revoked;
+mod spent;
+
+use crate::arbitrator::{ChannelArbitrator, TxKind};
+use crate::claim::{SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::classify::{self, Classified, FundingSpend};
+use crate::facts::{ChannelFacts, FundingCandidate};
+use crate::format::scripts::{self, OutputScript};
+use crate::height::{self, Due, Reason};
+use crate::ids::{HtlcId, Side};
+use crate::units::{BlockHeight, BlockRef, Confirmed};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bitcoin::secp256k1::{All, Secp256k1};
+use bitcoin::{OutPoint, Transaction, TxOut, Txid, absolute::LockTime};
+pub(crate) use live::usable_preimage;
+pub use spent::SpentBy;
+
+/// A funding output spent by a confirmed transaction.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Where it confirmed.
+    pub at: BlockRef,
+    /// The funding output that was spent.
+    pub funding: OutPoint,
+    /// The transaction.
+    pub txid: Txid,
+    /// What it is.
+    pub spend: FundingSpend,
+    /// Its outputs, and those of second-stage transactions.
+    pub outputs: Vec<Output>,
+}
+
+/// One output.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The output.
+    pub outpoint: OutPoint,
+    /// Its value and script.
+    pub output: TxOut,
+    /// Block of the transaction that made it.
+    pub at: BlockRef,
+    /// What it is.
+    pub role: Role,
+    /// What we may do about it.
+    pub way: Way,
+    /// Its confirmed spend.
+    pub spent: Option<SpentBy>,
+}
+
+/// What an output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// `to_local` of the commitment's owner.
+    ToLocal,
+    /// `to_remote`, seen from the commitment's owner.
+    ToRemote,
+    /// This side's anchor.
+    Anchor(Side),
+    /// An HTLC.
+    Htlc(HtlcId),
+    /// Output of a second-stage transaction; of which HTLC, if that can be told.
+    SecondStage(Option<HtlcId>),
+    /// Output of a mutual close or an unknown spend that pays this side.
+    Paid(Side),
+    /// Nobody knows.
+    Unidentified,
+}
+
+/// What we may do about an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It was never ours.
+    Theirs,
+    /// It pays a script of ours: at home once its transaction is confirmed.
+    Home,
+    /// It needs no spend: an anchor that has done its work.
+    Nothing,
+    /// We can spend it.
+    Spend {
+        /// How.
+        path: SpendPath,
+        /// From when.
+        due: Due,
+        /// Until when.
+        deadline: Option<BlockHeight>,
+    },
+    /// Only a preimage would open it, before the expiry.
+    NeedsPreimage {
+        /// From here on the peer may take it back.
+        expiry: BlockHeight,
+    },
+    /// It is ours or may be, and we cannot spend it.
+    Lost,
+}
+
+impl Picture {
+    /// The picture of a channel; `None` while no funding output is spent, or only by a splice.
+    #[must_use]
+    pub fn of(facts: &ChannelFacts, arbitrator: &ChannelArbitrator) -> Option<Self> {
+        let secp = Secp256k1::new();
+        let mut spends = facts.candidates.iter().filter_map(|candidate| {
+            let (tx, _) = arbitrator.spender(&candidate.funding)?;
+            Some((candidate, tx, classify::classify(facts, candidate, &tx.value, &secp)))
+        });
+        let close = |(_, _, c): &(_, _, Classified)| !matches!(c.spend(), FundingSpend::Splice(_));
+        let (candidate, tx, classified) = spends.find(close)?;
+        let owner = match &classified {
+            Classified::Live { owner, .. } => *owner,
+            Classified::Revoked { .. } | Classified::Other(_) => Side::Remote,
+        };
+        let view = View { facts, arbitrator, candidate, tx, secp: &secp, owner };
+        let mut outputs = match &classified {
+            Classified::Live { point, commitment, .. } => view.live(point, commitment),
+            Classified::Revoked { number, secret, point } => view.revoked(*number, secret, point),
+            Classified::Other(spend) => view.other(*spend),
+        };
+        for output in &mut outputs {
+            output.spent = output.spent.take().or_else(|| view.spent_by(output));
+        }
+        Some(Self {
+            at: tx.at,
+            funding: candidate.funding,
+            txid: tx.value.compute_txid(),
+            spend: classified.spend(),
+            outputs,
+        })
+    }
+
+    /// The output of this HTLC in the commitment.
+    #[must_use]
+    pub fn htlc(&self, id: HtlcId) -> Option<&Output> {
+        self.outputs.iter().find(|output| output.role == Role::Htlc(id))
+    }
+
+    /// Outputs whose spends must be seen.
+    pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
+        let matters = |output: &&Output| match output.way {
+            Way::Theirs | Way::Home => matches!(output.role, Role::Htlc(_)),
+            Way::Nothing | Way::Spend { .. } | Way::NeedsPreimage { .. } | Way::Lost => true,
+        };
+        self.outputs.iter().filter(matters).map(|output| output.outpoint)
+    }
+}
+
+/// Everything that reading one spend needs.
+struct View<'a> {
+    facts: &'a ChannelFacts,
+    arbitrator: &'a ChannelArbitrator,
+    candidate: &'a FundingCandidate,
+    tx: &'a Confirmed<Transaction>,
+    secp: &'a Secp256k1<All>,
+    /// Whose commitment it is; the peer's, if it is none that we know.
+    owner: Side,
+}
+
+impl View<'_> {
+    fn output(&self, vout: u32, output: TxOut, role: Role, way: Way) -> Output {
+        let outpoint = OutPoint { txid: self.tx.value.compute_txid(), vout };
+        Output { outpoint, output, at: self.tx.at, role, way, spent: None }
+    }
+
+    /// Our balance on a commitment of the peer, with the locks of its format.
+    fn our_to_remote(&self) -> (OutputScript, Way) {
+        let form = scripts::to_remote(self.candidate.format, &self.facts.local.keys.payment);
+        let way = match &form.witness_script {
+            None => Way::Home,
+            Some(script) => Way::Spend {
+                path: SpendPath::Single(Box::new(SingleSpend {
+                    kind: TxKind::Sweep,
+                    htlc: None,
+                    script: Some(script.clone()),
+                    unlock: Unlock::Nothing,
+                    key: SigningKey::Payment,
+                    sequence: form.sequence,
+                    lock_time: LockTime::ZERO,
+                })),
+                due: height::sequence(self.tx.at.height, form.sequence),
+                deadline: None,
+            },
+        };
+        (form, way)
+    }
+
+    /// Not a commitment that we know: what pays us is found by scripts.
+    fn other(&self, spend: FundingSpend) -> Vec<Output> {
+        let (form, way) = self.our_to_remote();
+        let read = |(vout, output): (u32, &TxOut)| {
+            let script = &output.script_pubkey;
+            let (role, way) = if *script == form.script_pubkey {
+                (Role::ToRemote, way.clone())
+            } else if classify::is_ours(self.facts, script) {
+                (Role::Paid(Side::Local), Way::Home)
+            } else if spend == FundingSpend::MutualClose {
+                (Role::Paid(Side::Remote), Way::Theirs)
+            } else {
+                (Role::Unidentified, Way::Lost)
+            };
+            self.output(vout, output.clone(), role, way)
+        };
+        (0u32..).zip(&self.tx.value.output).map(read).collect()
+    }
+}
+
+/// Open from the moment that the output is there.
+pub(crate) const fn at_once(at: BlockHeight) -> Due {
+    Due { tip: at, until: at, reason: Reason::Confirmation }
+}

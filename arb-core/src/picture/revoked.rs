@@ -1,0 +1,165 @@
+//! Outputs of a revoked commitment: found by value and script from per-HTLC penalty data, and
+//! the outputs of the peer's second-stage transactions, which share one script (BOLT 5 V3 to V7).
+use crate::arbitrator::TxKind;
+use crate::claim::{SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::facts::{Htlc, HtlcRecord};
+use crate::format::{AnchorRule, CommitmentKeys, scripts};
+use crate::ids::{HtlcId, PerCommitmentSecret, Side};
+use crate::picture::{Output, Role, View, Way, at_once};
+use crate::units::{BlockHeight, CommitmentNumber};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{OutPoint, ScriptBuf, Sequence, TxOut, absolute::LockTime};
+
+/// What we look for in the outputs of a revoked commitment.
+struct Penalty<'a> {
+    keys: CommitmentKeys,
+    secret: &'a PerCommitmentSecret,
+    to_local: ScriptBuf,
+}
+
+impl View<'_> {
+    pub(super) fn revoked(
+        &self,
+        number: CommitmentNumber,
+        secret: &PerCommitmentSecret,
+        point: &PublicKey,
+    ) -> Vec<Output> {
+        let Ok(keys) = CommitmentKeys::new(self.facts, Side::Remote, *point, self.secp) else {
+            return Vec::new();
+        };
+        let delay = self.facts.remote.delay;
+        let to_local = scripts::delayed(&keys.revocation, delay, &keys.owner_delayed);
+        let penalty = Penalty { keys, secret, to_local };
+        let mut expected = self.expected_htlcs(number, &penalty);
+        let outputs = &self.tx.value.output;
+        let mut read: Vec<Output> = (0u32..)
+            .zip(outputs)
+            .map(|(vout, output)| self.revoked_output(vout, output, &penalty, &mut expected))
+            .collect();
+        self.add_peer_second_stage(&mut read, &penalty);
+        read
+    }
+
+    /// HTLCs that may be in the commitment, by value and script, lowest id last.
+    fn expected_htlcs(
+        &self,
+        number: CommitmentNumber,
+        penalty: &Penalty<'_>,
+    ) -> BTreeMap<TxOut, Vec<(HtlcId, ScriptBuf)>> {
+        let mut by_id: BTreeMap<HtlcId, Htlc> = BTreeMap::new();
+        let live = self.facts.htlcs.iter().map(|(id, record)| (*id, *record));
+        let loaded = self.arbitrator.revoked_htlcs.get(&number).into_iter().flatten().copied();
+        let contained = |(_, record): &(HtlcId, HtlcRecord)| record.in_remote(number);
+        by_id.extend(loaded.chain(live).filter(contained).map(|(id, r)| (id, r.htlc)));
+        let mut expected: BTreeMap<TxOut, Vec<(HtlcId, ScriptBuf)>> = BTreeMap::new();
+        for (id, htlc) in by_id.iter().rev() {
+            let format = self.candidate.format;
+            let script = scripts::htlc(format, &penalty.keys, *id, &htlc.hash, htlc.expiry);
+            let output = TxOut { value: htlc.amount.floor(), script_pubkey: script.to_p2wsh() };
+            expected.entry(output).or_default().push((*id, script));
+        }
+        expected
+    }
+
+    fn revoked_output(
+        &self,
+        vout: u32,
+        output: &TxOut,
+        penalty: &Penalty<'_>,
+        expected: &mut BTreeMap<TxOut, Vec<(HtlcId, ScriptBuf)>>,
+    ) -> Output {
+        let (ours, our_way) = self.our_to_remote();
+        let at = self.tx.at.height;
+        let script = &output.script_pubkey;
+        let (role, way) = if let Some((id, script)) = expected.get_mut(output).and_then(Vec::pop) {
+            let unlock = Unlock::RevocationKey(penalty.keys.revocation);
+            (Role::Htlc(id), self.penalty(at, script, unlock, penalty.secret, Some(id)))
+        } else if *script == penalty.to_local.to_p2wsh() {
+            let script = penalty.to_local.clone();
+            (Role::ToLocal, self.penalty(at, script, Unlock::One, penalty.secret, None))
+        } else if *script == ours.script_pubkey {
+            (Role::ToRemote, our_way)
+        } else if let Some(side) = self.anchor_owner(output) {
+            let way = if side == Side::Local { Way::Nothing } else { Way::Theirs };
+            (Role::Anchor(side), way)
+        } else {
+            (Role::Unidentified, Way::Lost)
+        };
+        self.output(vout, output.clone(), role, way)
+    }
+
+    fn anchor_owner(&self, output: &TxOut) -> Option<Side> {
+        let AnchorRule::Keyed(value) = self.candidate.format.anchors() else { return None };
+        let of = |side: Side| scripts::anchor(&self.facts.party(side).keys.funding).to_p2wsh();
+        let same = |side: &Side| output.value == value && output.script_pubkey == of(*side);
+        [Side::Local, Side::Remote].into_iter().find(same)
+    }
+
+    /// A spend with the revocation key. The cheater can take the output once its delay is over,
+    /// an HTLC by way of a second stage whose output is punished in turn.
+    fn penalty(
+        &self,
+        confirmed: BlockHeight,
+        script: ScriptBuf,
+        unlock: Unlock,
+        secret: &PerCommitmentSecret,
+        htlc: Option<HtlcId>,
+    ) -> Way {
+        Way::Spend {
+            path: SpendPath::Single(Box::new(SingleSpend {
+                kind: TxKind::Penalty,
+                htlc,
+                script: Some(script),
+                unlock,
+                key: SigningKey::Revocation(*secret),
+                sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+                lock_time: LockTime::ZERO,
+            })),
+            due: at_once(confirmed),
+            deadline: Some(confirmed.plus(self.facts.remote.delay)),
+        }
+    }
+
+    /// Outputs of the peer's second-stage transactions, however it aggregates them: every output
+    /// with the one script that they share, in every transaction that spends the commitment.
+    fn add_peer_second_stage(&self, outputs: &mut Vec<Output>, penalty: &Penalty<'_>) {
+        let script = penalty.to_local.to_p2wsh();
+        let htlcs: BTreeMap<OutPoint, HtlcId> = outputs
+            .iter()
+            .filter_map(|o| match o.role {
+                Role::Htlc(id) => Some((o.outpoint, id)),
+                _ => None,
+            })
+            .collect();
+        let commitment = self.tx.value.compute_txid();
+        let mut seen: BTreeSet<OutPoint> = BTreeSet::new();
+        for tx in &self.arbitrator.chain {
+            let spends = |i: &bitcoin::TxIn| i.previous_output.txid == commitment;
+            if !tx.value.input.iter().any(spends) {
+                continue;
+            }
+            let txid = tx.value.compute_txid();
+            for (vout, made) in (0u32..).zip(&tx.value.output) {
+                let outpoint = OutPoint { txid, vout };
+                if made.script_pubkey != script || !seen.insert(outpoint) {
+                    continue;
+                }
+                let paired = usize::try_from(vout).ok().and_then(|i| tx.value.input.get(i));
+                let htlc = paired.and_then(|i| htlcs.get(&i.previous_output)).copied();
+                let unlock = Unlock::One;
+                let script = penalty.to_local.clone();
+                outputs.push(Output {
+                    outpoint,
+                    output: made.clone(),
+                    at: tx.at,
+                    role: Role::SecondStage(htlc),
+                    way: self.penalty(tx.at.height, script, unlock, penalty.secret, htlc),
+                    spent: None,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Settings of the arbiter, in blocks.
+use crate::units::BlockDelta;
+
+/// Settings of the arbiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Depth at which a resolution is acted upon upstream (BOLT 5 "reasonable depth").
+    pub act_depth: BlockDelta,
+    /// Blocks after its expiry at which an unresolved offered HTLC fails the channel (BOLT 2 "G").
+    pub offered_grace: BlockDelta,
+    /// Blocks before its expiry at which a received HTLC with known preimage fails the channel
+    /// (BOLT 2: 2R + G + S).
+    pub fulfil_margin: BlockDelta,
+    /// Blocks before the incoming HTLC's expiry at which it is failed back in any case.
+    pub upstream_margin: BlockDelta,
+    /// Depth at which an output is irrevocably resolved (BOLT 5: 100).
+    pub forget_depth: BlockDelta,
+}
+
+impl Default for Policy {
+    /// BOLT 2's R = 2, G = 2, S = 12; depths as CLN and BOLT 5 have them.
+    fn default() -> Self {
+        Self {
+            act_depth: BlockDelta(3),
+            offered_grace: BlockDelta(2),
+            fulfil_margin: BlockDelta(18),
+            upstream_margin: BlockDelta(3),
+            forget_depth: BlockDelta(100),
+        }
+    }
+}
