@@ -1,6 +1,6 @@
 //! Commitment transactions of both sides and the HTLC transactions that hang on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
@@ -379,20 +379,20 @@ impl Channel {
         built: &CommitmentTransaction,
         kept: &[usize],
     ) -> Result<Vec<usize>, PeerError> {
-        let mut left = kept.to_vec();
+        let mut equal: BTreeMap<_, VecDeque<usize>> = BTreeMap::new();
+        for at in kept {
+            let htlc = self.htlc_at(*at);
+            let terms =
+                (htlc.htlc.offerer == owner, htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash);
+            equal.entry(terms).or_default().push_back(*at);
+        }
         (built.nondust_htlcs().iter())
             .map(|output| {
-                let position = left
-                    .iter()
-                    .position(|at| {
-                        let terms = htlc_terms(owner, self.htlc_at(*at));
-                        terms.offered == output.offered
-                            && terms.amount_msat == output.amount_msat
-                            && terms.cltv_expiry == output.cltv_expiry
-                            && terms.payment_hash == output.payment_hash
-                    })
-                    .ok_or(PeerError::NoSuchOutput)?;
-                Ok(left.remove(position))
+                let PaymentHash(hash) = output.payment_hash;
+                equal
+                    .get_mut(&(output.offered, output.amount_msat, output.cltv_expiry, hash))
+                    .and_then(VecDeque::pop_front)
+                    .ok_or(PeerError::NoSuchOutput)
             })
             .collect()
     }

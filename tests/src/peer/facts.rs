@@ -75,7 +75,8 @@ pub struct RemoteCommitmentFacts {
     pub balances: Balances,
     /// As in [`LocalCommitmentFacts`].
     pub htlcs: Vec<HtlcRef>,
-    pub txid: Txid,
+    /// Absent where [`Keep::Newest`] meets a commitment that was revoked within the same call.
+    pub txid: Option<Txid>,
 }
 
 /// One thing that the node learns or does, in the order of the protocol.
@@ -95,12 +96,13 @@ pub enum FactStep {
     ShutdownScripts { local: ScriptBuf, remote: ScriptBuf },
 }
 
-/// Which of our own commitments [`Channel::take_facts`] signs and hands over.
+/// How much of what was overtaken within one call [`Channel::take_facts`] builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// All of them.
+    /// All of it.
     Every,
-    /// The newest; those that it replaced within the same call are left out.
+    /// Only what still stands: local commitments that were replaced are left out, and remote
+    /// ones that were revoked come without their txid.
     Newest,
 }
 
@@ -118,14 +120,18 @@ pub(super) enum Step {
 impl Channel {
     /// What the node learned since the last call. On an error nothing is taken.
     pub fn take_facts(&mut self, keep: Keep) -> Result<Vec<FactStep>, PeerError> {
-        let newest = self.history.steps.iter().rposition(|step| matches!(step, Step::Local(_)));
-        let facts = (self.history.steps.iter().enumerate())
-            .filter(|(at, step)| match (step, keep) {
-                (Step::Local(_), Keep::Newest) => Some(*at) == newest,
-                _ => true,
-            })
-            .map(|(_, step)| self.fact(*step))
-            .collect::<Result<Vec<_>, _>>()?;
+        let steps = &self.history.steps;
+        let newest = steps.iter().rposition(|step| matches!(step, Step::Local(_)));
+        let mut facts = Vec::new();
+        for (at, step) in steps.iter().enumerate() {
+            facts.push(match (*step, keep) {
+                (Step::Local(_), Keep::Newest) if Some(at) != newest => continue,
+                (Step::Remote(number), Keep::Newest) if number < self.remote_number() => {
+                    FactStep::RemoteCommitment(self.remote_facts_without_txid(number)?)
+                }
+                (step, Keep::Every | Keep::Newest) => self.fact(step)?,
+            });
+        }
         self.history.steps.clear();
         Ok(facts)
     }
@@ -147,6 +153,11 @@ impl Channel {
 
     /// The peer's commitment `number` as the node would hand it over.
     pub fn remote_facts(&self, number: u64) -> Result<RemoteCommitmentFacts, PeerError> {
+        let txid = Some(self.unsigned(Side::Remote, number)?.txid());
+        Ok(RemoteCommitmentFacts { txid, ..self.remote_facts_without_txid(number)? })
+    }
+
+    fn remote_facts_without_txid(&self, number: u64) -> Result<RemoteCommitmentFacts, PeerError> {
         let state = self.state(Side::Remote, number)?;
         Ok(RemoteCommitmentFacts {
             number,
@@ -154,7 +165,7 @@ impl Channel {
             feerate_per_kw: state.feerate_per_kw,
             balances: state.balances,
             htlcs: self.refs(&state.htlcs),
-            txid: self.unsigned(Side::Remote, number)?.txid(),
+            txid: None,
         })
     }
 
