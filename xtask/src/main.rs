@@ -101,7 +101,8 @@ fn dispatch(arguments: &[String]) -> Outcome<ExitCode> {
 fn help() -> String {
     let mut text = String::from("cargo xtask TASK\n\n");
     for Task { name, arguments, about, .. } in TASKS {
-        text.push_str(&format!("  {} {arguments}\n      {about}\n", name));
+        let usage = format!("{name} {arguments}");
+        text.push_str(&format!("  {}\n      {about}\n", usage.trim_end()));
     }
     text
 }
@@ -122,7 +123,7 @@ mod tests {
     fn help_names_every_task() {
         let text = help();
         for task in TASKS {
-            assert!(text.contains(&format!("\n  {} ", task.name)), "{}", task.name);
+            assert!(text.contains(&format!("\n  {}", task.name)), "{}", task.name);
         }
     }
 

@@ -51,12 +51,12 @@ fn crates(tree: &str) -> Vec<Violation> {
 
 /// Lines of the form `NAME feature "std"`.
 fn features(tree: &str) -> Vec<Violation> {
-    let mut lines: Vec<&str> = tree.lines().filter(|l| l.contains("feature \"std\"")).collect();
-    lines.sort_unstable();
-    lines.dedup();
-    let name = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let rule = |line| violation(format!("arb-core compiles `{}` with its std feature", name(line)));
-    lines.into_iter().map(rule).collect()
+    let with_std = tree.lines().filter(|line| line.contains("feature \"std\""));
+    let mut names: Vec<&str> = with_std.filter_map(|l| l.split_whitespace().next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let rule = |name| violation(format!("arb-core compiles `{name}` with its std feature"));
+    names.into_iter().map(rule).collect()
 }
 
 fn violation(rule: String) -> Violation {
