@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use serde_json::Value;
 
@@ -58,10 +58,10 @@ pub(crate) fn find(workspace: &Workspace) -> Outcome<PathBuf> {
     if !cache.is_finished() {
         fs::create_dir_all(&cache.folder)
             .map_err(|e| format!("{}: {e}", cache.folder.display()))?;
-        let _held = lock::acquire(&cache.folder)?;
+        let held = lock::acquire(&cache.folder)?;
         // Another run may have finished it while this one waited.
         if !cache.is_finished() {
-            cache.build(&source)?;
+            cache.build(&source, &held)?;
         }
     }
     Ok(cache.program())
@@ -122,21 +122,20 @@ impl Cache {
     }
 
     /// Configures and builds, or completes what an interrupted run has left, then sets the stamp.
-    fn build(&self, source: &Source) -> Outcome<()> {
+    fn build(&self, source: &Source, lock: &lock::Held) -> Outcome<()> {
         tools::ensure()?;
         self.discard_foreign_build(source)?;
         let mut configure = Command::new("cmake");
         configure.args(["-G", "Ninja", "-S"]).arg(&source.folder);
         configure.arg("-B").arg(self.build_folder()).args(CONFIGURATION);
-        let mut build = Command::new("cmake");
-        build.arg("--build").arg(self.build_folder());
-        build.args(["--target", "bitcoind", "bitcoin-cli"]);
+        let mut build = Command::new("ninja");
+        build.arg("-C").arg(self.build_folder()).args(["bitcoind", "bitcoin-cli"]);
 
         let log = self.folder.join("build.log");
         eprintln!("building bitcoind in {}", self.build_folder().display());
         let output = Output::new(&log)?;
-        output.run(&mut configure)?;
-        output.run(&mut build)?;
+        output.run(configure.stdin(lock.share()?))?;
+        output.run(build.stdin(lock.share()?))?;
         if !starts(&self.program()) {
             return Err(format!("{} was built but does not start", self.program().display()));
         }
@@ -184,7 +183,6 @@ impl Output {
     }
 
     fn run(&self, command: &mut Command) -> Outcome<()> {
-        command.stdin(Stdio::null());
         match self {
             Self::Terminal => process::check(command.stdout(std::io::stderr())),
             Self::File { path, file } => {

@@ -4,13 +4,23 @@
 //! takes it back however that process ends, so that no lock is ever left behind.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::Outcome;
 
-/// Held until dropped.
+/// Held until dropped, and until the children that were given it have ended.
 #[cfg(target_os = "linux")]
 pub(super) struct Held {
-    _socket: std::os::unix::net::UnixListener,
+    socket: std::os::unix::net::UnixListener,
+}
+
+#[cfg(target_os = "linux")]
+impl Held {
+    /// An input without content that keeps the lock for a child which outlives this process.
+    pub(super) fn share(&self) -> Outcome<Stdio> {
+        let twin = self.socket.try_clone().map_err(|e| format!("lock: {e}"))?;
+        Ok(Stdio::from(std::os::fd::OwnedFd::from(twin)))
+    }
 }
 
 /// Waits until no other process holds the lock of that folder.
@@ -25,7 +35,7 @@ pub(super) fn acquire(folder: &Path) -> Outcome<Held> {
     let mut told = false;
     loop {
         match UnixListener::bind_addr(&address) {
-            Ok(socket) => return Ok(Held { _socket: socket }),
+            Ok(socket) => return Ok(Held { socket }),
             Err(e) if e.kind() == ErrorKind::AddrInUse => {
                 if !told {
                     eprintln!("waiting for another build in {}", folder.display());
@@ -48,9 +58,16 @@ fn name(folder: &Path) -> String {
     format!("arbiter-bitcoind-build-{:016x}", hasher.finish())
 }
 
-/// Held until dropped.
+/// Never made.
 #[cfg(not(target_os = "linux"))]
-pub(super) struct Held;
+pub(super) enum Held {}
+
+#[cfg(not(target_os = "linux"))]
+impl Held {
+    pub(super) fn share(&self) -> Outcome<Stdio> {
+        match *self {}
+    }
+}
 
 /// Elsewhere nothing is built.
 #[cfg(not(target_os = "linux"))]
@@ -78,6 +95,19 @@ mod tests {
         drop(first);
         assert!(receiver.recv_timeout(Duration::from_secs(10)).is_ok());
         second.join().unwrap();
+    }
+
+    #[test]
+    fn a_child_keeps_the_lock_of_a_parent_that_is_gone() {
+        let folder = Path::new("/nowhere/shared");
+        let held = acquire(folder).unwrap();
+        let mut command = std::process::Command::new("sleep");
+        let mut child = command.arg("1").stdin(held.share().unwrap()).spawn().unwrap();
+        drop((command, held));
+        let start = std::time::Instant::now();
+        let _again = acquire(folder).unwrap();
+        assert!(start.elapsed() > Duration::from_millis(500));
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]
