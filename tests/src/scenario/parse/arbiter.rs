@@ -1,0 +1,67 @@
+//! Statements about what the arbiter is told and what befalls it.
+
+use super::Parser;
+use crate::scenario::ast::{ArbiterStep, BumpTarget, DeliveryMode, PortState};
+use crate::scenario::error::Wrong;
+use crate::scenario::lex::Args;
+use crate::scenario::value;
+
+const SWITCH: [(&str, PortState); 2] = [("off", PortState::Fails), ("on", PortState::Works)];
+const DISK: [(&str, PortState); 2] = [("full", PortState::Fails), ("ok", PortState::Works)];
+
+impl Parser {
+    pub(super) fn arbiter(
+        &mut self,
+        statement: &str,
+        args: &mut Args<'_>,
+    ) -> Result<Option<ArbiterStep>, Wrong> {
+        Ok(Some(match statement {
+            "fail" => ArbiterStep::Fail(self.names.channel(args.next("a channel")?)?),
+            "preimage" => {
+                let hash = args.next("a hash name")?;
+                ArbiterStep::Preimage(self.names.tell(self.line, hash))
+            }
+            "subscribe" => self.subscribe(args)?,
+            "acknowledge" => {
+                ArbiterStep::Acknowledge(self.names.subscribed(args.next("a subscriber")?)?)
+            }
+            "unsubscribe" => {
+                ArbiterStep::Unsubscribe(self.names.unsubscribe(args.next("a subscriber")?)?)
+            }
+            "bump" => self.bump(args)?,
+            "restart" => ArbiterStep::Restart,
+            "kill" => ArbiterStep::Kill,
+            "offline" => {
+                let blocks = args.next("a number of blocks")?;
+                ArbiterStep::Offline(value::positive("a number of blocks", blocks)?)
+            }
+            "signer" => ArbiterStep::Signer(value::choice(args.next("on or off")?, &SWITCH)?),
+            "broadcaster" => {
+                ArbiterStep::Broadcaster(value::choice(args.next("on or off")?, &SWITCH)?)
+            }
+            "disk" => ArbiterStep::Disk(value::choice(args.next("full or ok")?, &DISK)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn subscribe(&mut self, args: &mut Args<'_>) -> Result<ArbiterStep, Wrong> {
+        let channel = self.names.channel(args.next("a channel")?)?;
+        let subscriber = self.names.subscribe(args.next("a subscriber name")?)?;
+        let delivery = match args.next_if_any() {
+            None => DeliveryMode::Detached,
+            Some(text) => value::choice(text, &[("acknowledged", DeliveryMode::Acknowledged)])?,
+        };
+        Ok(ArbiterStep::Subscribe { channel, subscriber, delivery })
+    }
+
+    fn bump(&mut self, args: &mut Args<'_>) -> Result<ArbiterStep, Wrong> {
+        let text = args.next("a channel, or an output like a.h1")?;
+        let target = if text.contains('.') {
+            BumpTarget::Output(self.names.output(text)?)
+        } else {
+            BumpTarget::Channel(self.names.channel(text)?)
+        };
+        let feerate = value::feerate(args.required("feerate")?)?;
+        Ok(ArbiterStep::Bump { target, feerate })
+    }
+}
