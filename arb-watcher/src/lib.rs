@@ -1,2 +1,4 @@
 //! Drives arb-core on tokio: block sources, publishing, subscriptions.
 #![warn(missing_docs)]
+
+pub mod core_rpc;
