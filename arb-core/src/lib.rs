@@ -29,4 +29,5 @@ pub mod log;
 pub mod picture;
 pub mod policy;
 pub mod ports;
+pub mod report;
 pub mod units;

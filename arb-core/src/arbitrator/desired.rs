@@ -126,7 +126,7 @@ impl ChannelArbitrator {
         (deadline, at_risk)
     }
 
-    fn alerts(&self, facts: &ChannelFacts, picture: Option<&Picture>) -> Vec<Alert> {
+    pub(crate) fn alerts(&self, facts: &ChannelFacts, picture: Option<&Picture>) -> Vec<Alert> {
         let mut alerts = Vec::new();
         if let Some(picture) = picture {
             match picture.spend {
