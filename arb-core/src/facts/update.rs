@@ -4,7 +4,8 @@ mod htlcs;
 mod verify;
 
 use crate::facts::{
-    ChannelFacts, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment, ShutdownScripts,
+    ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
+    ShutdownScripts,
 };
 use crate::format::keys::per_commitment_point;
 use crate::ids::{HtlcId, PerCommitmentSecret};
@@ -161,8 +162,7 @@ impl ChannelFacts {
         if self.candidates.iter().any(|candidate| candidate.remote.point != point) {
             return Err(UpdateError::SecretMismatch);
         }
-        let without_next =
-            |candidate: &&crate::facts::FundingCandidate| candidate.remote_next.is_none();
+        let without_next = |candidate: &&FundingCandidate| candidate.remote_next.is_none();
         if let Some(candidate) = self.candidates.iter().find(without_next) {
             return Err(UpdateError::NoNextCommitment(candidate.funding));
         }

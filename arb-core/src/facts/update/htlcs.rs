@@ -1,7 +1,8 @@
 //! HTLC records: their terms and links, and the intervals of remote commitments that contain them.
 use crate::facts::update::verify::check_terms;
 use crate::facts::{
-    ChannelFacts, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment, UpdateError,
+    ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
+    UpdateError,
 };
 use crate::ids::{HtlcId, Side};
 use alloc::collections::BTreeSet;
@@ -76,7 +77,7 @@ pub(super) fn check_link(id: HtlcId, link: HtlcLink) -> Result<(), UpdateError> 
 pub(super) fn live(facts: &ChannelFacts) -> BTreeSet<HtlcId> {
     let local = |commitment: &LocalCommitment| commitment.htlcs.clone();
     let remote = |commitment: &RemoteCommitment| commitment.htlcs.clone();
-    let of = |candidate: &crate::facts::FundingCandidate| {
+    let of = |candidate: &FundingCandidate| {
         let next = candidate.remote_next.as_ref().map(remote).unwrap_or_default();
         [local(&candidate.local), remote(&candidate.remote), next].concat()
     };

@@ -198,7 +198,7 @@ fn check_htlc_signatures<C: Verification>(
 }
 
 /// Whether the signature is valid and has low S: relay policy refuses high S, and so the
-/// transaction could not be broadcast.
+/// transaction could not be broadcast. (libsecp256k1 refuses high S too; that is not relied upon.)
 fn is_valid<C: Verification>(
     secp: &Secp256k1<C>,
     message: &Message,
