@@ -209,7 +209,7 @@ async fn a_child_brings_its_parent_in() -> Outcome {
     assert!(reason(&worse[1]).starts_with("insufficient fee"), "{worse:?}");
 
     // The parent is confirmed, the child is not: the package is still good.
-    node.mine_only(&[commitment.clone()]).await?;
+    node.mine_only(std::slice::from_ref(&commitment)).await?;
     assert_eq!(send(&[&commitment, &better]).await?, [Verdict::Known, Verdict::Known]);
     let other = spend(&[output(&commitment, 0)], &[59_000]);
     assert_eq!(send(&[&commitment, &other]).await?, [Verdict::Known, Verdict::Accepted]);
@@ -360,7 +360,7 @@ async fn blocks_and_reorganisations_leave_out_what_they_are_told_to() -> Outcome
     assert_eq!(node.block(hash).await?.expect("mined").txdata.len(), 1);
     let hash = node.mine_without(|transaction| *transaction == censored).await?;
     let block = node.block(hash).await?.expect("mined");
-    assert_eq!(block.txdata[1..], [taken.clone()]);
+    assert_eq!(block.txdata.get(1..), Some(std::slice::from_ref(&taken)));
     assert_eq!(node.mempool().await?, [censored.clone(), child.clone()]);
     node.mine(1).await?;
     assert_eq!(node.mempool().await?, []);
@@ -369,7 +369,7 @@ async fn blocks_and_reorganisations_leave_out_what_they_are_told_to() -> Outcome
     let tip = node.tip().await?;
     node.disconnect(2, |transaction| *transaction == censored).await?;
     assert_eq!(node.tip().await?.height, BlockHeight(tip.height.0 - 2));
-    assert_eq!(node.mempool().await?, [taken.clone()]);
+    assert_eq!(node.mempool().await?, std::slice::from_ref(&taken));
     node.mine(3).await?;
     assert_eq!(node.tip().await?.height, BlockHeight(tip.height.0 + 1));
     assert_eq!(node.submit(&taken).await?, Verdict::Known);
