@@ -2,9 +2,9 @@
 use crate::notices::NoticeStream;
 use crate::subscription::{ChainEventSubscription, Delivery};
 use arb_core::arbitrator::NoticeKey;
+use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
 use arb_core::ids::{ChannelId, Preimage};
-use arb_core::arbitrator::PreimageSource;
 use arb_core::report::ChannelReport;
 use bitcoin::{FeeRate, OutPoint};
 use tokio::sync::oneshot;
@@ -42,17 +42,64 @@ pub enum CommandError {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Watch { facts: Box<ChannelFacts>, reply: Reply<()> },
-    Update { id: ChannelId, updates: Vec<Update>, reply: Reply<()> },
-    Fail { id: ChannelId, reply: Reply<()> },
-    Preimage { id: ChannelId, preimage: Preimage, source: PreimageSource, reply: Reply<()> },
-    Bump { id: ChannelId, outpoint: Option<OutPoint>, feerate: FeeRate, reply: Reply<()> },
-    Acknowledge { id: ChannelId, key: NoticeKey, reply: Reply<()> },
-    Notices { reply: Reply<NoticeStream> },
-    Subscribe { id: ChannelId, name: String, delivery: Delivery, reply: Reply<ChainEventSubscription> },
-    Delivered { id: ChannelId, name: String, next: u64, reply: Reply<()> },
-    Unsubscribe { id: ChannelId, name: String, reply: Reply<()> },
-    Report { id: ChannelId, reply: Reply<Option<Box<ChannelReport>>> },
-    Idle { reply: Reply<()> },
-    Shutdown { reply: Reply<()> },
+    Watch {
+        facts: Box<ChannelFacts>,
+        reply: Reply<()>,
+    },
+    Update {
+        id: ChannelId,
+        updates: Vec<Update>,
+        reply: Reply<()>,
+    },
+    Fail {
+        id: ChannelId,
+        reply: Reply<()>,
+    },
+    Preimage {
+        id: ChannelId,
+        preimage: Preimage,
+        source: PreimageSource,
+        reply: Reply<()>,
+    },
+    Bump {
+        id: ChannelId,
+        outpoint: Option<OutPoint>,
+        feerate: FeeRate,
+        reply: Reply<()>,
+    },
+    Acknowledge {
+        id: ChannelId,
+        key: NoticeKey,
+        reply: Reply<()>,
+    },
+    Notices {
+        reply: Reply<NoticeStream>,
+    },
+    Subscribe {
+        id: ChannelId,
+        name: String,
+        delivery: Delivery,
+        reply: Reply<ChainEventSubscription>,
+    },
+    Delivered {
+        id: ChannelId,
+        name: String,
+        next: u64,
+        reply: Reply<()>,
+    },
+    Unsubscribe {
+        id: ChannelId,
+        name: String,
+        reply: Reply<()>,
+    },
+    Report {
+        id: ChannelId,
+        reply: Reply<Option<Box<ChannelReport>>>,
+    },
+    Idle {
+        reply: Reply<()>,
+    },
+    Shutdown {
+        reply: Reply<()>,
+    },
 }
