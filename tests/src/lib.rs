@@ -1,1 +1,3 @@
 //! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
+
+pub mod chain;
