@@ -1,14 +1,16 @@
 //! The embedded chain: a deterministic Bitcoin chain in memory with a mempool that judges
 //! transactions as Bitcoin Core 31 does.
 //!
-//! Blocks are real (proof of work at regtest's difficulty, merkle roots, BIP34 heights); the scripts
-//! of every transaction that enters are verified by libbitcoinconsensus. On top of that stand
-//! Core's relay rules, with its reject reasons: standardness, fees, replacement by
+//! Blocks are real (proof of work at regtest's difficulty, merkle roots, BIP34 heights); the
+//! scripts of every transaction that enters are verified by libbitcoinconsensus. On top of that
+//! stand Core's relay rules, with its reject reasons: standardness, fees, replacement by
 //! feerate diagram, clusters, packages, TRUC and ephemeral dust.
 //!
-//! Not modelled: orphan and private broadcast handling, the byte size limit of the mempool and its rolling
-//! minimum, expiry, prioritisation, and policy inside tapscript leaves (their consensus
-//! is). After a reorg clusters may exceed their limits, which Core would trim.
+//! Not modelled: orphans, the byte size limit of the mempool and its rolling minimum, expiry,
+//! prioritisation, and policy inside tapscript leaves (their consensus is). Two things differ
+//! after a reorg: clusters may exceed their limits, which Core would trim; and transactions
+//! return from any depth, while Core's `invalidateblock` gives up those below ten blocks. The
+//! subsidy halves at mainnet's interval, so that stories of any length can be funded.
 
 mod accept;
 mod block;
@@ -193,8 +195,8 @@ impl EmbeddedChain {
         self.fees.floor
     }
 
-    /// Changes the floor; chunks below it leave the mempool, as when a node that is full, or started
-    /// again with another floor, drops them.
+    /// Changes the floor; chunks below it leave the mempool, as when a node that is full, or
+    /// started again with another floor, drops them.
     pub fn set_floor(&mut self, floor: FeeRate) {
         self.fees.floor = floor;
         let entries: Vec<&Entry> = self.mempool.entries().collect();
@@ -264,9 +266,9 @@ impl EmbeddedChain {
 
     /// Disconnects blocks from the tip and gives their hashes, highest first.
     ///
-    /// Their transactions return to the mempool, except coinbases, those for which `drop` is true, those that
-    /// are no longer valid, and descendants of all these. What stays in the mempool
-    /// is checked again for locks and maturity.
+    /// Their transactions return to the mempool, except coinbases, those for which `drop` is
+    /// true, those that are no longer valid, and descendants of all these. What stays in the
+    /// mempool is checked again for locks and maturity.
     pub fn disconnect(
         &mut self,
         blocks: u32,

@@ -88,30 +88,31 @@ fn submit_together(
     }
 }
 
-/// Core's `IsWellFormedPackage` and `IsChildWithParents`.
+/// The checks of the RPC (a child, and parents that do not spend from each other), then
+/// Core's `IsWellFormedPackage`. The former imply that the package is sorted.
 fn check_form(package: &[Transaction], txids: &[Txid]) -> Result<(), PackageReject> {
-    let Some((child, parents)) = package.split_last() else { return Err(PackageReject::Empty) };
+    let Some((child, parents)) = package.split_last() else { return Err(PackageReject::Count) };
     if package.len() > MAX_COUNT {
-        return Err(PackageReject::TooManyTransactions);
+        return Err(PackageReject::Count);
+    }
+    let spends = |tx: &Transaction, id: &Txid| {
+        tx.input.iter().any(|input| input.previous_output.txid == *id)
+    };
+    let above = &txids[..parents.len()];
+    let all_parents = above.iter().all(|txid| spends(child, txid));
+    let independent = !parents.iter().any(|tx| above.iter().any(|txid| spends(tx, txid)));
+    if !all_parents || !independent {
+        return Err(PackageReject::Topology);
     }
     let weight: u64 = package.iter().map(|tx| tx.weight().to_wu()).sum();
     if package.len() > 1 && weight > MAX_WEIGHT {
         return Err(PackageReject::TooLarge);
     }
-    let mut later: HashSet<Txid> = txids.iter().copied().collect();
-    if later.len() != package.len() {
+    let distinct: HashSet<&Txid> = txids.iter().collect();
+    if distinct.len() != package.len() {
         return Err(PackageReject::Duplicates);
     }
-    for (tx, txid) in package.iter().zip(txids) {
-        if tx.input.iter().any(|input| later.contains(&input.previous_output.txid)) {
-            return Err(PackageReject::NotSorted);
-        }
-        later.remove(txid);
-    }
-    check_consistent(package)?;
-    let spent: HashSet<Txid> = child.input.iter().map(|i| i.previous_output.txid).collect();
-    let are_parents = txids.iter().take(parents.len()).all(|txid| spent.contains(txid));
-    if are_parents { Ok(()) } else { Err(PackageReject::NotChildWithParents) }
+    check_consistent(package)
 }
 
 /// No two transactions of the package spend one output; duplicates within one have a reject

@@ -35,6 +35,9 @@ impl Displaces {
 }
 
 /// Why a transaction is refused; `to_string` gives Core's reject reason exactly.
+///
+/// `sendrawtransaction` may add details after a comma, and `testmempoolaccept` shortens
+/// `bad-txns-inputs-missingorspent` to `missing-inputs`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Reject {
@@ -156,24 +159,20 @@ pub enum TrucViolation {
     TooManyDescendants,
 }
 
-/// What `submitpackage` says of the package as a whole.
+/// What `submitpackage` says of the package as a whole: `package_msg`, without details.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PackageReject {
-    #[error("package-empty")]
-    Empty,
-    #[error("package-too-many-transactions")]
-    TooManyTransactions,
+    #[error("Array must contain between 1 and 25 transactions.")]
+    Count,
+    #[error("package topology disallowed. not child-with-parents or parents depend on each other.")]
+    Topology,
     #[error("package-too-large")]
     TooLarge,
     #[error("package-contains-duplicates")]
     Duplicates,
-    #[error("package-not-sorted")]
-    NotSorted,
     #[error("conflict-in-package")]
     ConflictInPackage,
-    #[error("package-not-child-with-parents")]
-    NotChildWithParents,
     /// The verdicts of the single transactions say more.
     #[error("transaction failed")]
     TransactionFailed,

@@ -74,23 +74,28 @@ fn a_good_parent_enters_although_its_child_fails() {
 
 #[test]
 fn packages_have_a_form() {
-    let (mut chain, coins) = chain_with(3);
+    let (mut chain, coins) = chain_with(2);
     let parent = pay(&coins[..1], 10);
     let child = pay(&[out(&parent, 0)], 1000);
     let stranger = pay(&coins[1..2], 10);
-    let rival = pay(&coins[..1], 20);
     let p = || parent.clone();
-    assert_eq!(outcome(&mut chain, &[]), "package-empty");
-    assert_eq!(outcome(&mut chain, &[child.clone(), p()]), "package-not-sorted");
-    assert_eq!(outcome(&mut chain, &[p(), p()]), "package-contains-duplicates");
-    assert_eq!(outcome(&mut chain, &[p(), rival]), "conflict-in-package");
-    let unrelated = [p(), stranger, child.clone()];
-    assert_eq!(outcome(&mut chain, &unrelated), "package-not-child-with-parents");
-    assert_eq!(outcome(&mut chain, &vec![p(); 26]), "package-too-many-transactions");
-    let (mut heavy, mut heavier) = (spend(&coins[1..2], &[330; 1190]), p());
+    let count = "Array must contain between 1 and 25 transactions.";
+    assert_eq!(outcome(&mut chain, &[]), count);
+    assert_eq!(outcome(&mut chain, &vec![p(); 26]), count);
+    let topology =
+        "package topology disallowed. not child-with-parents or parents depend on each other.";
+    assert_eq!(outcome(&mut chain, &[child.clone(), p()]), topology);
+    assert_eq!(outcome(&mut chain, &[p(), stranger, child.clone()]), topology);
+    let grandchild = pay(&[out(&child, 0), out(&parent, 0)], 1000);
+    assert_eq!(outcome(&mut chain, &[p(), child.clone(), grandchild]), topology);
+    assert_eq!(outcome(&mut chain, &[p(), p(), child.clone()]), "package-contains-duplicates");
+    let rival = pay(&coins[..1], 20);
+    let of_both = pay(&[out(&parent, 0), out(&rival, 0)], 1000);
+    assert_eq!(outcome(&mut chain, &[p(), rival, of_both]), "conflict-in-package");
+    let mut heavy = spend(&coins[1..2], &[330; 1190]);
     heavy.output[0].value = sat(50_000);
-    heavier.output = vec![heavy.output[1].clone(); 1200];
-    assert_eq!(outcome(&mut chain, &[heavy, heavier]), "package-too-large");
+    let heavy_child = spend(&[out(&heavy, 0)], &[330; 1180]);
+    assert_eq!(outcome(&mut chain, &[heavy, heavy_child]), "package-too-large");
     assert_eq!(outcome(&mut chain, &[p(), child]), "success");
 }
 
