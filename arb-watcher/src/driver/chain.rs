@@ -125,11 +125,12 @@ where
     }
 
     /// The highest remembered block that is in the source's chain.
-    async fn fork_point(&self) -> Result<BlockRef, FollowError> {
-        for block in self.engine.blocks() {
+    async fn fork_point(&mut self) -> Result<BlockRef, FollowError> {
+        let remembered: Vec<BlockRef> = self.engine.blocks().copied().collect();
+        for block in remembered {
             let there = self.ports.source.hash_at(block.height).await.map_err(source)?;
             if there == Some(block.hash) {
-                return Ok(*block);
+                return Ok(block);
             }
         }
         Err(FollowError::TooDeep)
