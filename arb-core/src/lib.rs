@@ -19,6 +19,7 @@ extern crate std;
 
 pub mod arbitrator;
 pub mod claim;
+pub mod codec;
 pub mod facts;
 pub mod format;
 pub mod ids;
