@@ -24,5 +24,6 @@ pub mod facts;
 pub mod format;
 pub mod ids;
 pub mod log;
+pub mod memory;
 pub mod ports;
 pub mod units;
