@@ -25,7 +25,7 @@ pub(crate) fn open(folder: &Path, config: &StoreConfig) -> Result<Store, StoreEr
     let path = folder.join(DATA_FILE);
     let length = length_of(&path)?;
     let mut mark = String::new();
-    lock.read_to_string(&mut mark).map_err(StoreError::io("lock file"))?;
+    lock.0.read_to_string(&mut mark).map_err(StoreError::io("lock file"))?;
     if length < LEAST_DATA && !mark.is_empty() {
         return Err(StoreError::Shortened { path, expected: LEAST_DATA, found: length });
     }
@@ -40,7 +40,7 @@ pub(crate) fn open(folder: &Path, config: &StoreConfig) -> Result<Store, StoreEr
         }
     };
     if mark.is_empty() {
-        set_mark(&mut lock, folder, identity).map_err(StoreError::io("lock file"))?;
+        set_mark(&mut lock.0, folder, identity).map_err(StoreError::io("lock file"))?;
     }
     Ok(Store {
         env,
@@ -54,14 +54,25 @@ pub(crate) fn open(folder: &Path, config: &StoreConfig) -> Result<Store, StoreEr
     })
 }
 
+/// The lock that keeps other processes away.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that another thread is just starting has a copy of the
+        // file, and with it the lock, until its program runs.
+        let _ = FileExt::unlock(&self.0);
+    }
+}
+
 /// The lock file. Its text, written once the store exists, tells a lost data file from a new
 /// folder.
-fn lock(folder: &Path) -> Result<File, StoreError> {
+fn lock(folder: &Path) -> Result<Lock, StoreError> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     let file = options.open(folder.join(LOCK_FILE)).map_err(StoreError::io("lock file"))?;
     match FileExt::try_lock(&file) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: folder.to_owned() }),
         Err(TryLockError::Error(error)) => Err(StoreError::io("lock file")(error)),
     }
