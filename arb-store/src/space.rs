@@ -4,6 +4,9 @@ use crate::reserve::Reserve;
 use crate::store::{Store, round_down, round_up};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+/// Less than what a group of batches may write.
+const NEXT_TO_NOTHING: u64 = 1 << 20;
+
 /// How the store is off for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -164,6 +167,7 @@ impl Space {
 
     /// Whether the disk has next to nothing left: LMDB reports a write cut short as EIO.
     pub(crate) fn disk_is_full(&self, store: &Store) -> bool {
-        fs4::available_space(&store.folder).is_ok_and(|free| free < self.critical)
+        let little = self.critical.max(NEXT_TO_NOTHING);
+        fs4::available_space(&store.folder).is_ok_and(|free| free < little)
     }
 }

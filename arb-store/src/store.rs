@@ -1,6 +1,7 @@
 //! The open store: environment, databases, and the lock between readers and a growing map.
 use crate::StoreError;
 use crate::layout::Databases;
+use crate::open::Lock;
 use crate::space::Gauges;
 use heed::{Env, RoTxn, WithoutTls};
 use std::fs::File;
@@ -20,7 +21,7 @@ pub(crate) struct Store {
     /// Read: a read transaction lives. Written: the map is being resized.
     pub(crate) map: RwLock<()>,
     /// Held while the store is open; the last field to be dropped.
-    pub(crate) _lock: File,
+    pub(crate) _lock: Lock,
 }
 
 impl Store {

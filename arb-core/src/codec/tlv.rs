@@ -34,8 +34,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything that is left.
-    pub(super) const fn rest(&mut self) -> &'a [u8] {
-        core::mem::replace(&mut self.bytes, &[])
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        core::mem::take(&mut self.bytes)
     }
 
     /// A `bigsize` of BOLT 1.

@@ -1,0 +1,198 @@
+//! Bad days: shortened files, newer formats, flipped bytes.
+use crate::samples::{block, bump, bumps, facts, htlc, offered, register};
+use crate::support::{open, put, raw, small};
+use arb_core::ids::Slot;
+use arb_core::log::{ChangeLog, SubscriberState, Write};
+use arb_core::units::CommitmentNumber;
+use arb_store::{LmdbLog, StoreError};
+use std::fs::{self, File};
+use std::path::Path;
+
+fn filled() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    for slot in 0..3 {
+        let htlcs = vec![(offered(1), htlc(0, Some(5)))];
+        let state = Some(SubscriberState { next: 1, acknowledged: false });
+        put(
+            &mut log,
+            [
+                register(slot),
+                bumps(slot, [1, 2, 3]),
+                Write::EndedHtlcs { slot: Slot(slot), htlcs },
+                Write::Subscriber { slot: Slot(slot), name: "s".to_owned(), state },
+                Write::BlockConnected(block(slot)),
+            ],
+        );
+    }
+    folder
+}
+
+fn refused(folder: &Path) -> StoreError {
+    LmdbLog::open(folder, small()).expect_err("the store must be refused")
+}
+
+#[test]
+fn a_shortened_data_file_is_refused() {
+    let folder = filled();
+    let data = folder.path().join("data.mdb");
+    let whole = fs::read(&data).unwrap();
+    for length in [whole.len() - 1, whole.len() / 2, 40_960, 8_192, 8_191, 4_096, 100, 0] {
+        File::options().write(true).open(&data).unwrap().set_len(length as u64).unwrap();
+        let error = refused(folder.path());
+        assert!(matches!(error, StoreError::Shortened { .. }), "{length}: {error}");
+        assert_eq!(fs::read(&data).unwrap(), whole[..length], "{length}: nothing is changed");
+        fs::write(&data, &whole).unwrap();
+    }
+    fs::remove_file(&data).unwrap();
+    let error = refused(folder.path());
+    assert!(matches!(error, StoreError::Shortened { .. }), "{error}");
+    assert!(!data.exists());
+    fs::write(&data, &whole).unwrap();
+    assert_eq!(open(folder.path()).channels().unwrap().len(), 3);
+}
+
+#[test]
+fn a_foreign_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data.mdb");
+    fs::write(&data, vec![b'x'; 20_000]).unwrap();
+    let error = refused(folder.path());
+    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+    assert_eq!(fs::read(&data).unwrap(), vec![b'x'; 20_000]);
+    // An LMDB environment of another program.
+    fs::remove_file(&data).unwrap();
+    raw(folder.path(), "theirs", |table, txn| table.put(txn, b"k", b"v").unwrap());
+    File::options().write(true).open(&data).unwrap().set_len(4 << 20).unwrap();
+    let error = refused(folder.path());
+    assert!(matches!(error, StoreError::NotAStore { .. }), "{error}");
+}
+
+/// Changes the record that says what the store is, with a sound checksum.
+fn change_meta(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    raw(folder, "meta", |table, txn| {
+        let value = table.get(txn, b"format").unwrap().unwrap().to_vec();
+        let mut bytes = value[..value.len() - 4].to_vec();
+        change(&mut bytes);
+        let sum = crc32c::crc32c(&[b"format", &bytes[..]].concat());
+        bytes.extend(sum.to_be_bytes());
+        table.put(txn, b"format", &bytes).unwrap();
+    });
+}
+
+#[test]
+fn a_newer_format_or_feature_is_refused_untouched() {
+    let folder = filled();
+    let data = folder.path().join("data.mdb");
+    let check = |expected: &str| {
+        let before = fs::read(&data).unwrap();
+        let error = refused(folder.path()).to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(fs::read(&data).unwrap() == before, "the data file was changed");
+    };
+    change_meta(folder.path(), |bytes| bytes[1] = 2);
+    check("format 2");
+    // A newer format may have any shape behind its number.
+    change_meta(folder.path(), |bytes| bytes.truncate(2));
+    check("format 2");
+    change_meta(folder.path(), |bytes| *bytes = vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 4]);
+    check("features 0x4");
+    change_meta(folder.path(), |bytes| bytes.truncate(5));
+    check("damaged");
+    change_meta(folder.path(), |bytes| *bytes = [&[0, 1][..], &[0; 8], &[7; 16]].concat());
+    assert_eq!(open(folder.path()).identity(), [7; 16]);
+}
+
+/// Flips one bit of the value that stands at `key`.
+fn flip(folder: &Path, table: &str, key: &[u8], at: usize) {
+    raw(folder, table, |table, txn| {
+        let mut value = table.get(txn, key).unwrap().expect("a value").to_vec();
+        let at = at % value.len();
+        value[at] ^= 4;
+        table.put(txn, key, &value).unwrap();
+    });
+}
+
+#[test]
+fn damaged_facts_hurt_their_channel_only() {
+    let folder = filled();
+    let key = [0, 0, 0, 1];
+    let undamaged = raw(folder.path(), "facts", |t, txn| t.get(txn, &key).unwrap().unwrap().len());
+    for at in [0, 1, 40, undamaged - 1] {
+        flip(folder.path(), "facts", &key, at);
+        let log = open(folder.path());
+        let channels = log.channels().unwrap();
+        assert_eq!(
+            channels.iter().map(|c| c.facts.is_ok()).collect::<Vec<_>>(),
+            [true, false, true]
+        );
+        assert_eq!(channels[1].id, facts(2).id);
+        assert!(log.facts(Slot(1)).unwrap().unwrap().is_err());
+        assert_eq!(log.facts(Slot(2)).unwrap(), Some(Ok(Box::new(facts(3)))));
+        assert_eq!(log.changes(Slot(1)).unwrap(), Ok(vec![bump(1), bump(2), bump(3)]));
+        drop(log);
+        flip(folder.path(), "facts", &key, at);
+    }
+    // The bytes are kept, and new facts end the quarantine.
+    flip(folder.path(), "facts", &key, 9);
+    let mut log = open(folder.path());
+    put(&mut log, [bumps(1, [4])]);
+    assert!(log.facts(Slot(1)).unwrap().unwrap().is_err());
+    put(&mut log, [register(1)]);
+    assert_eq!(log.facts(Slot(1)).unwrap(), Some(Ok(Box::new(facts(2)))));
+}
+
+#[test]
+fn a_sound_value_under_another_key_is_damage() {
+    let folder = filled();
+    raw(folder.path(), "facts", |table, txn| {
+        let other = table.get(txn, &[0, 0, 0, 0]).unwrap().unwrap().to_vec();
+        table.put(txn, &[0, 0, 0, 1], &other).unwrap();
+    });
+    let log = open(folder.path());
+    assert!(log.facts(Slot(1)).unwrap().unwrap().is_err());
+    assert!(log.facts(Slot(0)).unwrap().unwrap().is_ok());
+}
+
+#[test]
+fn a_damaged_or_missing_change_is_seen() {
+    let folder = filled();
+    let key = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+    flip(folder.path(), "log", &key, 3);
+    let log = open(folder.path());
+    let damage = log.changes(Slot(1)).unwrap().unwrap_err();
+    assert!(damage.what.contains("checksum"), "{damage}");
+    assert!(damage.what.contains("000000010000000000000001"), "{damage}");
+    assert_eq!(log.changes(Slot(0)).unwrap().unwrap().len(), 3);
+    drop(log);
+    raw(folder.path(), "log", |table, txn| assert!(table.delete(txn, &key).unwrap()));
+    let log = open(folder.path());
+    let damage = log.changes(Slot(1)).unwrap().unwrap_err();
+    assert!(damage.what.contains("missing"), "{damage}");
+}
+
+#[test]
+fn damaged_penalty_data_and_ids_are_seen() {
+    let folder = filled();
+    flip(folder.path(), "penalty", &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1], 7);
+    let log = open(folder.path());
+    assert!(log.ended_htlcs(Slot(1), CommitmentNumber(2)).unwrap().is_err());
+    assert_eq!(log.ended_htlcs(Slot(0), CommitmentNumber(2)).unwrap().unwrap().len(), 1);
+    drop(log);
+    flip(folder.path(), "channels", &[0, 0, 0, 2], 5);
+    flip(folder.path(), "subs", &[0, 0, 0, 0, b's'], 5);
+    let log = open(folder.path());
+    let channels = log.channels().unwrap();
+    assert_eq!(
+        channels.iter().map(|c| c.id).collect::<Vec<_>>(),
+        [facts(1).id, facts(2).id, facts(3).id]
+    );
+    assert_eq!(channels.iter().map(|c| c.facts.is_ok()).collect::<Vec<_>>(), [false, true, false]);
+}
+
+#[test]
+fn below_a_damaged_block_nothing_is_known() {
+    let folder = filled();
+    flip(folder.path(), "chain", &[0, 0, 0, 1], 9);
+    assert_eq!(open(folder.path()).blocks().unwrap(), [block(2)]);
+}

@@ -1,0 +1,9 @@
+//! Integration tests of the store.
+mod crash;
+mod damage;
+mod format;
+mod model;
+mod samples;
+mod space;
+mod store;
+mod support;

@@ -1,0 +1,89 @@
+//! The store and the log in memory agree, whatever is appended, across restarts.
+use crate::samples::{block, bump, facts, htlc, offered};
+use crate::support::{batch, open, wait};
+use arb_core::ids::Slot;
+use arb_core::log::{ChangeLog, SubscriberState, Write};
+use arb_core::memory::MemoryLog;
+use arb_core::units::{BlockHeight, CommitmentNumber};
+use arb_store::{LmdbLog, StoreError};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<Write>),
+    Restart,
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let slot = || (0..4_u32).prop_map(Slot);
+    prop_oneof![
+        4 => (slot(), 0..5_u8, any::<u32>()).prop_map(|(slot, other, birth)| {
+            // Now and then a slot that belongs to another channel.
+            let mut facts = Box::new(facts(if other == 0 { 0 } else { slot.0 as u8 + 1 }));
+            facts.birth = BlockHeight(birth);
+            Write::Facts { slot, facts }
+        }),
+        2 => (slot(), vec((0..20_u64, 0..9_u64), 0..4)).prop_map(|(slot, htlcs)| {
+            let htlcs = htlcs.into_iter().map(|(id, from)| (offered(id), htlc(from, Some(9))));
+            Write::EndedHtlcs { slot, htlcs: htlcs.collect() }
+        }),
+        3 => (slot(), vec(any::<u64>(), 0..4)).prop_map(|(slot, feerates)| Write::Changes {
+            slot,
+            changes: feerates.into_iter().map(bump).collect(),
+        }),
+        2 => (0..600_u32).prop_map(|height| Write::BlockConnected(block(height))),
+        1 => (0..600_u32).prop_map(|at| Write::Disconnected { fork_point: block(at) }),
+        2 => (slot(), "[a-c]{0,2}", prop::option::of(any::<u64>())).prop_map(
+            |(slot, name, next)| Write::Subscriber {
+                slot,
+                name,
+                state: next.map(|next| SubscriberState { next, acknowledged: next % 2 == 0 }),
+            }
+        ),
+        1 => slot().prop_map(|slot| Write::Forget { slot }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![9 => vec(write(), 0..5).prop_map(Step::Append), 1 => Just(Step::Restart)]
+}
+
+fn agree(store: &LmdbLog, memory: &MemoryLog) {
+    assert_eq!(store.channels().unwrap(), memory.channels().unwrap());
+    assert_eq!(store.blocks().unwrap(), memory.blocks().unwrap());
+    assert_eq!(store.next_slot().unwrap(), memory.next_slot());
+    for slot in (0..5).map(Slot) {
+        assert_eq!(store.facts(slot).unwrap(), memory.facts(slot).unwrap());
+        assert_eq!(store.changes(slot).unwrap(), memory.changes(slot).unwrap());
+        let at = CommitmentNumber(6);
+        assert_eq!(store.ended_htlcs(slot, at).unwrap(), memory.ended_htlcs(slot, at).unwrap());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    #[test]
+    fn store_and_memory_agree(steps in vec(step(), 1..25)) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        let mut memory = MemoryLog::new();
+        for (number, step) in (0..).zip(steps) {
+            let Step::Append(writes) = step else {
+                drop(store);
+                store = open(folder.path());
+                continue;
+            };
+            let stored = wait(store.append(batch(number, writes.clone())));
+            match (stored, wait(memory.append(batch(number, writes)))) {
+                (Ok(one), Ok(other)) => assert_eq!(one, other),
+                (Err(StoreError::Refused(one)), Err(other)) => assert_eq!(one, other),
+                (one, other) => panic!("{one:?} and {other:?}"),
+            }
+            agree(&store, &memory);
+        }
+        drop(store);
+        agree(&open(folder.path()), &memory);
+    }
+}

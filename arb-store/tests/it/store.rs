@@ -1,0 +1,232 @@
+//! What a store promises on a good day: it keeps what it gave receipts for, in order.
+use crate::samples::{block, bump, bumps, facts, handed_out, htlc, long_change, offered, register};
+use crate::support::{append, batch, open, put, raw, wait};
+use arb_core::ids::Slot;
+use arb_core::log::{BatchId, ChangeLog, SubscriberState, Write};
+use arb_core::memory::Refused;
+use arb_core::units::CommitmentNumber;
+use arb_store::{LmdbLog, StoreConfig, StoreError};
+use std::process::Command;
+use std::time::Duration;
+
+const SLOT: Slot = Slot(0);
+
+fn subscriber(name: &str, next: u64) -> Write {
+    let state = Some(SubscriberState { next, acknowledged: true });
+    Write::Subscriber { slot: SLOT, name: name.to_owned(), state }
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    let identity = log.identity();
+    assert_eq!(log.channels().unwrap(), []);
+    assert_eq!(log.blocks().unwrap(), []);
+    put(&mut log, [register(0), bumps(0, [1, 2]), Write::BlockConnected(block(100))]);
+    let ended = vec![(offered(7), htlc(3, Some(9))), (offered(8), htlc(8, Some(20)))];
+    put(&mut log, [Write::EndedHtlcs { slot: SLOT, htlcs: ended }, subscriber("s1", 3)]);
+    put(&mut log, [Write::Changes { slot: SLOT, changes: vec![handed_out()] }]);
+    put(&mut log, [subscriber("s2", 0), register(1), Write::BlockConnected(block(101))]);
+    put(&mut log, [Write::Subscriber { slot: SLOT, name: "s2".to_owned(), state: None }]);
+    for _ in 0..2 {
+        assert_eq!(log.identity(), identity);
+        let channels = log.channels().unwrap();
+        assert_eq!(
+            channels.iter().map(|c| (c.slot, c.id)).collect::<Vec<_>>(),
+            [(SLOT, facts(1).id), (Slot(1), facts(2).id)]
+        );
+        assert_eq!(channels[0].facts, Ok(Box::new(facts(1))));
+        let state = SubscriberState { next: 3, acknowledged: true };
+        assert_eq!(channels[0].subscribers, [("s1".to_owned(), state)]);
+        assert_eq!(channels.iter().map(|c| c.has_changes).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(log.facts(Slot(1)).unwrap(), Some(Ok(Box::new(facts(2)))));
+        assert_eq!(log.facts(Slot(2)).unwrap(), None);
+        assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![bump(1), bump(2), handed_out()]));
+        let at = |number| log.ended_htlcs(SLOT, CommitmentNumber(number)).unwrap().unwrap();
+        assert_eq!(at(2), []);
+        assert_eq!(at(3), [(offered(7), htlc(3, Some(9)))]);
+        assert_eq!(at(8).len(), 2);
+        assert_eq!(at(9), [(offered(8), htlc(8, Some(20)))]);
+        assert_eq!(log.blocks().unwrap(), [block(100), block(101)]);
+        assert_eq!(log.next_slot().unwrap(), Slot(2));
+        drop(log);
+        log = open(folder.path());
+    }
+}
+
+#[test]
+fn the_cursor_moves_both_ways_and_old_blocks_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, (0..400).map(|height| Write::BlockConnected(block(height))).collect::<Vec<_>>());
+    let blocks = log.blocks().unwrap();
+    assert_eq!(blocks, (112..400).map(block).collect::<Vec<_>>());
+    put(&mut log, [Write::Disconnected { fork_point: block(390) }]);
+    assert_eq!(log.blocks().unwrap().last(), Some(&block(390)));
+    put(&mut log, [Write::BlockConnected(block(391))]);
+    assert_eq!(log.blocks().unwrap(), (112..392).map(block).collect::<Vec<_>>());
+    // Deeper than what is kept: the fork point is what is known.
+    put(&mut log, [Write::Disconnected { fork_point: block(50) }]);
+    assert_eq!(log.blocks().unwrap(), [block(50)]);
+}
+
+#[test]
+fn a_refused_batch_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0)]);
+    let mut other = Box::new(facts(9));
+    other.birth = block(5).height;
+    let taken = [bumps(0, [1]), Write::Facts { slot: SLOT, facts: other }];
+    let unknown = [Write::BlockConnected(block(1)), bumps(3, [1])];
+    let long = [bumps(0, [1]), subscriber(&"n".repeat(256), 0)];
+    for (writes, expected) in [
+        (Vec::from(taken), Refused::SlotTaken(SLOT)),
+        (Vec::from(unknown), Refused::UnknownSlot(Slot(3))),
+        (Vec::from(long), Refused::NameTooLong),
+    ] {
+        match append(&mut log, writes) {
+            Err(StoreError::Refused(refused)) => assert_eq!(refused, expected),
+            other => panic!("expected {expected:?}, found {other:?}"),
+        }
+    }
+    assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![]));
+    assert_eq!(log.blocks().unwrap(), []);
+    put(&mut log, [subscriber(&"n".repeat(255), 0)]);
+    assert_eq!(log.channels().unwrap()[0].subscribers[0].0.len(), 255);
+}
+
+#[test]
+fn a_forgotten_channel_is_gone_and_its_slot_is_never_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0), register(1), bumps(0, [1]), bumps(1, [5]), subscriber("s", 0)]);
+    for chunk in 0..10 {
+        let htlcs = (0..500).map(|id| (offered(chunk * 500 + id), htlc(1, Some(2)))).collect();
+        put(&mut log, [Write::EndedHtlcs { slot: SLOT, htlcs }]);
+    }
+    // What follows in the same batch has nothing left to be added to.
+    put(&mut log, [Write::Forget { slot: SLOT }, bumps(0, [2]), subscriber("t", 1)]);
+    let check = |log: &mut LmdbLog| {
+        assert_eq!(log.channels().unwrap().len(), 1);
+        assert_eq!(log.facts(SLOT).unwrap(), None);
+        assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![]));
+        assert_eq!(log.ended_htlcs(SLOT, CommitmentNumber(1)).unwrap(), Ok(vec![]));
+        assert_eq!(log.changes(Slot(1)).unwrap(), Ok(vec![bump(5)]));
+        let again = append(log, [register(0)]);
+        assert!(matches!(again, Err(StoreError::Refused(Refused::SlotForgotten(SLOT)))));
+        put(log, [Write::Forget { slot: SLOT }]);
+    };
+    check(&mut log);
+    drop(log);
+    // The deleting goes on after a restart, until nothing is left.
+    let left = |name: &str| {
+        raw(folder.path(), name, |table, txn| table.prefix_iter(txn, &[0; 4]).unwrap().count())
+    };
+    for _ in 0..100 {
+        let mut log = open(folder.path());
+        check(&mut log);
+        std::thread::sleep(Duration::from_millis(20));
+        drop(log);
+        if left("gone") == 0 {
+            break;
+        }
+    }
+    for name in ["gone", "penalty", "log", "subs", "facts", "channels"] {
+        assert_eq!(left(name), 0, "{name}");
+    }
+    let mut log = open(folder.path());
+    put(&mut log, [Write::Forget { slot: Slot(1) }]);
+    assert_eq!(log.next_slot().unwrap(), Slot(2));
+}
+
+#[test]
+fn appends_that_wait_are_committed_together_and_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0)]);
+    let before = log.statistics();
+    let waiting: Vec<_> = (0..64).map(|i| log.append(batch(i, [bumps(0, [i])]))).collect();
+    for (i, append) in waiting.into_iter().enumerate() {
+        assert_eq!(wait(append).unwrap().batch(), BatchId(i as u64));
+    }
+    let after = log.statistics();
+    assert_eq!(after.batches - before.batches, 64);
+    assert!(after.commits - before.commits <= 16, "{before:?} {after:?}");
+    assert_eq!(log.changes(SLOT).unwrap(), Ok((0..64).map(bump).collect()));
+}
+
+#[test]
+fn a_bad_batch_does_not_hurt_those_committed_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0)]);
+    let waiting: Vec<_> = (0..40)
+        .map(|i| log.append(batch(i, [bumps(if i % 2 == 0 { 0 } else { 7 }, [i])])))
+        .collect();
+    for (i, append) in waiting.into_iter().enumerate() {
+        assert_eq!(wait(append).is_ok(), i % 2 == 0, "batch {i}");
+    }
+    assert_eq!(log.changes(SLOT).unwrap(), Ok((0..40).step_by(2).map(bump).collect()));
+}
+
+#[test]
+fn dropping_the_log_finishes_what_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0)]);
+    let control = log.control();
+    let waiting: Vec<_> = (0..30).map(|i| log.append(batch(i, [bumps(0, [i])]))).collect();
+    drop(log);
+    waiting.into_iter().for_each(|append| drop(wait(append).unwrap()));
+    assert!(matches!(control.set_quota(None), Err(StoreError::Closed)));
+    assert_eq!(open(folder.path()).changes(SLOT).unwrap().unwrap().len(), 30);
+}
+
+#[test]
+fn the_map_grows_under_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0)]);
+    let change = |i| Write::Changes { slot: SLOT, changes: vec![long_change(i, 20_000)] };
+    let waiting: Vec<_> = (0..200).map(|i| log.append(batch(i, [change(i)]))).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut seen = 0;
+                while seen < 200 {
+                    let changes = log.changes(SLOT).unwrap().unwrap();
+                    assert!(changes.len() >= seen, "a change was lost");
+                    seen = changes.len();
+                }
+            });
+        }
+    });
+    waiting.into_iter().for_each(|append| drop(wait(append).unwrap()));
+    drop(log);
+    let changes = open(folder.path()).changes(SLOT).unwrap().unwrap();
+    assert_eq!(changes, (0..200).map(|i| long_change(i, 20_000)).collect::<Vec<_>>());
+}
+
+#[test]
+fn one_process_has_the_store() {
+    const FOLDER: &str = "ARB_STORE_SECOND_PROCESS";
+    if let Ok(folder) = std::env::var(FOLDER) {
+        let second = LmdbLog::open(folder, StoreConfig::default());
+        assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let second = LmdbLog::open(folder.path(), StoreConfig::default());
+    assert!(matches!(second, Err(StoreError::InUse { .. })), "{second:?}");
+    let process = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::one_process_has_the_store"])
+        .env(FOLDER, folder.path())
+        .output()
+        .unwrap();
+    assert!(process.status.success(), "{}", String::from_utf8_lossy(&process.stdout));
+    drop(log);
+    drop(open(folder.path()));
+}
