@@ -3,3 +3,7 @@ pub mod chain;
 pub mod peer;
 pub mod regtest;
 pub mod scenario;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
