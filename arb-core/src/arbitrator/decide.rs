@@ -324,7 +324,8 @@ pub(crate) fn deadlines<'a>(
     state: &'a ChannelArbitrator,
     policy: &'a Policy,
 ) -> impl Iterator<Item = (BlockHeight, FailReason)> + 'a {
-    facts.htlcs.iter().filter_map(move |(id, record)| {
+    let committed = facts.htlcs.iter().filter(|(id, _)| facts.is_committed(**id));
+    committed.filter_map(move |(id, record)| {
         let htlc = &record.htlc;
         match id.offerer {
             Side::Local => {

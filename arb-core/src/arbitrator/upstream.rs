@@ -36,7 +36,9 @@ pub(crate) fn due(
         }
         let failing = arbitrator.is_failing() || picture.is_some();
         let margin = failing && is_late(htlc, tip, policy);
-        let settled = picture.is_some_and(|p| is_lost_downstream(p, *id, tip, policy));
+        let committed = facts.is_committed(*id);
+        let settled =
+            picture.is_some_and(|p| !committed || is_lost_downstream(p, *id, tip, policy));
         (margin || settled).then_some((*id, UpstreamVerdict::Failed))
     })
     .collect()

@@ -14,15 +14,17 @@ use bitcoin::{
 use core::fmt;
 
 /// Smallest output that is relayed for every segwit script (Core's dust rule at 3 sat/vB).
-const SMALLEST_OUTPUT: Amount = Amount::from_sat(354);
+pub(crate) const SMALLEST_OUTPUT: Amount = Amount::from_sat(354);
 
 /// A transaction to fund and sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// What it claims.
     pub claim: Claim,
-    /// Fee to pay.
+    /// Fee to pay, without that of the coins' own inputs.
     pub fee: Amount,
+    /// Least that the whole transaction must pay: the floor, or what a replacement must.
+    pub least: Amount,
     /// Feerate that the fee was computed at, parents included.
     pub feerate: FeeRate,
     /// Most that may be paid.
@@ -89,7 +91,7 @@ impl Draft {
     #[must_use]
     pub const fn new(claim: Claim) -> Self {
         let (fee, feerate) = (Amount::ZERO, FeeRate::ZERO);
-        Self { claim, fee, feerate, budget: Amount::ZERO, parent: None }
+        Self { claim, fee, least: Amount::ZERO, feerate, budget: Amount::ZERO, parent: None }
     }
 
     /// Weight of the transaction without coins: an upper bound from the largest witness.
@@ -129,9 +131,12 @@ impl Draft {
             // The anchor itself helps; one output must remain.
             SpendPath::Anchor { .. } => {
                 let help = self.claim.output.value;
-                self.fee.checked_add(SMALLEST_OUTPUT).and_then(|all| all.checked_sub(help))
+                self.fee
+                    .max(self.least)
+                    .checked_add(SMALLEST_OUTPUT)
+                    .and_then(|all| all.checked_sub(help))
             }
-            SpendPath::SecondStage(_) => Some(self.fee),
+            SpendPath::SecondStage(_) => Some(self.fee.max(self.least)),
             SpendPath::LocalCommitment(_) | SpendPath::Single(_) => None,
         };
         bring.unwrap_or(Amount::ZERO)

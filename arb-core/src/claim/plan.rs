@@ -4,7 +4,7 @@
 //! tip and the estimates.
 use crate::arbitrator::{Acts, HandedOut, TxKind};
 use crate::claim::Extensible;
-use crate::claim::build::{Draft, Parent};
+use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Price};
 use crate::claim::{Claim, SpendPath};
 use crate::ports::FeeEstimates;
@@ -15,6 +15,9 @@ use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 
 /// Most that is paid for a commitment without anything at risk by a deadline.
 const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
+
+/// Blocks before a deadline from which any higher price is worth a replacement.
+const NEAR: u32 = 6;
 
 /// One step towards confirmed claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,14 +137,12 @@ impl Planner<'_> {
     }
 
     fn price(&self, claim: &Claim, weight: bitcoin::Weight, budget: Amount) -> Price<'_> {
-        let bumps = &self.acts.bumps;
-        let wanted = bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None)).copied();
         Price {
             blocks_left: claim.deadline.map(|deadline| self.tip.until(deadline).0),
             weight,
             budget,
             estimates: self.estimates,
-            wanted: wanted.map(FeeRate::from_sat_per_kwu),
+            wanted: self.asked(claim),
         }
     }
 
@@ -150,44 +151,58 @@ impl Planner<'_> {
         let parent = draft.parent.unwrap_or_default();
         let weight = draft.weight().checked_add(parent.weight)?;
         let whole = budget.checked_add(parent.fee)?;
-        let feerate = self.price(&draft.claim, weight, whole).feerate()?;
+        let mut feerate = self.price(&draft.claim, weight, whole).feerate()?;
+        if let Some(current) = self.current(&draft.claim) {
+            feerate = self.replacing(current, &draft, feerate)?;
+            draft.least = fee::replacement_fee(current.fee, current.transaction.weight());
+        } else {
+            // A child must be worth relaying by itself, whatever its parent pays.
+            draft.least = fee::fee_of(self.estimates.floor, draft.weight());
+        }
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
         draft.feerate = feerate;
         draft.budget = budget;
-        let Some(current) = self.current(&draft.claim) else {
-            draft.fee = draft.fee.max(fee::fee_of(self.estimates.floor, draft.weight()));
-            return Some(draft);
-        };
-        let least = fee::replacement_fee(current.fee, draft.weight());
-        let txid = current.transaction.compute_txid();
-        let rejected = self.acts.rejected.get(&txid).is_some_and(|r| r.last < self.tip);
-        if rejected {
-            // Below what the mempool wants: a quarter more than last time.
-            let quarter = current.fee.checked_div(4).unwrap_or(Amount::ZERO);
-            draft.fee = draft.fee.max(current.fee.checked_add(quarter)?).max(least);
-        } else if draft.fee < least || !self.is_worth_it(current, &draft) {
-            return None;
-        }
-        let affordable = draft.fee <= budget && current.at < self.tip;
-        affordable.then_some(draft)
+        (draft.fee.max(draft.least) <= budget).then_some(draft)
     }
 
-    /// A replacement that pays a quarter more, or any more close to the deadline or on request.
-    fn is_worth_it(&self, current: &HandedOut, draft: &Draft) -> bool {
-        let quarter = current.fee.checked_div(4).and_then(|q| current.fee.checked_add(q));
-        let near = draft.claim.deadline.is_some_and(|d| self.tip.until(d).0 <= 6);
-        near || quarter.is_some_and(|least| draft.fee >= least)
+    /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: less
+    /// than a quarter more, and neither refused, nor near its deadline, nor asked for.
+    fn replacing(&self, current: &HandedOut, draft: &Draft, feerate: FeeRate) -> Option<FeeRate> {
+        let parent = draft.parent.unwrap_or_default();
+        let paid = current.fee.checked_add(parent.fee)?;
+        let weight = current.transaction.weight().checked_add(parent.weight)?;
+        let now = fee::feerate_of(paid, weight)?.to_sat_per_kwu();
+        let quarter_more = now.saturating_add(now.div_ceil(4));
+        let txid = current.transaction.compute_txid();
+        if self.acts.rejected.get(&txid).is_some_and(|rejected| rejected.last < self.tip) {
+            return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
+        }
+        let wanted = feerate.to_sat_per_kwu();
+        let near = draft.claim.deadline.is_some_and(|d| self.tip.until(d).0 <= NEAR);
+        let asked = self.asked(&draft.claim).is_some();
+        let enough = wanted >= quarter_more || (wanted > now && (near || asked));
+        enough.then_some(feerate)
+    }
+
+    /// The feerate that the operator asked for.
+    fn asked(&self, claim: &Claim) -> Option<FeeRate> {
+        let bumps = &self.acts.bumps;
+        let asked = bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None)).copied();
+        asked.map(FeeRate::from_sat_per_kwu)
     }
 }
 
-/// Most that a claim may cost. What is spent from the output itself may take half of it without
-/// a deadline and all but dust with one; a second stage is paid by the wallet.
+/// Most that a claim may cost: what it brings. What nobody else can take is patient: half of it.
 fn budget(claim: &Claim) -> Amount {
     let value = claim.output.value;
-    let spendable = value.checked_sub(Amount::from_sat(330)).unwrap_or(Amount::ZERO);
-    let half = value.checked_div(2).unwrap_or(Amount::ZERO);
-    match (claim.kind(), claim.deadline) {
-        (TxKind::HtlcTimeout | TxKind::HtlcSuccess, _) | (_, Some(_)) => spendable,
-        (_, None) => half.min(spendable),
+    let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
+    match claim.kind() {
+        TxKind::Sweep => value.checked_div(2).unwrap_or(Amount::ZERO).min(spendable),
+        TxKind::Commitment
+        | TxKind::Anchor
+        | TxKind::HtlcTimeout
+        | TxKind::HtlcSuccess
+        | TxKind::Claim
+        | TxKind::Penalty => spendable,
     }
 }

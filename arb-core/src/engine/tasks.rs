@@ -7,9 +7,9 @@ use crate::engine::ChainArbitrator;
 use crate::ids::Slot;
 use crate::units::CommitmentNumber;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::Transaction;
+use bitcoin::{OutPoint, Transaction};
 
 /// One thing to do. Everything that a transaction or a notice says is in the log already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,18 @@ impl ChainArbitrator {
             }
         }
         tasks
+    }
+
+    /// Outputs of a channel that we want to spend, now or later.
+    #[must_use]
+    pub fn claimed_outpoints(&self, slot: Slot) -> BTreeSet<OutPoint> {
+        let Some(active) = self.active(slot) else { return BTreeSet::new() };
+        let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &self.now());
+        let claims = desire.into_values().filter_map(|effect| match effect {
+            Effect::Claim(claim) => Some(claim.outpoint),
+            Effect::LoadRevokedHtlcs(_) | Effect::Notify(_) | Effect::Forget => None,
+        });
+        claims.collect()
     }
 
     /// Whether forgetting is all that is left to do for a channel.

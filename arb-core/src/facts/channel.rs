@@ -166,6 +166,16 @@ pub struct ShutdownScripts {
 }
 
 impl ChannelFacts {
+    /// Whether any live commitment of any candidate contains this HTLC.
+    #[must_use]
+    pub fn is_committed(&self, id: HtlcId) -> bool {
+        self.candidates.iter().any(|candidate| {
+            let remotes = core::iter::once(&candidate.remote).chain(&candidate.remote_next);
+            candidate.local.htlcs.contains(&id)
+                || remotes.into_iter().any(|r| r.htlcs.contains(&id))
+        })
+    }
+
     /// The party on this side.
     #[must_use]
     pub const fn party(&self, side: Side) -> &Party {

@@ -18,8 +18,8 @@ use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockHeight;
-use bitcoin::Txid;
 use bitcoin::secp256k1::{All, Secp256k1};
+use bitcoin::{OutPoint, Txid};
 pub use open::StartError;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -73,6 +73,8 @@ struct Tasks {
     tried: BTreeMap<(Slot, TaskKey), (Task, BlockHeight)>,
     /// Mempool transactions that the engine has been shown.
     seen: HashSet<Txid>,
+    /// Claims that wallet coins are reserved for.
+    funded: BTreeSet<(Slot, OutPoint)>,
 }
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>

@@ -114,6 +114,7 @@ where
                 let confirmed = active.state.confirmed_at(out.transaction.compute_txid());
                 let Some(claim) = out.claims.first() else { continue };
                 if confirmed.is_none() && !out.coins.is_empty() {
+                    self.tasks.funded.insert((slot, *claim));
                     let reserved = self.ports.coins.reserve(*claim, out.coins.clone()).await;
                     if let Err(error) = reserved {
                         tracing::warn!(%error, "coins are not reserved again");

@@ -1,12 +1,14 @@
 //! Settling: what is desired and not under way is started; what is under way and no longer
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
 use super::Driver;
+use super::work::Outcome;
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::NoticeKey;
 use arb_core::engine::{Released, Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use bitcoin::OutPoint;
 use std::collections::BTreeSet;
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
@@ -34,8 +36,29 @@ where
             let notices: Vec<NoticeKey> = tasks.keys().filter_map(notice_key).collect();
             self.notices.keep(active.facts.id, &notices);
         }
+        self.release_coins(slot);
         let of_slot = tasks.into_iter().map(|(key, task)| ((slot, key), task));
         self.tasks.desired.extend(of_slot);
+    }
+
+    /// Coins of claims that are no longer ours to make go back to the wallet.
+    fn release_coins(&mut self, slot: Slot) {
+        if !self.tasks.funded.iter().any(|(of, _)| *of == slot) {
+            return;
+        }
+        let wanted = self.engine.claimed_outpoints(slot);
+        let over = |(of, claim): &(Slot, OutPoint)| *of == slot && !wanted.contains(claim);
+        let released: Vec<_> = self.tasks.funded.iter().copied().filter(over).collect();
+        for (of, claim) in released {
+            self.tasks.funded.remove(&(of, claim));
+            let ports = self.ports.clone();
+            self.workers.spawn(async move {
+                if let Err(error) = ports.coins.release(claim).await {
+                    tracing::warn!(%error, "coins stay reserved");
+                }
+                Outcome::Released
+            });
+        }
     }
 
     /// What is desired of every channel: at start-up, and when feerates changed.

@@ -23,6 +23,7 @@ pub(super) enum Outcome {
     Published { key: (Slot, TaskKey), task: Task, result: Result<Vec<(Txid, Verdict)>, String> },
     Rescanned { facts: Box<ChannelFacts>, result: Result<History, String>, reply: Reply<()> },
     Stored { slot: Slot, facts: Arc<ChannelFacts>, result: Result<(), String>, reply: Reply<()> },
+    Released,
 }
 
 /// What a rescan found.
@@ -91,7 +92,12 @@ where
                 let slot = key.0;
                 self.tasks.tried.insert(key, (task, tip));
                 match result {
-                    Ok(out) => self.channel_input(slot, Input::Signed(out)).await,
+                    Ok(out) => {
+                        if !out.coins.is_empty() {
+                            self.tasks.funded.extend(out.claims.iter().map(|claim| (slot, *claim)));
+                        }
+                        self.channel_input(slot, Input::Signed(out)).await;
+                    }
                     Err(why) => tracing::warn!(slot = slot.0, why, "not signed"),
                 }
             }
@@ -107,6 +113,7 @@ where
             Outcome::Rescanned { facts, result, reply } => {
                 self.on_rescanned(facts, result, reply).await;
             }
+            Outcome::Released => {}
             Outcome::Stored { slot, facts, result, reply } => {
                 self.on_stored(slot, &facts, result, reply);
             }
