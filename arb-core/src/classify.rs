@@ -5,6 +5,7 @@ use crate::facts::{ChannelFacts, FundingCandidate};
 use crate::format::{Commitment, CommitmentKeys, ObscuringFactor, commitment, number, scripts};
 use crate::ids::{PerCommitmentSecret, Side};
 use crate::units::CommitmentNumber;
+use alloc::boxed::Box;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{OutPoint, Script, Sequence, Transaction, Txid};
 
@@ -50,7 +51,7 @@ impl FundingSpend {
 #[derive(Clone, Debug)]
 pub(crate) enum Classified {
     /// A live commitment, rebuilt: every output is known.
-    Live { spend: FundingSpend, owner: Side, point: PublicKey, commitment: Commitment },
+    Live { spend: FundingSpend, owner: Side, point: PublicKey, commitment: Box<Commitment> },
     /// A revoked commitment of the peer.
     Revoked { number: CommitmentNumber, secret: PerCommitmentSecret, point: PublicKey },
     /// Anything else: only scripts can tell what is ours.
@@ -75,10 +76,10 @@ pub(crate) fn classify(
 ) -> Classified {
     let factor = ObscuringFactor::of(facts);
     let shaped = number::commitment_number_of(tx, factor);
-    if let Some(number) = shaped {
-        if let Some(live) = live_commitment(facts, candidate, tx, number, secp) {
-            return live;
-        }
+    if let Some(number) = shaped
+        && let Some(live) = live_commitment(facts, candidate, tx, number, secp)
+    {
+        return live;
     }
     if let Some(other) = splice_of(facts, candidate, tx) {
         return Classified::Other(FundingSpend::Splice(other));
@@ -114,7 +115,8 @@ fn live_commitment(
         if let Some(commitment) = built.filter(same) {
             let spend = FundingSpend::LocalCommitment(number);
             let point = candidate.local.point;
-            return Some(Classified::Live { spend, owner: Side::Local, point, commitment });
+            let (owner, commitment) = (Side::Local, Box::new(commitment));
+            return Some(Classified::Live { spend, owner, point, commitment });
         }
     }
     let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
@@ -123,7 +125,8 @@ fn live_commitment(
         if let Some(commitment) = built.filter(same) {
             let spend = FundingSpend::RemoteCommitment(number);
             let point = remote.point;
-            return Some(Classified::Live { spend, owner: Side::Remote, point, commitment });
+            let (owner, commitment) = (Side::Remote, Box::new(commitment));
+            return Some(Classified::Live { spend, owner, point, commitment });
         }
     }
     None
@@ -143,19 +146,19 @@ fn by_scripts(
         pays(&scripts::to_remote(candidate.format, &facts.local.keys.payment).script_pubkey);
     let to_peer =
         pays(&scripts::to_remote(candidate.format, &facts.remote.keys.payment).script_pubkey);
-    if number < candidate.remote.number {
-        if let Some((secret, point)) = revoked_point(facts, number, secp) {
-            let to_local = CommitmentKeys::new(facts, Side::Remote, point, secp)
-                .ok()
-                .map(|keys| scripts::to_local(&keys, facts.remote.delay).script_pubkey);
-            if to_us || to_local.is_some_and(|script| pays(&script)) {
-                return Classified::Revoked { number, secret, point };
-            }
-            // Every output of either party's commitment is covered above but HTLCs and anchors:
-            // without a main output of its owner or of the other, `to_peer` decides.
-            if !to_peer && number >= candidate.local.number {
-                return Classified::Revoked { number, secret, point };
-            }
+    if number < candidate.remote.number
+        && let Some((secret, point)) = revoked_point(facts, number, secp)
+    {
+        let to_local = CommitmentKeys::new(facts, Side::Remote, point, secp)
+            .ok()
+            .map(|keys| scripts::to_local(&keys, facts.remote.delay).script_pubkey);
+        if to_us || to_local.is_some_and(|script| pays(&script)) {
+            return Classified::Revoked { number, secret, point };
+        }
+        // Every output of either party's commitment is covered above but HTLCs and anchors:
+        // without a main output of its owner or of the other, `to_peer` decides.
+        if !to_peer && number >= candidate.local.number {
+            return Classified::Revoked { number, secret, point };
         }
     }
     if number < candidate.local.number && !to_us {

@@ -2,7 +2,7 @@
 //! it has cost. Computed from facts, evidence and tip.
 use crate::arbitrator::phase::{OutputState, Phase};
 use crate::arbitrator::{
-    Alert, ChannelArbitrator, ChannelEvent, CloseKind, Notice, Now, TxKind, UpstreamVerdict,
+    Alert, ChannelArbitrator, ChannelEvent, CloseKind, Effect, Notice, Now, TxKind, UpstreamVerdict,
 };
 use crate::claim::fee;
 use crate::facts::ChannelFacts;
@@ -178,7 +178,7 @@ fn output(state: &ChannelArbitrator, output: &Output, now: &Now) -> OutputReport
         waits: waits(output, now),
         deadline: match &output.way {
             Way::Spend { deadline, .. } => *deadline,
-            _ => None,
+            Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
         },
         spent_by: output.spent.map(|spent| spent.by),
         spender: output.spent.map(|spent| spent.txid),
@@ -236,8 +236,8 @@ impl ChannelArbitrator {
         desire
             .into_values()
             .filter_map(|effect| match effect {
-                crate::arbitrator::Effect::Notify(notice) => Some(notice),
-                _ => None,
+                Effect::Notify(notice) => Some(notice),
+                Effect::Claim(_) | Effect::LoadRevokedHtlcs(_) | Effect::Forget => None,
             })
             .collect()
     }

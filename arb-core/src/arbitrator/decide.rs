@@ -8,7 +8,7 @@ use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, Standing};
 use crate::height;
 use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
-use crate::picture::{Picture, Role};
+use crate::picture::Picture;
 use crate::policy::Policy;
 use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
 use alloc::boxed::Box;
@@ -143,10 +143,12 @@ impl Draft<'_> {
     fn follow_up(&mut self) {
         let picture = self.picture();
         let at_tip = self.now.position == Position::AtTip;
-        if at_tip && picture.is_none() && self.state.intent.is_none() {
-            if let Some(reason) = past_deadline(self.facts, &self.state, self.now) {
-                self.fail(reason);
-            }
+        if at_tip
+            && picture.is_none()
+            && self.state.intent.is_none()
+            && let Some(reason) = past_deadline(self.facts, &self.state, self.now)
+        {
+            self.fail(reason);
         }
         let policy = &self.now.policy;
         let due = upstream::due(self.facts, &self.state, picture.as_deref(), self.now, policy);
@@ -208,10 +210,7 @@ impl Draft<'_> {
         for input in &tx.input {
             let spends = |o: &&crate::picture::Output| o.outpoint == input.previous_output;
             let Some(output) = picture.outputs.iter().find(spends) else { continue };
-            let named = match output.role {
-                Role::Htlc(id) => Some(id),
-                _ => None,
-            };
+            let named = output.role.htlc();
             for element in input.witness.iter() {
                 let Ok(bytes) = <[u8; 32]>::try_from(element) else { continue };
                 let preimage = Preimage(bytes);

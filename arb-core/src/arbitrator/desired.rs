@@ -63,11 +63,11 @@ impl ChannelArbitrator {
         now: &Now,
         desire: &mut Desire,
     ) {
-        if let FundingSpend::RevokedCommitment(number) = picture.spend {
-            if !self.revoked_htlcs.contains_key(&number) {
-                let effect = Effect::LoadRevokedHtlcs(number);
-                desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
-            }
+        if let FundingSpend::RevokedCommitment(number) = picture.spend
+            && !self.revoked_htlcs.contains_key(&number)
+        {
+            let effect = Effect::LoadRevokedHtlcs(number);
+            desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
         }
         for output in &picture.outputs {
             let Some(claim) = claim_of(facts, output) else { continue };

@@ -42,10 +42,10 @@ impl Output {
     /// The state at `tip`.
     #[must_use]
     pub fn state(&self, tip: BlockHeight, policy: &Policy) -> OutputState {
-        if let Some(due) = self.irrevocable_at(tip, policy) {
-            if due.is_open(tip) {
-                return OutputState::Irrevocable;
-            }
+        if let Some(due) = self.irrevocable_at(tip, policy)
+            && due.is_open(tip)
+        {
+            return OutputState::Irrevocable;
         }
         match (&self.spent, &self.way) {
             (Some(spent), _) if spent.by == crate::ids::Side::Local => OutputState::Claimed,
@@ -85,7 +85,8 @@ impl Output {
     fn holds_up(&self) -> bool {
         let anchor = matches!(self.role, Role::Anchor(_));
         let lost = self.spent.is_none() && matches!(self.way, Way::Lost);
-        !anchor && !lost && !(self.spent.is_none() && self.is_uneconomic())
+        let left = self.spent.is_none() && self.is_uneconomic();
+        !(anchor || lost || left)
     }
 }
 

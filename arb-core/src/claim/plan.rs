@@ -97,7 +97,9 @@ impl Planner<'_> {
     fn anchor_of(&self, commitment: &Claim) -> Option<&Claim> {
         self.claims.iter().find(|claim| match &claim.path {
             SpendPath::Anchor { .. } => claim.channel == commitment.channel,
-            _ => false,
+            SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
+                false
+            }
         })
     }
 

@@ -6,6 +6,7 @@ use crate::facts::ChannelFacts;
 use crate::ids::Slot;
 use crate::picture::Picture;
 use crate::units::BlockHeight;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bitcoin::{Block, OutPoint, Transaction, Txid};
@@ -33,10 +34,10 @@ impl ChainArbitrator {
                 if let Some(slot) = self.index.get(outpoint) {
                     slots.get_or_insert_default().insert(*slot);
                 }
-                if !suspects.is_empty() {
-                    if let Some(of) = suspects.get(&outpoint.txid) {
-                        slots.get_or_insert_default().extend(of);
-                    }
+                if !suspects.is_empty()
+                    && let Some(of) = suspects.get(&outpoint.txid)
+                {
+                    slots.get_or_insert_default().extend(of);
                 }
             }
             let Some(slots) = slots else { continue };
@@ -71,7 +72,7 @@ impl ChainArbitrator {
         ChannelArbitrator::default().next_due(facts, None, &self.now()).map(|due| due.tip)
     }
 
-    pub(super) fn insert_active(&mut self, slot: Slot, mut active: Active) {
+    pub(super) fn insert_active(&mut self, slot: Slot, mut active: Box<Active>) {
         self.remove_entry(slot);
         self.ids.insert(active.facts.id, slot);
         active.watched = classify::fundings(&active.facts).collect();

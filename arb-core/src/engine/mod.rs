@@ -16,6 +16,7 @@ use crate::picture::Picture;
 use crate::policy::Policy;
 use crate::ports::FeeEstimates;
 use crate::units::{BlockHeight, BlockRef};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -53,7 +54,7 @@ pub struct ChainArbitrator {
 #[derive(Clone, Debug)]
 enum Entry {
     Quiet { id: ChannelId, due: Option<BlockHeight> },
-    Active(Active),
+    Active(Box<Active>),
 }
 
 /// A channel with anything to remember.
@@ -97,7 +98,7 @@ impl ChainArbitrator {
         if state.is_quiet() {
             self.insert_quiet(slot, &facts);
         } else {
-            self.insert_active(slot, Active::new(facts, state));
+            self.insert_active(slot, Box::new(Active::new(facts, state)));
         }
     }
 

@@ -90,7 +90,7 @@ pub struct Transition {
 #[derive(Debug)]
 pub(super) enum Next {
     Quiet(Arc<ChannelFacts>),
-    Active(Active),
+    Active(Box<Active>),
     Forgotten,
 }
 
@@ -272,7 +272,7 @@ impl Staging<'_> {
     /// The channel as the inputs so far leave it; notes that its facts are missing.
     fn channel(&mut self, slot: Slot) -> Option<Active> {
         match self.next.get(&slot) {
-            Some(Next::Active(active)) => return Some(active.clone()),
+            Some(Next::Active(active)) => return Some((**active).clone()),
             Some(Next::Quiet(facts)) => {
                 return Some(Active::new(facts.clone(), ChannelArbitrator::default()));
             }
@@ -280,7 +280,7 @@ impl Staging<'_> {
             None => {}
         }
         match self.engine.channels.get(&slot)? {
-            Entry::Active(active) => Some(active.clone()),
+            Entry::Active(active) => Some((**active).clone()),
             Entry::Quiet { .. } => match self.loaded.get(&slot) {
                 Some(facts) => Some(Active::new(facts.clone(), ChannelArbitrator::default())),
                 None => {
@@ -292,8 +292,11 @@ impl Staging<'_> {
     }
 
     fn put(&mut self, slot: Slot, active: Active) {
-        let next =
-            if active.state.is_quiet() { Next::Quiet(active.facts) } else { Next::Active(active) };
+        let next = if active.state.is_quiet() {
+            Next::Quiet(active.facts)
+        } else {
+            Next::Active(Box::new(active))
+        };
         self.next.insert(slot, next);
     }
 
@@ -316,11 +319,11 @@ impl Staging<'_> {
 
     /// Changes of one channel stand together, in order.
     fn log(&mut self, slot: Slot, mut changes: Vec<Change>) {
-        if let Some(Write::Changes { slot: last, changes: logged }) = self.writes.last_mut() {
-            if *last == slot {
-                logged.append(&mut changes);
-                return;
-            }
+        if let Some(Write::Changes { slot: last, changes: logged }) = self.writes.last_mut()
+            && *last == slot
+        {
+            logged.append(&mut changes);
+            return;
         }
         self.writes.push(Write::Changes { slot, changes });
     }
@@ -335,7 +338,7 @@ impl Staging<'_> {
             let slot = self.engine.slot(&incoming.channel)?;
             let source = PreimageSource::Linked(incoming.htlc);
             let known = self.knows(slot, &preimage, source);
-            (!known).then(|| (slot, Input::Preimage { preimage, source }))
+            (!known).then_some((slot, Input::Preimage { preimage, source }))
         });
         linked.collect()
     }

@@ -70,6 +70,22 @@ pub enum Role {
     Unidentified,
 }
 
+impl Role {
+    /// The HTLC whose output this is.
+    #[must_use]
+    pub const fn htlc(self) -> Option<HtlcId> {
+        match self {
+            Self::Htlc(id) => Some(id),
+            Self::ToLocal
+            | Self::ToRemote
+            | Self::Anchor(_)
+            | Self::SecondStage(_)
+            | Self::Paid(_)
+            | Self::Unidentified => None,
+        }
+    }
+}
+
 /// What we may do about an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -139,7 +155,7 @@ impl Picture {
     /// Outputs whose spends must be seen.
     pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
         let matters = |output: &&Output| match output.way {
-            Way::Theirs | Way::Home => matches!(output.role, Role::Htlc(_)),
+            Way::Theirs | Way::Home => output.role.htlc().is_some(),
             Way::Nothing | Way::Spend { .. } | Way::NeedsPreimage { .. } | Way::Lost => true,
         };
         self.outputs.iter().filter(matters).map(|output| output.outpoint)

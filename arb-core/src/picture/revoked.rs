@@ -127,13 +127,8 @@ impl View<'_> {
     /// with the one script that they share, in every transaction that spends the commitment.
     fn add_peer_second_stage(&self, outputs: &mut Vec<Output>, penalty: &Penalty<'_>) {
         let script = penalty.to_local.to_p2wsh();
-        let htlcs: BTreeMap<OutPoint, HtlcId> = outputs
-            .iter()
-            .filter_map(|o| match o.role {
-                Role::Htlc(id) => Some((o.outpoint, id)),
-                _ => None,
-            })
-            .collect();
+        let htlcs: BTreeMap<OutPoint, HtlcId> =
+            outputs.iter().filter_map(|o| o.role.htlc().map(|id| (o.outpoint, id))).collect();
         let commitment = self.tx.value.compute_txid();
         let mut seen: BTreeSet<OutPoint> = BTreeSet::new();
         for tx in &self.arbitrator.chain {

@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn agree(store: &LmdbLog, memory: &MemoryLog) {
     assert_eq!(store.channels().unwrap(), memory.channels().unwrap());
     assert_eq!(store.blocks().unwrap(), memory.blocks().unwrap());
-    assert_eq!(store.next_slot().unwrap(), memory.next_slot());
+    assert_eq!(store.next_slot().unwrap(), memory.next_slot().unwrap());
     for slot in (0..5).map(Slot) {
         assert_eq!(store.facts(slot).unwrap(), memory.facts(slot).unwrap());
         assert_eq!(store.changes(slot).unwrap(), memory.changes(slot).unwrap());
