@@ -1,3 +1,4 @@
 //! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
+pub mod chain;
 pub mod peer;
 pub mod scenario;
