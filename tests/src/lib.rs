@@ -1,4 +1,6 @@
 //! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
 pub mod chain;
 pub mod peer;
+pub mod regtest;
 pub mod scenario;
+pub mod world;
