@@ -168,6 +168,12 @@ pub trait ChangeLog: Send + 'static {
         number: CommitmentNumber,
     ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Self::Error>;
 
+    /// The lowest slot that was never used.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    fn next_slot(&self) -> Result<Slot, Self::Error>;
+
     /// The last blocks that the cursor passed, lowest first; empty in a new store. At least the
     /// last 144 are kept.
     ///

@@ -1,5 +1,19 @@
-//! Drives arb-core on tokio: block sources, publishing, subscriptions.
+//! Drives arb-core on tokio: one task owns the engine; block sources, publishing, notices and
+//! subscriptions are around it.
 #![warn(missing_docs)]
 
+mod command;
 pub mod core_rpc;
+mod driver;
+mod handle;
 pub mod memory;
+mod notices;
+mod settings;
+mod subscription;
+
+pub use command::CommandError;
+pub use driver::StartError;
+pub use handle::Arbiter;
+pub use notices::NoticeStream;
+pub use settings::{ChannelNumbers, Ports, Settings};
+pub use subscription::{ChainEventSubscription, Delivered, Delivery};

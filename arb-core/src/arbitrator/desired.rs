@@ -128,6 +128,9 @@ impl ChannelArbitrator {
 
     pub(crate) fn alerts(&self, facts: &ChannelFacts, picture: Option<&Picture>) -> Vec<Alert> {
         let mut alerts = Vec::new();
+        if facts.standing == Standing::Outdated && picture.is_none() {
+            alerts.push(Alert::OutdatedFacts);
+        }
         if let Some(picture) = picture {
             match picture.spend {
                 FundingSpend::Unknown => alerts.push(Alert::UnknownSpend(picture.txid)),

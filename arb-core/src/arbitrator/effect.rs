@@ -121,4 +121,6 @@ pub enum Alert {
     PreimageAfterFail(HtlcId),
     /// The channel should be failed, but its facts are outdated: nothing is broadcast (BOLT 5 F5).
     OutdatedFacts,
+    /// The channel's records cannot be read: it is set aside until the node states it again.
+    Quarantined,
 }

@@ -1,6 +1,7 @@
 //! `commit`: state and effects, in exchange for the receipt of the very batch.
 use crate::engine::stage::{Next, Transition};
 use crate::engine::{ChainArbitrator, Task, TaskKey};
+use crate::facts::ChannelFacts;
 use crate::ids::Slot;
 use crate::log::{BatchId, Durable};
 use alloc::boxed::Box;
@@ -52,6 +53,22 @@ impl ChainArbitrator {
             return Err(WrongReceipt { expected, found, transition: Box::new(transition) });
         }
         self.next_batch = self.next_batch.saturating_add(1);
+        Ok(self.take(transition))
+    }
+
+    /// As [`Self::commit`], for a transition that has nothing to write.
+    ///
+    /// # Errors
+    /// It has something to write: append it first. The transition is handed back.
+    pub fn commit_empty(&mut self, transition: Transition) -> Result<Released, Box<Transition>> {
+        if transition.is_empty() && transition.id().0 == self.next_batch {
+            Ok(self.take(transition))
+        } else {
+            Err(Box::new(transition))
+        }
+    }
+
+    fn take(&mut self, transition: Transition) -> Released {
         self.blocks = transition.blocks;
         self.position = transition.position;
         let mut released = Released::default();
@@ -67,6 +84,19 @@ impl ChainArbitrator {
             let tasks = self.tasks(*slot).into_iter().map(|(key, task)| ((*slot, key), task));
             released.tasks.extend(tasks);
         }
-        Ok(released)
+        released
+    }
+
+    /// The facts of a quiet channel were replaced, durably: its watches and its due height follow.
+    /// An active channel's facts are replaced through [`ChainArbitrator::stage`] only.
+    pub fn quiet_facts_replaced(&mut self, slot: Slot, facts: &ChannelFacts) {
+        if self.active(slot).is_none() {
+            self.insert_quiet(slot, facts);
+        }
+    }
+
+    /// Sets a channel aside whose records cannot be read: nothing watches it from now on.
+    pub fn quarantine(&mut self, slot: Slot) {
+        self.remove_channel(slot);
     }
 }

@@ -101,6 +101,13 @@ impl ChainArbitrator {
         }
     }
 
+    /// Sets the cursor of a new store. Does nothing once there is one.
+    pub fn begin_at(&mut self, tip: BlockRef) {
+        if self.blocks.is_empty() {
+            self.blocks.push_back(tip);
+        }
+    }
+
     /// The tip that was connected last; `None` in a new store.
     #[must_use]
     pub fn tip(&self) -> Option<BlockRef> {

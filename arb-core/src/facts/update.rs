@@ -1,52 +1,64 @@
 //! Updates of facts at payment speed: verified whole before anything is acknowledged.
-use crate::facts::ChannelFacts;
+pub mod error;
+mod htlcs;
+mod verify;
+
 use crate::facts::{
-    Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment, ShutdownScripts,
+    ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
+    ShutdownScripts,
 };
+use crate::format::keys::per_commitment_point;
 use crate::ids::{HtlcId, PerCommitmentSecret};
 use crate::units::CommitmentNumber;
 use alloc::vec::Vec;
 use bitcoin::OutPoint;
+use bitcoin::secp256k1::{Secp256k1, Signing, Verification};
+pub use error::UpdateError;
 
-/// One thing that the node tells of a channel after registration.
+/// One thing that the node tells of a channel after registration. Telling it again, unchanged,
+/// changes nothing and is no error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// An HTLC that commitments may from now on contain.
+    /// An HTLC that commitments may from now on contain. As long as none does, it may be stated
+    /// again with other terms: both parties forget it when they reconnect.
     HtlcAdded {
         /// Its identity.
         id: HtlcId,
         /// Its terms.
         htlc: Htlc,
     },
-    /// What an HTLC is linked to has become known.
+    /// What an HTLC is linked to has become known. Of a settled link only the outgoing HTLC may
+    /// change, and only after the one before it has irrevocably failed.
     HtlcLinked {
         /// The HTLC.
         id: HtlcId,
         /// Its link.
         link: HtlcLink,
     },
-    /// A new commitment of ours, with the peer's signatures.
+    /// A new commitment of ours, with the peer's signatures. Its number is higher than the current
+    /// one's; numbers may be left out, for the node may state only the last of several commitments.
     LocalCommitment {
         /// Funding output that it spends.
         funding: OutPoint,
         /// The commitment.
         commitment: LocalCommitment,
     },
-    /// The peer's next commitment, about to be signed by us.
+    /// The peer's next commitment, about to be signed by us. Its number is one above the current
+    /// one's. It cannot be replaced: what was signed may be broadcast.
     RemoteCommitment {
         /// Funding output that it spends.
         funding: OutPoint,
         /// The commitment.
         commitment: RemoteCommitment,
     },
-    /// The peer revoked its current commitment: the next one takes its place.
+    /// The peer revoked its current commitment: in every candidate, the next one takes its place.
     RemoteRevoked {
         /// Number of the revoked commitment.
         number: CommitmentNumber,
         /// Its secret.
         secret: PerCommitmentSecret,
     },
-    /// Scripts agreed for a mutual close.
+    /// Scripts agreed for a mutual close. One that is not stated stays as it was.
     Shutdown(ShutdownScripts),
 }
 
@@ -59,10 +71,120 @@ pub struct Updated {
     pub ended: Vec<(HtlcId, HtlcRecord)>,
 }
 
-/// Why an update is refused. The facts stay as they were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UpdateError {
-    /// No candidate has this funding output.
-    UnknownFunding,
+impl ChannelFacts {
+    /// The facts after an update, if all of it holds: commitments are rebuilt and every signature
+    /// of the peer is checked.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn updated<C: Signing + Verification>(
+        &self,
+        update: &Update,
+        secp: &Secp256k1<C>,
+    ) -> Result<Updated, UpdateError> {
+        let mut facts = self.clone();
+        match update {
+            Update::HtlcAdded { id, htlc } => htlcs::add(&mut facts, *id, *htlc)?,
+            Update::HtlcLinked { id, link } => htlcs::link(&mut facts, *id, *link)?,
+            Update::LocalCommitment { funding, commitment } => {
+                facts.set_local(funding, commitment, secp)?;
+            }
+            Update::RemoteCommitment { funding, commitment } => {
+                facts.set_remote_next(funding, commitment, secp)?;
+            }
+            Update::RemoteRevoked { number, secret } => facts.revoke(*number, *secret, secp)?,
+            Update::Shutdown(scripts) => facts.set_shutdown(scripts),
+        }
+        let ended = htlcs::take_ended(&mut facts);
+        Ok(Updated { facts, ended })
+    }
+
+    fn set_local<C: Verification>(
+        &mut self,
+        funding: &OutPoint,
+        commitment: &LocalCommitment,
+        secp: &Secp256k1<C>,
+    ) -> Result<(), UpdateError> {
+        let candidate = self.candidates.get(funding).ok_or(UpdateError::UnknownFunding)?;
+        let (stated, current) = (commitment.number, candidate.local.number);
+        if stated < current {
+            return Err(UpdateError::LocalNumberTooOld { stated, current });
+        }
+        if stated == current {
+            let same = candidate.local == *commitment;
+            return if same { Ok(()) } else { Err(UpdateError::CommitmentConflict(stated)) };
+        }
+        verify::check_local(self, candidate, commitment, secp)?;
+        if let Some(candidate) = self.candidates.get_mut(funding) {
+            candidate.local = commitment.clone();
+        }
+        Ok(())
+    }
+
+    fn set_remote_next<C: Verification>(
+        &mut self,
+        funding: &OutPoint,
+        commitment: &RemoteCommitment,
+        secp: &Secp256k1<C>,
+    ) -> Result<(), UpdateError> {
+        let candidate = self.candidates.get(funding).ok_or(UpdateError::UnknownFunding)?;
+        let known = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
+        if let Some(known) = known.into_iter().find(|known| known.number == commitment.number) {
+            let conflict = UpdateError::CommitmentConflict(known.number);
+            return if known == commitment { Ok(()) } else { Err(conflict) };
+        }
+        verify::check_next_number(candidate, commitment.number)?;
+        verify::check_agreement(self, candidate, commitment)?;
+        htlcs::check_none_ended(self, commitment)?;
+        verify::check_remote(self, candidate, commitment, secp)?;
+        htlcs::advance(self, commitment);
+        if let Some(candidate) = self.candidates.get_mut(funding) {
+            candidate.remote_next = Some(commitment.clone());
+        }
+        Ok(())
+    }
+
+    fn revoke<C: Signing>(
+        &mut self,
+        number: CommitmentNumber,
+        secret: PerCommitmentSecret,
+        secp: &Secp256k1<C>,
+    ) -> Result<(), UpdateError> {
+        let current = &self.candidates.current.remote;
+        if number != current.number {
+            // Told again: nothing is to be done.
+            let told = number < current.number && self.secrets.get(number) == Some(secret);
+            let expected = current.number;
+            let error = UpdateError::UnexpectedRemoteNumber { stated: number, expected };
+            return if told { Ok(()) } else { Err(error) };
+        }
+        let point = per_commitment_point(secp, &secret).map_err(|_| UpdateError::SecretMismatch)?;
+        if self.candidates.iter().any(|candidate| candidate.remote.point != point) {
+            return Err(UpdateError::SecretMismatch);
+        }
+        let without_next = |candidate: &&FundingCandidate| candidate.remote_next.is_none();
+        if let Some(candidate) = self.candidates.iter().find(without_next) {
+            return Err(UpdateError::NoNextCommitment(candidate.funding));
+        }
+        self.secrets.insert(number, secret)?;
+        let candidates = &mut self.candidates;
+        for candidate in core::iter::once(&mut candidates.current).chain(&mut candidates.others) {
+            if let Some(next) = candidate.remote_next.take() {
+                candidate.remote = next;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_shutdown(&mut self, scripts: &ShutdownScripts) {
+        if let Some(local) = &scripts.local {
+            self.shutdown.local = Some(local.clone());
+        }
+        if let Some(remote) = &scripts.remote {
+            self.shutdown.remote = Some(remote.clone());
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,15 @@
 //! Commitment transactions of BOLT 3, rebuilt from what both parties know.
 use crate::facts::{ChannelFacts, FundingCandidate, Htlc, LocalCommitment, RemoteCommitment};
 use crate::format::rules::{AnchorRule, HtlcDirection};
-use crate::format::{CommitmentFormat, CommitmentKeys, DerivationError, ObscuringFactor, scripts};
+use crate::format::{
+    CommitmentFormat, CommitmentKeys, DerivationError, ObscuringFactor, scripts, weights,
+};
 use crate::ids::{HtlcId, Side};
 use crate::units::{BlockDelta, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, Verification};
-use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Weight, Witness};
 use core::fmt;
 
 /// Everything that a commitment transaction is built from.
@@ -369,6 +371,14 @@ impl Commitment {
     pub fn funding_output(&self) -> TxOut {
         let script_pubkey = self.funding_script().to_p2wsh();
         TxOut { value: self.spec.capacity, script_pubkey }
+    }
+
+    /// Weight of the transaction once both parties have signed, an upper bound.
+    #[must_use]
+    pub fn signed_weight(&self) -> Weight {
+        let witness =
+            weights::SEGWIT_HEADER.to_wu().saturating_add(weights::funding_witness().to_wu());
+        Weight::from_wu(self.transaction.weight().to_wu().saturating_add(witness))
     }
 
     /// The output that is this.

@@ -1,13 +1,10 @@
 //! HTLC-timeout and HTLC-success transactions of BOLT 3: the second stage.
-use crate::facts::Htlc;
 use crate::format::rules::HtlcDirection;
 use crate::format::{Commitment, CommitmentOutput, CommitmentSpec, OutputKind, scripts};
 use crate::ids::HtlcId;
 use crate::units::CltvExpiry;
 use alloc::vec::Vec;
-use bitcoin::{
-    Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, absolute::LockTime,
-};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Witness, absolute::LockTime};
 
 /// An HTLC transaction: the owner of a commitment takes an HTLC from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,21 +39,6 @@ pub fn htlc_transactions(commitment: &Commitment) -> Vec<HtlcTransaction> {
         _ => None,
     };
     commitment.outputs.iter().filter_map(of).collect()
-}
-
-/// The HTLC transaction that spends output `vout` of commitment `txid`, if that output is this
-/// HTLC's.
-#[must_use]
-pub fn htlc_transaction(
-    spec: &CommitmentSpec,
-    txid: Txid,
-    vout: u32,
-    id: HtlcId,
-    htlc: &Htlc,
-) -> HtlcTransaction {
-    let script = scripts::htlc(spec.format, &spec.keys, id, &htlc.hash, htlc.expiry);
-    let input = TxOut { value: htlc.amount.floor(), script_pubkey: script.to_p2wsh() };
-    second_stage(spec, id, htlc.expiry, OutPoint { txid, vout }, &input, &script)
 }
 
 fn second_stage(

@@ -16,7 +16,7 @@ pub use commitment::{
     BuildError, Commitment, CommitmentOutput, CommitmentSpec, OutputKind, build, local_commitment,
     remote_commitment,
 };
-pub use htlc_tx::{HtlcTransaction, htlc_transaction, htlc_transactions};
+pub use htlc_tx::{HtlcTransaction, htlc_transactions};
 pub use keys::{ChannelSecrets, CommitmentKeys, DerivationError};
 pub use number::{ObscuringFactor, commitment_number_of};
 pub use rules::{AnchorRule, HtlcDirection};

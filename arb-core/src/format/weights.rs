@@ -139,3 +139,6 @@ impl SingleSpend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

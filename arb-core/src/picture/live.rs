@@ -86,7 +86,7 @@ impl View<'_> {
             },
         };
         let path = match self.owner {
-            Side::Local => self.second_stage(id, htlc, known.vout, point, commitment, preimage),
+            Side::Local => self.second_stage(id, known.vout, point, commitment, preimage),
             Side::Remote => Some(self.direct(id, htlc, known.script.clone(), point, preimage)),
         };
         let Some(path) = path else { return Way::Lost };
@@ -110,15 +110,14 @@ impl View<'_> {
     fn second_stage(
         &self,
         id: HtlcId,
-        htlc: &Htlc,
         vout: u32,
         point: &PublicKey,
         commitment: &Commitment,
         preimage: Option<Preimage>,
     ) -> Option<SpendPath> {
         let remote_signature = htlc_signature(&self.candidate.local, commitment, vout)?;
-        let txid = commitment.transaction.compute_txid();
-        let built = htlc_tx::htlc_transaction(&commitment.spec, txid, vout, id, htlc);
+        let built =
+            htlc_tx::htlc_transactions(commitment).into_iter().find(|tx| tx.vout == vout)?;
         Some(SpendPath::SecondStage(Box::new(SecondStage {
             htlc: id,
             transaction: built.transaction,

@@ -22,6 +22,11 @@ pub struct CoreBroadcastConfig {
 }
 
 /// Publishes through Bitcoin Core.
+///
+/// The node does not remember a confirmed transaction whose outputs are all spent in blocks: it
+/// is a [`Verdict::Conflict`], like any whose inputs are spent. One that is in the mempool
+/// already is announced again; alone it is [`Verdict::Accepted`], in a package
+/// [`Verdict::Known`].
 #[derive(Clone, Debug)]
 pub struct CoreBroadcast {
     rpc: Rpc,
@@ -43,8 +48,7 @@ impl CoreBroadcast {
         Self { rpc, config }
     }
 
-    /// Hands over one transaction. One that is in the mempool already is announced again and
-    /// counts as accepted.
+    /// Hands over one transaction.
     async fn send(&self, transaction: &Transaction) -> Result<Verdict, CoreError> {
         let params = vec![json!(serialize_hex(transaction)), json!(0), self.max_burn()];
         match self.rpc.request(SEND, params).await? {

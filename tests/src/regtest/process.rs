@@ -96,10 +96,9 @@ impl Process {
         let deadline = Instant::now() + PATIENCE;
         let rpc = self.rpc();
         loop {
-            if let Some(Some(status)) = self.child.as_mut().map(|child| child.try_wait().ok()) {
-                if let Some(status) = status {
-                    return Err(self.failure(format!("ended with {status}")));
-                }
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                return Err(self.failure(format!("ended with {status}")));
             }
             let info = rpc.call("getmempoolinfo", vec![]).await;
             if info.is_ok_and(|info| info["loaded"] == json!(true)) {

@@ -79,11 +79,8 @@ fn package_of(at: usize, open: &[Candidate], index: &HashMap<Txid, usize>) -> Ve
     let mut todo = vec![at];
     while let Some(child) = todo.pop() {
         for input in &open[child].transaction.input {
-            if let Some(parent) = index.get(&input.previous_output.txid) {
-                if package.insert(*parent) {
-                    todo.push(*parent);
-                }
-            }
+            let parent = index.get(&input.previous_output.txid);
+            todo.extend(parent.filter(|parent| package.insert(**parent)));
         }
     }
     let mut package: Vec<usize> = package.into_iter().collect();

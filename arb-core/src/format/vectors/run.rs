@@ -1,15 +1,17 @@
 //! Runs a vector of appendix C or F: rebuilds, checks the stated signatures, signs, compares bytes.
 use super::{Record, VectorChannel, signature, transaction};
 use crate::claim::SigningKey;
+use crate::facts::{ChannelFacts, RemoteCommitment};
 use crate::format::rules::HtlcDirection;
 use crate::format::{
-    Commitment, CommitmentFormat, HtlcTransaction, htlc_transactions, local_commitment, sighash,
-    witness,
+    Commitment, CommitmentFormat, HtlcTransaction, ObscuringFactor, OutputKind,
+    commitment_number_of, htlc_transactions, local_commitment, remote_commitment, sighash, witness,
 };
-use crate::ids::Side;
+use crate::ids::{HtlcId, Side};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey, ecdsa};
 use bitcoin::sighash::EcdsaSighashType;
 use bitcoin::{Amount, ScriptBuf, Transaction, TxOut};
+use std::vec::Vec;
 
 struct Run<'a> {
     channel: VectorChannel,
@@ -57,10 +59,48 @@ pub(super) fn check(vector: &Record, format: CommitmentFormat) {
     let candidate = &facts.candidates.current;
     let commitment =
         local_commitment(&facts, candidate, &candidate.local, &secp).expect("a commitment");
+    check_mirrored(&facts, &commitment, &secp);
     let run = Run { channel, vector, commitment, secp };
     run.check_keys();
     run.check_commitment();
     run.check_htlc_transactions();
+}
+
+/// Checks that the other party, which knows the same channel with the sides exchanged, builds the
+/// same transactions as a remote commitment.
+fn check_mirrored(facts: &ChannelFacts, built: &Commitment, secp: &Secp256k1<All>) {
+    let turned = |id: &HtlcId| HtlcId { offerer: id.offerer.other(), id: id.id };
+    let mut mirror = facts.clone();
+    core::mem::swap(&mut mirror.local, &mut mirror.remote);
+    mirror.opener = facts.opener.other();
+    mirror.htlcs = facts.htlcs.iter().map(|(id, record)| (turned(id), *record)).collect();
+    let local = &facts.candidates.current.local;
+    let remote = RemoteCommitment {
+        number: local.number,
+        point: local.point,
+        feerate: local.feerate,
+        local_balance: local.remote_balance,
+        remote_balance: local.local_balance,
+        htlcs: local.htlcs.iter().map(turned).collect(),
+    };
+    let candidate = &mirror.candidates.current;
+    let mirrored = remote_commitment(&mirror, candidate, &remote, secp).expect("a commitment");
+    assert_eq!(mirrored.transaction, built.transaction);
+    let number = commitment_number_of(&mirrored.transaction, ObscuringFactor::of(&mirror));
+    assert_eq!(number, Some(local.number));
+    for (theirs, ours) in mirrored.outputs.iter().zip(&built.outputs) {
+        let expected = match ours.kind {
+            OutputKind::Htlc(id) => OutputKind::Htlc(turned(&id)),
+            OutputKind::Anchor(side) => OutputKind::Anchor(side.other()),
+            OutputKind::ToLocal | OutputKind::ToRemote => ours.kind,
+        };
+        assert_eq!((theirs.vout, theirs.kind), (ours.vout, expected));
+        assert_eq!(theirs.script, ours.script);
+    }
+    let second_stage = |commitment: &Commitment| -> Vec<Transaction> {
+        htlc_transactions(commitment).into_iter().map(|htlc| htlc.transaction).collect()
+    };
+    assert_eq!(second_stage(&mirrored), second_stage(built));
 }
 
 impl Run<'_> {

@@ -2,7 +2,7 @@
 
 use super::Parser;
 use crate::scenario::ast::{
-    ChannelName, History, Offer, Receive, ReceivedRole, Side, SpliceConfirmation, Stage,
+    ChannelName, History, HtlcRef, Offer, Receive, ReceivedRole, Side, SpliceConfirmation, Stage,
 };
 use crate::scenario::error::Wrong;
 use crate::scenario::lex::Args;
@@ -82,7 +82,7 @@ impl Parser {
         Ok(History::Receive(Receive { htlc, amount, expiry, hash, role, stage }))
     }
 
-    fn removed(&mut self, args: &mut Args<'_>) -> Result<crate::scenario::ast::HtlcRef, Wrong> {
+    fn removed(&mut self, args: &mut Args<'_>) -> Result<HtlcRef, Wrong> {
         let channel = self.growing(args)?;
         self.names.remove_htlc(&channel, args.next("an HTLC name")?)
     }

@@ -60,7 +60,7 @@ fn subscriptions() {
 
 #[test]
 fn bump() {
-    let feerate = FeeRate::from_sat_per_vb_unchecked(30);
+    let feerate = FeeRate::from_sat_per_vb_u32(30);
     let target = BumpTarget::Channel(a());
     assert_eq!(arbiter("bump a feerate=30sat/vB"), ArbiterStep::Bump { target, feerate });
     let output = OutputRef::Htlc(HtlcRef { channel: a(), htlc: "h1".into() });

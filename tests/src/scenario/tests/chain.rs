@@ -15,8 +15,8 @@ fn htlc(name: &str) -> HtlcRef {
     HtlcRef { channel: a(), htlc: name.into() }
 }
 
-fn vb(rate: u64) -> FeeRate {
-    FeeRate::from_sat_per_vb_unchecked(rate)
+fn vb(rate: u32) -> FeeRate {
+    FeeRate::from_sat_per_vb_u32(rate)
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn of_an_output() {
         let expected = check(OutputRef::Htlc(h1()), OutputCheck::Upstream(notice));
         assert_eq!(expectations(&format!("expect a.h1 upstream={word}")), expected);
     }
-    let feerate = is(Op::AtLeast, FeeRate::from_sat_per_vb_unchecked(40));
+    let feerate = is(Op::AtLeast, FeeRate::from_sat_per_vb_u32(40));
     let expected = check(OutputRef::Htlc(h1()), OutputCheck::Feerate(feerate));
     assert_eq!(expectations("expect a.h1 feerate>=40sat/vB"), expected);
     assert_eq!(expectations("expect a.h1 state=claimed upstream=none").len(), 2);

@@ -27,3 +27,12 @@ fn every_file_of_the_folder_parses() {
     assert!(paths.len() >= 45, "{} scenarios", paths.len());
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["Anchors", "StaticRemotekey"]);
 }
+
+#[test]
+fn the_example_of_the_page_parses() {
+    let page = include_str!("../../../../docs/scenarios.md");
+    let example = page.split("```\n").find(|block| block.starts_with("bolt "));
+    let scenario = accept(example.expect("an example"));
+    assert_eq!(scenario.bolt, ["LL2", "LL3a"]);
+    assert_eq!(unsupported(&scenario), None);
+}

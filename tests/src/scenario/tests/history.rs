@@ -22,10 +22,9 @@ fn hash(name: &str) -> HashName {
 
 #[track_caller]
 fn offers(scenario: &Scenario) -> Vec<&Offer> {
-    let offer =
-        |statement: &'_ Statement| matches!(&statement.step, Step::History(History::Offer(_)));
-    let offers = scenario.story.iter().filter(|statement| offer(statement));
-    offers
+    scenario
+        .story
+        .iter()
         .filter_map(|statement| match &statement.step {
             Step::History(History::Offer(offer)) => Some(offer),
             _ => None,
@@ -161,7 +160,7 @@ fn settle_and_cancel() {
 #[test]
 fn updates_and_fees() {
     assert_eq!(history("update a n=100"), History::Update { channel: channel("a"), count: 100 });
-    let feerate = FeeRate::from_sat_per_vb_unchecked(10);
+    let feerate = FeeRate::from_sat_per_vb_u32(10);
     let update_fee = History::UpdateFee { channel: channel("a"), feerate };
     assert_eq!(history("update_fee a 10sat/vB"), update_fee);
     refused("update a", "n=", "the end of the line");

@@ -64,3 +64,65 @@ fn unknown_double_and_missing_keys_are_refused() {
     refused("fail", "a channel", "the end of the line");
     refused("fail now=yes", "a channel", "now=yes");
 }
+
+/// Words that make many lines almost right.
+const WORDS: &[&str] = &[
+    "channel",
+    "offer",
+    "receive",
+    "settle",
+    "publish",
+    "peer",
+    "claims",
+    "mine",
+    "reorg",
+    "expect",
+    "a",
+    "b",
+    "h1",
+    "a.h1",
+    "a.h1.second",
+    "in",
+    "b.in",
+    "s1",
+    "ours",
+    "remote",
+    "next",
+    "#1",
+    "#",
+    "é#1",
+    "amount=1sat",
+    "expiry=+4",
+    "upstream=b.in",
+    "hash=a.h1",
+    "stage=next",
+    "drop=a.h1,",
+    "close=remote#1",
+    "events=,",
+    "count>=",
+    "=",
+    ">=",
+    "n=18446744073709551615",
+    "2_",
+    "+1",
+    "feerate=18446744073709551615sat/vB",
+    "18446744073709551615sat",
+    "preimage",
+    "forget-since",
+];
+
+proptest::proptest! {
+    /// No text makes the parser panic, and an error names a line of the text.
+    #[test]
+    fn any_text_gets_an_answer(
+        words in proptest::collection::vec(proptest::sample::select(WORDS), 0..8),
+        noise in ".{0,20}",
+    ) {
+        for last in [words.join(" "), format!("{} {noise}", words.join(" ")), noise] {
+            let text = format!("{STAGE}{last}");
+            if let Err(error) = parse("t.scn", &text) {
+                proptest::prop_assert!((1..=text.lines().count()).contains(&error.line));
+            }
+        }
+    }
+}

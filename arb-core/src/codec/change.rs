@@ -1,0 +1,201 @@
+//! `Change`: one TLV record whose type names the variant and whose value is a stream of its own.
+use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter};
+use super::{DecodeError, Record, decode_record, encode_record};
+use crate::arbitrator::{Change, FailReason, HandedOut, PreimageSource, TxKind};
+use crate::ids::HtlcId;
+use crate::units::Confirmed;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+// Types of the variants. A number is never used again.
+const FAIL_REQUESTED: u64 = 0;
+const PREIMAGE_LEARNED: u64 = 2;
+const REVOKED_HTLCS_LOADED: u64 = 4;
+const HANDED_OUT: u64 = 6;
+const REJECTED: u64 = 8;
+const UPSTREAM_TOLD: u64 = 10;
+const NOTICE_ACKNOWLEDGED: u64 = 12;
+const ANNOUNCED: u64 = 14;
+const BUMP_REQUESTED: u64 = 16;
+const SPENT: u64 = 18;
+const DISCONNECTED: u64 = 20;
+
+impl Record for Change {
+    const VERSION: u8 = 1;
+    fn encode(&self) -> Vec<u8> {
+        encode_record(Self::VERSION, self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode_record(Self::VERSION, bytes)
+    }
+}
+
+impl Body for Change {
+    fn write(&self, out: &mut TlvWriter) {
+        match self {
+            Self::FailRequested { commitment, reason } => out.stream(FAIL_REQUESTED, |out| {
+                out.field(0, commitment);
+                out.field(2, reason);
+            }),
+            Self::PreimageLearned { preimage, source } => out.stream(PREIMAGE_LEARNED, |out| {
+                out.field(0, preimage);
+                out.field(2, source);
+            }),
+            Self::RevokedHtlcsLoaded { number, htlcs } => out.stream(REVOKED_HTLCS_LOADED, |out| {
+                out.field(0, number);
+                out.list(2, htlcs);
+            }),
+            Self::HandedOut(handed_out) => out.body(HANDED_OUT, handed_out.as_ref()),
+            Self::Rejected { txid, at } => out.stream(REJECTED, |out| {
+                out.field(0, txid);
+                out.field(2, at);
+            }),
+            Self::UpstreamTold { htlc, verdict } => out.stream(UPSTREAM_TOLD, |out| {
+                out.field(0, htlc);
+                out.field(2, verdict);
+            }),
+            Self::NoticeAcknowledged(key) => {
+                out.stream(NOTICE_ACKNOWLEDGED, |out| out.field(0, key));
+            }
+            Self::Announced(event) => out.stream(ANNOUNCED, |out| out.field(0, event)),
+            Self::BumpRequested { outpoint, sat_per_kwu } => out.stream(BUMP_REQUESTED, |out| {
+                out.optional(0, outpoint.as_ref());
+                out.field(2, sat_per_kwu);
+            }),
+            Self::Spent(spent) => out.stream(SPENT, |out| {
+                out.field(0, &spent.at);
+                out.field(2, &spent.value);
+            }),
+            Self::Disconnected { fork_point } => {
+                out.stream(DISCONNECTED, |out| out.field(0, fork_point));
+            }
+        }
+    }
+
+    fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
+        let (kind, mut fields) = input.variant()?;
+        let change = read_variant(kind, &mut fields)?;
+        fields.finish()?;
+        Ok(change)
+    }
+}
+
+fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeError> {
+    Ok(match kind {
+        FAIL_REQUESTED => {
+            Change::FailRequested { commitment: input.field(0)?, reason: input.field(2)? }
+        }
+        PREIMAGE_LEARNED => {
+            Change::PreimageLearned { preimage: input.field(0)?, source: input.field(2)? }
+        }
+        REVOKED_HTLCS_LOADED => {
+            Change::RevokedHtlcsLoaded { number: input.field(0)?, htlcs: input.list(2)? }
+        }
+        HANDED_OUT => Change::HandedOut(Box::new(HandedOut::read(input)?)),
+        REJECTED => Change::Rejected { txid: input.field(0)?, at: input.field(2)? },
+        UPSTREAM_TOLD => Change::UpstreamTold { htlc: input.field(0)?, verdict: input.field(2)? },
+        NOTICE_ACKNOWLEDGED => Change::NoticeAcknowledged(input.field(0)?),
+        ANNOUNCED => Change::Announced(input.field(0)?),
+        BUMP_REQUESTED => {
+            Change::BumpRequested { outpoint: input.optional(0)?, sat_per_kwu: input.field(2)? }
+        }
+        SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
+        DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
+        unknown => return Err(DecodeError::UnknownType(unknown)),
+    })
+}
+
+impl Body for HandedOut {
+    fn write(&self, out: &mut TlvWriter) {
+        out.field(0, &self.kind);
+        out.field(2, &self.transaction);
+        out.list(4, &self.claims);
+        out.list(6, &self.coins);
+        out.field(8, &self.fee);
+        out.field(10, &self.at);
+    }
+    fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            kind: input.field(0)?,
+            transaction: input.field(2)?,
+            claims: input.list(4)?,
+            coins: input.list(6)?,
+            fee: input.field(8)?,
+            at: input.field(10)?,
+        })
+    }
+}
+
+impl Field for TxKind {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Commitment => 0,
+            Self::Anchor => 1,
+            Self::HtlcTimeout => 2,
+            Self::HtlcSuccess => 3,
+            Self::Claim => 4,
+            Self::Sweep => 5,
+            Self::Penalty => 6,
+        });
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match u8::take(input)? {
+            0 => Self::Commitment,
+            1 => Self::Anchor,
+            2 => Self::HtlcTimeout,
+            3 => Self::HtlcSuccess,
+            4 => Self::Claim,
+            5 => Self::Sweep,
+            6 => Self::Penalty,
+            _ => return Err(DecodeError::Invalid("kind of transaction")),
+        })
+    }
+}
+
+impl Field for FailReason {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Requested => out.push(0),
+            Self::OfferedDeadline(htlc) => {
+                out.push(1);
+                htlc.put(out);
+            }
+            Self::FulfilDeadline(htlc) => {
+                out.push(2);
+                htlc.put(out);
+            }
+        }
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match u8::take(input)? {
+            0 => Self::Requested,
+            1 => Self::OfferedDeadline(HtlcId::take(input)?),
+            2 => Self::FulfilDeadline(HtlcId::take(input)?),
+            _ => return Err(DecodeError::Invalid("reason to fail")),
+        })
+    }
+}
+
+impl Field for PreimageSource {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Node => out.push(0),
+            Self::Downstream(htlc) => {
+                out.push(1);
+                htlc.put(out);
+            }
+            Self::Linked(htlc) => {
+                out.push(2);
+                htlc.put(out);
+            }
+        }
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match u8::take(input)? {
+            0 => Self::Node,
+            1 => Self::Downstream(HtlcId::take(input)?),
+            2 => Self::Linked(HtlcId::take(input)?),
+            _ => return Err(DecodeError::Invalid("source of a preimage")),
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! Tests of the codec: every value returns, no bytes panic, known bytes stay.
+mod strategies;
+
+use super::tlv::{Reader, TlvReader};
+use super::{DecodeError, Record};
+use crate::arbitrator::{Change, FailReason};
+use crate::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord};
+use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side};
+use crate::log::SubscriberState;
+use crate::units::{BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, MilliSat};
+use alloc::vec::Vec;
+use bitcoin::hex::{DisplayHex, FromHex};
+use bitcoin::{BlockHash, hashes::Hash};
+use core::fmt::Debug;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+use std::format;
+
+fn returns<T: Record + PartialEq + Debug>(value: &T) {
+    assert_eq!(T::decode(&value.encode()).as_ref(), Ok(value));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn facts_return(facts in strategies::facts()) {
+        returns(&facts);
+    }
+
+    #[test]
+    fn htlc_records_return(record in strategies::htlc_record()) {
+        returns(&record);
+    }
+
+    #[test]
+    fn block_refs_return(block in strategies::block_ref()) {
+        returns(&block);
+    }
+
+    #[test]
+    fn subscriber_states_return(next in any::<u64>(), acknowledged in any::<bool>()) {
+        returns(&SubscriberState { next, acknowledged });
+    }
+
+    #[test]
+    fn any_bytes_decode_or_fail(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        decode_all(&bytes);
+        if let Some(version) = bytes.first_mut() {
+            *version = 1;
+            decode_all(&bytes);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn changes_return(change in strategies::change()) {
+        returns(&change);
+    }
+}
+
+/// A kind of change, by an exhaustive match: a new variant must be added to the strategies too.
+fn variant(change: &Change) -> usize {
+    match change {
+        Change::FailRequested { .. } => 0,
+        Change::PreimageLearned { .. } => 1,
+        Change::RevokedHtlcsLoaded { .. } => 2,
+        Change::HandedOut(_) => 3,
+        Change::Rejected { .. } => 4,
+        Change::UpstreamTold { .. } => 5,
+        Change::NoticeAcknowledged(_) => 6,
+        Change::Announced(_) => 7,
+        Change::BumpRequested { .. } => 8,
+        Change::Spent(_) => 9,
+        Change::Disconnected { .. } => 10,
+    }
+}
+
+fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
+    let mut runner = TestRunner::new_with_rng(
+        Config::default(),
+        proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        ),
+    );
+    (0..count).map(|_| strategy.new_tree(&mut runner).expect("a value").current()).collect()
+}
+
+#[test]
+fn strategies_reach_every_change() {
+    let mut seen = [false; 11];
+    samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
+    assert_eq!(seen, [true; 11]);
+}
+
+fn decode_all(bytes: &[u8]) {
+    let _ = ChannelFacts::decode(bytes);
+    let _ = HtlcRecord::decode(bytes);
+    let _ = Change::decode(bytes);
+    let _ = BlockRef::decode(bytes);
+    let _ = SubscriberState::decode(bytes);
+}
+
+/// Every truncation is an error; every flipped bit is another value or an error.
+fn survives_damage<T: Record + PartialEq + Debug>(value: &T) {
+    let bytes = value.encode();
+    for length in 0..bytes.len() {
+        match T::decode(&bytes[..length]) {
+            Err(_) => {}
+            // A cut between two records leaves a value without its optional fields.
+            Ok(other) => assert_ne!(&other, value),
+        }
+    }
+    let mut damaged = bytes.clone();
+    for bit in 0..bytes.len() * 8 {
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(other) = T::decode(&damaged) {
+            assert_ne!(&other, value, "bit {bit} means nothing");
+        }
+        damaged[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn damage_is_an_error_or_another_value() {
+    samples(&strategies::facts(), 1).iter().for_each(survives_damage);
+    samples(&strategies::htlc_record(), 20).iter().for_each(survives_damage);
+    samples(&strategies::change(), 40).iter().for_each(survives_damage);
+    samples(&strategies::block_ref(), 3).iter().for_each(survives_damage);
+    survives_damage(&SubscriberState { next: 7, acknowledged: true });
+}
+
+#[test]
+fn unknown_odd_types_are_skipped_and_even_ones_refused() {
+    let block = BlockRef { height: BlockHeight(5), hash: BlockHash::all_zeros() };
+    let bytes = block.encode();
+    let with = |extra: &[u8], at: usize| {
+        let mut longer = bytes.clone();
+        longer.splice(at..at, extra.iter().copied());
+        BlockRef::decode(&longer)
+    };
+    let between = 1 + 2 + 4;
+    assert_eq!(with(&[1, 2, 9, 9], between), Ok(block));
+    assert_eq!(with(&[0xfd, 0x01, 0x01, 0], bytes.len()), Ok(block));
+    assert_eq!(with(&[4, 0], bytes.len()), Err(DecodeError::UnknownType(4)));
+    assert_eq!(with(&[2, 0], bytes.len()), Err(DecodeError::Order));
+    assert_eq!(with(&[1, 0], bytes.len()), Err(DecodeError::Order));
+    assert_eq!(with(&[0xfd, 0x00, 0x05, 0], bytes.len()), Err(DecodeError::NotMinimal));
+    assert_eq!(BlockRef::decode(&[]), Err(DecodeError::Truncated));
+    assert_eq!(BlockRef::decode(&[2]), Err(DecodeError::UnknownVersion(2)));
+    assert_eq!(BlockRef::decode(&[1]), Err(DecodeError::Missing(0)));
+    assert_eq!(BlockRef::decode(&[1, 0, 3, 0, 0, 0]), Err(DecodeError::Truncated));
+    assert_eq!(BlockRef::decode(&[1, 0, 5, 0, 0, 0, 0, 0]), Err(DecodeError::TrailingBytes));
+}
+
+#[test]
+fn an_unknown_change_is_refused_and_an_odd_one_skipped() {
+    assert_eq!(Change::decode(&[1, 0xfc, 0]), Err(DecodeError::UnknownType(0xfc)));
+    let change =
+        Change::FailRequested { commitment: CommitmentNumber(3), reason: FailReason::Requested };
+    let mut bytes = change.encode();
+    bytes.extend([0x21, 1, 7]);
+    assert_eq!(Change::decode(&bytes), Ok(change));
+    bytes.extend([0x22, 0]);
+    assert_eq!(Change::decode(&bytes), Err(DecodeError::UnknownType(0x22)));
+}
+
+#[test]
+fn lengths_and_counts_beyond_the_input_allocate_nothing() {
+    // A field that claims 2^64 - 1 bytes.
+    let mut bytes = Vec::from([1, 0, 0xff]);
+    bytes.extend([0xff; 8]);
+    assert_eq!(BlockRef::decode(&bytes), Err(DecodeError::Truncated));
+    // A transaction that claims 2^32 - 1 witness elements.
+    let transaction = Vec::<u8>::from_hex(concat!(
+        "02000000",
+        "0001",
+        "01",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "00000000",
+        "00",
+        "00000000",
+        "00",
+        "feffffffff",
+        "00000000",
+    ))
+    .unwrap();
+    let mut stream = Vec::from([0, transaction.len() as u8]);
+    stream.extend(&transaction);
+    let result = TlvReader::new(&stream).field::<bitcoin::Transaction>(0);
+    assert_eq!(result, Err(DecodeError::Invalid("transaction")));
+}
+
+#[test]
+fn bigsize_takes_its_shortest_form_only() {
+    for (bytes, expected) in [
+        (&[0xfc][..], Ok(0xfc)),
+        (&[0xfd, 0x00, 0xfd], Ok(0xfd)),
+        (&[0xfd, 0x00, 0xfc], Err(DecodeError::NotMinimal)),
+        (&[0xfe, 0x00, 0x01, 0x00, 0x00], Ok(0x1_0000)),
+        (&[0xfe, 0x00, 0x00, 0xff, 0xff], Err(DecodeError::NotMinimal)),
+        (&[0xff, 0, 0, 0, 1, 0, 0, 0, 0], Ok(0x1_0000_0000)),
+        (&[0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], Err(DecodeError::NotMinimal)),
+        (&[0xfe, 0x00], Err(DecodeError::Truncated)),
+        (&[], Err(DecodeError::Truncated)),
+    ] {
+        assert_eq!(Reader::new(bytes).bigsize(), expected, "{bytes:?}");
+    }
+}
+
+fn golden<T: Record + PartialEq + Debug>(value: &T, hex: &str) {
+    assert_eq!(format!("{}", value.encode().as_hex()), hex);
+    assert_eq!(T::decode(&Vec::from_hex(hex).unwrap()).as_ref(), Ok(value));
+}
+
+/// Bytes of version 1; the longer records' are in `docs/format.md`.
+#[test]
+fn golden_bytes() {
+    let block =
+        BlockRef { height: BlockHeight(800_000), hash: BlockHash::from_byte_array([0x11; 32]) };
+    golden(
+        &block,
+        "010004000c350002201111111111111111111111111111111111111111111111111111111111111111",
+    );
+    golden(&SubscriberState { next: 7, acknowledged: true }, "0100080000000000000007020101");
+    let record = HtlcRecord {
+        htlc: Htlc {
+            amount: MilliSat(50_000_000),
+            hash: PaymentHash([0x22; 32]),
+            expiry: CltvExpiry(BlockHeight(800_040)),
+            link: HtlcLink::ForwardedTo {
+                outgoing: HtlcRef {
+                    channel: ChannelId([0x33; 32]),
+                    htlc: HtlcId { offerer: Side::Local, id: 9 },
+                },
+            },
+        },
+        remote_from: Some(CommitmentNumber(4)),
+        remote_until: None,
+    };
+    golden(
+        &record,
+        concat!(
+            "01",
+            "00080000000002faf080",
+            "02202222222222222222222222222222222222222222222222222222222222222222",
+            "0404000c3528",
+            "062a033333333333333333333333333333333333333333333333333333333333333333000000000000000009",
+            "08080000000000000004",
+        ),
+    );
+    let change = Change::FailRequested {
+        commitment: CommitmentNumber(42),
+        reason: FailReason::OfferedDeadline(HtlcId { offerer: Side::Local, id: 1 }),
+    };
+    golden(&change, "0100160008000000000000002a020a01000000000000000001");
+}

@@ -1,0 +1,286 @@
+//! TLV streams: a writer, and a reader that asks for types in ascending order.
+use super::DecodeError;
+use alloc::vec::Vec;
+
+/// Bytes that are left to read.
+#[derive(Clone)]
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) const fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let (head, tail) = self.bytes.split_at_checked(count).ok_or(DecodeError::Truncated)?;
+        self.bytes = tail;
+        Ok(head)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (head, tail) = self.bytes.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        self.bytes = tail;
+        Ok(*head)
+    }
+
+    /// Everything that is left.
+    pub(super) const fn rest(&mut self) -> &'a [u8] {
+        core::mem::replace(&mut self.bytes, &[])
+    }
+
+    /// A `bigsize` of BOLT 1.
+    pub(super) fn bigsize(&mut self) -> Result<u64, DecodeError> {
+        let [first] = self.array()?;
+        let (value, least) = match first {
+            0xff => (u64::from_be_bytes(self.array()?), 0x1_0000_0000),
+            0xfe => (u64::from(u32::from_be_bytes(self.array()?)), 0x1_0000),
+            0xfd => (u64::from(u16::from_be_bytes(self.array()?)), 0xfd),
+            small => (u64::from(small), 0),
+        };
+        if value < least { Err(DecodeError::NotMinimal) } else { Ok(value) }
+    }
+
+    /// A `bigsize` length and that many bytes.
+    pub(super) fn prefixed(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = usize::try_from(self.bigsize()?).map_err(|_| DecodeError::Truncated)?;
+        self.take(length)
+    }
+
+    pub(super) const fn finish(self) -> Result<(), DecodeError> {
+        if self.bytes.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "each arm's range fits its type")]
+fn put_bigsize(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..=0xfc => out.push(value as u8),
+        0xfd..=0xffff => {
+            out.push(0xfd);
+            out.extend_from_slice(&(value as u16).to_be_bytes());
+        }
+        0x1_0000..=0xffff_ffff => {
+            out.push(0xfe);
+            out.extend_from_slice(&(value as u32).to_be_bytes());
+        }
+        _ => {
+            out.push(0xff);
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+}
+
+/// Bytes with their length, a `bigsize`, in front.
+pub(super) fn put_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_bigsize(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// A value inside a TLV record. Whatever takes all the bytes that are left (scripts,
+/// transactions) can only stand alone in its record; all else can stand in lists.
+pub(super) trait Field: Sized {
+    fn put(&self, out: &mut Vec<u8>);
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError>;
+}
+
+/// A TLV stream: what grows by new types.
+pub(super) trait Body: Sized {
+    fn write(&self, out: &mut TlvWriter);
+    fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError>;
+}
+
+/// Bytes of a body with their length in front: how bodies stand in lists.
+pub(super) fn put_body<T: Body>(out: &mut Vec<u8>, body: &T) {
+    let mut stream = TlvWriter::default();
+    body.write(&mut stream);
+    put_prefixed(out, &stream.finish());
+}
+
+/// Reads what [`put_body`] wrote.
+pub(super) fn take_body<T: Body>(input: &mut Reader<'_>) -> Result<T, DecodeError> {
+    let mut stream = TlvReader::new(input.prefixed()?);
+    let body = T::read(&mut stream)?;
+    stream.finish()?;
+    Ok(body)
+}
+
+/// Writes a TLV stream. Types must be given in ascending order.
+#[derive(Default)]
+pub(super) struct TlvWriter {
+    out: Vec<u8>,
+}
+
+impl TlvWriter {
+    /// A stream that follows a version byte.
+    pub(super) fn after(version: u8) -> Self {
+        Self { out: alloc::vec![version] }
+    }
+
+    fn record(&mut self, kind: u64, value: &[u8]) {
+        put_bigsize(&mut self.out, kind);
+        put_prefixed(&mut self.out, value);
+    }
+
+    pub(super) fn field<T: Field>(&mut self, kind: u64, value: &T) {
+        let mut bytes = Vec::new();
+        value.put(&mut bytes);
+        self.record(kind, &bytes);
+    }
+
+    pub(super) fn optional<T: Field>(&mut self, kind: u64, value: Option<&T>) {
+        if let Some(value) = value {
+            self.field(kind, value);
+        }
+    }
+
+    pub(super) fn body<T: Body>(&mut self, kind: u64, value: &T) {
+        self.stream(kind, |stream| value.write(stream));
+    }
+
+    /// A nested stream that has no type of its own.
+    pub(super) fn stream(&mut self, kind: u64, write: impl FnOnce(&mut Self)) {
+        let mut stream = Self::default();
+        write(&mut stream);
+        self.record(kind, &stream.out);
+    }
+
+    /// Values one after the other; an empty list is left out.
+    pub(super) fn list<'a, T: Field + 'a>(
+        &mut self,
+        kind: u64,
+        values: impl IntoIterator<Item = &'a T>,
+    ) {
+        let mut bytes = Vec::new();
+        values.into_iter().for_each(|value| value.put(&mut bytes));
+        if !bytes.is_empty() {
+            self.record(kind, &bytes);
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.out
+    }
+}
+
+/// Reads a TLV stream. Types must be asked for in ascending order.
+pub(super) struct TlvReader<'a> {
+    input: Reader<'a>,
+    next: Option<(u64, &'a [u8])>,
+    last: Option<u64>,
+}
+
+impl<'a> TlvReader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { input: Reader::new(bytes), next: None, last: None }
+    }
+
+    /// The next record, without moving past it.
+    fn peek(&mut self) -> Result<Option<(u64, &'a [u8])>, DecodeError> {
+        if self.next.is_none() && !self.input.is_empty() {
+            let kind = self.input.bigsize()?;
+            if self.last.is_some_and(|last| kind <= last) {
+                return Err(DecodeError::Order);
+            }
+            self.last = Some(kind);
+            self.next = Some((kind, self.input.prefixed()?));
+        }
+        Ok(self.next)
+    }
+
+    /// The value of type `kind`, passing over unknown odd types in front of it.
+    fn find(&mut self, kind: u64) -> Result<Option<&'a [u8]>, DecodeError> {
+        while let Some((found, value)) = self.peek()? {
+            if found > kind {
+                break;
+            }
+            self.next = None;
+            if found == kind {
+                return Ok(Some(value));
+            }
+            refuse_even(found)?;
+        }
+        Ok(None)
+    }
+
+    /// The next record, whatever its type; odd ones are unknown and skipped.
+    pub(super) fn variant(&mut self) -> Result<(u64, TlvReader<'a>), DecodeError> {
+        while let Some((kind, value)) = self.peek()? {
+            self.next = None;
+            if kind & 1 == 0 {
+                return Ok((kind, TlvReader::new(value)));
+            }
+        }
+        Err(DecodeError::Missing(0))
+    }
+
+    pub(super) fn field<T: Field>(&mut self, kind: u64) -> Result<T, DecodeError> {
+        self.optional(kind)?.ok_or(DecodeError::Missing(kind))
+    }
+
+    pub(super) fn optional<T: Field>(&mut self, kind: u64) -> Result<Option<T>, DecodeError> {
+        let Some(value) = self.find(kind)? else { return Ok(None) };
+        let mut input = Reader::new(value);
+        let field = T::take(&mut input)?;
+        input.finish()?;
+        Ok(Some(field))
+    }
+
+    pub(super) fn body<T: Body>(&mut self, kind: u64) -> Result<T, DecodeError> {
+        let value = self.find(kind)?.ok_or(DecodeError::Missing(kind))?;
+        let mut stream = TlvReader::new(value);
+        let body = T::read(&mut stream)?;
+        stream.finish()?;
+        Ok(body)
+    }
+
+    pub(super) fn optional_body<T: Body>(&mut self, kind: u64) -> Result<Option<T>, DecodeError> {
+        match self.peek_at(kind)? {
+            true => self.body(kind).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether a record of this type comes next, unknown odd ones aside.
+    fn peek_at(&mut self, kind: u64) -> Result<bool, DecodeError> {
+        while let Some((found, _)) = self.peek()? {
+            if found >= kind {
+                return Ok(found == kind);
+            }
+            refuse_even(found)?;
+            self.next = None;
+        }
+        Ok(false)
+    }
+
+    pub(super) fn list<T: Field>(&mut self, kind: u64) -> Result<Vec<T>, DecodeError> {
+        let mut input = Reader::new(self.find(kind)?.unwrap_or_default());
+        let mut values = Vec::new();
+        while !input.is_empty() {
+            values.push(T::take(&mut input)?);
+        }
+        Ok(values)
+    }
+
+    /// The rest may hold unknown odd types only.
+    pub(super) fn finish(mut self) -> Result<(), DecodeError> {
+        while let Some((kind, _)) = self.peek()? {
+            refuse_even(kind)?;
+            self.next = None;
+        }
+        Ok(())
+    }
+}
+
+const fn refuse_even(kind: u64) -> Result<(), DecodeError> {
+    if kind & 1 == 0 { Err(DecodeError::UnknownType(kind)) } else { Ok(()) }
+}

@@ -1,0 +1,279 @@
+//! Batches as bytes, and how they are put into a write transaction.
+use crate::StoreError;
+use crate::layout::{
+    Databases, NEXT_SLOT_KEY, Table, channel_id, height_key, log_key, next_slot, penalty_key, seal,
+    sequence_of, slot_key, subscriber_key,
+};
+use arb_core::codec::Record;
+use arb_core::ids::{ChannelId, HtlcId, Slot};
+use arb_core::log::{Batch, BatchId, Write};
+use arb_core::memory::{KEPT_BLOCKS, Refused, SlotState, SlotUse, check_names, check_slots};
+use arb_core::units::{BlockDelta, BlockHeight, BlockRef};
+use heed::{RoTxn, RwTxn};
+use std::ops::Bound;
+
+/// A batch, encoded by the caller so that the writer has little to do.
+pub(crate) struct Prepared {
+    pub(crate) id: BatchId,
+    /// Whether only facts and penalty data are written: what waits when space runs out.
+    pub(crate) facts_only: bool,
+    operations: Vec<Operation>,
+}
+
+enum Operation {
+    Facts { slot: Slot, id: ChannelId, facts: Vec<u8> },
+    Ended { slot: Slot, htlcs: Vec<(HtlcId, Vec<u8>)> },
+    Changes { slot: Slot, changes: Vec<Vec<u8>> },
+    Connected(BlockRef),
+    Disconnected(BlockRef),
+    Subscriber { slot: Slot, name: String, state: Option<Vec<u8>> },
+    Forget { slot: Slot },
+}
+
+impl Prepared {
+    pub(crate) fn new(batch: Batch) -> Result<Self, Refused> {
+        check_names(&batch.writes)?;
+        let is_facts =
+            |write: &Write| matches!(write, Write::Facts { .. } | Write::EndedHtlcs { .. });
+        let facts_only = !batch.writes.is_empty() && batch.writes.iter().all(is_facts);
+        let operations = batch.writes.into_iter().map(Operation::new).collect();
+        Ok(Self { id: batch.id, facts_only, operations })
+    }
+}
+
+impl Operation {
+    fn new(write: Write) -> Self {
+        match write {
+            Write::Facts { slot, facts } => {
+                Self::Facts { slot, id: facts.id, facts: facts.encode() }
+            }
+            Write::EndedHtlcs { slot, htlcs } => {
+                let htlcs = htlcs.iter().map(|(id, record)| (*id, record.encode())).collect();
+                Self::Ended { slot, htlcs }
+            }
+            Write::Changes { slot, changes } => {
+                Self::Changes { slot, changes: changes.iter().map(Record::encode).collect() }
+            }
+            Write::BlockConnected(block) => Self::Connected(block),
+            Write::Disconnected { fork_point } => Self::Disconnected(fork_point),
+            Write::Subscriber { slot, name, state } => {
+                Self::Subscriber { slot, name, state: state.map(|state| state.encode()) }
+            }
+            Write::Forget { slot } => Self::Forget { slot },
+        }
+    }
+
+    fn slot_use(&self) -> Option<SlotUse> {
+        match self {
+            Self::Facts { slot, id, .. } => Some(SlotUse::Facts(*slot, *id)),
+            Self::Ended { slot, .. }
+            | Self::Changes { slot, .. }
+            | Self::Subscriber { slot, .. } => Some(SlotUse::Other(*slot)),
+            Self::Forget { slot } => Some(SlotUse::Forget(*slot)),
+            Self::Connected(_) | Self::Disconnected(_) => None,
+        }
+    }
+}
+
+/// Puts batches, in order, into one transaction. A batch that is refused leaves nothing in it.
+pub(crate) fn apply<'a>(
+    tables: &Databases,
+    txn: &mut RwTxn<'_>,
+    batches: impl Iterator<Item = &'a Prepared>,
+) -> Result<Vec<Result<(), Refused>>, StoreError> {
+    let mut writer = Applier { tables, txn, next: 0 };
+    writer.next = next_slot(tables, writer.txn)?;
+    let before = writer.next;
+    let outcomes = batches.map(|batch| writer.batch(batch)).collect();
+    if writer.next != before {
+        writer.put(tables.meta, NEXT_SLOT_KEY, &writer.next.to_be_bytes())?;
+    }
+    outcomes
+}
+
+struct Applier<'a, 'txn> {
+    tables: &'a Databases,
+    txn: &'a mut RwTxn<'txn>,
+    next: u32,
+}
+
+impl Applier<'_, '_> {
+    /// The outer result: the transaction goes on; the inner one: the batch is in it.
+    fn batch(&mut self, batch: &Prepared) -> Result<Result<(), Refused>, StoreError> {
+        let mut failure = None;
+        let uses = batch.operations.iter().filter_map(Operation::slot_use);
+        let checked = check_slots(uses, |slot| {
+            self.state(slot).unwrap_or_else(|error| {
+                failure = Some(error);
+                SlotState::Forgotten
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if checked.is_ok() {
+            batch.operations.iter().try_for_each(|operation| self.operation(operation))?;
+        }
+        Ok(checked)
+    }
+
+    fn state(&self, slot: Slot) -> Result<SlotState, StoreError> {
+        let key = slot_key(slot);
+        Ok(match self.tables.channels.get(self.txn, &key)? {
+            Some(value) => SlotState::Taken(channel_id(&key, value).0),
+            None if slot.0 < self.next => SlotState::Forgotten,
+            None => SlotState::Free,
+        })
+    }
+
+    fn operation(&mut self, operation: &Operation) -> Result<(), StoreError> {
+        match operation {
+            Operation::Facts { slot, id, facts } => self.facts(*slot, *id, facts),
+            Operation::Ended { slot, htlcs } if self.is_taken(*slot)? => {
+                htlcs.iter().try_for_each(|(id, record)| {
+                    self.put(self.tables.penalty, &penalty_key(*slot, *id), record)
+                })
+            }
+            Operation::Changes { slot, changes } if self.is_taken(*slot)? => {
+                let first = next_sequence(self.tables.log, self.txn, *slot)?;
+                (first..).zip(changes).try_for_each(|(sequence, change)| {
+                    self.put(self.tables.log, &log_key(*slot, sequence), change)
+                })
+            }
+            Operation::Subscriber { slot, name, state } if self.is_taken(*slot)? => {
+                let key = subscriber_key(*slot, name);
+                match state {
+                    Some(state) => self.put(self.tables.subs, &key, state),
+                    None => Ok(self.tables.subs.delete(self.txn, &key).map(drop)?),
+                }
+            }
+            // Nothing can be added to a channel that was forgotten.
+            Operation::Ended { .. } | Operation::Changes { .. } | Operation::Subscriber { .. } => {
+                Ok(())
+            }
+            Operation::Connected(block) => {
+                self.move_cursor(*block)?;
+                let lowest = block.height.plus(BlockDelta(1)).minus(KEPT_BLOCKS);
+                self.delete_blocks(Bound::Unbounded, Bound::Excluded(lowest))
+            }
+            Operation::Disconnected(fork_point) => self.move_cursor(*fork_point),
+            Operation::Forget { slot } => self.forget(*slot),
+        }
+    }
+
+    fn is_taken(&self, slot: Slot) -> Result<bool, StoreError> {
+        Ok(self.tables.channels.get(self.txn, &slot_key(slot))?.is_some())
+    }
+
+    fn facts(&mut self, slot: Slot, id: ChannelId, facts: &[u8]) -> Result<(), StoreError> {
+        let key = slot_key(slot);
+        if !self.is_taken(slot)? {
+            self.put(self.tables.channels, &key, &id.0)?;
+            self.next = self.next.max(slot.0.saturating_add(1));
+        }
+        self.put(self.tables.facts, &key, facts)
+    }
+
+    /// The channel is gone at once; its long tables are emptied later, piece by piece.
+    fn forget(&mut self, slot: Slot) -> Result<(), StoreError> {
+        if !self.is_taken(slot)? {
+            return Ok(());
+        }
+        let key = slot_key(slot);
+        self.tables.channels.delete(self.txn, &key)?;
+        self.tables.facts.delete(self.txn, &key)?;
+        delete_some(self.tables.subs, self.txn, slot, usize::MAX)?;
+        self.put(self.tables.gone, &key, &[])
+    }
+
+    /// The cursor is at `block`: nothing above it is kept.
+    fn move_cursor(&mut self, block: BlockRef) -> Result<(), StoreError> {
+        self.delete_blocks(Bound::Excluded(block.height), Bound::Unbounded)?;
+        self.put(self.tables.chain, &height_key(block.height), &block.encode())
+    }
+
+    fn delete_blocks(
+        &mut self,
+        from: Bound<BlockHeight>,
+        to: Bound<BlockHeight>,
+    ) -> Result<(), StoreError> {
+        let (from, to) = (from.map(height_key), to.map(height_key));
+        let range = (as_bytes(&from), as_bytes(&to));
+        let keys: Vec<Vec<u8>> = self
+            .tables
+            .chain
+            .range(self.txn, &range)?
+            .map(|entry| entry.map(|(key, _)| key.to_vec()))
+            .collect::<Result<_, _>>()?;
+        for key in keys {
+            self.tables.chain.delete(self.txn, &key)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, table: Table, key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
+        Ok(table.put(self.txn, key, &seal(key, bytes))?)
+    }
+}
+
+fn as_bytes(bound: &Bound<[u8; 4]>) -> Bound<&[u8]> {
+    match bound {
+        Bound::Included(key) => Bound::Included(&key[..]),
+        Bound::Excluded(key) => Bound::Excluded(&key[..]),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}
+
+fn next_sequence(log: Table, txn: &RoTxn<'_>, slot: Slot) -> Result<u64, StoreError> {
+    let last = log.get_lower_than_or_equal_to(txn, &log_key(slot, u64::MAX))?;
+    let of_slot = last.filter(|(key, _)| key.starts_with(&slot_key(slot)));
+    Ok(of_slot.and_then(|(key, _)| sequence_of(key)).map_or(0, |last| last.saturating_add(1)))
+}
+
+/// Deletes up to `most` records of a slot. How many were deleted.
+fn delete_some(
+    table: Table,
+    txn: &mut RwTxn<'_>,
+    slot: Slot,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let keys: Vec<Vec<u8>> = table
+        .prefix_iter(txn, &slot_key(slot))?
+        .take(most)
+        .map(|entry| entry.map(|(key, _)| key.to_vec()))
+        .collect::<Result<_, _>>()?;
+    for key in &keys {
+        table.delete(txn, key)?;
+    }
+    Ok(keys.len())
+}
+
+/// What one step of cleaning up left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleaning {
+    /// There is more to delete.
+    Goes,
+    /// No forgotten channel has records left.
+    Done,
+}
+
+/// Deletes up to `most` records of forgotten channels.
+pub(crate) fn clean(
+    tables: &Databases,
+    txn: &mut RwTxn<'_>,
+    most: usize,
+) -> Result<Cleaning, StoreError> {
+    let Some((key, _)) = tables.gone.first(txn)? else { return Ok(Cleaning::Done) };
+    let key = key.to_vec();
+    let Some(slot) = crate::layout::slot_of(&key) else {
+        // No key that this program writes.
+        tables.gone.delete(txn, &key)?;
+        return Ok(Cleaning::Goes);
+    };
+    let deleted = delete_some(tables.penalty, txn, slot, most)?;
+    let deleted = deleted + delete_some(tables.log, txn, slot, most - deleted)?;
+    if deleted < most {
+        tables.gone.delete(txn, &key)?;
+    }
+    Ok(Cleaning::Goes)
+}

@@ -1,0 +1,160 @@
+//! `LmdbLog`: the change log that others use, and the handle that controls it from outside.
+use crate::apply::Prepared;
+use crate::layout::next_slot;
+use crate::space::{Gauges, Health, Space, Statistics};
+use crate::store::Store;
+use crate::writer::{Pending, Request, Writer};
+use crate::{Append, StoreConfig, StoreError, open, read, receipt};
+use arb_core::arbitrator::Change;
+use arb_core::facts::{ChannelFacts, HtlcRecord};
+use arb_core::ids::{HtlcId, Slot};
+use arb_core::log::{Batch, ChangeLog, Damaged, StoredChannel};
+use arb_core::units::{BlockRef, CommitmentNumber};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// A change log in a folder. Dropping it finishes every append that was asked for, ends the
+/// writer thread and unlocks the folder.
+pub struct LmdbLog {
+    store: Arc<Store>,
+    requests: mpsc::Sender<Request>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl LmdbLog {
+    /// Opens the store in `folder`; creates it if the folder holds none.
+    ///
+    /// # Errors
+    /// The store is in use, newer than this release, shortened, or cannot be read. Nothing has
+    /// been changed then.
+    pub fn open(folder: impl AsRef<Path>, config: StoreConfig) -> Result<Self, StoreError> {
+        let store = Arc::new(open::open(folder.as_ref(), &config)?);
+        let (requests, receiver) = mpsc::channel();
+        let space = Space::new(&store, &config);
+        let writer = Writer::new(store.clone(), space, receiver);
+        let thread = std::thread::Builder::new().name("arb-store".to_owned());
+        let writer = thread.spawn(move || writer.run()).map_err(StoreError::io("writer thread"))?;
+        Ok(Self { store, requests, writer: Some(writer) })
+    }
+
+    /// A number that no other store has: a copy of a store has the same.
+    #[must_use]
+    pub fn identity(&self) -> [u8; 16] {
+        self.store.identity
+    }
+
+    /// How the store is off for space, as the writer last saw it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.store.gauges.health()
+    }
+
+    /// What the writer has done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.store.gauges.statistics()
+    }
+
+    /// A handle that stays usable after the log has been given away.
+    #[must_use]
+    pub fn control(&self) -> StoreControl {
+        StoreControl { gauges: self.store.gauges.clone(), requests: self.requests.clone() }
+    }
+}
+
+impl fmt::Debug for LmdbLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LmdbLog").field("folder", &self.store.folder).finish_non_exhaustive()
+    }
+}
+
+impl Drop for LmdbLog {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Stop);
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has dropped the receipts: their futures report it.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl ChangeLog for LmdbLog {
+    type Error = StoreError;
+    type Append = Append;
+
+    fn next_slot(&self) -> Result<Slot, StoreError> {
+        self.store.read(|tables, txn| next_slot(tables, txn).map(Slot))
+    }
+
+    fn append(&mut self, batch: Batch) -> Append {
+        let (receipt, append) = receipt::channel();
+        match Prepared::new(batch) {
+            // A request that finds no writer drops its receipt, which says so.
+            Ok(batch) => drop(self.requests.send(Request::Append(Pending { batch, receipt }))),
+            Err(refused) => receipt.send(Err(refused.into())),
+        }
+        append
+    }
+
+    fn channels(&self) -> Result<Vec<StoredChannel>, StoreError> {
+        self.store.read(|tables, txn| read::channels(tables, txn))
+    }
+
+    fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, StoreError> {
+        self.store.read(|tables, txn| read::facts(tables, txn, slot))
+    }
+
+    fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, StoreError> {
+        self.store.read(|tables, txn| read::changes(tables, txn, slot))
+    }
+
+    fn ended_htlcs(
+        &self,
+        slot: Slot,
+        number: CommitmentNumber,
+    ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, StoreError> {
+        self.store.read(|tables, txn| read::ended_htlcs(tables, txn, slot, number))
+    }
+
+    fn blocks(&self) -> Result<Vec<BlockRef>, StoreError> {
+        self.store.read(|tables, txn| read::blocks(tables, txn))
+    }
+}
+
+/// Controls a store from outside: its health, its quota.
+#[derive(Clone, Debug)]
+pub struct StoreControl {
+    gauges: Arc<Gauges>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl StoreControl {
+    /// How the store is off for space, as the writer last saw it.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.gauges.health()
+    }
+
+    /// What the writer has done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.gauges.statistics()
+    }
+
+    /// Limits what the store may occupy, in bytes, emergency space included; `None`: what the
+    /// disk has. A limit below what it occupies now counts as exactly that: `Some(0)` makes the
+    /// disk full at once, and only the emergency space is left. In force when this returns.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub fn set_quota(&self, quota: Option<u64>) -> Result<(), StoreError> {
+        let (done, wait) = mpsc::channel();
+        self.requests
+            .send(Request::Quota(quota, done))
+            .map_err(|_| StoreError::Closed)
+            .and_then(|()| wait.recv().map_err(|_| StoreError::Closed))
+    }
+}

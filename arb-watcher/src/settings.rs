@@ -1,0 +1,59 @@
+//! Settings of the driver, and the ports that it is given.
+use arb_core::ids::ChannelId;
+use arb_core::policy::Policy;
+use arb_core::units::CommitmentNumber;
+use std::time::Duration;
+
+/// What the driver needs from outside, as the port traits of arb-core.
+#[derive(Debug)]
+pub struct Ports<S, B, F, K, C> {
+    /// Blocks and mempool.
+    pub source: S,
+    /// Hands transactions to the network.
+    pub broadcast: B,
+    /// Estimates feerates.
+    pub fees: F,
+    /// Signs with channel keys.
+    pub signer: K,
+    /// The wallet, as far as fees go.
+    pub coins: C,
+}
+
+/// Settings of the driver.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Settings of the arbiter itself, in blocks.
+    pub policy: Policy,
+    /// Tasks (signing, publishing) that run at once.
+    pub workers: usize,
+    /// Commands that wait before senders do.
+    pub queue: usize,
+    /// How long to wait before a failed call to the block source or the store is repeated.
+    pub retry: Duration,
+    /// How long the tip may stand still before it is an alarm.
+    pub stalled_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            workers: 16,
+            queue: 256,
+            retry: Duration::from_millis(500),
+            stalled_after: Duration::from_secs(90 * 60),
+        }
+    }
+}
+
+/// What the node knows of a channel at start-up: facts in the store that are older are outdated,
+/// and so are those of a channel that the node does not state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelNumbers {
+    /// The channel.
+    pub id: ChannelId,
+    /// Number of the node's current local commitment.
+    pub local: CommitmentNumber,
+    /// Number of the peer's current commitment.
+    pub remote: CommitmentNumber,
+}
