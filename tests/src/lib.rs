@@ -1,6 +1,8 @@
 //! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
 pub mod chain;
+pub mod cli;
 pub mod peer;
 pub mod regtest;
+pub mod runner;
 pub mod scenario;
 pub mod world;
