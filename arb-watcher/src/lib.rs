@@ -6,6 +6,7 @@ mod command;
 pub mod core_rpc;
 mod driver;
 mod handle;
+pub mod memory;
 mod notices;
 mod settings;
 mod subscription;

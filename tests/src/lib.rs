@@ -1,8 +1,11 @@
 //! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
 pub mod chain;
+pub mod cli;
 pub mod peer;
 pub mod regtest;
+pub mod runner;
 pub mod scenario;
+pub mod world;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

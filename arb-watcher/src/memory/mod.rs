@@ -1,0 +1,16 @@
+//! Ports that live in memory: a signer with channel secrets, and a wallet of P2WPKH coins. For
+//! tests, simulators and small nodes; clones of a port share its state.
+mod coins;
+mod signer;
+#[cfg(test)]
+mod tests;
+
+pub use coins::{CoinError, MemoryCoins};
+pub use signer::{MemorySigner, SignError};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a lock guards stays consistent: no call of this module panics half way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

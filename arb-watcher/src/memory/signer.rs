@@ -1,0 +1,108 @@
+//! A signer that holds channel secrets in memory.
+use super::lock;
+use arb_core::format::{ChannelSecrets, sighash};
+use arb_core::ids::ChannelId;
+use arb_core::ports::{SignRequest, Signer};
+use bitcoin::secp256k1::{All, Secp256k1, ecdsa};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Why nothing was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignError {
+    /// The signer is switched off.
+    #[error("the signer is switched off")]
+    Off,
+    /// The signer holds no secrets of this channel.
+    #[error("no secrets of channel {0}")]
+    UnknownChannel(ChannelId),
+    /// The key that was asked for cannot be derived.
+    #[error("the key cannot be derived")]
+    NoSuchKey,
+    /// The request does not describe an input that can be signed.
+    #[error("the request is not consistent")]
+    Inconsistent,
+}
+
+/// A signer that holds channel secrets in memory.
+#[derive(Clone)]
+pub struct MemorySigner {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    secp: Secp256k1<All>,
+    channels: Mutex<BTreeMap<ChannelId, ChannelSecrets>>,
+    off: AtomicBool,
+}
+
+impl std::fmt::Debug for MemorySigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemorySigner").finish_non_exhaustive()
+    }
+}
+
+impl Default for MemorySigner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemorySigner {
+    /// A signer without channels, switched on.
+    #[must_use]
+    pub fn new() -> Self {
+        let inner = Inner {
+            secp: Secp256k1::new(),
+            channels: Mutex::default(),
+            off: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes over the secrets of a channel.
+    pub fn insert(&self, channel: ChannelId, secrets: ChannelSecrets) {
+        lock(&self.inner.channels).insert(channel, secrets);
+    }
+
+    /// Forgets the secrets of a channel.
+    pub fn remove(&self, channel: &ChannelId) {
+        lock(&self.inner.channels).remove(channel);
+    }
+
+    /// Every request fails until [`Self::switch_on`].
+    pub fn switch_off(&self) {
+        self.inner.off.store(true, Ordering::SeqCst);
+    }
+
+    /// Requests are answered again.
+    pub fn switch_on(&self) {
+        self.inner.off.store(false, Ordering::SeqCst);
+    }
+
+    fn sign_now(&self, request: &SignRequest) -> Result<ecdsa::Signature, SignError> {
+        if self.inner.off.load(Ordering::SeqCst) {
+            return Err(SignError::Off);
+        }
+        let secrets = lock(&self.inner.channels).get(&request.channel).cloned();
+        let secrets = secrets.ok_or(SignError::UnknownChannel(request.channel))?;
+        let secp = &self.inner.secp;
+        let key = secrets.signing_key(&request.key, secp).map_err(|_| SignError::NoSuchKey)?;
+        let spent = request.prevouts.get(request.input).ok_or(SignError::Inconsistent)?;
+        let script = request.script.as_deref();
+        let message = sighash(&request.transaction, request.input, spent, script, request.sighash)
+            .map_err(|_| SignError::Inconsistent)?;
+        // libsecp256k1 signs with low S.
+        Ok(secp.sign_ecdsa(&message, &key))
+    }
+}
+
+impl Signer for MemorySigner {
+    type Error = SignError;
+
+    async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, SignError> {
+        self.sign_now(&request)
+    }
+}

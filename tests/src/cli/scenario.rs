@@ -1,0 +1,162 @@
+//! `arb scenario`: a line for each file, a last line that counts, and a status.
+use crate::runner::{ChainKind, Options, Outcome, Verdict, run as run_once, run_everywhere};
+use crate::scenario::{ParseError, Scenario, parse, unsupported};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `arb scenario`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The chain to run on.
+    #[arg(long, value_enum, default_value_t = Chain::Embedded)]
+    chain: Chain,
+    /// Print every statement, block, notice, report change and transaction.
+    #[arg(long)]
+    trace: bool,
+    /// Run each file again for each store write and each effect, with a crash there.
+    #[arg(long)]
+    crash_everywhere: bool,
+    /// Print a line of JSON for each file instead.
+    #[arg(long)]
+    json: bool,
+    /// Scenario files.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Chain {
+    /// In memory.
+    Embedded,
+    /// A real Bitcoin Core on regtest.
+    Bitcoind,
+}
+
+/// What a file came to.
+enum Report {
+    Ran(Outcome),
+    NotParsed(ParseError),
+}
+
+/// Reads a file, and refuses what belongs to later work.
+///
+/// # Errors
+/// The first line that the language does not allow, or that is not supported yet.
+pub fn read(path: &Path) -> Result<Scenario, ParseError> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| ParseError {
+        file: file.clone(),
+        line: 0,
+        expected: "a readable file".to_owned(),
+        found: error.to_string(),
+    })?;
+    let scenario = parse(&file, &text)?;
+    match unsupported(&scenario) {
+        Some(error) => Err(error),
+        None => Ok(scenario),
+    }
+}
+
+/// Runs the files.
+#[allow(clippy::print_stdout, reason = "the report is what was asked for")]
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let (mut passed, mut failed, mut unparsed) = (0, 0, 0);
+    for path in &arguments.files {
+        let report = one(path, arguments);
+        match &report {
+            Report::Ran(Outcome { verdict: Verdict::Passed, .. }) => passed += 1,
+            Report::Ran(_) => failed += 1,
+            Report::NotParsed(_) => unparsed += 1,
+        }
+        let file = path.display().to_string();
+        println!(
+            "{}",
+            if arguments.json { as_json(&file, &report) } else { as_text(&file, &report) }
+        );
+    }
+    let failures = failed + unparsed;
+    if arguments.json {
+        println!("{}", serde_json::json!({ "passed": passed, "failed": failures }));
+    } else {
+        println!("{passed} passed, {failures} failed");
+    }
+    match (unparsed, failed) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+fn one(path: &Path, arguments: &Arguments) -> Report {
+    let scenario = match read(path) {
+        Ok(scenario) => scenario,
+        Err(error) => return Report::NotParsed(error),
+    };
+    let options = Options {
+        chain: match arguments.chain {
+            Chain::Embedded => ChainKind::Embedded,
+            Chain::Bitcoind => ChainKind::Bitcoind,
+        },
+        trace: arguments.trace,
+    };
+    if !arguments.crash_everywhere {
+        return Report::Ran(run_once(&scenario, options));
+    }
+    let bar = bar(&path.display().to_string());
+    let progress = |done: usize, all: usize| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    };
+    let outcome = run_everywhere(&scenario, options, &progress);
+    bar.finish_and_clear();
+    Report::Ran(outcome)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(file: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(0).with_message(file.to_owned());
+    match ProgressStyle::with_template("{msg} {pos}/{len} crashes") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn as_text(file: &str, report: &Report) -> String {
+    match report {
+        Report::Ran(Outcome { verdict: Verdict::Passed, .. }) => format!("ok {file}"),
+        Report::Ran(Outcome { verdict: Verdict::Failed { line, failed, crash }, .. }) => {
+            let crash = crash.as_ref().map(|crash| format!(" (crash {crash})"));
+            let crash = crash.unwrap_or_default();
+            format!(
+                "FAILED {file}:{line}: expected {}, found {}{crash}",
+                failed.expected, failed.found
+            )
+        }
+        Report::NotParsed(error) => format!("FAILED {error}"),
+    }
+}
+
+fn as_json(file: &str, report: &Report) -> String {
+    let value = match report {
+        Report::Ran(Outcome { verdict: Verdict::Passed, runs }) => {
+            serde_json::json!({ "file": file, "ok": true, "runs": runs })
+        }
+        Report::Ran(Outcome { verdict: Verdict::Failed { line, failed, crash }, runs }) => {
+            serde_json::json!({
+                "file": file, "ok": false, "runs": runs, "line": line,
+                "expected": failed.expected, "found": failed.found, "crash": crash,
+            })
+        }
+        Report::NotParsed(error) => serde_json::json!({
+            "file": file, "ok": false, "parsed": false, "line": error.line,
+            "expected": error.expected, "found": error.found,
+        }),
+    };
+    value.to_string()
+}

@@ -1,0 +1,202 @@
+//! Commands to the arbiter, crashes in the middle of them, and the statements about the arbiter.
+use super::Failed;
+use super::history::preimage_of;
+use super::node::refused;
+use super::story::Runner;
+use crate::peer::{Htlc, Side};
+use crate::scenario::ast::{
+    ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, PortState,
+};
+use crate::world::{Fill, Room};
+use arb_core::arbitrator::PreimageSource;
+use arb_core::ids::ChannelId;
+use arb_watcher::{Arbiter, CommandError, Delivery};
+use std::sync::Arc;
+
+impl Runner<'_> {
+    /// Asks the arbiter, and asks again after a crash: whether the first time was heard, nobody
+    /// can know.
+    pub(super) async fn try_command<T, F>(
+        &mut self,
+        ask: impl Fn(Arbiter) -> F,
+    ) -> Result<Result<T, CommandError>, Failed>
+    where
+        F: Future<Output = Result<T, CommandError>>,
+    {
+        loop {
+            let arbiter = self.node.arbiter()?;
+            let plan = Arc::clone(&self.node.plan);
+            tokio::select! {
+                biased;
+                () = plan.crashed() => self.recover().await?,
+                answer = ask(arbiter) => return Ok(answer),
+            }
+        }
+    }
+
+    /// As [`Self::try_command`]; a refusal fails the line.
+    pub(super) async fn command<T, F>(&mut self, ask: impl Fn(Arbiter) -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, CommandError>>,
+    {
+        self.try_command(ask).await?.map_err(refused)
+    }
+
+    /// The process died: it starts again on what it had stored.
+    pub(super) async fn recover(&mut self) -> Result<(), Failed> {
+        let plan = Arc::clone(&self.node.plan);
+        self.trace.line(|| format!("     crash {}", plan.name().unwrap_or_default()));
+        self.node.kill().await;
+        plan.recovered();
+        let numbers = self.numbers();
+        self.node.start(&self.world, numbers).await
+    }
+
+    async fn start_again(&mut self) -> Result<(), Failed> {
+        let numbers = self.numbers();
+        self.node.start(&self.world, numbers).await
+    }
+
+    pub(super) async fn arbiter_step(&mut self, step: &ArbiterStep) -> Result<(), Failed> {
+        match step {
+            ArbiterStep::Fail(channel) => {
+                let id = self.chan(channel)?.id;
+                self.command(|arbiter| async move { arbiter.fail_channel(id).await }).await
+            }
+            ArbiterStep::Preimage(hash) => {
+                self.preimages.insert(hash.clone());
+                let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
+                for name in names {
+                    self.tell_preimages(&name).await?;
+                }
+                Ok(())
+            }
+            ArbiterStep::Subscribe { channel, subscriber, delivery } => {
+                let id = self.chan(channel)?.id;
+                let delivery = match delivery {
+                    DeliveryMode::Detached => Delivery::Detached,
+                    DeliveryMode::Acknowledged => Delivery::Acknowledged,
+                };
+                self.subscribe(subscriber, id, delivery).await
+            }
+            ArbiterStep::Acknowledge(subscriber) => self.acknowledge(subscriber).await,
+            ArbiterStep::Unsubscribe(subscriber) => {
+                let Some(known) = self.node.subscribers.get(subscriber) else { return Ok(()) };
+                let id = known.channel;
+                self.node.close_subscription(subscriber);
+                let name = &subscriber.0;
+                self.command(|arbiter| async move { arbiter.unsubscribe(id, name).await }).await
+            }
+            ArbiterStep::Bump { target, feerate } => self.bump(target, *feerate).await,
+            ArbiterStep::Restart => {
+                self.node.stop().await;
+                self.start_again().await
+            }
+            ArbiterStep::Kill => {
+                self.node.kill().await;
+                self.start_again().await
+            }
+            ArbiterStep::Offline(blocks) => {
+                self.node.stop().await;
+                for _ in 0..*blocks {
+                    self.world.mine(&Fill::Mempool, Room::None).await?;
+                }
+                self.start_again().await
+            }
+            ArbiterStep::Signer(state) => {
+                self.signer_works = *state == PortState::Works;
+                match state {
+                    PortState::Works => self.world.signer.switch_on(),
+                    PortState::Fails => self.world.signer.switch_off(),
+                }
+                Ok(())
+            }
+            ArbiterStep::Broadcaster(state) => {
+                self.world.faults.set_broadcaster(*state == PortState::Works);
+                Ok(())
+            }
+            ArbiterStep::Disk(state) => {
+                self.disk_is_full = *state == PortState::Fails;
+                self.node.limit_disk((*state == PortState::Fails).then_some(0))
+            }
+        }
+    }
+
+    async fn subscribe(
+        &mut self,
+        name: &crate::scenario::ast::SubscriberName,
+        id: ChannelId,
+        delivery: Delivery,
+    ) -> Result<(), Failed> {
+        loop {
+            let plan = Arc::clone(&self.node.plan);
+            tokio::select! {
+                biased;
+                () = plan.crashed() => {}
+                answer = self.node.subscribe(name, id, delivery) => {
+                    return answer.map_err(refused);
+                }
+            }
+            self.recover().await?;
+        }
+    }
+
+    async fn acknowledge(
+        &mut self,
+        name: &crate::scenario::ast::SubscriberName,
+    ) -> Result<(), Failed> {
+        loop {
+            let plan = Arc::clone(&self.node.plan);
+            tokio::select! {
+                biased;
+                () = plan.crashed() => {}
+                answer = self.node.acknowledge(name) => return answer.map_err(refused),
+            }
+            self.recover().await?;
+        }
+    }
+
+    async fn bump(&mut self, target: &BumpTarget, feerate: bitcoin::FeeRate) -> Result<(), Failed> {
+        let (channel, outpoint) = match target {
+            BumpTarget::Channel(channel) => (channel, None),
+            BumpTarget::Output(output) => {
+                let outpoint = self.outpoint(output).await?;
+                let outpoint =
+                    outpoint.ok_or_else(|| Failed::new(format!("an output {output}"), "none"))?;
+                (output.channel(), Some(outpoint))
+            }
+        };
+        let id = self.chan(channel)?.id;
+        self.command(|arbiter| async move { arbiter.bump(id, outpoint, feerate).await }).await
+    }
+
+    /// Tells the node's own preimages to a channel whose HTLCs want them.
+    pub(super) async fn tell_preimages(&mut self, name: &ChannelName) -> Result<(), Failed> {
+        let hashes: Vec<HashName> = self.preimages.iter().cloned().collect();
+        for hash in hashes {
+            let preimage = preimage_of(&hash);
+            let height = self.world.height();
+            let chan = self.chan(name)?;
+            let id = chan.id;
+            let wanted: Vec<&Htlc> =
+                chan.peer.htlcs().iter().filter(|htlc| htlc.preimage == preimage.0).collect();
+            if wanted.is_empty() || chan.forgotten {
+                continue;
+            }
+            // It serves what is final for us, and nothing that was forwarded or is uncommitted.
+            let is_final = |htlc: &&&Htlc| {
+                htlc.htlc.offerer == Side::Remote && !chan.links.contains_key(&htlc.htlc)
+            };
+            let served: Vec<String> =
+                wanted.iter().filter(is_final).map(|htlc| htlc.name.clone()).collect();
+            for htlc in served {
+                self.known_since.entry((name.clone(), htlc)).or_insert(height);
+            }
+            self.command(|arbiter| async move {
+                arbiter.preimage(id, preimage, PreimageSource::Node).await
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}

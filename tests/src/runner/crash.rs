@@ -1,0 +1,207 @@
+//! Crashes: a log and a broadcaster that stop answering at a chosen point, as a process does that
+//! dies there.
+use arb_core::arbitrator::Change;
+use arb_core::facts::{ChannelFacts, HtlcRecord};
+use arb_core::ids::{HtlcId, Slot};
+use arb_core::log::{Batch, ChangeLog, Damaged, Durable, StoredChannel, Write};
+use arb_core::ports::{Broadcast, Package, Verdict};
+use arb_core::units::{BlockRef, CommitmentNumber};
+use bitcoin::Txid;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Points of a run at which it may crash: counted in every run, taken at most once.
+#[derive(Debug, Default)]
+pub(super) struct CrashPlan {
+    /// The point to crash at; `None`: only count.
+    at: Option<usize>,
+    passed: AtomicUsize,
+    name: Mutex<Option<String>>,
+    happened: AtomicBool,
+    wake: Notify,
+}
+
+impl CrashPlan {
+    /// A plan that only counts.
+    pub(super) fn count() -> Self {
+        Self::default()
+    }
+
+    /// A plan to crash at this point, counted from 0.
+    pub(super) fn at(point: usize) -> Self {
+        Self { at: Some(point), ..Self::default() }
+    }
+
+    /// How many points the run has passed.
+    pub(super) fn passed(&self) -> usize {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    /// Passes a point; true if the process dies here.
+    pub(super) fn point(&self, name: impl FnOnce() -> String) -> bool {
+        let number = self.passed.fetch_add(1, Ordering::SeqCst);
+        if self.at != Some(number) {
+            return false;
+        }
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name());
+        self.happened.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Where it crashed, if it did.
+    pub(super) fn name(&self) -> Option<String> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Resolves when a crash happens that nobody has dealt with.
+    pub(super) async fn crashed(&self) {
+        loop {
+            let woken = self.wake.notified();
+            if self.happened.load(Ordering::SeqCst) {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// The crash is dealt with.
+    pub(super) fn recovered(&self) {
+        self.happened.store(false, Ordering::SeqCst);
+    }
+}
+
+/// One life of the process: what belongs to it answers no more once it is dead.
+#[derive(Clone, Debug)]
+pub(super) struct Life {
+    plan: Arc<CrashPlan>,
+    dead: Arc<AtomicBool>,
+}
+
+impl Life {
+    /// A new life.
+    pub(super) fn new(plan: Arc<CrashPlan>) -> Self {
+        Self { plan, dead: Arc::default() }
+    }
+
+    fn dies(&self, name: impl FnOnce() -> String) -> bool {
+        if !self.is_dead() && self.plan.point(name) {
+            self.dead.store(true, Ordering::SeqCst);
+        }
+        self.is_dead()
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+}
+
+/// A change log that may die around a write.
+#[derive(Debug)]
+pub(super) struct MortalLog<L> {
+    pub(super) inner: L,
+    pub(super) life: Life,
+}
+
+/// Whether a batch holds more than moves of the chain cursor.
+fn matters(batch: &Batch) -> bool {
+    let cursor =
+        |write: &Write| matches!(write, Write::BlockConnected(_) | Write::Disconnected { .. });
+    !batch.writes.iter().all(cursor)
+}
+
+/// What a batch writes, in a word or two.
+fn describe(batch: &Batch) -> String {
+    let kind = |write: &Write| match write {
+        Write::Facts { .. } => "facts".to_owned(),
+        Write::EndedHtlcs { .. } => "ended HTLCs".to_owned(),
+        Write::Changes { changes, .. } => {
+            let name = |change: &Change| {
+                let text = format!("{change:?}");
+                let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+                text.get(..end).unwrap_or_default().to_owned()
+            };
+            changes.iter().map(name).collect::<Vec<_>>().join("+")
+        }
+        Write::BlockConnected(_) | Write::Disconnected { .. } => "cursor".to_owned(),
+        Write::Subscriber { .. } => "subscriber".to_owned(),
+        Write::Forget { .. } => "forget".to_owned(),
+    };
+    batch.writes.iter().map(kind).collect::<Vec<_>>().join(", ")
+}
+
+impl<L: ChangeLog> ChangeLog for MortalLog<L> {
+    type Error = L::Error;
+    type Append = Pin<Box<dyn Future<Output = Result<Durable, L::Error>> + Send>>;
+
+    fn append(&mut self, batch: Batch) -> Self::Append {
+        let counts = matters(&batch);
+        let what = if counts { describe(&batch) } else { String::new() };
+        let before = || format!("before the write of {what}");
+        if self.life.is_dead() || (counts && self.life.dies(before)) {
+            return Box::pin(pending());
+        }
+        let (append, life) = (self.inner.append(batch), self.life.clone());
+        Box::pin(async move {
+            let receipt = append.await;
+            let after = || format!("after the write of {what}");
+            if life.is_dead() || (counts && receipt.is_ok() && life.dies(after)) {
+                return pending().await;
+            }
+            receipt
+        })
+    }
+
+    fn channels(&self) -> Result<Vec<StoredChannel>, L::Error> {
+        self.inner.channels()
+    }
+
+    fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, L::Error> {
+        self.inner.facts(slot)
+    }
+
+    fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, L::Error> {
+        self.inner.changes(slot)
+    }
+
+    fn ended_htlcs(
+        &self,
+        slot: Slot,
+        number: CommitmentNumber,
+    ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, L::Error> {
+        self.inner.ended_htlcs(slot, number)
+    }
+
+    fn next_slot(&self) -> Result<Slot, L::Error> {
+        self.inner.next_slot()
+    }
+
+    fn blocks(&self) -> Result<Vec<BlockRef>, L::Error> {
+        self.inner.blocks()
+    }
+}
+
+/// A broadcaster that may die around a broadcast.
+#[derive(Debug)]
+pub(super) struct MortalBroadcast<B> {
+    pub(super) inner: B,
+    pub(super) life: Life,
+}
+
+impl<B: Broadcast> Broadcast for MortalBroadcast<B> {
+    type Error = B::Error;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, B::Error> {
+        if self.life.dies(|| "before a broadcast".to_owned()) {
+            return pending().await;
+        }
+        let verdicts = self.inner.broadcast(package).await;
+        if self.life.dies(|| "after a broadcast".to_owned()) {
+            return pending().await;
+        }
+        verdicts
+    }
+}

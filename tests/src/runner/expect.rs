@@ -1,0 +1,328 @@
+//! Expectations: what the arbiter reports, held against what the chain says.
+use super::Failed;
+use super::story::Runner;
+use crate::peer::Side;
+use crate::scenario::ast::{
+    AlertExpectation, ChannelCheck, ChannelName, CloseKind, Compare, EventKind, Expectation,
+    OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, SubscriberName, TransactionKind,
+    UpstreamNotice,
+};
+use crate::world::htlc_id;
+use arb_core::arbitrator::{
+    Alert, ChannelEvent, CloseKind as CoreClose, OutputState as CoreState, Phase, TxKind,
+    UpstreamVerdict,
+};
+use arb_core::height::Reason;
+use arb_core::report::{ChannelReport, TransactionReport};
+use bitcoin::{OutPoint, Txid};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+impl Runner<'_> {
+    pub(super) async fn expect(&mut self, expectation: &Expectation) -> Result<(), Failed> {
+        match expectation {
+            Expectation::Channel { channel, check } => self.expect_channel(channel, check).await,
+            Expectation::Output { output, check } => match check {
+                OutputCheck::State(state) => self.expect_state(output, *state).await,
+                OutputCheck::Upstream(notice) => self.expect_upstream(output, *notice),
+                OutputCheck::Feerate(rate) => self.expect_feerate(output, rate).await,
+            },
+            Expectation::Ours { kind, check } => self.expect_ours(*kind, check),
+            Expectation::Events { subscriber, events } => self.expect_events(subscriber, events),
+            Expectation::Alert(alert) => self.expect_alert(*alert),
+        }
+    }
+
+    fn report(&self, name: &ChannelName) -> Result<&ChannelReport, Failed> {
+        let report = self.chan(name)?.report.as_ref();
+        report.ok_or_else(|| Failed::new(format!("a report of channel {name}"), "none"))
+    }
+
+    async fn expect_channel(
+        &mut self,
+        name: &ChannelName,
+        check: &ChannelCheck,
+    ) -> Result<(), Failed> {
+        match check {
+            ChannelCheck::Phase(phase) => {
+                let found = self.phase(name)?;
+                equal("phase=", phase, &found)
+            }
+            ChannelCheck::Close(close) => self.expect_close(name, *close).await,
+            ChannelCheck::Recovered(amount) => {
+                let sat = self.report(name)?.recovered();
+                let want = i64::try_from(amount.value.0 / 1000).unwrap_or(i64::MAX);
+                let compare = Compare { op: amount.op, value: want };
+                number("recovered", &compare, &sat, "sat")
+            }
+            ChannelCheck::Fees(amount) => {
+                let compare = Compare { op: amount.op, value: amount.value.0 / 1000 };
+                number("fees", &compare, &self.report(name)?.fees.to_sat(), "sat")
+            }
+            ChannelCheck::Waits(reason) => {
+                let found = self.report(name)?.next.map(|due| reason_name(due.reason));
+                if found == Some(reason.as_str()) {
+                    return Ok(());
+                }
+                Err(Failed::new(format!("waits={reason}"), found.unwrap_or("nothing awaited")))
+            }
+            ChannelCheck::Until(until) => {
+                let due = self.report(name)?.next;
+                let due = due.ok_or_else(|| {
+                    Failed::new(format!("until{}+{}", until.op, until.value.0), "nothing awaited")
+                })?;
+                let above = due.until.0.saturating_sub(self.world.height());
+                let compare = Compare { op: until.op, value: until.value.0 };
+                number("until", &compare, &above, " blocks above the tip")
+            }
+        }
+    }
+
+    fn phase(&self, name: &ChannelName) -> Result<PhaseName, Failed> {
+        if self.chan(name)?.forgotten {
+            return Ok(PhaseName::Forgotten);
+        }
+        Ok(match self.report(name)?.phase {
+            Phase::Open => PhaseName::Open,
+            Phase::Failing => PhaseName::Failing,
+            Phase::Closed(_) => PhaseName::Closed,
+            Phase::Resolved(_) => PhaseName::Resolved,
+        })
+    }
+
+    async fn expect_close(&mut self, name: &ChannelName, close: CloseKind) -> Result<(), Failed> {
+        let reported = match self.report(name)?.close {
+            None => CloseKind::None,
+            Some(CoreClose::Mutual) => CloseKind::Mutual,
+            Some(CoreClose::Local(n)) => CloseKind::Local(n.0),
+            Some(CoreClose::Outdated(n)) => CloseKind::Outdated(n.0),
+            Some(CoreClose::Remote(n)) => CloseKind::Remote(n.0),
+            Some(CoreClose::Revoked(n)) => CloseKind::Revoked(n.0),
+            Some(CoreClose::Future(n)) => CloseKind::Future(n.0),
+            Some(CoreClose::Splice) => CloseKind::Splice,
+            Some(CoreClose::Unknown) => CloseKind::Unknown,
+        };
+        equal("close=", &close, &reported)?;
+        // The peer knows whose transaction it is, whatever the arbiter thinks of it.
+        let on_chain = self.close(name).await?.filter(|close| close.height.is_some());
+        let owner = on_chain.as_ref().and_then(|on_chain| on_chain.commitment.as_ref());
+        let owner = owner.map(|commitment| (commitment.owner, commitment.number));
+        let expected = match close {
+            CloseKind::Local(n) | CloseKind::Outdated(n) => Some((Side::Local, n)),
+            CloseKind::Remote(n) | CloseKind::Revoked(n) | CloseKind::Future(n) => {
+                Some((Side::Remote, n))
+            }
+            CloseKind::Mutual | CloseKind::Splice | CloseKind::Unknown | CloseKind::None => None,
+        };
+        if owner != expected || on_chain.is_some() != (close != CloseKind::None) {
+            let found = format!("on chain: {owner:?}");
+            return Err(Failed::new(format!("close={close:?}, as reported"), found));
+        }
+        Ok(())
+    }
+
+    async fn expect_state(
+        &mut self,
+        output: &OutputRef,
+        expected: OutputState,
+    ) -> Result<(), Failed> {
+        let outpoint = self.outpoint(output).await?;
+        let found = self.state(output, outpoint)?;
+        if found != expected {
+            return Err(Failed::new(format!("state={expected:?}"), format!("{found:?}")));
+        }
+        let Some(outpoint) = outpoint else { return Ok(()) };
+        // A report must not claim more than a block holds.
+        let spender = self.world.ledger.spender(&outpoint).map(|(_, tx)| tx.compute_txid());
+        let ours = spender.map(|txid| self.world.faults.is_ours(&txid));
+        let holds = match found {
+            OutputState::Unresolved | OutputState::Claiming => ours.is_none(),
+            OutputState::Claimed => ours == Some(true),
+            OutputState::PeerClaimed => ours == Some(false),
+            OutputState::Resolved | OutputState::Irrevocable => true,
+        };
+        if holds {
+            return Ok(());
+        }
+        let by = match ours {
+            None => "nobody",
+            Some(true) => "us",
+            Some(false) => "the peer",
+        };
+        Err(Failed::new(
+            format!("state={found:?}, as reported"),
+            format!("on chain: spent by {by}"),
+        ))
+    }
+
+    fn state(&self, output: &OutputRef, outpoint: Option<OutPoint>) -> Result<OutputState, Failed> {
+        let name = output.channel();
+        let forgotten = self.chan(name)?.forgotten;
+        let report = self.report(name)?;
+        let Some(outpoint) = outpoint else {
+            // Without an output there is nothing to spend, once a commitment is chosen.
+            let closed = report.close.is_some();
+            return Ok(if closed { OutputState::Resolved } else { OutputState::Unresolved });
+        };
+        let known = report.outputs.iter().find(|known| known.outpoint == outpoint);
+        let state = match known.map(|known| known.state) {
+            None if report.close.is_none() => OutputState::Unresolved,
+            None => return Err(Failed::new(format!("{output} in the report"), "no such output")),
+            Some(CoreState::Unresolved) => OutputState::Unresolved,
+            Some(CoreState::Claiming) => OutputState::Claiming,
+            Some(CoreState::Claimed) => OutputState::Claimed,
+            Some(CoreState::PeerClaimed) => OutputState::PeerClaimed,
+            Some(CoreState::Resolved) => OutputState::Resolved,
+            Some(CoreState::Irrevocable) => OutputState::Irrevocable,
+        };
+        let open = matches!(state, OutputState::Unresolved | OutputState::Claiming);
+        Ok(if forgotten && !open { OutputState::Irrevocable } else { state })
+    }
+
+    fn expect_upstream(&self, output: &OutputRef, expected: UpstreamNotice) -> Result<(), Failed> {
+        let OutputRef::Htlc(htlc) = output else {
+            return Err(Failed::new("upstream= of an HTLC", output));
+        };
+        let chan = self.chan(&htlc.channel)?;
+        let id = htlc_id(chan.peer.htlc(&htlc.htlc)?.htlc);
+        let found = match self.node.told.upstream.get(&(chan.id, id)) {
+            None => UpstreamNotice::None,
+            Some(UpstreamVerdict::Failed) => UpstreamNotice::Failed,
+            Some(UpstreamVerdict::Fulfilled) => UpstreamNotice::Fulfilled,
+        };
+        equal("upstream=", &expected, &found)
+    }
+
+    async fn expect_feerate(
+        &mut self,
+        output: &OutputRef,
+        expected: &Compare<bitcoin::FeeRate>,
+    ) -> Result<(), Failed> {
+        let tx = match self.outpoint(output).await? {
+            Some(outpoint) => self.world.backend.mempool_spender(&outpoint).await?,
+            None => None,
+        };
+        let ours = tx.filter(|tx| self.world.faults.is_ours(&tx.compute_txid()));
+        let ours =
+            ours.ok_or_else(|| Failed::new("our unconfirmed spend of that output", "none"))?;
+        let rate = self.world.feerate(&ours).await?;
+        let rate = rate.ok_or_else(|| Failed::new("a spend whose inputs are known", "none"))?;
+        let compare = Compare { op: expected.op, value: expected.value.to_sat_per_kwu() };
+        number("feerate", &compare, &rate.to_sat_per_kwu(), "sat/kw")
+    }
+
+    /// Our transactions of all channels that the network took, by txid.
+    pub(super) fn our_transactions(&self) -> BTreeMap<Txid, TransactionReport> {
+        let seen = self.world.faults.seen();
+        let reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
+        let all = reports.flat_map(|report| &report.transactions);
+        let taken = all.filter(|tx| seen.get(&tx.txid).is_some_and(|seen| seen.was_in));
+        taken.map(|tx| (tx.txid, *tx)).collect()
+    }
+
+    fn expect_ours(&self, kind: Option<TransactionKind>, check: &OwnCheck) -> Result<(), Failed> {
+        let wanted = kind.map(|kind| match kind {
+            TransactionKind::Commitment => TxKind::Commitment,
+            TransactionKind::Anchor => TxKind::Anchor,
+            TransactionKind::HtlcTimeout => TxKind::HtlcTimeout,
+            TransactionKind::HtlcSuccess => TxKind::HtlcSuccess,
+            TransactionKind::Claim => TxKind::Claim,
+            TransactionKind::Sweep => TxKind::Sweep,
+            TransactionKind::Penalty => TxKind::Penalty,
+        });
+        let ours: Vec<TransactionReport> = (self.our_transactions().into_values())
+            .filter(|tx| !self.marked.contains(&tx.txid))
+            .filter(|tx| wanted.is_none_or(|wanted| wanted == tx.kind))
+            .collect();
+        match check {
+            OwnCheck::Count(count) => {
+                // Replacements spend the same output first, and count once.
+                let distinct: BTreeSet<_> =
+                    ours.iter().map(|tx| tx.claim.map_or(Err(tx.txid), Ok)).collect();
+                number("count", count, &(distinct.len() as u64), "")
+            }
+            OwnCheck::MaxInputs(inputs) => {
+                let most = ours.iter().map(|tx| tx.inputs as u64).max().unwrap_or(0);
+                number("max_inputs", inputs, &most, "")
+            }
+            OwnCheck::MaxWeight(weight) => {
+                let most = ours.iter().map(|tx| tx.weight.to_wu()).max().unwrap_or(0);
+                number("max_weight", weight, &most, "")
+            }
+        }
+    }
+
+    fn expect_events(&self, name: &SubscriberName, expected: &[EventKind]) -> Result<(), Failed> {
+        let subscriber = self.node.subscribers.get(name);
+        let subscriber = subscriber.ok_or_else(|| Failed::new("a subscriber", name))?;
+        let found: Vec<EventKind> = subscriber.events.values().map(event_kind).collect();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Failed::new(format!("events={expected:?}"), format!("{found:?}")))
+    }
+
+    fn expect_alert(&self, expected: AlertExpectation) -> Result<(), Failed> {
+        let alerts: Vec<Alert> = self.node.told.alerts.iter().map(|(_, alert)| *alert).collect();
+        let unknown = alerts.iter().any(|alert| matches!(alert, Alert::UnknownSpend(_)));
+        let holds = match expected {
+            AlertExpectation::UnknownSpend => unknown,
+            AlertExpectation::None => alerts.is_empty(),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(Failed::new(format!("alert={expected:?}"), format!("{alerts:?}")))
+    }
+}
+
+fn event_kind(event: &ChannelEvent) -> EventKind {
+    match event {
+        ChannelEvent::EarlyMutual => EventKind::EarlyMutual,
+        ChannelEvent::Reorged => EventKind::Reorged,
+        ChannelEvent::Resolved => EventKind::Resolved,
+        ChannelEvent::Closed(kind) => match kind {
+            CoreClose::Mutual => EventKind::Mutual,
+            // Subscribers are told of the commitment, and alerts say that it is outdated.
+            CoreClose::Local(n) | CoreClose::Outdated(n) => EventKind::Local(n.0),
+            CoreClose::Remote(n) => EventKind::Remote(n.0),
+            CoreClose::Revoked(n) => EventKind::Revoked(n.0),
+            CoreClose::Future(n) => EventKind::Future(n.0),
+            CoreClose::Splice => EventKind::Splice,
+            CoreClose::Unknown => EventKind::Unknown,
+        },
+    }
+}
+
+/// A reason as `waits=` names it.
+pub(super) const fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Csv => "csv",
+        Reason::Cltv => "cltv",
+        Reason::Depth => "depth",
+        Reason::Deadline => "deadline",
+        Reason::Confirmation => "confirmation",
+        Reason::Preimage => "preimage",
+        Reason::Uneconomic => "uneconomic",
+    }
+}
+
+fn equal<T: PartialEq + Debug>(what: &str, expected: &T, found: &T) -> Result<(), Failed> {
+    if expected == found {
+        return Ok(());
+    }
+    let text = |value: &T| format!("{what}{value:?}").to_lowercase();
+    Err(Failed::new(text(expected), text(found)))
+}
+
+fn number<T: PartialOrd + std::fmt::Display>(
+    what: &str,
+    expected: &Compare<T>,
+    found: &T,
+    unit: &str,
+) -> Result<(), Failed> {
+    if expected.holds(found) {
+        return Ok(());
+    }
+    Err(Failed::new(format!("{what}{expected}{unit}"), format!("{found}{unit}")))
+}

@@ -1,0 +1,228 @@
+//! What happens on chain: publications, the peer's claims, blocks, reorganisations, feerates.
+use super::Failed;
+use super::locate::paired_output;
+use super::story::Runner;
+use crate::peer::{Bundle, Claim, ClaimFee, ClosingStyle, PeerCoin, SecondLevel, Side};
+use crate::scenario::ast::{
+    BlockFill, ChannelName, ClaimGrouping, Dropped, Excluded, HtlcRef, OnChain, OutputRef,
+    PublishedSpend,
+};
+use crate::world::Fill;
+use arb_core::ports::Verdict;
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a replacement pays on top of everything that it replaces: more than its own relay.
+const MORE: Amount = Amount::from_sat(2_000);
+
+impl Runner<'_> {
+    pub(super) async fn on_chain(&mut self, statement: &OnChain) -> Result<(), Failed> {
+        match statement {
+            OnChain::Publish { channel, spend } => {
+                let tx = self.spend(channel, *spend)?;
+                self.submit(&tx).await
+            }
+            OnChain::PeerClaims { htlcs, feerate, grouping } => {
+                let rate = feerate.unwrap_or_else(|| self.estimate());
+                self.peer_claims(htlcs, ClaimFee::from(rate), *grouping).await
+            }
+            OnChain::PeerClaimsSecondLevel(htlc) => self.peer_claims_second_level(htlc).await,
+            OnChain::PeerReplaces { htlc, feerate } => self.peer_replaces(htlc, *feerate).await,
+            OnChain::Mine { blocks, fill } => {
+                for _ in 0..*blocks {
+                    self.mine_one(fill).await?;
+                }
+                Ok(())
+            }
+            OnChain::Reorg { blocks, drop } => self.reorg(*blocks, drop).await,
+            OnChain::Feerate { estimate, floor } => {
+                self.world.faults.set_feerate(*estimate, *floor);
+                match floor {
+                    Some(floor) => Ok(self.world.backend.set_floor(*floor).await?),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn estimate(&self) -> FeeRate {
+        self.world.faults.estimates().within(1)
+    }
+
+    fn spend(&self, name: &ChannelName, spend: PublishedSpend) -> Result<Transaction, Failed> {
+        let peer = &self.chan(name)?.peer;
+        Ok(match spend {
+            PublishedSpend::Local => peer.local_commitment()?.tx,
+            PublishedSpend::Remote => peer.remote_current()?.tx,
+            PublishedSpend::RemoteNext => peer.remote_next()?.tx,
+            PublishedSpend::RemoteNumber(number) => peer.remote_commitment(number)?.tx,
+            PublishedSpend::Mutual => peer.mutual_close(self.estimate(), ClosingStyle::Legacy)?,
+            PublishedSpend::Unknown => peer.unknown_spend(self.estimate())?,
+        })
+    }
+
+    async fn submit(&mut self, tx: &Transaction) -> Result<(), Failed> {
+        let verdict = self.world.backend.submit(tx).await?;
+        self.trace.line(|| format!("     theirs {:.8} {verdict:?}", tx.compute_txid()));
+        match verdict {
+            Verdict::Accepted | Verdict::Known => Ok(()),
+            Verdict::Conflict(why)
+            | Verdict::FeeTooLow(why)
+            | Verdict::NotFinal(why)
+            | Verdict::Refused(why) => Err(Failed::new("the mempool to take the transaction", why)),
+        }
+    }
+
+    /// Confirmed coins of the peer that nothing in the mempool spends.
+    async fn peer_coins(&self, name: &ChannelName) -> Result<Vec<PeerCoin>, Failed> {
+        let mempool = self.world.backend.mempool().await?;
+        let spent: BTreeSet<OutPoint> =
+            mempool.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect();
+        let peer = &self.chan(name)?.peer;
+        let coins = self.world.ledger.coins(&peer.peer_script());
+        let free = coins.into_iter().filter(|(outpoint, _)| !spent.contains(outpoint));
+        Ok(free.map(|(outpoint, output)| peer.peer_coin(outpoint, output.value)).collect())
+    }
+
+    async fn peer_claims(
+        &mut self,
+        htlcs: &[HtlcRef],
+        fee: ClaimFee,
+        grouping: ClaimGrouping,
+    ) -> Result<(), Failed> {
+        let mut channels: BTreeMap<&ChannelName, Vec<&str>> = BTreeMap::new();
+        for htlc in htlcs {
+            channels.entry(&htlc.channel).or_default().push(&htlc.htlc);
+        }
+        if grouping == ClaimGrouping::Together && channels.len() > 1 {
+            return Err(Failed::new("HTLCs of one channel to be taken together", "of several"));
+        }
+        let bundle = match grouping {
+            ClaimGrouping::OneEach => Bundle::Separate,
+            ClaimGrouping::Together => Bundle::Together,
+        };
+        for (name, names) in channels {
+            let commitment = self.published(name).await?;
+            let coins = self.peer_coins(name).await?;
+            let peer = &self.chan(name)?.peer;
+            let claims = peer.claim_htlcs(&commitment, &names, bundle, fee, &coins)?;
+            self.submit_claims(claims).await?;
+        }
+        Ok(())
+    }
+
+    async fn submit_claims(&mut self, claims: Vec<Claim>) -> Result<(), Failed> {
+        for claim in claims {
+            self.submit(&claim.tx).await?;
+        }
+        Ok(())
+    }
+
+    async fn published(
+        &mut self,
+        name: &ChannelName,
+    ) -> Result<std::sync::Arc<crate::peer::Commitment>, Failed> {
+        let commitment = self.commitment(name).await?;
+        commitment.ok_or_else(|| Failed::new(format!("a published commitment of {name}"), "none"))
+    }
+
+    async fn peer_claims_second_level(&mut self, htlc: &HtlcRef) -> Result<(), Failed> {
+        let commitment = self.published(&htlc.channel).await?;
+        let first = self.outpoint(&OutputRef::Htlc(htlc.clone())).await?;
+        let second = first.and_then(|first| {
+            let (_, tx) = self.world.ledger.spender(&first)?;
+            paired_output(tx, &first)
+        });
+        let output = second.and_then(|second| {
+            let txout = self.world.ledger.output(&second)?.clone();
+            Some(SecondLevel { outpoint: second, txout })
+        });
+        let output = output
+            .ok_or_else(|| Failed::new(format!("a confirmed second stage of {htlc}"), "none"))?;
+        let fee = ClaimFee::from(self.estimate());
+        let peer = &self.chan(&htlc.channel)?.peer;
+        let claim = peer.claim_second_level(&commitment, &[output], fee)?;
+        self.submit(&claim.tx).await
+    }
+
+    /// Replaces our unconfirmed spend: pays more than it and all that hangs on it.
+    async fn peer_replaces(&mut self, htlc: &HtlcRef, rate: FeeRate) -> Result<(), Failed> {
+        let output = OutputRef::Htlc(htlc.clone());
+        let ours = match self.outpoint(&output).await? {
+            Some(outpoint) => self.world.backend.mempool_spender(&outpoint).await?,
+            None => None,
+        };
+        let ours = ours.filter(|tx| self.world.faults.is_ours(&tx.compute_txid()));
+        let ours =
+            ours.ok_or_else(|| Failed::new(format!("our unconfirmed spend of {htlc}"), "none"))?;
+        let mut replaced = BTreeSet::from([ours.compute_txid()]);
+        let mut at_least = MORE;
+        for tx in self.world.backend.mempool().await? {
+            let txid = tx.compute_txid();
+            let child = tx.input.iter().any(|i| replaced.contains(&i.previous_output.txid));
+            if child || replaced.contains(&txid) {
+                at_least += self.world.fee(&tx).await?.unwrap_or_default();
+                replaced.insert(txid);
+            }
+        }
+        let fee = ClaimFee { rate, at_least };
+        self.peer_claims(std::slice::from_ref(htlc), fee, ClaimGrouping::OneEach).await
+    }
+
+    async fn mine_one(&mut self, fill: &BlockFill) -> Result<(), Failed> {
+        let excluded = match fill {
+            BlockFill::Mempool => return self.block(&Fill::Mempool).await,
+            BlockFill::Empty => return self.block(&Fill::Empty).await,
+            BlockFill::Without(excluded) => excluded,
+        };
+        let ours = excluded.contains(&Excluded::Ours);
+        let mut touched = BTreeSet::new();
+        for excluded in excluded {
+            if let Excluded::Touching(output) = excluded {
+                touched.extend(self.outpoint(output).await?);
+            }
+        }
+        let faults = std::sync::Arc::clone(&self.world.faults);
+        let unwanted = move |tx: &Transaction| {
+            let touches = tx.input.iter().any(|input| touched.contains(&input.previous_output));
+            touches || (ours && faults.is_ours(&tx.compute_txid()))
+        };
+        self.block(&Fill::Without(&unwanted)).await
+    }
+
+    async fn reorg(&mut self, blocks: u32, drop: &[Dropped]) -> Result<(), Failed> {
+        let mut gone: BTreeSet<Txid> = BTreeSet::new();
+        for dropped in drop {
+            gone.insert(self.dropped(dropped).await?);
+        }
+        let names = move |tx: &Transaction| gone.contains(&tx.compute_txid());
+        self.world.disconnect(blocks, &names).await?;
+        for _ in 0..=blocks {
+            self.block(&Fill::Mempool).await?;
+        }
+        Ok(())
+    }
+
+    /// The confirmed transaction that a reorganisation loses.
+    async fn dropped(&mut self, dropped: &Dropped) -> Result<Txid, Failed> {
+        let missing = |what: String| Failed::new(what, "none");
+        let (name, side) = match dropped {
+            Dropped::Htlc(htlc) => {
+                let outpoint = self.outpoint(&OutputRef::Htlc(htlc.clone())).await?;
+                let spender = outpoint.and_then(|outpoint| self.world.ledger.spender(&outpoint));
+                let txid = spender.map(|(_, tx)| tx.compute_txid());
+                return txid.ok_or_else(|| missing(format!("a confirmed spend of {htlc}")));
+            }
+            Dropped::Local(name) => (name, Some(Side::Local)),
+            Dropped::Remote(name) => (name, Some(Side::Remote)),
+            Dropped::Mutual(name) | Dropped::Unknown(name) => (name, None),
+        };
+        let close = self.close(name).await?.filter(|close| close.height.is_some());
+        let close = close.ok_or_else(|| missing(format!("a confirmed close of {name}")))?;
+        let owner = close.commitment.as_ref().map(|commitment| commitment.owner);
+        if owner != side {
+            return Err(Failed::new(format!("{dropped:?}"), format!("a close by {owner:?}")));
+        }
+        Ok(close.tx.compute_txid())
+    }
+}

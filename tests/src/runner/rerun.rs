@@ -1,0 +1,149 @@
+//! Runs of a file: once, or once for each point at which it may crash.
+use super::Failed;
+use super::crash::CrashPlan;
+use super::story::Runner;
+use super::trace::Trace;
+use crate::scenario::Scenario;
+use crate::world::Backend;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The chain that a scenario runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChainKind {
+    /// In memory.
+    #[default]
+    Embedded,
+    /// A real Bitcoin Core, which the environment names.
+    Bitcoind,
+}
+
+/// How scenarios are run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// On which chain.
+    pub chain: ChainKind,
+    /// Whether everything is printed.
+    pub trace: bool,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything was as the file says.
+    Passed,
+    /// Something was not.
+    Failed {
+        /// The line; 0 where the file had not begun.
+        line: usize,
+        /// What was wrong.
+        failed: Failed,
+        /// Where the run had crashed before, if it had.
+        crash: Option<String>,
+    },
+}
+
+/// What the runs of a file came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The first failure, or none.
+    pub verdict: Verdict,
+    /// How many times it ran.
+    pub runs: usize,
+}
+
+/// Points at which a run on a real node is crashed, spread evenly.
+const SAMPLED: usize = 12;
+/// Runs that go on at once.
+const THREADS: usize = 2;
+
+async fn backend(chain: ChainKind) -> Result<Backend, Failed> {
+    match chain {
+        ChainKind::Embedded => Ok(Backend::embedded()),
+        ChainKind::Bitcoind => Ok(Backend::bitcoind().await?),
+    }
+}
+
+async fn story(
+    scenario: &Scenario,
+    options: Options,
+    plan: Arc<CrashPlan>,
+) -> Result<(), (usize, Failed)> {
+    let trace = Trace::new(options.trace);
+    let backend = backend(options.chain).await.map_err(|failed| (0, failed))?;
+    let begun = Runner::begin(scenario, backend, plan, trace).await;
+    let mut runner = begun.map_err(|failed| (0, failed))?;
+    for (at, statement) in scenario.story.iter().enumerate() {
+        runner.statement(at).await.map_err(|failed| (statement.line, failed))?;
+    }
+    let last = scenario.story.last().map_or(0, |statement| statement.line);
+    runner.closing_checks().await.map_err(|failed| (last, failed))
+}
+
+fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verdict {
+    // One thread, so that nothing depends on which of two is faster.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let told = match runtime {
+        Ok(runtime) => runtime.block_on(story(scenario, options, Arc::clone(plan))),
+        Err(error) => Err((0, Failed::new("a runtime", error))),
+    };
+    match told {
+        Ok(()) => Verdict::Passed,
+        Err((line, failed)) => Verdict::Failed { line, failed, crash: plan.name() },
+    }
+}
+
+/// Runs a scenario once.
+pub fn run(scenario: &Scenario, options: Options) -> Outcome {
+    let plan = Arc::new(CrashPlan::count());
+    Outcome { verdict: one_run(scenario, options, &plan), runs: 1 }
+}
+
+/// Runs a scenario once, and then once more for each point that it passed, with a crash there.
+/// `progress` is called with the runs that are done and all that there are.
+pub fn run_everywhere(
+    scenario: &Scenario,
+    options: Options,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Outcome {
+    let plan = Arc::new(CrashPlan::count());
+    let verdict = one_run(scenario, options, &plan);
+    let passed = plan.passed();
+    let step = match options.chain {
+        ChainKind::Embedded => 1,
+        ChainKind::Bitcoind => passed.div_ceil(SAMPLED).max(1),
+    };
+    let points: Vec<usize> = (0..passed).step_by(step).collect();
+    if verdict != Verdict::Passed {
+        return Outcome { verdict, runs: 1 };
+    }
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // The failure of the earliest point counts, whichever thread found its own first.
+    let first: Mutex<Option<(usize, Verdict)>> = Mutex::new(None);
+    let failed_before = |point: usize| {
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.as_ref().is_some_and(|(failed, _)| *failed < point)
+    };
+    let work = || {
+        while let Some(point) = points.get(next.fetch_add(1, Ordering::SeqCst)).copied() {
+            if failed_before(point) {
+                return;
+            }
+            let plan = Arc::new(CrashPlan::at(point));
+            let verdict = one_run(scenario, options, &plan);
+            progress(done.fetch_add(1, Ordering::SeqCst) + 1, points.len());
+            if verdict != Verdict::Passed && !failed_before(point) {
+                let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+                *first = Some((point, verdict));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(work);
+        }
+    });
+    let runs = 1 + done.load(Ordering::SeqCst);
+    let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Outcome { verdict: first.map_or(Verdict::Passed, |(_, verdict)| verdict), runs }
+}

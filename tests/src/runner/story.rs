@@ -1,0 +1,365 @@
+//! The state of a run, and the way from statement to statement.
+use super::crash::CrashPlan;
+use super::node::{Node, refused};
+use super::trace::Trace;
+use super::{Failed, history};
+use crate::peer::{self, Channel, Commitment};
+use crate::scenario::Scenario;
+use crate::scenario::ast::{self, ChannelName, HashName, Step};
+use crate::world::{Backend, Fill, Room, World, channel_id, channel_secrets, first_facts, number};
+use arb_core::facts::{ChannelFacts, Update};
+use arb_core::ids::ChannelId;
+use arb_core::policy::Policy;
+use arb_core::report::ChannelReport;
+use arb_core::units::BlockDelta;
+use arb_watcher::{ChannelNumbers, CommandError, Settings};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How deep the funding of every channel is when the story begins.
+const FUNDING_DEPTH: u32 = 200;
+/// Coins of the peer for its own fees, in each channel whose HTLC transactions carry none.
+const PEER_COINS: (usize, Amount) = (8, Amount::from_sat(200_000));
+/// How long the arbiter may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it is waited for while its disk is full: what is stuck goes on when there is room.
+const PATIENCE_ON_FULL_DISK: Duration = Duration::from_millis(300);
+
+/// A channel of the story.
+pub(super) struct Chan {
+    pub(super) peer: Channel,
+    pub(super) id: ChannelId,
+    pub(super) funding: OutPoint,
+    /// The facts that it was registered with.
+    pub(super) first: ChannelFacts,
+    /// What the arbiter was told since, each with the commitment number that it leads to.
+    pub(super) told: Vec<(u64, Vec<Update>)>,
+    pub(super) links: crate::world::Links,
+    /// Staged HTLCs that are not in the next commitment yet.
+    pub(super) staged: Vec<history::Waiting>,
+    /// The last report; of a forgotten channel the last before that.
+    pub(super) report: Option<ChannelReport>,
+    pub(super) forgotten: bool,
+    /// Commitments that were seen on chain or in the mempool.
+    pub(super) commitments: BTreeMap<Txid, Arc<Commitment>>,
+}
+
+/// A run of a scenario.
+pub(super) struct Runner<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) world: World,
+    pub(super) node: Node,
+    pub(super) channels: BTreeMap<ChannelName, Chan>,
+    /// Preimages that the node knows of its own.
+    pub(super) preimages: BTreeSet<HashName>,
+    /// Our transactions before the last `mark`.
+    pub(super) marked: BTreeSet<Txid>,
+    /// Heights at which a preimage of a received HTLC was told.
+    pub(super) known_since: BTreeMap<(ChannelName, String), u32>,
+    pub(super) disk_is_full: bool,
+    pub(super) signer_works: bool,
+    pub(super) trace: Trace,
+    /// Index of the statement that is under way.
+    pub(super) at: usize,
+}
+
+fn policy(policy: &ast::Policy) -> Policy {
+    Policy {
+        act_depth: BlockDelta(policy.act_depth),
+        offered_grace: BlockDelta(policy.offered_grace),
+        fulfil_margin: BlockDelta(policy.fulfil_margin),
+        upstream_margin: BlockDelta(policy.upstream_margin),
+        forget_depth: BlockDelta(policy.forget_depth),
+    }
+}
+
+fn peer_of(channel: &ast::Channel) -> Result<Channel, Failed> {
+    let format = match channel.format {
+        ast::Format::StaticRemotekey => peer::Format::StaticRemoteKey,
+        ast::Format::Anchors => peer::Format::Anchors,
+        ast::Format::ZeroFee | ast::Format::Taproot => {
+            return Err(Failed::new("a supported format", format!("{:?}", channel.format)));
+        }
+    };
+    let feerate_per_kw = u32::try_from(channel.feerate.to_sat_per_kwu())
+        .map_err(|_| Failed::new("a feerate of 32 bits", channel.feerate))?;
+    if channel.local.0 % 1000 != 0 {
+        return Err(Failed::new("local= in whole satoshis", format!("{}msat", channel.local.0)));
+    }
+    let params = peer::ChannelParams {
+        name: channel.name.0.clone(),
+        format,
+        capacity: channel.capacity,
+        local_balance: channel.local.to_sat_rounded_down(),
+        opener: match channel.opener {
+            ast::Side::Local => peer::Side::Local,
+            ast::Side::Remote => peer::Side::Remote,
+        },
+        local_delay: channel.local_delay,
+        remote_delay: channel.remote_delay,
+        dust: channel.dust,
+        remote_dust: channel.remote_dust,
+        feerate_per_kw,
+        seed: 0,
+    };
+    Ok(Channel::new(params)?)
+}
+
+impl<'a> Runner<'a> {
+    /// Opens the channels, fills the wallets and starts the arbiter.
+    pub(super) async fn begin(
+        scenario: &'a Scenario,
+        backend: Backend,
+        plan: Arc<CrashPlan>,
+        trace: Trace,
+    ) -> Result<Self, Failed> {
+        let settings = Settings {
+            policy: policy(&scenario.policy),
+            retry: Duration::from_millis(20),
+            ..Settings::default()
+        };
+        let mut runner = Self {
+            scenario,
+            world: World::new(backend),
+            node: Node::new(settings, plan)?,
+            channels: BTreeMap::new(),
+            preimages: BTreeSet::new(),
+            marked: BTreeSet::new(),
+            known_since: BTreeMap::new(),
+            disk_is_full: false,
+            signer_works: true,
+            trace,
+            at: 0,
+        };
+        runner.open_channels().await?;
+        runner.node.start(&runner.world, Vec::new()).await?;
+        runner.idle().await?;
+        let firsts: Vec<ChannelFacts> =
+            runner.channels.values().map(|chan| chan.first.clone()).collect();
+        for facts in firsts {
+            runner
+                .command(|arbiter| {
+                    let facts = facts.clone();
+                    async move { arbiter.watch_channel(facts).await }
+                })
+                .await?;
+        }
+        runner.settle().await?;
+        Ok(runner)
+    }
+
+    async fn open_channels(&mut self) -> Result<(), Failed> {
+        let mut peers = Vec::new();
+        let mut payments: Vec<(ScriptBuf, Amount)> = Vec::new();
+        for channel in &self.scenario.channels {
+            let peer = peer_of(channel)?;
+            payments.push((peer.funding_script(), channel.capacity));
+            peers.push((channel.name.clone(), peer));
+        }
+        let script = arb_core::ports::CoinSource::change_script(&self.world.wallet)
+            .await
+            .map_err(|error| Failed::new("a wallet script", error))?;
+        for coins in &self.scenario.wallet.coins {
+            let coin = (script.clone(), coins.value);
+            payments.extend(std::iter::repeat_n(coin, coins.count as usize));
+        }
+        for (_, peer) in &peers {
+            let coin = (peer.peer_script(), PEER_COINS.1);
+            payments.extend(std::iter::repeat_n(coin, PEER_COINS.0));
+        }
+        let outpoints = self.world.begin(&payments, FUNDING_DEPTH).await?;
+        let birth = (self.world.height() + 1).saturating_sub(FUNDING_DEPTH);
+        for ((name, mut peer), funding) in peers.into_iter().zip(outpoints) {
+            peer.set_funding(funding)?;
+            // Commitment #0 is part of the registration.
+            peer.take_facts(peer::Keep::Newest)?;
+            let first = first_facts(&peer, birth)?;
+            let id = channel_id(&funding);
+            self.world.signer.insert(id, channel_secrets(peer.local_secrets()));
+            let chan = Chan {
+                peer,
+                id,
+                funding,
+                first,
+                told: Vec::new(),
+                links: BTreeMap::new(),
+                staged: Vec::new(),
+                report: None,
+                forgotten: false,
+                commitments: BTreeMap::new(),
+            };
+            self.channels.insert(name, chan);
+        }
+        Ok(())
+    }
+
+    /// One statement, and rest after it.
+    pub(super) async fn statement(&mut self, at: usize) -> Result<(), Failed> {
+        let scenario = self.scenario;
+        let Some(statement) = scenario.story.get(at) else { return Ok(()) };
+        self.at = at;
+        let height = self.world.height();
+        self.trace.line(|| format!("{:>4} {} [tip {height}]", statement.line, statement.text));
+        match &statement.step {
+            Step::History(history) => self.history(history).await?,
+            Step::OnChain(on_chain) => self.on_chain(on_chain).await?,
+            Step::Arbiter(step) => self.arbiter_step(step).await?,
+            Step::Expect(expectations) => {
+                for expectation in expectations {
+                    self.expect(expectation).await?;
+                }
+                return Ok(());
+            }
+            Step::Mark => {
+                self.marked = self.our_transactions().into_keys().collect();
+                return Ok(());
+            }
+        }
+        self.settle().await
+    }
+
+    /// A channel that the parser has found declared.
+    pub(super) fn chan(&self, name: &ChannelName) -> Result<&Chan, Failed> {
+        self.channels.get(name).ok_or_else(|| Failed::new("a declared channel", name))
+    }
+
+    pub(super) fn chan_mut(&mut self, name: &ChannelName) -> Result<&mut Chan, Failed> {
+        self.channels.get_mut(name).ok_or_else(|| Failed::new("a declared channel", name))
+    }
+
+    /// What the node knows of every channel.
+    pub(super) fn numbers(&self) -> Vec<ChannelNumbers> {
+        let of = |chan: &Chan| ChannelNumbers {
+            id: chan.id,
+            local: number(chan.peer.local_number()),
+            remote: number(chan.peer.remote_number()),
+        };
+        self.channels.values().map(of).collect()
+    }
+
+    /// Whether the arbiter can act as it wants to.
+    pub(super) fn room(&self) -> Room {
+        let works = self.node.is_running()
+            && self.signer_works
+            && !self.disk_is_full
+            && self.world.faults.broadcaster_works();
+        if works { Room::Full } else { Room::None }
+    }
+
+    /// One block, and rest after it.
+    pub(super) async fn block(&mut self, fill: &Fill<'_>) -> Result<(), Failed> {
+        let room = match fill {
+            Fill::Mempool => self.room(),
+            Fill::Empty | Fill::Without(_) => Room::None,
+        };
+        self.world.mine(fill, room).await?;
+        self.trace_block();
+        self.settle().await
+    }
+
+    fn trace_block(&mut self) {
+        let height = self.world.height();
+        let Some(block) = self.world.ledger.block(height) else { return };
+        let txids: Vec<Txid> =
+            block.transactions.iter().skip(1).map(Transaction::compute_txid).collect();
+        self.trace.line(|| {
+            let txids: Vec<String> = txids.iter().map(|txid| format!(" {txid:.8}")).collect();
+            format!("     block {height}{}", txids.concat())
+        });
+    }
+
+    /// Waits until the arbiter has nothing to do, gives it what it waits for from the node, and
+    /// takes the reports.
+    pub(super) async fn settle(&mut self) -> Result<(), Failed> {
+        if !self.node.is_running() {
+            return Ok(());
+        }
+        loop {
+            self.idle().await?;
+            let told = self.take_notices().await?;
+            let read = self.node.read_events();
+            if !told && !read {
+                break;
+            }
+        }
+        self.trace.transactions(&self.world.faults);
+        self.take_reports().await
+    }
+
+    pub(super) async fn idle(&mut self) -> Result<(), Failed> {
+        let patience = if self.disk_is_full { PATIENCE_ON_FULL_DISK } else { PATIENCE };
+        let full = self.disk_is_full;
+        let idle = self.command(|arbiter| async move {
+            match tokio::time::timeout(patience, arbiter.idle()).await {
+                Ok(answer) => answer.map(|()| true),
+                Err(_) => Ok(false),
+            }
+        });
+        if idle.await? || full {
+            return Ok(());
+        }
+        Err(Failed::new("the arbiter to come to rest", format!("none in {PATIENCE:?}")))
+    }
+
+    /// The node acknowledges every notice at once. True if there was one.
+    async fn take_notices(&mut self) -> Result<bool, Failed> {
+        let mut any = false;
+        while let Some((channel, notice)) = self.node.notice().await {
+            any = true;
+            let plan = Arc::clone(&self.node.plan);
+            if plan.point(|| format!("before the node hears of {:?}", notice.key())) {
+                self.recover().await?;
+                return Ok(true);
+            }
+            self.trace.line(|| format!("     notice {:?}", notice.key()));
+            self.node.told.take(channel, &notice);
+            if plan.point(|| format!("after the node heard of {:?}", notice.key())) {
+                self.recover().await?;
+                return Ok(true);
+            }
+            let key = notice.key();
+            if self.disk_is_full {
+                // It is repeated with the next block.
+                continue;
+            }
+            let acknowledged =
+                self.try_command(|arbiter| async move { arbiter.acknowledge(channel, key).await });
+            match acknowledged.await? {
+                // Forgotten meanwhile: nothing waits for the acknowledgement.
+                Ok(()) | Err(CommandError::UnknownChannel(_)) => {}
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        Ok(any && !self.disk_is_full)
+    }
+
+    /// The settings of the arbiter itself.
+    pub(super) fn policy(&self) -> Policy {
+        policy(&self.scenario.policy)
+    }
+
+    async fn take_reports(&mut self) -> Result<(), Failed> {
+        if self.disk_is_full {
+            return Ok(());
+        }
+        let ids: Vec<(ChannelName, ChannelId)> =
+            self.channels.iter().map(|(name, chan)| (name.clone(), chan.id)).collect();
+        for (name, id) in ids {
+            let report = self.command(|arbiter| async move { arbiter.report(id).await }).await?;
+            let chan = self.chan_mut(&name)?;
+            let before = chan.report.clone();
+            match report {
+                Some(report) => {
+                    chan.forgotten = false;
+                    chan.report = Some(report);
+                }
+                None => chan.forgotten = chan.report.is_some(),
+            }
+            let (forgotten, after) = (chan.forgotten, chan.report.clone());
+            self.trace.report(&name, before.as_ref(), after.as_ref(), forgotten);
+        }
+        Ok(())
+    }
+}
