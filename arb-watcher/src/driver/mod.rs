@@ -88,7 +88,8 @@ where
 {
     /// Runs until the last handle is dropped or a shutdown is asked for.
     pub(crate) async fn run(mut self) {
-        let listener = self.listen();
+        // Ends with this future, in whatever way that ends.
+        let _listener = self.listen();
         while self.ending.is_none() {
             let due = self.chain.due();
             tokio::select! {
@@ -110,15 +111,13 @@ where
             }
             self.settle().await;
         }
-        listener.abort();
-        self.workers.abort_all();
         if let Some(reply) = self.ending.take() {
             let _ = reply.send(Ok(()));
         }
     }
 
     /// Rings the bell whenever the source may have something new.
-    fn listen(&self) -> tokio::task::AbortHandle {
+    fn listen(&self) -> JoinSet<()> {
         let (bell, ports) = (self.bell.clone(), self.ports.clone());
         let listening = async move {
             loop {
@@ -126,7 +125,9 @@ where
                 bell.notify_one();
             }
         };
-        tokio::spawn(listening).abort_handle()
+        let mut listener = JoinSet::new();
+        listener.spawn(listening);
+        listener
     }
 
     /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the

@@ -1,4 +1,5 @@
 //! The program `arb`: what its subcommands do.
+pub mod demo;
 pub mod scenario;
 
 use clap::{Parser, Subcommand};
@@ -14,6 +15,8 @@ pub struct Arb {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Close 24 channels in every way, and account for every satoshi.
+    Demo(demo::Arguments),
     /// Run scenario files.
     Scenario(scenario::Arguments),
 }
@@ -22,6 +25,7 @@ impl Arb {
     /// Does what the command line says.
     pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Demo(arguments) => demo::run(&arguments),
             Command::Scenario(arguments) => scenario::run(&arguments),
         }
     }

@@ -27,12 +27,23 @@ pub struct Arguments {
     files: Vec<PathBuf>,
 }
 
+/// A chain to run on.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Chain {
+pub enum Chain {
     /// In memory.
     Embedded,
     /// A real Bitcoin Core on regtest.
     Bitcoind,
+}
+
+impl Chain {
+    /// As the runner names it.
+    pub(super) const fn kind(self) -> ChainKind {
+        match self {
+            Self::Embedded => ChainKind::Embedded,
+            Self::Bitcoind => ChainKind::Bitcoind,
+        }
+    }
 }
 
 /// What a file came to.
@@ -95,13 +106,7 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
         Ok(scenario) => scenario,
         Err(error) => return Report::NotParsed(error),
     };
-    let options = Options {
-        chain: match arguments.chain {
-            Chain::Embedded => ChainKind::Embedded,
-            Chain::Bitcoind => ChainKind::Bitcoind,
-        },
-        trace: arguments.trace,
-    };
+    let options = Options { chain: arguments.chain.kind(), trace: arguments.trace };
     if !arguments.crash_everywhere {
         return Report::Ran(run_once(&scenario, options));
     }

@@ -10,12 +10,14 @@ mod node;
 mod onchain;
 mod rerun;
 mod story;
+mod summary;
 mod trace;
 mod truth;
 
 use std::fmt::Display;
 
 pub use rerun::{ChainKind, Options, Outcome, Verdict, run, run_everywhere};
+pub use summary::{Summary, run_watched};
 
 /// What a line of a scenario came to, when it did not come out as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]

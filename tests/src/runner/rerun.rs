@@ -57,7 +57,7 @@ const SAMPLED: usize = 12;
 /// Runs that go on at once.
 const THREADS: usize = 2;
 
-async fn backend(chain: ChainKind) -> Result<Backend, Failed> {
+pub(super) async fn backend(chain: ChainKind) -> Result<Backend, Failed> {
     match chain {
         ChainKind::Embedded => Ok(Backend::embedded()),
         ChainKind::Bitcoind => Ok(Backend::bitcoind().await?),
@@ -80,12 +80,16 @@ async fn story(
     runner.closing_checks().await.map_err(|failed| (last, failed))
 }
 
-fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verdict {
-    // One thread, so that nothing depends on which of two is faster.
+/// One thread, so that nothing depends on which of two is faster.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let told = match runtime {
+    runtime.map_err(|error| Failed::new("a runtime", error))
+}
+
+fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verdict {
+    let told = match runtime() {
         Ok(runtime) => runtime.block_on(story(scenario, options, Arc::clone(plan))),
-        Err(error) => Err((0, Failed::new("a runtime", error))),
+        Err(failed) => Err((0, failed)),
     };
     match told {
         Ok(()) => Verdict::Passed,
