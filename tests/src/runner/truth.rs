@@ -110,6 +110,9 @@ impl Walk<'_> {
             Kind::Paid(Side::Local) => &mut self.value.ours,
             Kind::Paid(Side::Remote) | Kind::Anchor(Side::Remote) => &mut self.value.theirs,
             Kind::Balance(Side::Remote) if !self.revoked => &mut self.value.theirs,
+            Kind::SecondStage if self.owner == Some(Side::Remote) && !self.revoked => {
+                &mut self.value.theirs
+            }
             Kind::Unexplained => &mut self.value.lost,
             Kind::Balance(_) | Kind::Anchor(Side::Local) | Kind::Htlc | Kind::SecondStage => {
                 &mut self.value.pending
