@@ -13,7 +13,7 @@ use crate::settings::{Ports, Settings};
 use arb_core::engine::{
     ChainArbitrator, EngineInput, Loaded, NeedFacts, Released, Task, TaskKey, Transition,
 };
-use arb_core::facts::ChannelFacts;
+use arb_core::facts::{ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -53,6 +53,8 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     fresh_facts: HashMap<Slot, FreshFacts>,
     /// Channels whose records cannot be read.
     quarantined: BTreeMap<ChannelId, Slot>,
+    /// Channels whose facts are older than what the node stated at start-up.
+    outdated: BTreeSet<Slot>,
     next_slot: u32,
     next_direct: u64,
     idlers: Vec<Reply<()>>,
@@ -193,8 +195,17 @@ where
         }
     }
 
-    /// The newest facts of a channel.
+    /// The newest facts of a channel. The store does not know what the node said at start-up: that
+    /// they are outdated.
     fn facts_of(&self, slot: Slot) -> Result<Arc<ChannelFacts>, String> {
+        let mut facts = self.newest_facts(slot)?;
+        if self.outdated.contains(&slot) && facts.standing != Standing::Outdated {
+            Arc::make_mut(&mut facts).standing = Standing::Outdated;
+        }
+        Ok(facts)
+    }
+
+    fn newest_facts(&self, slot: Slot) -> Result<Arc<ChannelFacts>, String> {
         if let Some(active) = self.engine.active(slot) {
             return Ok(active.facts.clone());
         }
