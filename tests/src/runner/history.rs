@@ -218,7 +218,7 @@ impl Runner<'_> {
                 async move { arbiter.update_channel(id, part).await }
             });
             match sent.await? {
-                Ok(()) => {}
+                Ok(()) => advance(&mut self.chan_mut(name)?.numbers, &part),
                 Err(CommandError::UnknownChannel(_)) if self.chan(name)?.forgotten => {}
                 Err(error) => return Err(super::node::refused(error)),
             }
@@ -286,6 +286,22 @@ impl Runner<'_> {
             break;
         }
         Ok(updates)
+    }
+}
+
+/// The numbers that the node has after these updates.
+fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
+    for update in updates {
+        match update {
+            Update::LocalCommitment { commitment, .. } => {
+                numbers.0 = numbers.0.max(commitment.number.0);
+            }
+            Update::RemoteRevoked { number, .. } => numbers.1 = numbers.1.max(number.0 + 1),
+            Update::HtlcAdded { .. }
+            | Update::HtlcLinked { .. }
+            | Update::RemoteCommitment { .. }
+            | Update::Shutdown(_) => {}
+        }
     }
 }
 
