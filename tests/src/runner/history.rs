@@ -229,6 +229,16 @@ impl Runner<'_> {
     /// The arbiter loses what it was told since commitment `number`; the node does not.
     async fn forget_since(&mut self, name: &ChannelName, number: u64) -> Result<(), Failed> {
         self.node.stop().await;
+        self.node.plan.set_paused(true);
+        let forgotten = self.older_store(name, number).await;
+        self.node.plan.set_paused(false);
+        forgotten?;
+        let numbers = self.numbers();
+        self.node.start(&self.world, numbers).await
+    }
+
+    /// Makes a store with facts of commitment `number`, and leaves it closed.
+    async fn older_store(&mut self, name: &ChannelName, number: u64) -> Result<(), Failed> {
         self.node.replace_store();
         // Until it has its old facts back nobody tells it that they are old.
         self.node.start(&self.world, Vec::new()).await?;
@@ -255,8 +265,7 @@ impl Runner<'_> {
         }
         self.settle().await?;
         self.node.stop().await;
-        let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await
+        Ok(())
     }
 
     /// What leads to commitment `until` of both sides, and no further.

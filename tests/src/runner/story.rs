@@ -88,7 +88,7 @@ fn peer_of(channel: &ast::Channel) -> Result<Channel, Failed> {
     };
     let feerate_per_kw = u32::try_from(channel.feerate.to_sat_per_kwu())
         .map_err(|_| Failed::new("a feerate of 32 bits", channel.feerate))?;
-    if channel.local.0 % 1000 != 0 {
+    if !channel.local.0.is_multiple_of(1000) {
         return Err(Failed::new("local= in whole satoshis", format!("{}msat", channel.local.0)));
     }
     let params = peer::ChannelParams {
