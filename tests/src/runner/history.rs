@@ -316,8 +316,9 @@ fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
 
 /// Parts that end with a revocation, or are long.
 fn parts(updates: Vec<Update>) -> Vec<Vec<Update>> {
+    /// Updates in a part of a long history, and twice as many are a long history.
     const LONG: usize = 1_000;
-    let many = updates.len() > 4 * STATED_EACH as usize;
+    let many = updates.len() > 2 * LONG;
     let mut parts = Vec::new();
     let mut part = Vec::new();
     for update in updates {
