@@ -5,7 +5,7 @@ use bitcoin::{Amount, FeeRate, Weight};
 /// Blocks before the deadline from which the price rises above the estimate.
 const RISE_OVER: u32 = 18;
 /// Target for what has no deadline, in blocks.
-const PATIENT: u32 = 144;
+pub(crate) const PATIENT: u32 = 144;
 
 /// What a price depends on.
 #[derive(Clone, Debug)]

@@ -139,8 +139,12 @@ impl Planner<'_> {
     }
 
     fn price(&self, claim: &Claim, weight: bitcoin::Weight, budget: Amount) -> Price<'_> {
+        let left = claim.deadline.map(|deadline| self.tip.until(deadline).0);
+        // A commitment waits for no better times, even with nothing at risk by a deadline: while
+        // the estimate is beyond the budget, the budget is what its anchor pays.
+        let patient = matches!(claim.path, SpendPath::Anchor { .. }).then_some(fee::PATIENT);
         Price {
-            blocks_left: claim.deadline.map(|deadline| self.tip.until(deadline).0),
+            blocks_left: left.or(patient),
             weight,
             budget,
             estimates: self.estimates,

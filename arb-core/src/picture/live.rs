@@ -90,7 +90,21 @@ impl View<'_> {
             Side::Remote => Some(self.direct(id, htlc, known.script.clone(), point, preimage)),
         };
         let Some(path) = path else { return Way::Lost };
-        Way::Spend { path, due: self.due(id, htlc), deadline: claim_deadline(id, htlc) }
+        Way::Spend { path, due: self.due(id, htlc), deadline: self.deadline(id, htlc) }
+    }
+
+    /// The height by which a claim must be confirmed: a received HTLC before its expiry; an
+    /// offered one before the HTLC that it forwards expires. With the preimage the incoming one is
+    /// fulfilled in any case, and a bidding war with the peer would only feed the miners.
+    fn deadline(&self, id: HtlcId, htlc: &Htlc) -> Option<BlockHeight> {
+        match (id.offerer, htlc.link) {
+            (Side::Remote, _) => Some(htlc.expiry.0),
+            (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => {
+                let fulfilled = self.arbitrator.upstream_preimage(htlc.hash).is_some();
+                (!fulfilled).then_some(expiry.0)
+            }
+            (Side::Local, _) => None,
+        }
     }
 
     fn due(&self, id: HtlcId, htlc: &Htlc) -> Due {
@@ -203,16 +217,6 @@ pub(crate) fn usable_preimage(
         (HtlcLink::ForwardedTo { .. }, PreimageSource::Linked(of)) if of == id => Some(preimage),
         _ => None,
     })
-}
-
-/// The height by which a claim must be confirmed: a received HTLC before its expiry; an offered
-/// one before the HTLC that it forwards expires.
-fn claim_deadline(id: HtlcId, htlc: &Htlc) -> Option<BlockHeight> {
-    match (id.offerer, htlc.link) {
-        (Side::Remote, _) => Some(htlc.expiry.0),
-        (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => Some(expiry.0),
-        (Side::Local, _) => None,
-    }
 }
 
 /// The peer's signature of the HTLC transaction that spends this output: signatures come in the

@@ -13,7 +13,7 @@ use crate::settings::{Ports, Settings};
 use arb_core::engine::{
     ChainArbitrator, EngineInput, Loaded, NeedFacts, Released, Task, TaskKey, Transition,
 };
-use arb_core::facts::ChannelFacts;
+use arb_core::facts::{ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -53,10 +53,22 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     fresh_facts: HashMap<Slot, FreshFacts>,
     /// Channels whose records cannot be read.
     quarantined: BTreeMap<ChannelId, Slot>,
+    /// Channels whose facts are older than what the node stated at start-up.
+    outdated: BTreeSet<Slot>,
     next_slot: u32,
     next_direct: u64,
     idlers: Vec<Reply<()>>,
     ending: Option<Reply<()>>,
+}
+
+/// The task that listens to the block source ends with its guard, and so with a driver that is
+/// aborted.
+struct Listener(tokio::task::AbortHandle);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Facts on their way to the store.
@@ -88,8 +100,7 @@ where
 {
     /// Runs until the last handle is dropped or a shutdown is asked for.
     pub(crate) async fn run(mut self) {
-        // Ends with this future, in whatever way that ends.
-        let _listener = self.listen();
+        let listener = self.listen();
         while self.ending.is_none() {
             let due = self.chain.due();
             tokio::select! {
@@ -111,13 +122,15 @@ where
             }
             self.settle().await;
         }
+        drop(listener);
+        self.workers.abort_all();
         if let Some(reply) = self.ending.take() {
             let _ = reply.send(Ok(()));
         }
     }
 
-    /// Rings the bell whenever the source may have something new.
-    fn listen(&self) -> JoinSet<()> {
+    /// Rings the bell whenever the source may have something new, until the guard is dropped.
+    fn listen(&self) -> Listener {
         let (bell, ports) = (self.bell.clone(), self.ports.clone());
         let listening = async move {
             loop {
@@ -125,9 +138,7 @@ where
                 bell.notify_one();
             }
         };
-        let mut listener = JoinSet::new();
-        listener.spawn(listening);
-        listener
+        Listener(tokio::spawn(listening).abort_handle())
     }
 
     /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the
@@ -184,8 +195,17 @@ where
         }
     }
 
-    /// The newest facts of a channel.
+    /// The newest facts of a channel. The store does not know what the node said at start-up: that
+    /// they are outdated.
     fn facts_of(&self, slot: Slot) -> Result<Arc<ChannelFacts>, String> {
+        let mut facts = self.newest_facts(slot)?;
+        if self.outdated.contains(&slot) && facts.standing != Standing::Outdated {
+            Arc::make_mut(&mut facts).standing = Standing::Outdated;
+        }
+        Ok(facts)
+    }
+
+    fn newest_facts(&self, slot: Slot) -> Result<Arc<ChannelFacts>, String> {
         if let Some(active) = self.engine.active(slot) {
             return Ok(active.facts.clone());
         }

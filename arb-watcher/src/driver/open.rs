@@ -11,7 +11,7 @@ use arb_core::ids::ChannelId;
 use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::Secp256k1;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -61,6 +61,7 @@ where
             subscribers: Subscribers::default(),
             fresh_facts: HashMap::new(),
             quarantined: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             next_slot: 0,
             next_direct: 0,
             idlers: Vec::new(),
@@ -93,6 +94,9 @@ where
         match (channel.facts, changes) {
             (Ok(mut facts), Ok(changes)) => {
                 facts.standing = standing(&facts, stated.get(&id));
+                if facts.standing == Standing::Outdated {
+                    self.outdated.insert(slot);
+                }
                 let state = ChannelArbitrator::replay(&changes);
                 self.engine.restore(slot, Arc::from(facts), state);
             }

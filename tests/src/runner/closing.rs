@@ -69,7 +69,7 @@ impl Runner<'_> {
             let given: Amount = tx.output.iter().map(|output| output.value).sum();
             net_by_chain -= signed(spent.sum()) - signed(given);
         }
-        let reported_fees = self.reported_fees(&transactions);
+        let reported_fees = self.reported_fees();
         let fees_elsewhere = self.fees_elsewhere(&transactions);
         if net_by_chain - fees_elsewhere != net_by_report {
             let found = format!(
@@ -81,7 +81,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn reported_fees(&self, _: &BTreeSet<bitcoin::Txid>) -> Amount {
+    fn reported_fees(&self) -> Amount {
         let reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
         reports.map(|report| report.fees).sum()
     }

@@ -61,7 +61,13 @@ impl Runner<'_> {
         match step {
             ArbiterStep::Fail(channel) => {
                 let id = self.chan(channel)?.id;
-                self.command(|arbiter| async move { arbiter.fail_channel(id).await }).await
+                let asked =
+                    self.try_command(|arbiter| async move { arbiter.fail_channel(id).await });
+                match asked.await? {
+                    // Answers, both: there is nothing left to fail, or nothing to fail it with.
+                    Ok(()) | Err(CommandError::Closed(_) | CommandError::Outdated(_)) => Ok(()),
+                    Err(error) => Err(refused(error)),
+                }
             }
             ArbiterStep::Preimage(hash) => {
                 self.preimages.insert(hash.clone());

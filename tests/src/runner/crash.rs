@@ -21,6 +21,8 @@ pub(super) struct CrashPlan {
     passed: AtomicUsize,
     name: Mutex<Option<String>>,
     happened: AtomicBool,
+    /// What happens now is no part of the story.
+    paused: AtomicBool,
     wake: Notify,
 }
 
@@ -40,8 +42,16 @@ impl CrashPlan {
         self.passed.load(Ordering::SeqCst)
     }
 
+    /// Points are neither counted nor taken while what happens is no part of the story.
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+    }
+
     /// Passes a point; true if the process dies here.
     pub(super) fn point(&self, name: impl FnOnce() -> String) -> bool {
+        if self.paused.load(Ordering::SeqCst) {
+            return false;
+        }
         let number = self.passed.fetch_add(1, Ordering::SeqCst);
         if self.at != Some(number) {
             return false;

@@ -237,8 +237,7 @@ impl Runner<'_> {
         match check {
             OwnCheck::Count(count) => {
                 // Replacements spend the same output first, and count once.
-                let distinct: BTreeSet<_> =
-                    ours.iter().map(|tx| tx.claim.map_or(Err(tx.txid), Ok)).collect();
+                let distinct: BTreeSet<_> = ours.iter().map(|tx| tx.claim.ok_or(tx.txid)).collect();
                 number("count", count, &(distinct.len() as u64), "")
             }
             OwnCheck::MaxInputs(inputs) => {

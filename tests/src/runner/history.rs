@@ -218,7 +218,7 @@ impl Runner<'_> {
                 async move { arbiter.update_channel(id, part).await }
             });
             match sent.await? {
-                Ok(()) => {}
+                Ok(()) => advance(&mut self.chan_mut(name)?.numbers, &part),
                 Err(CommandError::UnknownChannel(_)) if self.chan(name)?.forgotten => {}
                 Err(error) => return Err(super::node::refused(error)),
             }
@@ -229,6 +229,16 @@ impl Runner<'_> {
     /// The arbiter loses what it was told since commitment `number`; the node does not.
     async fn forget_since(&mut self, name: &ChannelName, number: u64) -> Result<(), Failed> {
         self.node.stop().await;
+        self.node.plan.set_paused(true);
+        let forgotten = self.older_store(name, number).await;
+        self.node.plan.set_paused(false);
+        forgotten?;
+        let numbers = self.numbers();
+        self.node.start(&self.world, numbers).await
+    }
+
+    /// Makes a store with facts of commitment `number`, and leaves it closed.
+    async fn older_store(&mut self, name: &ChannelName, number: u64) -> Result<(), Failed> {
         self.node.replace_store();
         // Until it has its old facts back nobody tells it that they are old.
         self.node.start(&self.world, Vec::new()).await?;
@@ -255,8 +265,7 @@ impl Runner<'_> {
         }
         self.settle().await?;
         self.node.stop().await;
-        let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await
+        Ok(())
     }
 
     /// What leads to commitment `until` of both sides, and no further.
@@ -289,10 +298,27 @@ impl Runner<'_> {
     }
 }
 
+/// The numbers that the node has after these updates.
+fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
+    for update in updates {
+        match update {
+            Update::LocalCommitment { commitment, .. } => {
+                numbers.0 = numbers.0.max(commitment.number.0);
+            }
+            Update::RemoteRevoked { number, .. } => numbers.1 = numbers.1.max(number.0 + 1),
+            Update::HtlcAdded { .. }
+            | Update::HtlcLinked { .. }
+            | Update::RemoteCommitment { .. }
+            | Update::Shutdown(_) => {}
+        }
+    }
+}
+
 /// Parts that end with a revocation, or are long.
 fn parts(updates: Vec<Update>) -> Vec<Vec<Update>> {
+    /// Updates in a part of a long history, and twice as many are a long history.
     const LONG: usize = 1_000;
-    let many = updates.len() > 4 * STATED_EACH as usize;
+    let many = updates.len() > 2 * LONG;
     let mut parts = Vec::new();
     let mut part = Vec::new();
     for update in updates {

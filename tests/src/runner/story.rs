@@ -37,6 +37,9 @@ pub(super) struct Chan {
     /// What the arbiter was told since, each with the commitment number that it leads to.
     pub(super) told: Vec<(u64, Vec<Update>)>,
     pub(super) links: crate::world::Links,
+    /// Commitment numbers, ours and the peer's, that the node has: it goes on to the next only
+    /// when the arbiter has it too.
+    pub(super) numbers: (u64, u64),
     /// Staged HTLCs that are not in the next commitment yet.
     pub(super) staged: Vec<history::Waiting>,
     /// The last report; of a forgotten channel the last before that.
@@ -85,7 +88,7 @@ fn peer_of(channel: &ast::Channel) -> Result<Channel, Failed> {
     };
     let feerate_per_kw = u32::try_from(channel.feerate.to_sat_per_kwu())
         .map_err(|_| Failed::new("a feerate of 32 bits", channel.feerate))?;
-    if channel.local.0 % 1000 != 0 {
+    if !channel.local.0.is_multiple_of(1000) {
         return Err(Failed::new("local= in whole satoshis", format!("{}msat", channel.local.0)));
     }
     let params = peer::ChannelParams {
@@ -185,6 +188,7 @@ impl<'a> Runner<'a> {
                 first,
                 told: Vec::new(),
                 links: BTreeMap::new(),
+                numbers: (0, 0),
                 staged: Vec::new(),
                 report: None,
                 forgotten: false,
@@ -233,8 +237,8 @@ impl<'a> Runner<'a> {
     pub(super) fn numbers(&self) -> Vec<ChannelNumbers> {
         let of = |chan: &Chan| ChannelNumbers {
             id: chan.id,
-            local: number(chan.peer.local_number()),
-            remote: number(chan.peer.remote_number()),
+            local: number(chan.numbers.0),
+            remote: number(chan.numbers.1),
         };
         self.channels.values().map(of).collect()
     }
