@@ -4,7 +4,7 @@ use crate::arbitrator::{
 };
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, PaymentHash, Preimage};
-use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bitcoin::{OutPoint, Transaction, Txid};
@@ -125,6 +125,11 @@ impl ChannelArbitrator {
             let index = tx.value.input.iter().position(|i| i.previous_output == *outpoint)?;
             Some((tx, index))
         })
+    }
+
+    /// Every confirmed transaction that the evidence rests on, and its block, in order of arrival.
+    pub fn confirmed(&self) -> impl Iterator<Item = (Txid, BlockRef)> {
+        self.chain.iter().map(|tx| (tx.value.compute_txid(), tx.at))
     }
 
     /// A preimage that upstream duties of offered HTLCs with this hash may use: learned

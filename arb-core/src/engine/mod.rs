@@ -20,7 +20,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitcoin::{FeeRate, OutPoint};
+use bitcoin::{FeeRate, OutPoint, Txid};
 pub use commit::{Released, WrongReceipt};
 use hashbrown::HashMap;
 pub use index::Scan;
@@ -182,6 +182,18 @@ impl ChainArbitrator {
             Entry::Active(active) => Some(active),
             Entry::Quiet { .. } => None,
         }
+    }
+
+    /// Every confirmed transaction that a channel's evidence rests on, and its block.
+    pub fn confirmed(&self) -> impl Iterator<Item = (Slot, Txid, BlockRef)> {
+        self.channels.iter().flat_map(|(slot, entry)| {
+            let active = match entry {
+                Entry::Active(active) => Some(active),
+                Entry::Quiet { .. } => None,
+            };
+            let confirmed = active.into_iter().flat_map(|active| active.state.confirmed());
+            confirmed.map(move |(txid, at)| (*slot, txid, at))
+        })
     }
 
     /// Outpoints of active channels whose spends in the mempool are of interest.

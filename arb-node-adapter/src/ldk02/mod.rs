@@ -1,0 +1,48 @@
+//! LDK 0.2.
+//!
+//! Two ways in for chain data. [`ListenSource`] makes whole blocks a block source for the driver.
+//! [`LdkFeed`] takes every style of delivery, filtered blocks and single transactions too, and
+//! moves a [`arb_core::engine::ChainArbitrator`] by them.
+mod broadcast;
+mod error;
+mod feed;
+mod fees;
+mod follow;
+mod settle;
+mod source;
+mod watch;
+
+pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
+pub use error::{FeedError, NotConnected};
+pub use feed::{LdkFeed, best_block};
+pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
+pub use settle::{Round, Settled};
+pub use source::{KEPT_BODIES, ListenSource, SourceError};
+pub use watch::register_outputs;
+
+use arb_core::units::{BlockHeight, BlockRef};
+use bitcoin::block::Header;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A block and the one below it, both named by its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) at: BlockRef,
+    /// `None` below the genesis block.
+    pub(crate) parent: Option<BlockRef>,
+}
+
+impl Link {
+    pub(crate) fn of(header: &Header, height: u32) -> Self {
+        let below = height.checked_sub(1).map(BlockHeight);
+        Self {
+            at: BlockRef { height: BlockHeight(height), hash: header.block_hash() },
+            parent: below.map(|height| BlockRef { height, hash: header.prev_blockhash }),
+        }
+    }
+}
+
+/// Nothing is left half-done under these locks, so that a panic elsewhere does not spoil them.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,45 @@
+//! `register_outputs`: tells a chain client that filters what to look for.
+use arb_core::engine::ChainArbitrator;
+use arb_core::facts::ChannelFacts;
+use arb_core::format::scripts;
+use arb_core::picture::Picture;
+use bitcoin::OutPoint;
+use lightning::chain::transaction::OutPoint as LdkOutPoint;
+use lightning::chain::{Filter, WatchedOutput};
+
+/// Registers every output of a channel whose spend must be seen: funding outputs, and those of the
+/// transactions that are confirmed.
+///
+/// For clients that filter ([`lightning::chain::Confirm`], BIP 157). Call it for each channel at
+/// start-up and when it is registered, and after each settling for the channels that it concerned.
+/// An output that was never registered is never seen spent.
+pub fn register_outputs<F: Filter + ?Sized>(
+    filter: &F,
+    engine: &ChainArbitrator,
+    facts: &ChannelFacts,
+) {
+    let (local, remote) = (&facts.local.keys.funding, &facts.remote.keys.funding);
+    let funding_script = scripts::funding(local, remote).to_p2wsh();
+    for candidate in facts.candidates.iter() {
+        register(filter, candidate.funding, None, funding_script.clone());
+    }
+    let active = engine.slot(&facts.id).and_then(|slot| engine.active(slot));
+    let Some(picture) = active.and_then(|active| active.picture.as_deref()) else { return };
+    let watched: Vec<OutPoint> = Picture::watched(picture).collect();
+    for output in picture.outputs.iter().filter(|output| watched.contains(&output.outpoint)) {
+        let script = output.output.script_pubkey.clone();
+        register(filter, output.outpoint, Some(output.at.hash), script);
+    }
+}
+
+fn register<F: Filter + ?Sized>(
+    filter: &F,
+    outpoint: OutPoint,
+    block_hash: Option<bitcoin::BlockHash>,
+    script_pubkey: bitcoin::ScriptBuf,
+) {
+    // BOLT 2 counts funding outputs in 16 bits, and no transaction of a channel has more.
+    let Ok(index) = u16::try_from(outpoint.vout) else { return };
+    let outpoint = LdkOutPoint { txid: outpoint.txid, index };
+    filter.register_output(WatchedOutput { block_hash, outpoint, script_pubkey });
+}
