@@ -1,4 +1,5 @@
 //! Embedded chain, hostile peer, scenario runner: what the workspace is tested with.
+pub mod bench;
 pub mod chain;
 pub mod cli;
 pub mod peer;

@@ -75,7 +75,7 @@ impl ChainArbitrator {
         for (slot, next) in transition.next {
             match next {
                 Next::Quiet(facts) => self.insert_quiet(slot, &facts),
-                Next::Active(active) => self.insert_active(slot, active),
+                Next::Active(active) => self.insert_active(slot, *active),
                 Next::Forgotten => self.remove_channel(slot),
             }
             released.concerned.insert(slot);

@@ -1,15 +1,14 @@
 //! The index of everything watched, and the scan of a block against it.
 use crate::arbitrator::ChannelArbitrator;
 use crate::classify;
-use crate::engine::{Active, ChainArbitrator, Entry};
+use crate::engine::{Active, ChainArbitrator, Quiet};
 use crate::facts::ChannelFacts;
 use crate::ids::Slot;
 use crate::picture::Picture;
 use crate::units::BlockHeight;
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{Block, OutPoint, Transaction, Txid};
+use bitcoin::{Block, Transaction, Txid};
 use hashbrown::HashMap;
 
 /// What a block holds for the watched channels.
@@ -65,14 +64,14 @@ impl ChainArbitrator {
         if let Some(due) = due {
             self.due.entry(due).or_default().insert(slot);
         }
-        self.channels.insert(slot, Entry::Quiet { id: facts.id, due });
+        self.quiet.insert(slot, Quiet { id: facts.id, due });
     }
 
     fn quiet_due(&self, facts: &ChannelFacts) -> Option<BlockHeight> {
         ChannelArbitrator::default().next_due(facts, None, &self.now()).map(|due| due.tip)
     }
 
-    pub(super) fn insert_active(&mut self, slot: Slot, mut active: Box<Active>) {
+    pub(super) fn insert_active(&mut self, slot: Slot, mut active: Active) {
         self.remove_entry(slot);
         self.ids.insert(active.facts.id, slot);
         active.watched = classify::fundings(&active.facts).collect();
@@ -80,42 +79,32 @@ impl ChainArbitrator {
         for outpoint in &active.watched {
             self.index.insert(*outpoint, slot);
         }
-        self.channels.insert(slot, Entry::Active(active));
+        self.active.insert(slot, active);
     }
 
     /// Takes a channel's due height, and (if it was active) its watches, out. A quiet channel's
     /// funding outputs stay: whoever removes the channel for good names them.
     fn remove_entry(&mut self, slot: Slot) {
-        match self.channels.remove(&slot) {
-            Some(Entry::Quiet { due: Some(due), .. }) => {
-                if let Some(slots) = self.due.get_mut(&due) {
-                    slots.remove(&slot);
-                    if slots.is_empty() {
-                        self.due.remove(&due);
-                    }
+        if let Some(due) = self.quiet.remove(&slot).and_then(|quiet| quiet.due) {
+            if let Some(slots) = self.due.get_mut(&due) {
+                slots.remove(&slot);
+                if slots.is_empty() {
+                    self.due.remove(&due);
                 }
             }
-            Some(Entry::Active(active)) => {
-                for outpoint in &active.watched {
-                    self.index.remove(outpoint);
-                }
+        }
+        if let Some(active) = self.active.remove(&slot) {
+            for outpoint in &active.watched {
+                self.index.remove(outpoint);
             }
-            Some(Entry::Quiet { due: None, .. }) | None => {}
         }
     }
 
     pub(super) fn remove_channel(&mut self, slot: Slot) {
-        let id = match self.channels.get(&slot) {
-            Some(Entry::Quiet { id, .. }) => Some(*id),
-            Some(Entry::Active(active)) => Some(active.facts.id),
-            None => None,
-        };
+        let quiet = self.quiet.get(&slot).map(|quiet| quiet.id);
+        let id = quiet.or_else(|| self.active(slot).map(|active| active.facts.id));
         self.remove_entry(slot);
-        let stale: Vec<OutPoint> =
-            self.index.iter().filter(|(_, s)| **s == slot).map(|(o, _)| *o).collect();
-        for outpoint in stale {
-            self.index.remove(&outpoint);
-        }
+        self.index.retain(|_, watcher| *watcher != slot);
         if let Some(id) = id {
             self.ids.remove(&id);
         }

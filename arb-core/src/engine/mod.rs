@@ -16,7 +16,6 @@ use crate::picture::Picture;
 use crate::policy::Policy;
 use crate::ports::FeeEstimates;
 use crate::units::{BlockHeight, BlockRef};
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -42,7 +41,9 @@ pub struct ChainArbitrator {
     /// Heights at which a quiet channel must be looked at.
     due: BTreeMap<BlockHeight, BTreeSet<Slot>>,
     ids: HashMap<ChannelId, Slot>,
-    channels: BTreeMap<Slot, Entry>,
+    /// Apart from the active ones, so that a block costs nothing for them.
+    quiet: BTreeMap<Slot, Quiet>,
+    active: BTreeMap<Slot, Active>,
     /// The last blocks, lowest first; the last one is the tip.
     blocks: VecDeque<BlockRef>,
     position: Position,
@@ -50,11 +51,11 @@ pub struct ChainArbitrator {
     next_batch: u64,
 }
 
-/// A watched channel.
-#[derive(Clone, Debug)]
-enum Entry {
-    Quiet { id: ChannelId, due: Option<BlockHeight> },
-    Active(Box<Active>),
+/// A channel with nothing to remember but that it is watched.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    id: ChannelId,
+    due: Option<BlockHeight>,
 }
 
 /// A channel with anything to remember.
@@ -85,7 +86,8 @@ impl ChainArbitrator {
             index: HashMap::new(),
             due: BTreeMap::new(),
             ids: HashMap::new(),
-            channels: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            active: BTreeMap::new(),
             blocks: blocks.into(),
             position: Position::CatchingUp,
             estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
@@ -98,7 +100,7 @@ impl ChainArbitrator {
         if state.is_quiet() {
             self.insert_quiet(slot, &facts);
         } else {
-            self.insert_active(slot, Box::new(Active::new(facts, state)));
+            self.insert_active(slot, Active::new(facts, state));
         }
     }
 
@@ -155,53 +157,40 @@ impl ChainArbitrator {
         self.ids.get(id).copied()
     }
 
-    /// Every slot in use.
+    /// Every slot in use: quiet channels first, each kind by slot.
     pub fn slots(&self) -> impl Iterator<Item = (Slot, ChannelId)> {
-        self.channels.iter().map(|(slot, entry)| match entry {
-            Entry::Quiet { id, .. } => (*slot, *id),
-            Entry::Active(active) => (*slot, active.facts.id),
-        })
+        let quiet = self.quiet.iter().map(|(slot, quiet)| (*slot, quiet.id));
+        quiet.chain(self.active.iter().map(|(slot, active)| (*slot, active.facts.id)))
     }
 
     /// Number of channels, quiet ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.channels.len()
+        self.quiet.len().saturating_add(self.active.len())
     }
 
     /// Whether there is no channel.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty()
+        self.quiet.is_empty() && self.active.is_empty()
     }
 
     /// A channel with anything to remember; `None` if it is quiet or unknown.
     #[must_use]
     pub fn active(&self, slot: Slot) -> Option<&Active> {
-        match self.channels.get(&slot)? {
-            Entry::Active(active) => Some(active),
-            Entry::Quiet { .. } => None,
-        }
+        self.active.get(&slot)
     }
 
     /// Every confirmed transaction that a channel's evidence rests on, and its block.
     pub fn confirmed(&self) -> impl Iterator<Item = (Slot, Txid, BlockRef)> {
-        self.channels.iter().flat_map(|(slot, entry)| {
-            let active = match entry {
-                Entry::Active(active) => Some(active),
-                Entry::Quiet { .. } => None,
-            };
-            let confirmed = active.into_iter().flat_map(|active| active.state.confirmed());
-            confirmed.map(move |(txid, at)| (*slot, txid, at))
+        self.active.iter().flat_map(|(slot, active)| {
+            active.state.confirmed().map(move |(txid, at)| (*slot, txid, at))
         })
     }
 
     /// Outpoints of active channels whose spends in the mempool are of interest.
     pub fn watched_by_active(&self) -> impl Iterator<Item = OutPoint> {
-        self.channels.values().flat_map(|entry| match entry {
-            Entry::Active(active) => active.watched.iter().copied().collect::<Vec<_>>(),
-            Entry::Quiet { .. } => Vec::new(),
-        })
+        self.active.values().flat_map(|active| active.watched.iter().copied())
     }
 
     /// Every watched outpoint.

@@ -2,7 +2,7 @@
 use crate::arbitrator::{
     BlockView, Change, ChannelArbitrator, Input, Now, Position, PreimageSource,
 };
-use crate::engine::{Active, ChainArbitrator, Entry, Loaded};
+use crate::engine::{Active, ChainArbitrator, Loaded};
 use crate::facts::{ChannelFacts, HtlcLink, Updated};
 use crate::ids::{Preimage, Side, Slot};
 use crate::log::{Batch, BatchId, Write};
@@ -209,8 +209,7 @@ impl Staging<'_> {
     /// Channels that a new tip concerns: every active one, and quiet ones whose height has come.
     fn affected(&self) -> BTreeSet<Slot> {
         let engine = self.engine;
-        let active = engine.channels.iter().filter(|(_, e)| matches!(e, Entry::Active(_)));
-        let mut slots: BTreeSet<Slot> = active.map(|(slot, _)| *slot).collect();
+        let mut slots: BTreeSet<Slot> = engine.active.keys().copied().collect();
         if self.position == Position::AtTip {
             slots.extend(engine.due_at(self.now().tip));
         }
@@ -279,16 +278,15 @@ impl Staging<'_> {
             Some(Next::Forgotten) => return None,
             None => {}
         }
-        match self.engine.channels.get(&slot)? {
-            Entry::Active(active) => Some((**active).clone()),
-            Entry::Quiet { .. } => match self.loaded.get(&slot) {
-                Some(facts) => Some(Active::new(facts.clone(), ChannelArbitrator::default())),
-                None => {
-                    self.missing.insert(slot);
-                    None
-                }
-            },
+        if let Some(active) = self.engine.active.get(&slot) {
+            return Some(active.clone());
         }
+        self.engine.quiet.get(&slot)?;
+        let Some(facts) = self.loaded.get(&slot) else {
+            self.missing.insert(slot);
+            return None;
+        };
+        Some(Active::new(facts.clone(), ChannelArbitrator::default()))
     }
 
     fn put(&mut self, slot: Slot, active: Active) {
@@ -348,9 +346,9 @@ impl Staging<'_> {
             Some(Next::Active(active)) => Some(&active.state),
             Some(Next::Quiet(_)) => None,
             Some(Next::Forgotten) => return true,
-            None => match self.engine.channels.get(&slot) {
-                Some(Entry::Active(active)) => Some(&active.state),
-                Some(Entry::Quiet { .. }) => None,
+            None => match self.engine.active.get(&slot) {
+                Some(active) => Some(&active.state),
+                None if self.engine.quiet.contains_key(&slot) => None,
                 None => return true,
             },
         };

@@ -1,0 +1,120 @@
+//! Benchmarks whose results are ratios: our cost against the cost of something that everybody
+//! pays, measured in turn within one run.
+mod block;
+mod channels;
+mod measure;
+mod memory;
+mod report;
+mod store;
+mod synthetic;
+
+use std::process::ExitCode;
+
+use arb_core::facts::UpdateError;
+use arb_core::facts::secrets::SecretError;
+use arb_store::StoreError;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::peer::PeerError;
+use report::Row;
+
+/// Why a benchmark gave no figures.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// There is no benchmark of this name.
+    #[error("there is no benchmark `{0}`; there are: {names}", names = names().join(", "))]
+    Unknown(String),
+    /// A channel could not be set up.
+    #[error("a channel could not be set up: {0}")]
+    Peer(#[from] PeerError),
+    /// A channel's facts do not hold.
+    #[error("a channel's facts do not hold: {0}")]
+    Facts(#[from] UpdateError),
+    /// A channel's revealed secrets do not hold.
+    #[error("a channel's secrets do not hold: {0}")]
+    Secrets(#[from] SecretError),
+    /// The generated block cannot be read back.
+    #[error("the generated block cannot be read back: {0}")]
+    Block(#[from] bitcoin::consensus::encode::Error),
+    /// The engine did something else than what is to be measured.
+    #[error("the engine did not do what is measured: {0}")]
+    Engine(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// LMDB failed.
+    #[error("LMDB: {0}")]
+    Lmdb(#[from] heed::Error),
+    /// A file failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The memory of this process cannot be read.
+    #[error("/proc/self/status does not say how much memory is in use")]
+    NoMemoryFigure,
+    /// The results cannot be written as JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+struct Bench {
+    name: &'static str,
+    run: fn(&ProgressBar) -> Result<Vec<Row>, BenchError>,
+}
+
+/// Memory comes first: what others leave behind would be counted in.
+const BENCHES: [Bench; 3] = [
+    Bench { name: "memory", run: memory::run },
+    Bench { name: "block", run: block::run },
+    Bench { name: "store", run: store::run },
+];
+
+/// The names of all benchmarks.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    BENCHES.iter().map(|bench| bench.name).collect()
+}
+
+/// Runs one benchmark, or all, and prints a table, or JSON. The exit code tells whether every goal
+/// was met.
+///
+/// # Errors
+/// A benchmark could not be run to its end.
+pub fn run(name: Option<&str>, json: bool) -> Result<ExitCode, BenchError> {
+    let wanted = |bench: &&Bench| name.is_none_or(|name| name == bench.name);
+    let chosen: Vec<&Bench> = BENCHES.iter().filter(wanted).collect();
+    if chosen.is_empty() {
+        return Err(BenchError::Unknown(name.unwrap_or_default().to_owned()));
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("not compiled with --release: the figures say little");
+    }
+    let mut rows = Vec::new();
+    for bench in chosen {
+        // Drawn on a terminal only.
+        let progress = ProgressBar::new_spinner().with_prefix(bench.name);
+        progress.set_style(ProgressStyle::default_spinner());
+        let measured = (bench.run)(&progress);
+        progress.finish_and_clear();
+        rows.extend(measured?);
+    }
+    if json {
+        println!("{}", report::json(&rows)?);
+    } else {
+        print!("{}", report::table(&rows));
+    }
+    let met = rows.iter().all(|row| row.goal.is_none_or(|goal| goal.is_met(row.ratio)));
+    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
+        let refused = run(Some("blok"), false).err().map(|error| error.to_string());
+        let expected = "there is no benchmark `blok`; there are: memory, block, store";
+        assert_eq!(refused.as_deref(), Some(expected));
+    }
+}
