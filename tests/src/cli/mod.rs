@@ -1,4 +1,5 @@
 //! The program `arb`: what its subcommands do.
+pub mod bench;
 pub mod demo;
 pub mod scenario;
 
@@ -17,6 +18,8 @@ pub struct Arb {
 enum Command {
     /// Close 24 channels in every way, and account for every satoshi.
     Demo(demo::Arguments),
+    /// Measure, as ratios within one run.
+    Bench(bench::Arguments),
     /// Run scenario files.
     Scenario(scenario::Arguments),
 }
@@ -25,6 +28,7 @@ impl Arb {
     /// Does what the command line says.
     pub fn run(self) -> ExitCode {
         match self.command {
+            Command::Bench(arguments) => bench::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Scenario(arguments) => scenario::run(&arguments),
         }

@@ -3,9 +3,12 @@ use crate::runner::{ChainKind, Options, Outcome, Verdict, run as run_once, run_e
 use crate::scenario::{ParseError, Scenario, parse, unsupported};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 /// Arguments of `arb scenario`.
 #[derive(Debug, Args)]
@@ -19,6 +22,9 @@ pub struct Arguments {
     /// Run each file again for each store write and each effect, with a crash there.
     #[arg(long)]
     crash_everywhere: bool,
+    /// Files that are run at once.
+    #[arg(long, default_value_t = 4)]
+    jobs: usize,
     /// Print a line of JSON for each file instead.
     #[arg(long)]
     json: bool,
@@ -75,9 +81,8 @@ pub fn read(path: &Path) -> Result<Scenario, ParseError> {
 #[allow(clippy::print_stdout, reason = "the report is what was asked for")]
 pub fn run(arguments: &Arguments) -> ExitCode {
     let (mut passed, mut failed, mut unparsed) = (0, 0, 0);
-    for path in &arguments.files {
-        let report = one(path, arguments);
-        match &report {
+    in_parallel(arguments, |path, report| {
+        match report {
             Report::Ran(Outcome { verdict: Verdict::Passed, .. }) => passed += 1,
             Report::Ran(_) => failed += 1,
             Report::NotParsed(_) => unparsed += 1,
@@ -85,9 +90,9 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         let file = path.display().to_string();
         println!(
             "{}",
-            if arguments.json { as_json(&file, &report) } else { as_text(&file, &report) }
+            if arguments.json { as_json(&file, report) } else { as_text(&file, report) }
         );
-    }
+    });
     let failures = failed + unparsed;
     if arguments.json {
         println!("{}", serde_json::json!({ "passed": passed, "failed": failures }));
@@ -99,6 +104,41 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         (0, _) => ExitCode::from(1),
         _ => ExitCode::from(2),
     }
+}
+
+/// Runs several files at once, and tells of them in the order in which they were named. A trace, and
+/// a file that is run again and again on threads of its own, come one after the other.
+fn in_parallel(arguments: &Arguments, mut tell: impl FnMut(&Path, &Report)) {
+    let alone = arguments.trace || arguments.crash_everywhere;
+    let jobs = if alone { 1 } else { arguments.jobs.max(1) };
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(arguments.files.len()) {
+            let (next, sender) = (&next, sender.clone());
+            scope.spawn(move || {
+                while let Some((at, path)) = {
+                    let at = next.fetch_add(1, Ordering::SeqCst);
+                    arguments.files.get(at).map(|path| (at, path))
+                } {
+                    // Whoever listens is in this scope.
+                    let _ = sender.send((at, one(path, arguments)));
+                }
+            });
+        }
+        drop(sender);
+        let mut early: BTreeMap<usize, Report> = BTreeMap::new();
+        let mut due = 0;
+        for (at, report) in receiver {
+            early.insert(at, report);
+            while let Some(report) = early.remove(&due) {
+                if let Some(path) = arguments.files.get(due) {
+                    tell(path, &report);
+                }
+                due += 1;
+            }
+        }
+    });
 }
 
 fn one(path: &Path, arguments: &Arguments) -> Report {
