@@ -156,7 +156,11 @@ impl Runner<'_> {
             tokio::select! {
                 biased;
                 () = plan.crashed() => {}
-                answer = self.node.acknowledge(name) => return answer.map_err(refused),
+                answer = self.node.acknowledge(name) => return match answer {
+                    // Heard before a crash, and the channel is forgotten since.
+                    Ok(()) | Err(CommandError::UnknownChannel(_)) => Ok(()),
+                    Err(error) => Err(refused(error)),
+                },
             }
             self.recover().await?;
         }

@@ -174,6 +174,8 @@ impl Node {
     }
 
     fn let_go(&mut self) -> Option<Arbiter> {
+        // What reached a subscriber before the end has reached it.
+        self.read_events();
         self.notices = None;
         self.control = None;
         for subscriber in self.subscribers.values_mut() {
