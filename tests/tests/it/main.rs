@@ -1,3 +1,4 @@
 //! Integration tests of the workspace.
 mod bitcoind;
+mod laws;
 mod scenarios;
