@@ -59,6 +59,16 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     ending: Option<Reply<()>>,
 }
 
+/// The task that listens to the block source ends with its guard, and so with a driver that is
+/// aborted.
+struct Listener(tokio::task::AbortHandle);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Facts on their way to the store.
 struct FreshFacts {
     facts: Arc<ChannelFacts>,
@@ -110,15 +120,15 @@ where
             }
             self.settle().await;
         }
-        listener.abort();
+        drop(listener);
         self.workers.abort_all();
         if let Some(reply) = self.ending.take() {
             let _ = reply.send(Ok(()));
         }
     }
 
-    /// Rings the bell whenever the source may have something new.
-    fn listen(&self) -> tokio::task::AbortHandle {
+    /// Rings the bell whenever the source may have something new, until the guard is dropped.
+    fn listen(&self) -> Listener {
         let (bell, ports) = (self.bell.clone(), self.ports.clone());
         let listening = async move {
             loop {
@@ -126,7 +136,7 @@ where
                 bell.notify_one();
             }
         };
-        tokio::spawn(listening).abort_handle()
+        Listener(tokio::spawn(listening).abort_handle())
     }
 
     /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the
