@@ -35,6 +35,9 @@ pub enum CommandError {
     /// The funding output is spent already.
     #[error("channel {0} is closed already")]
     Closed(ChannelId),
+    /// The blocks since the channel's birth cannot be had: it is not watched.
+    #[error("not scanned: {0}")]
+    NotScanned(String),
     /// The store refused the write: nothing changed. Make room and try again.
     #[error("not stored: {0}")]
     NotStored(String),
@@ -97,9 +100,6 @@ pub(crate) enum Command {
         reply: Reply<Option<Box<ChannelReport>>>,
     },
     Idle {
-        reply: Reply<()>,
-    },
-    Shutdown {
         reply: Reply<()>,
     },
 }

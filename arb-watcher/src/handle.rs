@@ -1,6 +1,6 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone.
 use crate::command::{Command, CommandError, Reply};
-use crate::driver::{self, StartError};
+use crate::driver::{ChainAlarm, Driver, End, Seams, StartError};
 use crate::notices::NoticeStream;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use crate::subscription::{ChainEventSubscription, Delivery};
@@ -11,7 +11,7 @@ use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::report::ChannelReport;
 use bitcoin::{FeeRate, OutPoint};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 /// The handle of a running arbiter. Once every clone is dropped, the driver ends.
@@ -19,6 +19,9 @@ use tokio::task::AbortHandle;
 pub struct Arbiter {
     commands: mpsc::Sender<Command>,
     task: AbortHandle,
+    /// Also tells the driver, when the last one is dropped, that nobody is left.
+    end: watch::Sender<bool>,
+    alarm: watch::Receiver<Option<ChainAlarm>>,
 }
 
 impl Arbiter {
@@ -42,10 +45,13 @@ impl Arbiter {
         C: CoinSource,
     {
         let (commands, queue) = mpsc::channel(settings.queue.max(1));
+        let (end, asked) = watch::channel(false);
+        let (raise, alarm) = watch::channel(None);
         let weak = commands.downgrade();
-        let driver = driver::Driver::open(log, ports, settings, &numbers, queue, weak).await?;
+        let seams = Seams { queue, commands: weak, end: End::new(asked), alarm: raise };
+        let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { commands, task })
+        Ok(Self { commands, task, end, alarm })
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
@@ -168,9 +174,18 @@ impl Arbiter {
         self.ask(|reply| Command::Idle { reply }).await
     }
 
-    /// Ends the driver: the running append is finished, nothing else.
+    /// Whether something is wrong with the chain as the block source shows it, now and whenever
+    /// that changes.
+    #[must_use]
+    pub fn chain_alarm(&self) -> watch::Receiver<Option<ChainAlarm>> {
+        self.alarm.clone()
+    }
+
+    /// Ends the driver: running appends are finished, nothing else. Returns when the driver is
+    /// gone, and with it the store and the ports; after [`Self::kill`] as well.
     pub async fn shutdown(&self) {
-        let _ = self.ask(|reply| Command::Shutdown { reply }).await;
+        self.end.send_replace(true);
+        self.commands.closed().await;
     }
 
     /// Ends the driver at once, wherever it is. Always safe.

@@ -6,13 +6,15 @@ mod command;
 pub mod core_rpc;
 mod driver;
 mod handle;
+pub mod layers;
 pub mod memory;
 mod notices;
 mod settings;
 mod subscription;
 
 pub use command::CommandError;
-pub use driver::StartError;
+pub use core_rpc::{StalledTip, TipAlarm};
+pub use driver::{ChainAlarm, StartError};
 pub use handle::Arbiter;
 pub use notices::NoticeStream;
 pub use settings::{ChannelNumbers, Ports, Settings};

@@ -1,5 +1,5 @@
 //! The way out: notices to the node, repeated until acknowledged.
-use arb_core::arbitrator::{Notice, NoticeKey};
+use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::ids::ChannelId;
 use futures_core::Stream;
 use std::collections::BTreeMap;
@@ -35,14 +35,17 @@ impl Stream for NoticeStream {
 /// Everything outstanding, and who listens.
 #[derive(Debug, Default)]
 pub(crate) struct NoticeHub {
+    /// What the engine wants told.
     outstanding: BTreeMap<(ChannelId, NoticeKey), Notice>,
+    /// What the driver itself found out; no part of the log.
+    alarms: BTreeMap<(ChannelId, NoticeKey), Notice>,
     listeners: Vec<mpsc::Sender<(ChannelId, Notice)>>,
 }
 
 impl NoticeHub {
     pub(crate) fn listen(&mut self) -> NoticeStream {
         let (sender, receiver) = mpsc::channel(WAITING);
-        for ((id, _), notice) in &self.outstanding {
+        for ((id, _), notice) in self.alarms.iter().chain(&self.outstanding) {
             // A full queue is no loss: notices are repeated.
             let _ = sender.try_send((*id, notice.clone()));
         }
@@ -52,18 +55,63 @@ impl NoticeHub {
 
     pub(crate) fn tell(&mut self, id: ChannelId, notice: &Notice) {
         self.outstanding.insert((id, notice.key()), notice.clone());
+        self.send(id, notice);
+    }
+
+    /// Tells what the driver found out by itself, until it is acknowledged or over.
+    pub(crate) fn alarm(&mut self, id: ChannelId, alert: Alert) {
+        let notice = Notice::Alert(alert);
+        self.send(id, &notice);
+        self.alarms.insert((id, notice.key()), notice);
+    }
+
+    /// Another block: the driver's alarms once more. The engine repeats its own notices.
+    pub(crate) fn repeat_alarms(&mut self) {
+        for ((id, _), notice) in std::mem::take(&mut self.alarms) {
+            self.send(id, &notice);
+            self.alarms.insert((id, notice.key()), notice);
+        }
+    }
+
+    fn send(&mut self, id: ChannelId, notice: &Notice) {
         self.listeners.retain(|listener| !listener.is_closed());
         for listener in &self.listeners {
             let _ = listener.try_send((id, notice.clone()));
         }
     }
 
+    pub(crate) fn is_alarm(&self, id: ChannelId, key: NoticeKey) -> bool {
+        self.alarms.contains_key(&(id, key)) && !self.outstanding.contains_key(&(id, key))
+    }
+
     pub(crate) fn acknowledged(&mut self, id: ChannelId, key: NoticeKey) {
         self.outstanding.remove(&(id, key));
+        self.alarms.remove(&(id, key));
     }
 
     /// Notices of a channel that are no longer so, or no longer desired, are not repeated.
     pub(crate) fn keep(&mut self, id: ChannelId, desired: &[NoticeKey]) {
         self.outstanding.retain(|(of, key), _| *of != id || desired.contains(key));
+        // The engine tells of outdated facts itself once it has anything to remember.
+        self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
+    }
+
+    /// The channel's records are sound again.
+    pub(crate) fn healed(&mut self, id: ChannelId) {
+        self.alarms.remove(&(id, NoticeKey::Alert(Alert::Quarantined)));
+    }
+
+    /// The facts are the node's newest after all.
+    pub(crate) fn up_to_date(&mut self, id: ChannelId) {
+        self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
+    }
+
+    /// The channel is no more.
+    pub(crate) fn forgotten(&mut self, id: ChannelId) {
+        self.outstanding.retain(|(of, _), _| *of != id);
+        self.alarms.retain(|(of, _), _| *of != id);
     }
 }
+
+#[cfg(test)]
+mod tests;

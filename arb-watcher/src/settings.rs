@@ -1,4 +1,5 @@
 //! Settings of the driver, and the ports that it is given.
+use arb_core::facts::ChannelFacts;
 use arb_core::ids::ChannelId;
 use arb_core::policy::Policy;
 use arb_core::units::CommitmentNumber;
@@ -28,8 +29,13 @@ pub struct Settings {
     pub workers: usize,
     /// Commands that wait before senders do.
     pub queue: usize,
-    /// How long to wait before a failed call to the block source or the store is repeated.
+    /// How long to wait before a failed call to the store or the block source is repeated; twice
+    /// as long for each failure of the source in a row, up to 64 times.
     pub retry: Duration,
+    /// How long a call to the outside may take before it has failed.
+    pub patience: Duration,
+    /// How long to wait for the block source to ring before it is asked all the same.
+    pub heartbeat: Duration,
     /// How long the tip may stand still before it is an alarm.
     pub stalled_after: Duration,
 }
@@ -41,6 +47,8 @@ impl Default for Settings {
             workers: 16,
             queue: 256,
             retry: Duration::from_millis(500),
+            patience: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(60),
             stalled_after: Duration::from_secs(90 * 60),
         }
     }
@@ -56,4 +64,12 @@ pub struct ChannelNumbers {
     pub local: CommitmentNumber,
     /// Number of the peer's current commitment.
     pub remote: CommitmentNumber,
+}
+
+impl ChannelNumbers {
+    /// Whether the node is further than these facts.
+    pub(crate) fn is_newer(&self, facts: &ChannelFacts) -> bool {
+        let current = &facts.candidates.current;
+        current.local.number < self.local || current.remote.number < self.remote
+    }
 }

@@ -36,7 +36,8 @@ pub struct ChainEventSubscription {
     pub(crate) id: ChannelId,
     pub(crate) name: String,
     pub(crate) receiver: mpsc::Receiver<Delivered>,
-    pub(crate) commands: mpsc::Sender<Command>,
+    /// Weak: a subscription does not keep the driver running.
+    pub(crate) commands: mpsc::WeakSender<Command>,
 }
 
 impl ChainEventSubscription {
@@ -58,7 +59,9 @@ impl ChainEventSubscription {
         let (reply, answer) = oneshot::channel();
         let (id, name, next) = (self.id, self.name.clone(), number.saturating_add(1));
         let command = Command::Delivered { id, name, next, reply };
-        self.commands.send(command).await.map_err(|_| CommandError::Stopped)?;
+        let commands = self.commands.upgrade().ok_or(CommandError::Stopped)?;
+        commands.send(command).await.map_err(|_| CommandError::Stopped)?;
+        drop(commands);
         answer.await.map_err(|_| CommandError::Stopped)?
     }
 }

@@ -1,6 +1,7 @@
 //! `ChannelArbitrator`: everything that the log says of one channel, and `apply`, its only writer.
 use crate::arbitrator::{
-    Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, TxKind, UpstreamVerdict,
+    BlockView, Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, TxKind,
+    UpstreamVerdict,
 };
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, PaymentHash, Preimage};
@@ -92,6 +93,15 @@ impl ChannelArbitrator {
         let txid = spent.value.compute_txid();
         self.chain.retain(|known| known.value.compute_txid() != txid);
         self.chain.push(spent.clone());
+    }
+
+    /// Whether `history`, the whole past of the channel, holds all of the chain evidence.
+    pub(crate) fn is_confirmed_by(&self, history: &[BlockView]) -> bool {
+        self.chain.iter().all(|known| {
+            history
+                .iter()
+                .any(|view| view.at == known.at && view.transactions.contains(&known.value))
+        })
     }
 
     /// Whether there is nothing to remember: the channel is open and quiet.

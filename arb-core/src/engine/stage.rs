@@ -12,7 +12,8 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use bitcoin::Transaction;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, Transaction};
 
 /// What reaches the engine.
 #[derive(Clone, Debug)]
@@ -44,7 +45,8 @@ pub enum EngineInput {
     Watch {
         /// Its slot.
         slot: Slot,
-        /// Its facts, verified.
+        /// Its facts, verified. If the channel is there already (restored by
+        /// [`ChainArbitrator::restore`]), what is remembered of it stays.
         facts: Box<ChannelFacts>,
         /// Blocks between birth and tip that touch it, lowest first.
         history: Vec<BlockView>,
@@ -239,6 +241,8 @@ impl Staging<'_> {
 
     fn disconnected(&mut self, fork_point: BlockRef) {
         self.blocks.retain(|block| block.height <= fork_point.height);
+        // The blocks that take the place of these may hold what would be decided against.
+        self.position = Position::CatchingUp;
         self.writes.push(Write::Disconnected { fork_point });
         for slot in self.affected() {
             self.input(slot, &Input::Disconnected { fork_point });
@@ -247,8 +251,16 @@ impl Staging<'_> {
 
     fn watch(&mut self, slot: Slot, facts: &ChannelFacts, history: &[BlockView]) {
         self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
-        let facts = Arc::new(facts.clone());
-        self.next.insert(slot, Next::Quiet(facts));
+        // A channel that was set aside comes back with what its log remembers.
+        let active = self.engine.active.get(&slot);
+        let state = active.map(|active| active.state.clone()).unwrap_or_default();
+        let stale = !state.is_confirmed_by(history);
+        self.put(slot, Active::new(Arc::new(facts.clone()), state));
+        if stale {
+            let hash = BlockHash::all_zeros();
+            let fork_point = BlockRef { height: facts.birth, hash };
+            self.input(slot, &Input::Disconnected { fork_point });
+        }
         for view in history {
             self.input(slot, &Input::BlockConnected(view.clone()));
         }

@@ -1,39 +1,82 @@
-//! Following the chain: one block a step, so that commands and outcomes are never far behind.
-use super::{Driver, later};
+//! Following the chain: one block a step, so that commands and outcomes are never far behind. A
+//! worker asks the source; the driver takes what it found.
+use super::work::{Job, Outcome};
+use super::{Driver, durable::Patience};
+use crate::core_rpc::{StalledTip, TipAlarm};
+use crate::settings::{Ports, Settings};
 use arb_core::arbitrator::{Input, Position};
 use arb_core::engine::EngineInput;
 use arb_core::log::{ChangeLog, Write};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::OutPoint;
-use std::collections::HashSet;
-use tokio::time::Instant;
+use bitcoin::{Block, OutPoint, Transaction, Txid};
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 /// Outpoints that the mempool is asked about at once; above that, only those of active channels.
 const MEMPOOL_QUERY: usize = 10_000;
 
+/// Longest wait for feerates: a block is worth more than fresh ones.
+const FEES_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most doublings of the wait after a failure.
+const DOUBLINGS: u32 = 6;
+
+/// Something is wrong with the chain itself, for all channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainAlarm {
+    /// No new block for too long: the source may be stalled or eclipsed.
+    Stalled(StalledTip),
+    /// No remembered block is in the source's chain: it was reorganised too deeply, or is another
+    /// chain. Nothing is decided until it comes back.
+    ReorganisedTooDeeply,
+}
+
 /// Where following the source stands.
 pub(super) struct Following {
-    /// There may be something new at the source; tried from this moment on.
+    /// There may be something new at the source; asked from this moment on.
     behind: Option<Instant>,
-    /// When the tip last moved, for the alarm.
-    moved: Instant,
-    alarmed: bool,
+    /// A worker is asking.
+    looking: bool,
+    /// When the source is asked even though it did not ring.
+    heartbeat: Instant,
+    failures: u32,
+    stalled: TipAlarm,
+    alarm: watch::Sender<Option<ChainAlarm>>,
+    /// Mempool transactions that the engine has been shown.
+    seen: HashSet<Txid>,
 }
 
-/// What one step found.
-enum Step {
-    /// A block was connected or disconnected; there may be more.
-    Moved,
-    /// The engine is at the source's tip.
-    AtTip,
+/// What a look at the source found.
+pub(super) struct Found {
+    tip: BlockRef,
+    what: What,
 }
 
-/// Why a step failed: it is tried again.
+enum What {
+    /// The store is new.
+    Beginning,
+    /// Blocks above this one are no longer in the chain.
+    Fork(BlockRef),
+    /// The next block.
+    Next { at: BlockRef, block: Box<Block>, position: Position, estimates: Option<FeeEstimates> },
+    /// There is nothing above the engine's tip.
+    AtTip(Option<FeeEstimates>),
+    /// The chain moved between two questions.
+    Unsettled,
+}
+
+/// Why a look failed: it is repeated.
 #[derive(Debug, thiserror::Error)]
-enum FollowError {
+pub(super) enum FollowError {
     #[error("block source: {0}")]
     Source(String),
+    #[error("the block source does not answer")]
+    Late,
+    #[error("the look at the source panicked")]
+    Panicked,
     #[error("the source has no block {0}")]
     NoBlock(bitcoin::BlockHash),
     #[error("no remembered block is in the source's chain: it was reorganised too deeply")]
@@ -41,8 +84,16 @@ enum FollowError {
 }
 
 impl Following {
-    pub(super) fn new() -> Self {
-        Self { behind: Some(Instant::now()), moved: Instant::now(), alarmed: false }
+    pub(super) fn new(settings: &Settings, alarm: watch::Sender<Option<ChainAlarm>>) -> Self {
+        Self {
+            behind: Some(Instant::now()),
+            looking: false,
+            heartbeat: Instant::now(),
+            failures: 0,
+            stalled: TipAlarm::new(settings.stalled_after),
+            alarm,
+            seen: HashSet::new(),
+        }
     }
 
     pub(super) fn rung(&mut self) {
@@ -50,12 +101,63 @@ impl Following {
     }
 
     pub(super) const fn is_behind(&self) -> bool {
-        self.behind.is_some()
+        self.behind.is_some() || self.looking
     }
 
-    /// When the next step is due.
+    pub(super) const fn is_looking(&self) -> bool {
+        self.looking
+    }
+
+    /// When the next look is due.
     pub(super) fn due(&self) -> Instant {
-        self.behind.unwrap_or_else(Instant::now)
+        self.behind.unwrap_or(self.heartbeat).min(self.heartbeat)
+    }
+
+    /// Channels or facts are new: what the mempool holds may mean something else to them.
+    pub(super) fn look_again(&mut self) {
+        self.seen.clear();
+        self.rung();
+    }
+
+    fn begin(&mut self, settings: &Settings) {
+        self.looking = true;
+        self.behind = None;
+        self.heartbeat = Instant::now() + settings.heartbeat;
+    }
+
+    fn moved(&mut self) {
+        self.looking = false;
+        self.behind = Some(Instant::now());
+    }
+
+    /// Asks again after a wait that doubles with each failure in a row.
+    fn retry(&mut self, settings: &Settings) {
+        self.looking = false;
+        let wait = settings.retry.saturating_mul(1 << self.failures.min(DOUBLINGS));
+        self.failures = self.failures.saturating_add(1);
+        self.behind = Some(Instant::now() + wait);
+        self.heartbeat = self.heartbeat.max(Instant::now() + wait);
+    }
+
+    fn raise(&self, now: Option<ChainAlarm>) {
+        self.alarm.send_if_modified(|alarm| {
+            let same = match (*alarm, now) {
+                // How long it stands still is no news.
+                (Some(ChainAlarm::Stalled(was)), Some(ChainAlarm::Stalled(is))) => {
+                    was.tip == is.tip
+                }
+                (was, is) => was == is,
+            };
+            if same {
+                return false;
+            }
+            match now {
+                Some(alarm) => tracing::error!(?alarm, "alarm"),
+                None => tracing::info!("the chain is well again"),
+            }
+            *alarm = now;
+            true
+        });
     }
 }
 
@@ -72,137 +174,212 @@ where
     K: Signer,
     C: CoinSource,
 {
-    pub(super) async fn on_chain(&mut self) {
-        self.chain.behind = None;
-        match self.follow().await {
-            Ok(Step::Moved) => {
-                self.chain.behind = Some(Instant::now());
-                self.chain.moved = Instant::now();
-                self.chain.alarmed = false;
+    /// Sends a worker to the source.
+    pub(super) fn look(&mut self) {
+        self.chain.begin(&self.settings);
+        let (ports, patience) = (self.ports.clone(), self.settings.patience);
+        let remembered: Vec<BlockRef> = self.engine.blocks().copied().collect();
+        self.workers.spawn(Job::Look, async move {
+            let found = timeout(patience, look(&ports, &remembered)).await;
+            Outcome::Looked(found.unwrap_or(Err(FollowError::Late)))
+        });
+    }
+
+    pub(super) async fn on_looked(&mut self, found: Result<Found, FollowError>) {
+        let now = Instant::now().into_std();
+        match found {
+            Ok(found) => {
+                let stalled = self.chain.stalled.observe(found.tip, now);
+                self.chain.raise(stalled.map(ChainAlarm::Stalled));
+                // An error: the driver is to end.
+                let _ = self.on_found(found).await;
             }
-            Ok(Step::AtTip) => self.alarm_stalled(),
             Err(error) => {
                 tracing::warn!(%error, "following the chain");
-                self.chain.behind = Some(later(&self.settings));
+                let stalled = self.chain.stalled.check(now).map(ChainAlarm::Stalled);
+                let deep = matches!(error, FollowError::TooDeep);
+                if let Some(alarm) = deep.then_some(ChainAlarm::ReorganisedTooDeeply).or(stalled) {
+                    self.chain.raise(Some(alarm));
+                }
+                self.chain.retry(&self.settings);
             }
         }
     }
 
-    fn alarm_stalled(&mut self) {
-        let still = self.chain.moved.elapsed();
-        if still >= self.settings.stalled_after && !self.chain.alarmed {
-            self.chain.alarmed = true;
-            tracing::error!(minutes = still.as_secs() / 60, "the tip stands still");
+    async fn on_found(&mut self, found: Found) -> Result<(), crate::CommandError> {
+        match found.what {
+            What::Beginning => {
+                self.begin_at(found.tip).await?;
+                self.chain.moved();
+            }
+            What::Fork(fork_point) => {
+                let from = self.engine.height().0;
+                tracing::info!(from, to = fork_point.height.0, "reorganisation");
+                self.step(vec![EngineInput::Disconnected { fork_point }]).await?;
+                self.chain.moved();
+            }
+            What::Next { at, block, position, estimates } => {
+                self.engine_estimates(estimates);
+                let touched = self.engine.scan(&block).touched;
+                tracing::debug!(height = at.height.0, touched = touched.len(), "block");
+                self.step(vec![EngineInput::Block { at, touched, position }]).await?;
+                self.notices.repeat_alarms();
+                self.chain.failures = 0;
+                self.chain.moved();
+            }
+            What::AtTip(estimates) => {
+                self.engine_estimates(estimates);
+                if self.engine.position() == Position::CatchingUp {
+                    self.step(vec![EngineInput::ReachedTip]).await?;
+                }
+                self.renew_active();
+                self.look_at_mempool();
+            }
+            What::Unsettled => self.chain.retry(&self.settings),
         }
-    }
-
-    async fn follow(&mut self) -> Result<Step, FollowError> {
-        let tip = self.ports.source.tip().await.map_err(source)?;
-        let Some(own) = self.engine.tip() else {
-            self.begin_at(tip).await;
-            return Ok(Step::Moved);
-        };
-        if own == tip {
-            self.at_tip().await?;
-            return Ok(Step::AtTip);
-        }
-        let fork_point = self.fork_point().await?;
-        if fork_point != own {
-            tracing::info!(from = own.height.0, to = fork_point.height.0, "reorganisation");
-            self.step(vec![EngineInput::Disconnected { fork_point }]).await;
-            return Ok(Step::Moved);
-        }
-        self.connect_next(own, tip).await
+        Ok(())
     }
 
     /// A new store begins at the source's tip: channels tell their births, and are scanned from
     /// there.
-    async fn begin_at(&mut self, tip: BlockRef) {
+    async fn begin_at(&mut self, tip: BlockRef) -> Result<(), crate::CommandError> {
         let batch = self.direct_batch(vec![Write::BlockConnected(tip)]);
-        let receipt = self.append(batch).await;
+        let receipt = self.append(batch, Patience::UntilDurable).await?;
         tracing::debug!(batch = receipt.batch().0, "the cursor begins");
         self.engine.begin_at(tip);
-    }
-
-    /// The highest remembered block that is in the source's chain.
-    async fn fork_point(&mut self) -> Result<BlockRef, FollowError> {
-        let remembered: Vec<BlockRef> = self.engine.blocks().copied().collect();
-        for block in remembered {
-            let there = self.ports.source.hash_at(block.height).await.map_err(source)?;
-            if there == Some(block.hash) {
-                return Ok(block);
-            }
+        for watching in std::mem::take(&mut self.waiting) {
+            self.rescan(watching);
         }
-        Err(FollowError::TooDeep)
+        Ok(())
     }
 
-    async fn connect_next(&mut self, own: BlockRef, tip: BlockRef) -> Result<Step, FollowError> {
-        let height = BlockHeight(own.height.0.saturating_add(1));
-        let Some(hash) = self.ports.source.hash_at(height).await.map_err(source)? else {
-            return Ok(Step::Moved);
-        };
-        let block = self.ports.source.block(hash).await.map_err(source)?;
-        let block = block.ok_or(FollowError::NoBlock(hash))?;
-        if block.header.prev_blockhash != own.hash {
-            // The chain moved between two questions.
-            return Ok(Step::Moved);
-        }
-        let position = if hash == tip.hash {
-            self.refresh_estimates().await;
-            Position::AtTip
-        } else {
-            Position::CatchingUp
-        };
-        let at = BlockRef { height, hash };
-        let touched = self.engine.scan(&block).touched;
-        tracing::debug!(height = height.0, touched = touched.len(), "block");
-        self.step(vec![EngineInput::Block { at, touched, position }]).await;
-        Ok(Step::Moved)
-    }
-
-    async fn at_tip(&mut self) -> Result<(), FollowError> {
-        self.refresh_estimates().await;
-        if self.engine.position() == Position::CatchingUp {
-            self.step(vec![EngineInput::ReachedTip]).await;
-        }
-        self.renew_all();
-        self.look_at_mempool().await
-    }
-
-    async fn refresh_estimates(&mut self) {
-        match self.ports.fees.estimates().await {
-            Ok(estimates) => self.engine.set_estimates(estimates),
-            Err(error) => tracing::warn!(%error, "the last feerates stay in use"),
+    fn engine_estimates(&mut self, estimates: Option<FeeEstimates>) {
+        if let Some(estimates) = estimates {
+            self.engine.set_estimates(estimates);
         }
     }
 
     /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3).
-    async fn look_at_mempool(&mut self) -> Result<(), FollowError> {
+    fn look_at_mempool(&mut self) {
         let mut outpoints: Vec<OutPoint> = self.engine.watched().take(MEMPOOL_QUERY + 1).collect();
         if outpoints.len() > MEMPOOL_QUERY {
             outpoints = self.engine.watched_by_active().collect();
         }
-        if outpoints.is_empty() {
-            return Ok(());
-        }
-        let found = self.ports.source.mempool_spenders(outpoints).await.map_err(source)?;
-        let txids: HashSet<_> = found.iter().map(bitcoin::Transaction::compute_txid).collect();
+        let (ports, patience) = (self.ports.clone(), self.settings.patience);
+        self.workers.spawn(Job::Look, async move {
+            if outpoints.is_empty() {
+                return Outcome::Mempool(Ok(Vec::new()));
+            }
+            let found = timeout(patience, ports.source.mempool_spenders(outpoints)).await;
+            Outcome::Mempool(match found {
+                Ok(found) => found.map_err(source),
+                Err(_) => Err(FollowError::Late),
+            })
+        });
+    }
+
+    pub(super) async fn on_mempool(&mut self, found: Result<Vec<Transaction>, FollowError>) {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the mempool");
+                return self.chain.retry(&self.settings);
+            }
+        };
+        self.chain.looking = false;
+        self.chain.failures = 0;
+        let txids: HashSet<_> = found.iter().map(Transaction::compute_txid).collect();
         let mut inputs = Vec::new();
         for tx in found {
-            if self.tasks.seen.contains(&tx.compute_txid()) {
+            if self.chain.seen.contains(&tx.compute_txid()) {
                 continue;
             }
             let of = tx.input.iter().filter_map(|i| self.engine.watcher(&i.previous_output));
-            let slots: HashSet<_> = of.collect();
+            let slots: BTreeSet<_> = of.collect();
             inputs.extend(slots.into_iter().map(|slot| EngineInput::Channel {
                 slot,
                 input: Box::new(Input::SeenInMempool(Box::new(tx.clone()))),
             }));
         }
-        self.tasks.seen = txids;
-        if !inputs.is_empty() {
-            self.step(inputs).await;
+        if !inputs.is_empty() && self.step(inputs).await.is_err() {
+            return;
         }
-        Ok(())
+        self.chain.seen = txids;
+    }
+}
+
+/// What the source has beyond `remembered` (highest first).
+async fn look<S, B, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    remembered: &[BlockRef],
+) -> Result<Found, FollowError>
+where
+    S: BlockSource,
+    F: FeeSource,
+{
+    let tip = ports.source.tip().await.map_err(source)?;
+    let what = match remembered.first() {
+        None => What::Beginning,
+        Some(own) if *own == tip => What::AtTip(estimates(&ports.fees).await),
+        Some(own) => {
+            let fork_point = fork_point(&ports.source, remembered).await?;
+            if fork_point == *own { next(ports, *own, tip).await? } else { What::Fork(fork_point) }
+        }
+    };
+    Ok(Found { tip, what })
+}
+
+/// The highest remembered block that is in the source's chain.
+async fn fork_point<S: BlockSource>(
+    from: &S,
+    remembered: &[BlockRef],
+) -> Result<BlockRef, FollowError> {
+    for block in remembered {
+        let there = from.hash_at(block.height).await.map_err(source)?;
+        if there == Some(block.hash) {
+            return Ok(*block);
+        }
+    }
+    Err(FollowError::TooDeep)
+}
+
+async fn next<S, B, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    own: BlockRef,
+    tip: BlockRef,
+) -> Result<What, FollowError>
+where
+    S: BlockSource,
+    F: FeeSource,
+{
+    let height = BlockHeight(own.height.0.saturating_add(1));
+    let Some(hash) = ports.source.hash_at(height).await.map_err(source)? else {
+        return Ok(What::Unsettled);
+    };
+    let block = ports.source.block(hash).await.map_err(source)?;
+    let block = block.ok_or(FollowError::NoBlock(hash))?;
+    if block.header.prev_blockhash != own.hash {
+        return Ok(What::Unsettled);
+    }
+    let at = BlockRef { height, hash };
+    let (position, estimates) = if hash == tip.hash {
+        (Position::AtTip, estimates(&ports.fees).await)
+    } else {
+        (Position::CatchingUp, None)
+    };
+    Ok(What::Next { at, block: Box::new(block), position, estimates })
+}
+
+async fn estimates<F: FeeSource>(fees: &F) -> Option<FeeEstimates> {
+    match timeout(FEES_PATIENCE, fees.estimates()).await {
+        Ok(Ok(estimates)) => Some(estimates),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the last feerates stay in use");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("no feerates in time: the last ones stay in use");
+            None
+        }
     }
 }

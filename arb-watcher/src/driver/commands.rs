@@ -1,10 +1,10 @@
 //! Commands of the handle.
-use super::work::{History, Outcome};
-use super::{Driver, FreshFacts};
+use super::Driver;
+use super::work::Stored;
 use crate::command::{Command, CommandError, Reply};
-use arb_core::arbitrator::{BlockView, FailReason, Input, NoticeKey};
+use arb_core::arbitrator::{FailReason, Input, NoticeKey};
 use arb_core::engine::EngineInput;
-use arb_core::facts::{ChannelFacts, Standing, Update, Updated};
+use arb_core::facts::{Standing, Update, UpdateError, Updated};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -60,35 +60,33 @@ where
                 self.chain.rung();
                 self.idlers.push(reply);
             }
-            Command::Shutdown { reply } => self.ending = Some(reply),
         }
     }
 
     async fn input_for(&mut self, id: ChannelId, input: Input) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        self.channel_input(slot, input).await;
-        Ok(())
+        self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
     }
 
     async fn fail(&mut self, id: ChannelId) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        let facts = self.facts_of(slot).map_err(CommandError::NotStored)?;
+        let facts = self.facts_of(slot)?;
         if facts.standing == Standing::Outdated {
             return Err(CommandError::Outdated(id));
         }
         if self.engine.active(slot).is_some_and(|active| active.picture.is_some()) {
             return Err(CommandError::Closed(id));
         }
-        self.channel_input(slot, Input::Fail(FailReason::Requested)).await;
-        Ok(())
+        self.input_for(id, Input::Fail(FailReason::Requested)).await
     }
 
     async fn acknowledge(&mut self, id: ChannelId, key: NoticeKey) -> Result<(), CommandError> {
-        self.notices.acknowledged(id, key);
-        if self.quarantined.contains_key(&id) {
-            return Ok(());
+        // An alarm of the driver is no part of the log: it comes again after a restart.
+        if !self.notices.is_alarm(id, key) {
+            self.input_for(id, Input::NoticeAcknowledged(key)).await?;
         }
-        self.input_for(id, Input::NoticeAcknowledged(key)).await
+        self.notices.acknowledged(id, key);
+        Ok(())
     }
 
     fn report(&self, id: ChannelId) -> Option<Box<ChannelReport>> {
@@ -99,43 +97,6 @@ where
             None => ChannelReport::quiet(&*self.facts_of(slot).ok()?, &now),
         };
         Some(Box::new(report))
-    }
-
-    /// Verifies facts and scans from the channel's birth before they are taken on.
-    fn watch(&mut self, facts: Box<ChannelFacts>, reply: Reply<()>) {
-        if let Some(slot) = self.engine.slot(&facts.id) {
-            let same = self.facts_of(slot).is_ok_and(|known| *known == *facts);
-            let refused = CommandError::AlreadyWatched(facts.id);
-            return Self::reply(reply, if same { Ok(()) } else { Err(refused) });
-        }
-        if let Err(error) = facts.verify(&self.secp) {
-            return Self::reply(reply, Err(CommandError::Facts(error)));
-        }
-        let history = History::new(&facts);
-        self.rescan(facts, history, reply);
-    }
-
-    /// Takes a channel on: facts and what its rescan found, in one append.
-    pub(super) async fn register(
-        &mut self,
-        facts: Box<ChannelFacts>,
-        history: Vec<BlockView>,
-        reply: Reply<()>,
-    ) {
-        if self.engine.slot(&facts.id).is_some() {
-            // Watched twice at once: the first one won.
-            return self.watch(facts, reply);
-        }
-        let slot = match self.quarantined.remove(&facts.id) {
-            Some(slot) => slot,
-            None => {
-                let slot = Slot(self.next_slot);
-                self.next_slot = self.next_slot.saturating_add(1);
-                slot
-            }
-        };
-        self.step(vec![EngineInput::Watch { slot, facts, history }]).await;
-        Self::reply(reply, Ok(()));
     }
 
     /// Verifies updates and makes the facts durable. A quiet channel's do not pass through the
@@ -150,14 +111,14 @@ where
         };
         if self.engine.active(slot).is_some() {
             let updated = Box::new(updated);
-            self.step(vec![EngineInput::Facts { slot, updated }]).await;
-            return Self::reply(reply, Ok(()));
+            let stored = self.try_step(vec![EngineInput::Facts { slot, updated }]).await;
+            return Self::reply(reply, stored);
         }
         self.store_facts(slot, updated, reply);
     }
 
     fn verified(&self, slot: Slot, updates: &[Update]) -> Result<Updated, CommandError> {
-        let facts = self.facts_of(slot).map_err(CommandError::NotStored)?;
+        let facts = self.facts_of(slot)?;
         let fenced = self
             .engine
             .active(slot)
@@ -165,56 +126,53 @@ where
         let mut all = Updated { facts: (*facts).clone(), ended: Vec::new() };
         for update in updates {
             let local = matches!(update, Update::LocalCommitment { .. });
-            let before = all.facts.candidates.current.local.number;
             let one = all.facts.updated(update, &self.secp).map_err(CommandError::Facts)?;
-            let newer = one.facts.candidates.current.local.number > before;
-            if fenced && local && newer {
-                return Err(CommandError::Facts(arb_core::facts::UpdateError::Fenced));
+            // Of any candidate: what was handed out may be the node's next to revoke.
+            if fenced && local && one.facts.candidates != all.facts.candidates {
+                return Err(CommandError::Facts(UpdateError::Fenced));
             }
             all.facts = one.facts;
             all.ended.extend(one.ended);
         }
+        all.facts.standing = self.outdated.standing(slot, &all.facts);
         Ok(all)
     }
 
     fn store_facts(&mut self, slot: Slot, updated: Updated, reply: Reply<()>) {
         let facts = Arc::new(updated.facts);
-        let mut writes = vec![Write::Facts { slot, facts: Box::new((*facts).clone()) }];
-        if !updated.ended.is_empty() {
-            writes.push(Write::EndedHtlcs { slot, htlcs: updated.ended });
+        let write = Write::Facts { slot, facts: Box::new((*facts).clone()) };
+        let (number, ended) = self.on_the_way.begin(slot, facts, updated.ended, reply);
+        let mut writes = vec![write];
+        if !ended.is_empty() {
+            writes.push(Write::EndedHtlcs { slot, htlcs: ended });
         }
         let batch = self.direct_batch(writes);
-        let appended = self.log.append(batch);
-        let fresh = self
-            .fresh_facts
-            .entry(slot)
-            .or_insert_with(|| FreshFacts { facts: facts.clone(), appends: 0 });
-        fresh.facts = facts.clone();
-        fresh.appends = fresh.appends.saturating_add(1);
-        self.workers.spawn(async move {
-            let result = appended.await.map(|_| ()).map_err(|error| error.to_string());
-            Outcome::Stored { slot, facts, result, reply }
+        let appended = self.hand_over(batch);
+        self.appends.spawn((slot, number), async move {
+            appended.await.map(|_| ()).map_err(|error| error.to_string())
         });
     }
 
-    /// An append of facts has ended: watches and due height follow; a failed one takes the facts
-    /// that were built on it back.
-    pub(super) fn on_stored(
-        &mut self,
-        slot: Slot,
-        facts: &ChannelFacts,
-        result: Result<(), String>,
-        reply: Reply<()>,
-    ) {
-        if let Some(fresh) = self.fresh_facts.get_mut(&slot) {
-            fresh.appends = fresh.appends.saturating_sub(1);
-            if fresh.appends == 0 || result.is_err() {
-                self.fresh_facts.remove(&slot);
+    /// An append of facts has ended: watches and due height follow, or whoever waits is told why.
+    pub(super) fn on_stored(&mut self, stored: Stored) {
+        let Stored { slot, number, result } = stored;
+        match result {
+            Ok(()) => {
+                let facts = self.on_the_way.stored(slot, number);
+                // The channel may have been set aside or forgotten meanwhile.
+                if let Some(facts) = facts
+                    && self.engine.slot(&facts.id) == Some(slot)
+                {
+                    self.engine.quiet_facts_replaced(slot, &facts);
+                    if !self.outdated.covers(slot, &facts) && facts.standing == Standing::Current {
+                        self.notices.up_to_date(facts.id);
+                    }
+                }
+            }
+            Err(why) => {
+                tracing::error!(slot = slot.0, why, "facts are not stored");
+                self.on_the_way.failed(slot, number, &why);
             }
         }
-        if result.is_ok() {
-            self.engine.quiet_facts_replaced(slot, facts);
-        }
-        Self::reply(reply, result.map_err(CommandError::NotStored));
     }
 }

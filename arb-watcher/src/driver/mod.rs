@@ -1,37 +1,40 @@
-//! The driver: one task that owns the engine. Four things reach it: the chain, commands, outcomes
-//! of its workers, and the end; after each it settles what is desired with what is under way.
+//! The driver: one task that owns the engine. Commands, outcomes of its workers, the bell of the
+//! block source and the end reach it; after each it settles what is desired with what is under
+//! way. It awaits nothing but its store: whatever else is outside is asked by a worker.
 mod chain;
 mod commands;
+mod durable;
+mod on_the_way;
 mod open;
+mod rescan;
 mod settle;
 mod subscribers;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 use crate::command::{Command, Reply};
 use crate::notices::NoticeHub;
-use crate::settings::{Ports, Settings};
-use arb_core::engine::{
-    ChainArbitrator, EngineInput, Loaded, NeedFacts, Released, Task, TaskKey, Transition,
-};
+use crate::settings::{ChannelNumbers, Ports, Settings};
+use arb_core::engine::{ChainArbitrator, Task, TaskKey};
 use arb_core::facts::{ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
+use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::units::BlockHeight;
+use arb_core::units::BlockRef;
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::{All, Secp256k1};
-use bitcoin::{OutPoint, Txid};
+pub use chain::ChainAlarm;
+use on_the_way::OnTheWay;
+pub(crate) use open::Seams;
 pub use open::StartError;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use rescan::Watching;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use subscribers::Subscribers;
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use work::Outcome;
-
-/// Batches that do not pass through the engine are numbered from here, so that no receipt of one
-/// kind can serve the other.
-const DIRECT_BATCHES: u64 = 1 << 63;
+use tokio::sync::{Notify, mpsc, watch};
+use work::{Appends, Workers};
 
 /// The state of the one task.
 pub(crate) struct Driver<L, S, B, F, K, C> {
@@ -42,51 +45,89 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     secp: Secp256k1<All>,
     queue: mpsc::Receiver<Command>,
     commands: mpsc::WeakSender<Command>,
+    end: End,
     /// Rung by a task that listens to the block source.
     bell: Arc<Notify>,
     chain: chain::Following,
-    workers: JoinSet<Outcome>,
+    workers: Workers,
+    appends: Appends,
     tasks: Tasks,
     notices: NoticeHub,
     subscribers: Subscribers,
-    /// Facts whose append is under way, newer than those in the store.
-    fresh_facts: HashMap<Slot, FreshFacts>,
+    on_the_way: OnTheWay,
+    outdated: Outdated,
     /// Channels whose records cannot be read.
     quarantined: BTreeMap<ChannelId, Slot>,
-    /// Channels whose facts are older than what the node stated at start-up.
-    outdated: BTreeSet<Slot>,
+    /// Channels to be watched once there is a tip to scan to.
+    waiting: Vec<Watching>,
     next_slot: u32,
     next_direct: u64,
     idlers: Vec<Reply<()>>,
-    ending: Option<Reply<()>>,
-}
-
-/// The task that listens to the block source ends with its guard, and so with a driver that is
-/// aborted.
-struct Listener(tokio::task::AbortHandle);
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Facts on their way to the store.
-struct FreshFacts {
-    facts: Arc<ChannelFacts>,
-    appends: usize,
 }
 
 /// What is desired, what is under way, and what was tried at which tip.
 #[derive(Default)]
 struct Tasks {
-    desired: BTreeMap<(Slot, TaskKey), Task>,
+    desired: BTreeMap<Slot, BTreeMap<TaskKey, Task>>,
     running: BTreeSet<(Slot, TaskKey)>,
-    tried: BTreeMap<(Slot, TaskKey), (Task, BlockHeight)>,
-    /// Mempool transactions that the engine has been shown.
-    seen: HashSet<Txid>,
-    /// Claims that wallet coins are reserved for.
+    tried: BTreeMap<Slot, BTreeMap<TaskKey, Tried>>,
+    /// Claims that wallet coins are or may be reserved for.
     funded: BTreeSet<(Slot, OutPoint)>,
+}
+
+/// The last attempt at a task.
+struct Tried {
+    task: Task,
+    tip: Option<BlockRef>,
+}
+
+/// The end of the driver: asked for, or every handle is gone.
+pub(crate) struct End(watch::Receiver<bool>);
+
+impl End {
+    pub(crate) const fn new(asked: watch::Receiver<bool>) -> Self {
+        Self(asked)
+    }
+
+    /// Resolves when the driver is to end.
+    async fn come(&mut self) {
+        // An error: the last handle is gone.
+        let _ = self.0.wait_for(|asked| *asked).await;
+    }
+
+    fn is_near(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+/// Channels that the node stated with higher numbers than the stored facts have, or did not state
+/// at all. That is never stored: the next start judges anew.
+#[derive(Default)]
+struct Outdated(BTreeMap<Slot, Option<ChannelNumbers>>);
+
+impl Outdated {
+    /// Whether facts that say they are current are not.
+    fn covers(&self, slot: Slot, facts: &ChannelFacts) -> bool {
+        self.0.get(&slot).is_some_and(|stated| stated.is_none_or(|stated| stated.is_newer(facts)))
+    }
+
+    /// The standing of facts whose own standing counts for nothing if they are listed here.
+    fn standing(&self, slot: Slot, facts: &ChannelFacts) -> Standing {
+        match self.0.contains_key(&slot) {
+            false => facts.standing,
+            true if self.covers(slot, facts) => Standing::Outdated,
+            true => Standing::Current,
+        }
+    }
+}
+
+/// A task that ends with its guard, and so with a driver that is aborted.
+struct Guard(tokio::task::AbortHandle);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
@@ -101,36 +142,29 @@ where
     /// Runs until the last handle is dropped or a shutdown is asked for.
     pub(crate) async fn run(mut self) {
         let listener = self.listen();
-        while self.ending.is_none() {
-            let due = self.chain.due();
+        while !self.end.is_near() {
+            let (due, looking) = (self.chain.due(), self.chain.is_looking());
+            // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
-                biased;
-                command = self.queue.recv() => match command {
-                    Some(command) => self.on_command(command).await,
-                    None => break,
-                },
-                Some(outcome) = self.workers.join_next(), if !self.workers.is_empty() => {
-                    // A worker that panicked is a worker that failed: its task is desired still.
-                    if let Ok(outcome) = outcome {
-                        self.on_outcome(outcome).await;
-                    }
-                }
+                () = self.end.come() => break,
+                Some(command) = self.queue.recv() => self.on_command(command).await,
+                Some(stored) = self.appends.next() => self.on_stored(stored),
+                Some(outcome) = self.workers.next() => self.on_outcome(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
-                () = tokio::time::sleep_until(due), if self.chain.is_behind() => {
-                    self.on_chain().await;
-                }
+                () = tokio::time::sleep_until(due), if !looking => self.look(),
             }
             self.settle().await;
         }
         drop(listener);
-        self.workers.abort_all();
-        if let Some(reply) = self.ending.take() {
-            let _ = reply.send(Ok(()));
+        self.workers.abort();
+        // Whoever waits for an append that is under way is told how it ended.
+        while let Some(stored) = self.appends.next().await {
+            self.on_stored(stored);
         }
     }
 
     /// Rings the bell whenever the source may have something new, until the guard is dropped.
-    fn listen(&self) -> Listener {
+    fn listen(&self) -> Guard {
         let (bell, ports) = (self.bell.clone(), self.ports.clone());
         let listening = async move {
             loop {
@@ -138,113 +172,6 @@ where
                 bell.notify_one();
             }
         };
-        Listener(tokio::spawn(listening).abort_handle())
+        Guard(tokio::spawn(listening).abort_handle())
     }
-
-    /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the
-    /// engine asks for them; a channel whose facts cannot be read is set aside.
-    async fn step(&mut self, inputs: Vec<EngineInput>) {
-        let mut loaded = Loaded::new();
-        let transition = loop {
-            match self.engine.stage(&inputs, &loaded) {
-                Ok(transition) => break transition,
-                Err(NeedFacts(slots)) => self.load(slots, &mut loaded),
-            }
-        };
-        let released = self.make_durable(transition).await;
-        self.release(released);
-    }
-
-    async fn make_durable(&mut self, transition: Transition) -> Released {
-        let transition = match self.engine.commit_empty(transition) {
-            Ok(released) => return released,
-            Err(transition) => *transition,
-        };
-        let receipt = self.append(transition.batch().clone()).await;
-        match self.engine.commit(transition, receipt) {
-            Ok(released) => released,
-            Err(wrong) => {
-                // Cannot happen with a store that keeps the contract of `ChangeLog`.
-                tracing::error!(%wrong, "the store answered with another batch's receipt");
-                Released::default()
-            }
-        }
-    }
-
-    /// Appends until it is durable: nothing may happen before.
-    async fn append(&mut self, batch: Batch) -> Durable {
-        loop {
-            match self.log.append(batch.clone()).await {
-                Ok(receipt) => return receipt,
-                Err(error) => {
-                    tracing::error!(%error, batch = batch.id.0, "the store refuses an append");
-                    tokio::time::sleep(self.settings.retry).await;
-                }
-            }
-        }
-    }
-
-    fn load(&mut self, slots: BTreeSet<Slot>, loaded: &mut Loaded) {
-        for slot in slots {
-            match self.facts_of(slot) {
-                Ok(facts) => {
-                    loaded.insert(slot, facts);
-                }
-                Err(why) => self.set_aside(slot, &why),
-            }
-        }
-    }
-
-    /// The newest facts of a channel. The store does not know what the node said at start-up: that
-    /// they are outdated.
-    fn facts_of(&self, slot: Slot) -> Result<Arc<ChannelFacts>, String> {
-        let mut facts = self.newest_facts(slot)?;
-        if self.outdated.contains(&slot) && facts.standing != Standing::Outdated {
-            Arc::make_mut(&mut facts).standing = Standing::Outdated;
-        }
-        Ok(facts)
-    }
-
-    fn newest_facts(&self, slot: Slot) -> Result<Arc<ChannelFacts>, String> {
-        if let Some(active) = self.engine.active(slot) {
-            return Ok(active.facts.clone());
-        }
-        if let Some(fresh) = self.fresh_facts.get(&slot) {
-            return Ok(fresh.facts.clone());
-        }
-        match self.log.facts(slot) {
-            Ok(Some(Ok(facts))) => Ok(Arc::from(facts)),
-            Ok(Some(Err(damaged))) => Err(damaged.to_string()),
-            Ok(None) => Err("no facts are stored".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// One channel that cannot be read does not stop the others.
-    fn set_aside(&mut self, slot: Slot, why: &str) {
-        let id = self.engine.slots().find(|(known, _)| *known == slot).map(|(_, id)| id);
-        self.engine.quarantine(slot);
-        if let Some(id) = id {
-            tracing::error!(channel = %id, why, "channel set aside");
-            self.quarantined.insert(id, slot);
-            self.alarm_quarantine(id);
-        }
-    }
-
-    fn alarm_quarantine(&mut self, id: ChannelId) {
-        let alert = arb_core::arbitrator::Alert::Quarantined;
-        self.notices.tell(id, &arb_core::arbitrator::Notice::Alert(alert));
-    }
-
-    /// A batch that does not pass through the engine.
-    fn direct_batch(&mut self, writes: Vec<Write>) -> Batch {
-        let id = BatchId(DIRECT_BATCHES | self.next_direct);
-        self.next_direct = self.next_direct.wrapping_add(1);
-        Batch { id, writes }
-    }
-}
-
-/// When something that failed is tried again.
-fn later(settings: &Settings) -> Instant {
-    Instant::now() + settings.retry
 }

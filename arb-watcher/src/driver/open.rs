@@ -1,20 +1,32 @@
 //! Start-up: the store is read in one pass; channels with anything to remember are resumed.
+use super::on_the_way::OnTheWay;
 use super::subscribers::Subscribers;
-use super::{Driver, Tasks, chain};
+use super::work::{Appends, Job, Outcome, Workers};
+use super::{Driver, End, Outdated, Tasks, chain};
 use crate::command::Command;
+use crate::driver::ChainAlarm;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
-use arb_core::arbitrator::ChannelArbitrator;
+use arb_core::arbitrator::{Alert, ChannelArbitrator};
 use arb_core::engine::ChainArbitrator;
 use arb_core::facts::{ChannelFacts, Standing};
-use arb_core::ids::ChannelId;
+use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::Secp256k1;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+/// The driver's ends of what the handle holds.
+pub(crate) struct Seams {
+    pub(crate) queue: mpsc::Receiver<Command>,
+    pub(crate) commands: mpsc::WeakSender<Command>,
+    pub(crate) end: End,
+    pub(crate) alarm: watch::Sender<Option<ChainAlarm>>,
+}
 
 /// Why the arbiter did not start.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +51,7 @@ where
         ports: Ports<S, B, F, K, C>,
         settings: Settings,
         numbers: &[ChannelNumbers],
-        queue: mpsc::Receiver<Command>,
-        commands: mpsc::WeakSender<Command>,
+        seams: Seams,
     ) -> Result<Self, StartError> {
         let unreadable = |error: L::Error| StartError::Store(error.to_string());
         let blocks = log.blocks().map_err(unreadable)?;
@@ -51,21 +62,23 @@ where
             ports: Arc::new(ports),
             settings,
             secp: Secp256k1::new(),
-            queue,
-            commands,
+            queue: seams.queue,
+            commands: seams.commands,
+            end: seams.end,
             bell: Arc::new(Notify::new()),
-            chain: chain::Following::new(),
-            workers: JoinSet::new(),
+            chain: chain::Following::new(&settings, seams.alarm),
+            workers: Workers::default(),
+            appends: Appends::default(),
             tasks: Tasks::default(),
             notices: NoticeHub::default(),
             subscribers: Subscribers::default(),
-            fresh_facts: HashMap::new(),
+            on_the_way: OnTheWay::default(),
+            outdated: Outdated::default(),
             quarantined: BTreeMap::new(),
-            outdated: BTreeSet::new(),
+            waiting: Vec::new(),
             next_slot: 0,
             next_direct: 0,
             idlers: Vec::new(),
-            ending: None,
         };
         let stated: BTreeMap<ChannelId, ChannelNumbers> =
             numbers.iter().map(|stated| (stated.id, *stated)).collect();
@@ -93,47 +106,74 @@ where
         };
         match (channel.facts, changes) {
             (Ok(mut facts), Ok(changes)) => {
-                facts.standing = standing(&facts, stated.get(&id));
-                if facts.standing == Standing::Outdated {
-                    self.outdated.insert(slot);
-                }
+                self.judge(slot, stated.get(&id).copied(), &mut facts);
                 let state = ChannelArbitrator::replay(&changes);
                 self.engine.restore(slot, Arc::from(facts), state);
             }
             (Err(damaged), _) | (_, Err(damaged)) => {
-                tracing::error!(channel = %id, %damaged, "channel set aside");
-                self.quarantined.insert(id, slot);
-                self.alarm_quarantine(id);
+                self.quarantine(slot, id, &damaged.to_string());
             }
         }
         Ok(())
     }
 
-    /// Coins in transactions that were handed out before the restart stay theirs.
-    async fn reserve_coins(&mut self) {
-        let slots: Vec<_> = self.engine.slots().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            let Some(active) = self.engine.active(slot) else { continue };
-            for out in &active.state.acts().handed_out {
-                let confirmed = active.state.confirmed_at(out.transaction.compute_txid());
-                let Some(claim) = out.claims.first() else { continue };
-                if confirmed.is_none() && !out.coins.is_empty() {
-                    self.tasks.funded.insert((slot, *claim));
-                    let reserved = self.ports.coins.reserve(*claim, out.coins.clone()).await;
-                    if let Err(error) = reserved {
-                        tracing::warn!(%error, "coins are not reserved again");
-                    }
-                }
-            }
+    /// Facts that are older than what the node states, or that it does not state at all, must not
+    /// lead to a broadcast of a local commitment (BOLT 5 F5).
+    fn judge(&mut self, slot: Slot, stated: Option<ChannelNumbers>, facts: &mut ChannelFacts) {
+        let older = stated.is_none_or(|stated| stated.is_newer(facts));
+        if older && facts.standing == Standing::Current {
+            self.outdated.0.insert(slot, stated);
+            facts.standing = Standing::Outdated;
+        }
+        if facts.standing == Standing::Outdated {
+            tracing::error!(channel = %facts.id, "the stored facts are outdated");
+            self.notices.alarm(facts.id, Alert::OutdatedFacts);
         }
     }
-}
 
-/// Facts that are older than what the node states, or that it does not state at all, must not
-/// lead to a broadcast of a local commitment (BOLT 5 F5).
-fn standing(facts: &ChannelFacts, stated: Option<&ChannelNumbers>) -> Standing {
-    let Some(stated) = stated else { return Standing::Outdated };
-    let current = &facts.candidates.current;
-    let older = current.local.number < stated.local || current.remote.number < stated.remote;
-    if older { Standing::Outdated } else { facts.standing }
+    /// Coins in transactions that were handed out before the restart stay theirs. What the wallet
+    /// does not take back now is told it again later.
+    async fn reserve_coins(&mut self) {
+        let mut late = false;
+        for (slot, claim, coins) in self.coins_in_use() {
+            self.tasks.funded.insert((slot, claim));
+            let reserving = self.ports.coins.reserve(claim, coins.clone());
+            if !late {
+                match timeout(self.settings.patience, reserving).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => tracing::warn!(%error, "coins are not reserved again"),
+                    Err(_) => late = true,
+                }
+            }
+            let (ports, settings) = (self.ports.clone(), self.settings);
+            self.workers.spawn(Job::Other, async move {
+                loop {
+                    sleep(settings.retry).await;
+                    let reserving = ports.coins.reserve(claim, coins.clone());
+                    match timeout(settings.patience, reserving).await {
+                        Ok(Ok(())) => return Outcome::Reserved,
+                        Ok(Err(error)) => tracing::warn!(%error, "coins are not reserved again"),
+                        Err(_) => tracing::warn!("the wallet does not answer"),
+                    }
+                }
+            });
+        }
+    }
+
+    /// Wallet coins in unconfirmed transactions of ours, by claim.
+    fn coins_in_use(&self) -> Vec<(Slot, OutPoint, Vec<OutPoint>)> {
+        let active = self
+            .engine
+            .slots()
+            .filter_map(|(slot, _)| self.engine.active(slot).map(|active| (slot, active)));
+        let used = active.flat_map(|(slot, active)| {
+            active.state.acts().handed_out.iter().filter_map(move |out| {
+                let claim = *out.claims.first()?;
+                let confirmed = active.state.confirmed_at(out.transaction.compute_txid());
+                let used = confirmed.is_none() && !out.coins.is_empty();
+                used.then(|| (slot, claim, out.coins.clone()))
+            })
+        });
+        used.collect()
+    }
 }

@@ -1,15 +1,42 @@
 //! Settling: what is desired and not under way is started; what is under way and no longer
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
-use super::Driver;
-use super::work::Outcome;
+use super::work::{Job, Outcome};
+use super::{Driver, Tasks, Tried};
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::NoticeKey;
 use arb_core::engine::{Released, Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::units::BlockRef;
 use bitcoin::OutPoint;
-use std::collections::BTreeSet;
+use tokio::time::timeout;
+
+impl Tasks {
+    /// What is neither under way nor tried at this tip.
+    fn due(&self, tip: Option<BlockRef>) -> impl Iterator<Item = (Slot, &TaskKey, &Task)> {
+        let all = self
+            .desired
+            .iter()
+            .flat_map(|(slot, tasks)| tasks.iter().map(|(key, task)| (*slot, key, task)));
+        all.filter(move |(slot, key, task)| {
+            let tried = self.tried.get(slot).and_then(|tried| tried.get(key));
+            let again = tried.is_none_or(|tried| tried.task != **task || tried.tip != tip);
+            again && !self.running.contains(&(*slot, (*key).clone()))
+        })
+    }
+
+    fn tried(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
+        self.tried.entry(slot).or_default().insert(key, Tried { task, tip });
+    }
+
+    /// Forgetting waits for nobody any more, perhaps.
+    pub(super) fn forget_again(&mut self, slot: Slot) {
+        if let Some(tried) = self.tried.get_mut(&slot) {
+            tried.remove(&TaskKey::Effect(EffectKey::Forget));
+        }
+    }
+}
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
 where
@@ -30,15 +57,20 @@ where
     /// The desire of one channel, anew.
     fn renew(&mut self, slot: Slot) {
         let tasks = self.engine.tasks(slot);
-        self.tasks.desired.retain(|(of, _), _| *of != slot);
-        self.tasks.tried.retain(|(of, key), _| *of != slot || tasks.contains_key(key));
+        if let Some(tried) = self.tasks.tried.get_mut(&slot) {
+            tried.retain(|key, _| tasks.contains_key(key));
+        }
         if let Some(active) = self.engine.active(slot) {
             let notices: Vec<NoticeKey> = tasks.keys().filter_map(notice_key).collect();
             self.notices.keep(active.facts.id, &notices);
         }
         self.release_coins(slot);
-        let of_slot = tasks.into_iter().map(|(key, task)| ((slot, key), task));
-        self.tasks.desired.extend(of_slot);
+        if tasks.is_empty() {
+            self.tasks.desired.remove(&slot);
+            self.tasks.tried.remove(&slot);
+        } else {
+            self.tasks.desired.insert(slot, tasks);
+        }
     }
 
     /// Coins of claims that are no longer ours to make go back to the wallet.
@@ -49,82 +81,80 @@ where
         let wanted = self.engine.claimed_outpoints(slot);
         let over = |(of, claim): &(Slot, OutPoint)| *of == slot && !wanted.contains(claim);
         let released: Vec<_> = self.tasks.funded.iter().copied().filter(over).collect();
-        for (of, claim) in released {
-            self.tasks.funded.remove(&(of, claim));
-            let ports = self.ports.clone();
-            self.workers.spawn(async move {
-                if let Err(error) = ports.coins.release(claim).await {
-                    tracing::warn!(%error, "coins stay reserved");
-                }
-                Outcome::Released
+        for (slot, claim) in released {
+            self.tasks.funded.remove(&(slot, claim));
+            let (ports, patience) = (self.ports.clone(), self.settings.patience);
+            self.workers.spawn(Job::Other, async move {
+                let result = match timeout(patience, ports.coins.release(claim)).await {
+                    Ok(released) => released.map_err(|error| error.to_string()),
+                    Err(_) => Err("the wallet does not answer".to_owned()),
+                };
+                Outcome::Released { slot, claim, result }
             });
         }
     }
 
-    /// What is desired of every channel: at start-up, and when feerates changed.
-    pub(super) fn renew_all(&mut self) {
-        let slots: BTreeSet<Slot> = self.engine.slots().map(|(slot, _)| slot).collect();
+    /// What is desired of every channel with anything to remember: feerates may have changed.
+    pub(super) fn renew_active(&mut self) {
+        let slots: Vec<Slot> = self.engine.slots().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.renew(slot);
+            if self.engine.active(slot).is_some() {
+                self.renew(slot);
+            }
         }
     }
 
     pub(super) async fn settle(&mut self) {
         self.deliver_events();
-        self.start_tasks().await;
+        while self.start_tasks().await {}
         self.answer_idlers();
     }
 
-    async fn start_tasks(&mut self) {
-        let tip = self.engine.height();
-        let due: Vec<((Slot, TaskKey), Task)> = self
-            .tasks
-            .desired
-            .iter()
-            .filter(|(key, _)| !self.tasks.running.contains(key))
-            .filter(|(key, task)| {
-                let tried = self.tasks.tried.get(key);
-                tried.is_none_or(|(same, at)| same != *task || *at != tip)
-            })
-            .map(|(key, task)| (key.clone(), task.clone()))
-            .collect();
-        for (key, task) in due {
-            match task {
+    /// Starts what is due; tells whether that changed what is desired. What goes beyond the number
+    /// of workers is started when one is free.
+    async fn start_tasks(&mut self) -> bool {
+        let tip = self.engine.tip();
+        let workers = self.settings.workers.max(1);
+        let mut free = workers.saturating_sub(self.tasks.running.len());
+        let mut due = Vec::new();
+        for (slot, key, task) in self.tasks.due(tip) {
+            let works = matches!(task, Task::Sign(_) | Task::Publish(_));
+            if works && free == 0 {
+                continue;
+            }
+            free = free.saturating_sub(usize::from(works));
+            due.push((slot, key.clone(), task.clone()));
+        }
+        let mut stepped = false;
+        for (slot, key, task) in due {
+            match &task {
+                Task::Sign(_) | Task::Publish(_) => {
+                    self.start(slot, key, task);
+                    continue;
+                }
                 Task::Notify(notice) => {
-                    if let Some(active) = self.engine.active(key.0) {
-                        self.notices.tell(active.facts.id, &notice);
-                    }
-                    self.tasks.tried.insert(key, (Task::Notify(notice), tip));
-                }
-                Task::Forget => {
-                    self.tasks.tried.insert(key.clone(), (Task::Forget, tip));
-                    self.forget(key.0).await;
-                }
-                Task::LoadRevokedHtlcs(number) => {
-                    let task = Task::LoadRevokedHtlcs(number);
-                    self.tasks.tried.insert(key.clone(), (task, tip));
-                    self.load_revoked(key.0, number).await;
-                }
-                task @ (Task::Sign(_) | Task::Publish(_)) => {
-                    if self.tasks.running.len() < self.settings.workers {
-                        self.tasks.running.insert(key.clone());
-                        self.start(key, task);
+                    if let Some(active) = self.engine.active(slot) {
+                        self.notices.tell(active.facts.id, notice);
                     }
                 }
+                Task::Forget | Task::LoadRevokedHtlcs(_) => stepped = true,
+            }
+            self.tasks.tried(slot, key, task.clone(), tip);
+            match task {
+                Task::Forget => self.forget(slot).await,
+                Task::LoadRevokedHtlcs(number) => self.load_revoked(slot, number).await,
+                Task::Sign(_) | Task::Publish(_) | Task::Notify(_) => {}
             }
         }
+        stepped
     }
 
     /// Whether nothing is under way and nothing is left to try before the next block.
     fn is_idle(&self) -> bool {
-        let tip = self.engine.height();
-        let untried = |(key, task): (&(Slot, TaskKey), &Task)| {
-            let tried = self.tasks.tried.get(key);
-            tried.is_none_or(|(same, at)| same != task || *at != tip)
-        };
         !self.chain.is_behind()
             && self.workers.is_empty()
-            && !self.tasks.desired.iter().any(untried)
+            && self.appends.is_empty()
+            && self.tasks.due(self.engine.tip()).next().is_none()
     }
 
     fn answer_idlers(&mut self) {

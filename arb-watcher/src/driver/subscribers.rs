@@ -1,5 +1,6 @@
 //! Named subscriptions: what each has acknowledged is in the store, what each was sent is not.
 use super::Driver;
+use super::durable::Patience;
 use crate::command::{CommandError, Reply};
 use crate::subscription::{ChainEventSubscription, Delivered, Delivery, WAITING};
 use arb_core::ids::{ChannelId, Slot};
@@ -78,7 +79,7 @@ where
         delivery: Delivery,
     ) -> Result<ChainEventSubscription, CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        let commands = self.commands.upgrade().ok_or(CommandError::Stopped)?;
+        let commands = self.commands.clone();
         let (sender, receiver) = mpsc::channel(WAITING);
         let key = (slot, name.clone());
         let known = self.subscribers.of.get(&key).map(|s| s.state);
@@ -104,6 +105,9 @@ where
         let Some(known) = self.subscribers.of.get(&key).map(|s| s.state) else {
             return Err(CommandError::UnknownChannel(id));
         };
+        // Nobody can acknowledge what was not there to be sent.
+        let events = self.engine.active(slot).map_or(0, |a| count(a.state.acts().events.len()));
+        let next = next.min(events);
         if next > known.next {
             let state = SubscriberState { next, ..known };
             self.store_subscriber(slot, name, Some(state)).await?;
@@ -111,7 +115,7 @@ where
                 subscriber.state = state;
             }
         }
-        self.tasks.tried.retain(|(of, _), _| *of != slot);
+        self.tasks.forget_again(slot);
         Ok(())
     }
 
@@ -123,7 +127,7 @@ where
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
         self.store_subscriber(slot, name, None).await?;
         self.subscribers.of.remove(&(slot, name.to_owned()));
-        self.tasks.tried.retain(|(of, _), _| *of != slot);
+        self.tasks.forget_again(slot);
         Ok(())
     }
 
@@ -135,8 +139,7 @@ where
     ) -> Result<(), CommandError> {
         let write = Write::Subscriber { slot, name: name.to_owned(), state };
         let batch = self.direct_batch(vec![write]);
-        let stored = self.log.append(batch).await;
-        stored.map(|_| ()).map_err(|error| CommandError::NotStored(error.to_string()))
+        self.append(batch, Patience::Once).await.map(|_| ())
     }
 
     /// Deletes a resolved channel, unless somebody must acknowledge first.
@@ -146,10 +149,15 @@ where
         if self.subscribers.awaits(slot, events) {
             return;
         }
-        tracing::info!(channel = %active.facts.id, "forgotten");
+        let id = active.facts.id;
+        tracing::info!(channel = %id, "forgotten");
         self.deliver_events();
-        self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
-        self.subscribers.remove_slot(slot);
+        let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
+        if forgotten.is_ok() {
+            self.subscribers.remove_slot(slot);
+            self.outdated.0.remove(&slot);
+            self.notices.forgotten(id);
+        }
     }
 
     pub(super) fn reply<T>(reply: Reply<T>, answer: Result<T, CommandError>) {

@@ -1,12 +1,12 @@
-//! Work outside the driver's task: funding, signing, publishing, rescans. Bounded; outcomes come
-//! back as inputs.
-use super::Driver;
-use crate::command::{CommandError, Reply};
+//! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
+//! Outcomes come back as inputs; one that panics or does not come back in time has failed.
+use super::chain::{FollowError, Found};
+use super::rescan::Watching;
+use super::{Driver, Tried};
 use crate::settings::Ports;
-use arb_core::arbitrator::{BlockView, HandedOut, Input};
+use arb_core::arbitrator::{HandedOut, Input};
 use arb_core::claim::build::Draft;
 use arb_core::engine::{EngineInput, Task, TaskKey};
-use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{
@@ -14,31 +14,123 @@ use arb_core::ports::{
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, Transaction, Txid};
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::future::Future;
+use tokio::task::{Id, JoinSet};
+use tokio::time::timeout;
 
 /// What a worker brings back.
 pub(super) enum Outcome {
-    Signed { key: (Slot, TaskKey), task: Task, result: Result<Box<HandedOut>, String> },
-    Published { key: (Slot, TaskKey), task: Task, result: Result<Vec<(Txid, Verdict)>, String> },
-    Rescanned { facts: Box<ChannelFacts>, result: Result<History, String>, reply: Reply<()> },
-    Stored { slot: Slot, facts: Arc<ChannelFacts>, result: Result<(), String>, reply: Reply<()> },
-    Released,
+    Looked(Result<Found, FollowError>),
+    Mempool(Result<Vec<Transaction>, FollowError>),
+    Done(Attempt, Done),
+    Rescanned(Box<Watching>, Result<(), String>),
+    Released {
+        slot: Slot,
+        claim: OutPoint,
+        result: Result<(), String>,
+    },
+    Reserved,
+    /// The job panicked.
+    Panicked(Job),
 }
 
-/// What a rescan found.
-#[derive(Clone, Debug)]
-pub(super) struct History {
-    pub(super) views: Vec<BlockView>,
-    /// Where the rescan ended.
-    pub(super) to: Option<BlockRef>,
-    watched: HashSet<OutPoint>,
+/// What became of a task.
+pub(super) enum Done {
+    Signed(Box<HandedOut>),
+    Published(Vec<(Txid, Verdict)>),
+    Failed(String),
 }
 
-impl History {
-    pub(super) fn new(facts: &ChannelFacts) -> Self {
-        let watched = facts.candidates.iter().map(|candidate| candidate.funding).collect();
-        Self { views: Vec::new(), to: None, watched }
+/// A task that is or was under way, and the tip at which it began.
+#[derive(Clone)]
+pub(super) struct Attempt {
+    pub(super) slot: Slot,
+    pub(super) key: TaskKey,
+    pub(super) task: Task,
+    pub(super) tip: Option<BlockRef>,
+}
+
+/// What a worker does, in case that it panics.
+#[derive(Clone)]
+pub(super) enum Job {
+    Look,
+    Task(Box<Attempt>),
+    Other,
+}
+
+/// The workers, and what each does.
+#[derive(Default)]
+pub(super) struct Workers {
+    set: JoinSet<Outcome>,
+    jobs: HashMap<Id, Job>,
+}
+
+impl Workers {
+    pub(super) fn spawn(&mut self, job: Job, work: impl Future<Output = Outcome> + Send + 'static) {
+        let id = self.set.spawn(work).id();
+        self.jobs.insert(id, job);
+    }
+
+    /// The next outcome; `None` if nobody works.
+    pub(super) async fn next(&mut self) -> Option<Outcome> {
+        match self.set.join_next_with_id().await? {
+            Ok((id, outcome)) => {
+                self.jobs.remove(&id);
+                Some(outcome)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a worker ended");
+                Some(Outcome::Panicked(self.jobs.remove(&error.id()).unwrap_or(Job::Other)))
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.set.abort_all();
+    }
+}
+
+/// How an append of facts ended.
+pub(super) struct Stored {
+    pub(super) slot: Slot,
+    pub(super) number: u64,
+    pub(super) result: Result<(), String>,
+}
+
+/// Appends that do not pass through the engine.
+#[derive(Default)]
+pub(super) struct Appends {
+    set: JoinSet<Result<(), String>>,
+    of: HashMap<Id, (Slot, u64)>,
+}
+
+impl Appends {
+    pub(super) fn spawn(
+        &mut self,
+        of: (Slot, u64),
+        append: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) {
+        let id = self.set.spawn(append).id();
+        self.of.insert(id, of);
+    }
+
+    /// The next that ended; `None` if none is under way.
+    pub(super) async fn next(&mut self) -> Option<Stored> {
+        let (id, result) = match self.set.join_next_with_id().await? {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(error.to_string())),
+        };
+        let (slot, number) = self.of.remove(&id)?;
+        Some(Stored { slot, number, result })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.set.is_empty()
     }
 }
 
@@ -51,125 +143,126 @@ where
     K: Signer,
     C: CoinSource,
 {
-    pub(super) fn start(&mut self, key: (Slot, TaskKey), task: Task) {
-        let ports = self.ports.clone();
-        let tip = self.engine.height();
-        match &task {
+    /// Sends a worker to sign or publish.
+    pub(super) fn start(&mut self, slot: Slot, key: TaskKey, task: Task) {
+        let (ports, patience) = (self.ports.clone(), self.settings.patience);
+        let attempt = Attempt { slot, key, task, tip: self.engine.tip() };
+        let job = Job::Task(Box::new(attempt.clone()));
+        let height = self.engine.height();
+        self.tasks.running.insert((slot, attempt.key.clone()));
+        let late = || Done::Failed("no answer in time".to_owned());
+        match &attempt.task {
             Task::Sign(draft) => {
                 let draft = (**draft).clone();
-                self.workers.spawn(async move {
-                    let result = sign(&ports, draft, tip).await.map(Box::new);
-                    Outcome::Signed { key, task, result }
+                if draft.wants_coins() {
+                    self.tasks.funded.insert((slot, draft.claim.outpoint));
+                }
+                self.workers.spawn(job, async move {
+                    let signed = timeout(patience, sign(&ports, draft, height)).await;
+                    let done = signed.map_or_else(
+                        |_| late(),
+                        |signed| {
+                            signed.map_or_else(Done::Failed, |out| Done::Signed(Box::new(out)))
+                        },
+                    );
+                    Outcome::Done(attempt, done)
                 });
             }
             Task::Publish(transactions) => {
                 let package = Package { transactions: transactions.clone() };
-                self.workers.spawn(async move {
-                    let sent = ports.broadcast.broadcast(package).await;
-                    let result = sent.map_err(|error| error.to_string());
-                    Outcome::Published { key, task, result }
+                self.workers.spawn(job, async move {
+                    let done = match timeout(patience, ports.broadcast.broadcast(package)).await {
+                        Ok(Ok(verdicts)) => Done::Published(verdicts),
+                        Ok(Err(error)) => Done::Failed(error.to_string()),
+                        Err(_) => late(),
+                    };
+                    Outcome::Done(attempt, done)
                 });
             }
             Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => {
-                self.tasks.running.remove(&key);
+                self.tasks.running.remove(&(slot, attempt.key));
             }
         }
     }
 
-    pub(super) fn rescan(&mut self, facts: Box<ChannelFacts>, history: History, reply: Reply<()>) {
-        let (ports, to) = (self.ports.clone(), self.engine.tip());
-        self.workers.spawn(async move {
-            let result = rescan(&ports.source, &facts, history, to).await;
-            Outcome::Rescanned { facts, result, reply }
-        });
+    pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Looked(found) => self.on_looked(found).await,
+            Outcome::Mempool(found) => self.on_mempool(found).await,
+            Outcome::Done(attempt, done) => self.on_done(attempt, done).await,
+            Outcome::Rescanned(watching, result) => self.on_rescanned(*watching, result).await,
+            Outcome::Released { slot, claim, result: Err(why) } => {
+                tracing::warn!(why, "coins are released later");
+                self.tasks.funded.insert((slot, claim));
+            }
+            Outcome::Released { .. } | Outcome::Reserved | Outcome::Panicked(Job::Other) => {}
+            Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
+            Outcome::Panicked(Job::Task(attempt)) => {
+                self.on_done(*attempt, Done::Failed("the worker panicked".to_owned())).await;
+            }
+        }
     }
 
-    pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
-        let tip = self.engine.height();
-        match outcome {
-            Outcome::Signed { key, task, result } => {
-                self.tasks.running.remove(&key);
-                let slot = key.0;
-                self.tasks.tried.insert(key, (task, tip));
-                match result {
-                    Ok(out) => {
-                        if !out.coins.is_empty() {
-                            self.tasks.funded.extend(out.claims.iter().map(|claim| (slot, *claim)));
-                        }
-                        self.channel_input(slot, Input::Signed(out)).await;
-                    }
-                    Err(why) => tracing::warn!(slot = slot.0, why, "not signed"),
-                }
+    /// What failed is tried again at the next block; what a new fact or feerate changed, at once.
+    async fn on_done(&mut self, attempt: Attempt, done: Done) {
+        let Attempt { slot, key, task, tip } = attempt;
+        self.tasks.running.remove(&(slot, key.clone()));
+        self.tasks.tried.entry(slot).or_default().insert(key, Tried { task, tip });
+        // Errors: the driver is to end.
+        match done {
+            Done::Signed(out) => {
+                let _ = self.channel_input(slot, Input::Signed(out)).await;
             }
-            Outcome::Published { key, task, result } => {
-                self.tasks.running.remove(&key);
-                let slot = key.0;
-                self.tasks.tried.insert(key, (task, tip));
-                match result {
-                    Ok(verdicts) => self.on_verdicts(slot, verdicts).await,
-                    Err(why) => tracing::warn!(slot = slot.0, why, "not published"),
-                }
-            }
-            Outcome::Rescanned { facts, result, reply } => {
-                self.on_rescanned(facts, result, reply).await;
-            }
-            Outcome::Released => {}
-            Outcome::Stored { slot, facts, result, reply } => {
-                self.on_stored(slot, &facts, result, reply);
-            }
+            Done::Published(verdicts) => self.on_verdicts(slot, verdicts).await,
+            Done::Failed(why) => tracing::warn!(slot = slot.0, why, "tried again later"),
         }
     }
 
     async fn on_verdicts(&mut self, slot: Slot, verdicts: Vec<(Txid, Verdict)>) {
+        let mut rejected = Vec::new();
         for (txid, verdict) in verdicts {
             match verdict {
                 Verdict::Accepted | Verdict::Known => {}
-                Verdict::FeeTooLow(why) | Verdict::Conflict(why) => {
-                    tracing::info!(%txid, why, "outbid or conflicting");
-                    self.channel_input(slot, Input::Rejected(txid)).await;
+                Verdict::FeeTooLow(why) => {
+                    tracing::info!(%txid, why, "outbid");
+                    rejected.push(txid);
+                }
+                Verdict::Conflict(why) => {
+                    tracing::info!(%txid, why, "conflicting");
+                    rejected.push(txid);
+                    // What it conflicts with may be in the mempool.
+                    self.chain.rung();
                 }
                 Verdict::NotFinal(why) | Verdict::Refused(why) => {
                     tracing::warn!(%txid, why, "refused");
                 }
             }
         }
-        // What was just published may have shown a conflict: look again.
-        self.chain.rung();
+        let inputs = rejected.into_iter().map(|txid| {
+            let input = Box::new(Input::Rejected(txid));
+            EngineInput::Channel { slot, input }
+        });
+        // An error: the driver is to end.
+        let _ = self.step(inputs.collect()).await;
     }
 
-    pub(super) async fn channel_input(&mut self, slot: Slot, input: Input) {
-        self.step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await;
+    async fn channel_input(&mut self, slot: Slot, input: Input) -> Result<(), crate::CommandError> {
+        self.step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
     }
 
     /// Penalty data of a revoked commitment, from the store.
     pub(super) async fn load_revoked(&mut self, slot: Slot, number: CommitmentNumber) {
-        match self.log.ended_htlcs(slot, number) {
+        let why = match self.log.ended_htlcs(slot, number) {
             Ok(Ok(htlcs)) => {
-                self.channel_input(slot, Input::RevokedHtlcsLoaded { number, htlcs }).await;
+                let input = Input::RevokedHtlcsLoaded { number, htlcs };
+                // An error: the driver is to end.
+                let _ = self.channel_input(slot, input).await;
+                return;
             }
-            Ok(Err(damaged)) => tracing::error!(slot = slot.0, %damaged, "penalty data"),
-            Err(error) => tracing::error!(slot = slot.0, %error, "penalty data"),
-        }
-    }
-
-    async fn on_rescanned(
-        &mut self,
-        facts: Box<ChannelFacts>,
-        result: Result<History, String>,
-        reply: Reply<()>,
-    ) {
-        match result {
-            Err(why) => {
-                let _ = reply.send(Err(CommandError::NotStored(why)));
-            }
-            // The tip moved meanwhile: go on from there, or from the birth after a reorganisation.
-            Ok(history) if history.to != self.engine.tip() => {
-                let stands = history.to.is_none_or(|to| self.engine.blocks().any(|b| *b == to));
-                let history = if stands { history } else { History::new(&facts) };
-                self.rescan(facts, history, reply);
-            }
-            Ok(history) => self.register(facts, history.views, reply).await,
-        }
+            Ok(Err(damaged)) => damaged.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(slot = slot.0, why, "penalty data cannot be read");
     }
 }
 
@@ -198,41 +291,4 @@ where
         transaction = ports.coins.sign(transaction, prevouts).await.map_err(|e| said(&e))?;
     }
     Ok(unsigned.handed_out(transaction, tip))
-}
-
-/// Scans from where `history` ends, or the channel's birth, up to `to`.
-async fn rescan<S: BlockSource>(
-    source: &S,
-    facts: &ChannelFacts,
-    mut history: History,
-    to: Option<BlockRef>,
-) -> Result<History, String> {
-    let Some(to) = to else { return Ok(history) };
-    let from = history.to.map_or(facts.birth, |block| block.height);
-    for height in from.0.saturating_add(1)..=to.height.0 {
-        let height = BlockHeight(height);
-        let hash = source.hash_at(height).await.map_err(|error| error.to_string())?;
-        // A shorter chain than a moment ago: the caller sees that the end does not match.
-        let Some(hash) = hash else { break };
-        let block = source.block(hash).await.map_err(|error| error.to_string())?;
-        let block = block.ok_or_else(|| format!("the source has no block {hash}"))?;
-        let at = BlockRef { height, hash };
-        let mut transactions: Vec<Transaction> = Vec::new();
-        for tx in block.txdata {
-            if tx.input.iter().any(|input| history.watched.contains(&input.previous_output)) {
-                let txid = tx.compute_txid();
-                let outputs = (0u32..).zip(&tx.output).map(|(vout, _)| OutPoint { txid, vout });
-                history.watched.extend(outputs);
-                transactions.push(tx);
-            }
-        }
-        if !transactions.is_empty() {
-            history.views.push(BlockView { at, transactions });
-        }
-        history.to = Some(at);
-    }
-    if from >= to.height {
-        history.to = Some(to);
-    }
-    Ok(history)
 }

@@ -1,0 +1,229 @@
+//! Persist before effect: inputs are staged, appended, and only then committed.
+use super::Driver;
+use crate::command::CommandError;
+use arb_core::arbitrator::Alert;
+use arb_core::engine::{EngineInput, Loaded, NeedFacts, Released, Transition};
+use arb_core::facts::{ChannelFacts, Standing};
+use arb_core::ids::{ChannelId, Slot};
+use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
+use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Batches that do not pass through the engine are numbered from here, so that no receipt of one
+/// kind can serve the other.
+const DIRECT_BATCHES: u64 = 1 << 63;
+
+/// What to do if the store refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Repeat until it is durable, or the driver is to end: what happened outside happened.
+    UntilDurable,
+    /// Nothing happened: whoever asked is told.
+    Once,
+}
+
+/// Why facts cannot be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    /// This channel's records are damaged.
+    #[error("{0}")]
+    Channel(String),
+    /// The medium cannot be read now.
+    #[error("{0}")]
+    Medium(String),
+}
+
+impl From<Unreadable> for CommandError {
+    fn from(why: Unreadable) -> Self {
+        Self::NotStored(why.to_string())
+    }
+}
+
+impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
+where
+    L: ChangeLog,
+    S: BlockSource,
+    B: Broadcast,
+    F: FeeSource,
+    K: Signer,
+    C: CoinSource,
+{
+    /// Takes what happened outside. An error: the driver is to end, and it is as if nothing had
+    /// happened.
+    pub(super) async fn step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
+        self.take(inputs, Patience::UntilDurable).await
+    }
+
+    /// Takes what a command asks for. An error: nothing changed.
+    pub(super) async fn try_step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
+        self.take(inputs, Patience::Once).await
+    }
+
+    /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the
+    /// engine asks for them; a channel whose facts cannot be read is set aside.
+    async fn take(
+        &mut self,
+        mut inputs: Vec<EngineInput>,
+        patience: Patience,
+    ) -> Result<(), CommandError> {
+        let mut loaded = Loaded::new();
+        let mut on_the_way = Vec::new();
+        let transition = loop {
+            match self.engine.stage(&inputs, &loaded) {
+                Ok(transition) => break transition,
+                Err(NeedFacts(slots)) => {
+                    // Decisions must not become durable before the facts that they rest on.
+                    let newer: Vec<_> = self.on_the_way.of(&slots).collect();
+                    on_the_way.extend(newer.iter().map(|(slot, _)| *slot));
+                    inputs.splice(
+                        0..0,
+                        newer.into_iter().map(|(slot, updated)| EngineInput::Facts {
+                            slot,
+                            updated: Box::new(updated),
+                        }),
+                    );
+                    self.load(slots, &mut loaded, patience).await?;
+                }
+            }
+        };
+        let released = self.make_durable(transition, patience).await?;
+        for slot in on_the_way {
+            self.on_the_way.superseded(slot);
+        }
+        self.release(released);
+        Ok(())
+    }
+
+    async fn make_durable(
+        &mut self,
+        transition: Transition,
+        patience: Patience,
+    ) -> Result<Released, CommandError> {
+        let transition = match self.engine.commit_empty(transition) {
+            Ok(released) => return Ok(released),
+            Err(transition) => *transition,
+        };
+        let receipt = self.append(transition.batch().clone(), patience).await?;
+        self.engine.commit(transition, receipt).map_err(|wrong| {
+            // Cannot happen with a store that keeps the contract of `ChangeLog`.
+            tracing::error!(%wrong, "the store answered with another batch's receipt");
+            CommandError::NotStored(wrong.to_string())
+        })
+    }
+
+    /// Appends: nothing may happen before it is durable.
+    pub(super) async fn append(
+        &mut self,
+        batch: Batch,
+        patience: Patience,
+    ) -> Result<Durable, CommandError> {
+        loop {
+            let error = match self.hand_over(batch.clone()).await {
+                Ok(receipt) => return Ok(receipt),
+                Err(error) => error,
+            };
+            tracing::error!(%error, batch = batch.id.0, "the store refuses an append");
+            if patience == Patience::Once {
+                return Err(CommandError::NotStored(error.to_string()));
+            }
+            self.pause().await?;
+        }
+    }
+
+    /// Hands a batch to the store. That facts are outdated because the node said so at start-up
+    /// is not stored.
+    pub(super) fn hand_over(&mut self, mut batch: Batch) -> L::Append {
+        for write in &mut batch.writes {
+            if let Write::Facts { slot, facts } = write
+                && self.outdated.0.contains_key(slot)
+            {
+                facts.standing = Standing::Current;
+            }
+        }
+        self.log.append(batch)
+    }
+
+    /// Waits before something is repeated; an error if the driver is to end.
+    async fn pause(&mut self) -> Result<(), CommandError> {
+        tokio::select! {
+            () = self.end.come() => Err(CommandError::Stopped),
+            () = tokio::time::sleep(self.settings.retry) => Ok(()),
+        }
+    }
+
+    async fn load(
+        &mut self,
+        slots: BTreeSet<Slot>,
+        loaded: &mut Loaded,
+        patience: Patience,
+    ) -> Result<(), CommandError> {
+        for slot in slots {
+            loop {
+                match self.facts_of(slot) {
+                    Ok(facts) => {
+                        loaded.insert(slot, facts);
+                    }
+                    Err(Unreadable::Channel(why)) => self.set_aside(slot, &why),
+                    Err(Unreadable::Medium(why)) => {
+                        tracing::error!(slot = slot.0, why, "the store cannot be read");
+                        if patience == Patience::Once {
+                            return Err(CommandError::NotStored(why));
+                        }
+                        self.pause().await?;
+                        continue;
+                    }
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest facts of a channel.
+    pub(super) fn facts_of(&self, slot: Slot) -> Result<Arc<ChannelFacts>, Unreadable> {
+        if let Some(active) = self.engine.active(slot) {
+            return Ok(active.facts.clone());
+        }
+        let mut facts = match self.on_the_way.newest(slot) {
+            Some(facts) => facts.clone(),
+            None => self.stored_facts(slot)?,
+        };
+        let standing = self.outdated.standing(slot, &facts);
+        if standing != facts.standing {
+            Arc::make_mut(&mut facts).standing = standing;
+        }
+        Ok(facts)
+    }
+
+    fn stored_facts(&self, slot: Slot) -> Result<Arc<ChannelFacts>, Unreadable> {
+        match self.log.facts(slot) {
+            Ok(Some(Ok(facts))) => Ok(Arc::from(facts)),
+            Ok(Some(Err(damaged))) => Err(Unreadable::Channel(damaged.to_string())),
+            Ok(None) => Err(Unreadable::Channel("no facts are stored".to_owned())),
+            Err(error) => Err(Unreadable::Medium(error.to_string())),
+        }
+    }
+
+    /// One channel that cannot be read does not stop the others.
+    fn set_aside(&mut self, slot: Slot, why: &str) {
+        let id = self.engine.slots().find(|(known, _)| *known == slot).map(|(_, id)| id);
+        self.engine.quarantine(slot);
+        if let Some(id) = id {
+            self.quarantine(slot, id, why);
+        }
+    }
+
+    pub(super) fn quarantine(&mut self, slot: Slot, id: ChannelId, why: &str) {
+        tracing::error!(channel = %id, why, "channel set aside");
+        self.quarantined.insert(id, slot);
+        self.notices.alarm(id, Alert::Quarantined);
+    }
+
+    /// A batch that does not pass through the engine.
+    pub(super) fn direct_batch(&mut self, writes: Vec<Write>) -> Batch {
+        let id = BatchId(DIRECT_BATCHES | self.next_direct);
+        self.next_direct = self.next_direct.wrapping_add(1);
+        Batch { id, writes }
+    }
+}

@@ -1,0 +1,121 @@
+//! Facts on their way to the store: of a quiet channel many appends may be in flight. The store
+//! applies them in order, and each holds everything that the ones before it do.
+use crate::command::{CommandError, Reply};
+use arb_core::facts::{ChannelFacts, HtlcRecord, Updated};
+use arb_core::ids::{HtlcId, Slot};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Appends of facts that have not ended, by channel, oldest first.
+#[derive(Default)]
+pub(super) struct OnTheWay {
+    of: HashMap<Slot, VecDeque<Append>>,
+    next: u64,
+}
+
+struct Append {
+    number: u64,
+    facts: Arc<ChannelFacts>,
+    /// Penalty data of this update, and of those before it that failed.
+    ended: Vec<(HtlcId, HtlcRecord)>,
+    /// Who is told how it ended.
+    replies: Vec<Reply<()>>,
+}
+
+impl Append {
+    fn succeed(self) {
+        for reply in self.replies {
+            let _ = reply.send(Ok(()));
+        }
+    }
+}
+
+impl OnTheWay {
+    /// The newest facts, if any are on the way.
+    pub(super) fn newest(&self, slot: Slot) -> Option<&Arc<ChannelFacts>> {
+        self.of.get(&slot)?.back().map(|append| &append.facts)
+    }
+
+    /// What is on the way for these channels, as one update each.
+    pub(super) fn of(&self, slots: &BTreeSet<Slot>) -> impl Iterator<Item = (Slot, Updated)> {
+        slots.iter().filter_map(|slot| {
+            let appends = self.of.get(slot)?;
+            let facts = (*appends.back()?.facts).clone();
+            Some((*slot, Updated { facts, ended: all_ended(appends) }))
+        })
+    }
+
+    /// An append begins. Gives its number, and what must be in it as penalty data.
+    pub(super) fn begin(
+        &mut self,
+        slot: Slot,
+        facts: Arc<ChannelFacts>,
+        own: Vec<(HtlcId, HtlcRecord)>,
+        reply: Reply<()>,
+    ) -> (u64, Vec<(HtlcId, HtlcRecord)>) {
+        let number = self.next;
+        self.next = self.next.saturating_add(1);
+        let appends = self.of.entry(slot).or_default();
+        // An append that fails takes its penalty data along, unless those after it bring it too.
+        appends.push_back(Append { number, facts, ended: own, replies: vec![reply] });
+        (number, all_ended(appends))
+    }
+
+    /// An append is durable, and with it all that went before it. Gives its facts, unless newer
+    /// ones are durable already.
+    pub(super) fn stored(&mut self, slot: Slot, number: u64) -> Option<Arc<ChannelFacts>> {
+        let appends = self.of.get_mut(&slot)?;
+        let mut facts = None;
+        while appends.front().is_some_and(|append| append.number <= number) {
+            let Some(append) = appends.pop_front() else { break };
+            if append.number == number {
+                facts = Some(append.facts.clone());
+            }
+            append.succeed();
+        }
+        self.tidy(slot);
+        facts
+    }
+
+    /// An append left nothing behind. If a later one, which was built on it, is on the way, it may
+    /// still become durable with that one.
+    pub(super) fn failed(&mut self, slot: Slot, number: u64, why: &str) {
+        let Some(appends) = self.of.get_mut(&slot) else { return };
+        let Some(index) = appends.iter().position(|append| append.number == number) else { return };
+        let Some(failed) = appends.remove(index) else { return };
+        match appends.get_mut(index) {
+            Some(later) => {
+                later.replies.extend(failed.replies);
+                later.ended.extend(failed.ended);
+            }
+            None => {
+                for reply in failed.replies {
+                    let _ = reply.send(Err(CommandError::NotStored(why.to_owned())));
+                }
+            }
+        }
+        self.tidy(slot);
+    }
+
+    /// The newest facts of the channel became durable in another way.
+    pub(super) fn superseded(&mut self, slot: Slot) {
+        for append in self.of.remove(&slot).into_iter().flatten() {
+            append.succeed();
+        }
+    }
+
+    fn tidy(&mut self, slot: Slot) {
+        if self.of.get(&slot).is_some_and(VecDeque::is_empty) {
+            self.of.remove(&slot);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+}
+
+fn all_ended(appends: &VecDeque<Append>) -> Vec<(HtlcId, HtlcRecord)> {
+    appends.iter().flat_map(|append| append.ended.iter().copied()).collect()
+}

@@ -1,0 +1,255 @@
+//! Watching: a channel's past, from its birth to the tip, is scanned before it is taken on. The
+//! tip may move or be reorganised meanwhile.
+use super::Driver;
+use super::work::{Job, Outcome};
+use crate::command::{CommandError, Reply};
+use crate::settings::Settings;
+use arb_core::arbitrator::{BlockView, ChannelArbitrator};
+use arb_core::engine::EngineInput;
+use arb_core::facts::ChannelFacts;
+use arb_core::ids::Slot;
+use arb_core::log::ChangeLog;
+use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::units::{BlockHeight, BlockRef};
+use bitcoin::{Block, OutPoint, Transaction};
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::time::{sleep, timeout};
+
+/// A channel that is to be watched, and how far its past is known.
+#[derive(Debug)]
+pub(super) struct Watching {
+    facts: Box<ChannelFacts>,
+    history: History,
+    reply: Reply<()>,
+    /// The last scan got nowhere: wait before the next.
+    stuck: bool,
+}
+
+/// What a rescan found so far.
+#[derive(Debug)]
+struct History {
+    views: Vec<BlockView>,
+    /// Last block that was scanned.
+    to: Option<BlockRef>,
+    watched: HashSet<OutPoint>,
+}
+
+impl History {
+    fn new(facts: &ChannelFacts) -> Self {
+        let watched = facts.candidates.iter().map(|candidate| candidate.funding).collect();
+        Self { views: Vec::new(), to: None, watched }
+    }
+
+    /// Keeps the transactions of a block that touch the channel.
+    fn scan(&mut self, at: BlockRef, block: Block) {
+        let mut transactions: Vec<Transaction> = Vec::new();
+        for tx in block.txdata {
+            if tx.input.iter().any(|input| self.watched.contains(&input.previous_output)) {
+                let txid = tx.compute_txid();
+                let outputs = (0u32..).zip(&tx.output).map(|(vout, _)| OutPoint { txid, vout });
+                self.watched.extend(outputs);
+                transactions.push(tx);
+            }
+        }
+        if !transactions.is_empty() {
+            self.views.push(BlockView { at, transactions });
+        }
+        self.to = Some(at);
+    }
+}
+
+/// Why a scan did not reach its end.
+enum Pause {
+    /// The source failed: go on a moment later.
+    Later(String),
+    /// The chain is not what it was: the driver says where it ends now.
+    Moved,
+    /// The source does not have a block.
+    Never(String),
+}
+
+impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
+where
+    L: ChangeLog,
+    S: BlockSource,
+    B: Broadcast,
+    F: FeeSource,
+    K: Signer,
+    C: CoinSource,
+{
+    /// Verifies facts and scans from the channel's birth before they are taken on.
+    pub(super) fn watch(&mut self, facts: Box<ChannelFacts>, reply: Reply<()>) {
+        if let Some(slot) = self.engine.slot(&facts.id) {
+            return Self::reply(reply, self.is_same(slot, &facts));
+        }
+        if let Err(error) = facts.verify(&self.secp) {
+            return Self::reply(reply, Err(CommandError::Facts(error)));
+        }
+        let history = History::new(&facts);
+        self.rescan(Watching { facts, history, reply, stuck: false });
+    }
+
+    /// Whether these facts are watched already. That the stored ones are outdated makes no
+    /// difference: the node said so at start-up, not with the facts.
+    fn is_same(&self, slot: Slot, facts: &ChannelFacts) -> Result<(), CommandError> {
+        let known = self.facts_of(slot)?;
+        let mut stated = facts.clone();
+        stated.standing = known.standing;
+        let unlisted = !self.outdated.0.contains_key(&slot);
+        if *known != stated || (unlisted && known.standing != facts.standing) {
+            return Err(CommandError::AlreadyWatched(facts.id));
+        }
+        Ok(())
+    }
+
+    pub(super) fn rescan(&mut self, watching: Watching) {
+        let Some(to) = self.engine.tip() else {
+            // Without a tip nobody knows which blocks will come by themselves.
+            return self.waiting.push(watching);
+        };
+        let (ports, settings) = (self.ports.clone(), self.settings);
+        self.workers.spawn(Job::Other, async move {
+            let mut watching = watching;
+            let result = rescan(&ports.source, &mut watching, to, &settings).await;
+            Outcome::Rescanned(Box::new(watching), result)
+        });
+    }
+
+    pub(super) async fn on_rescanned(
+        &mut self,
+        mut watching: Watching,
+        result: Result<(), String>,
+    ) {
+        if let Err(why) = result {
+            return Self::reply(watching.reply, Err(CommandError::NotScanned(why)));
+        }
+        if watching.history.to == self.engine.tip() {
+            return self.register(watching).await;
+        }
+        // The tip moved meanwhile: go on from there, or from the birth after a reorganisation.
+        let stands = watching.history.to.is_none_or(|to| self.engine.blocks().any(|b| *b == to));
+        if !stands {
+            watching.history = History::new(&watching.facts);
+        }
+        watching.stuck |= !stands;
+        self.rescan(watching);
+    }
+
+    /// Takes a channel on: facts and what its rescan found, in one append.
+    async fn register(&mut self, watching: Watching) {
+        let Watching { facts, history, reply, .. } = watching;
+        if self.engine.slot(&facts.id).is_some() {
+            // Watched twice at once: the first one won.
+            return self.watch(facts, reply);
+        }
+        let id = facts.id;
+        let set_aside = self.quarantined.get(&id).copied();
+        let slot = set_aside.unwrap_or(Slot(self.next_slot));
+        if set_aside.is_some()
+            && let Err(refused) = self.recall(slot, &facts)
+        {
+            return Self::reply(reply, Err(refused));
+        }
+        let history = history.views;
+        let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]).await;
+        match (&watched, set_aside) {
+            (Ok(()), Some(_)) => {
+                self.quarantined.remove(&id);
+                self.notices.healed(id);
+            }
+            (Ok(()), None) => self.next_slot = self.next_slot.saturating_add(1),
+            (Err(_), Some(_)) => self.engine.quarantine(slot),
+            (Err(_), None) => {}
+        }
+        self.chain.look_again();
+        Self::reply(reply, watched);
+    }
+
+    /// What the log remembers of a channel that was set aside still holds, if it can be read:
+    /// above all which commitment was handed out.
+    fn recall(&mut self, slot: Slot, facts: &ChannelFacts) -> Result<(), CommandError> {
+        match self.log.changes(slot) {
+            Ok(Ok(changes)) => {
+                let state = ChannelArbitrator::replay(&changes);
+                self.engine.restore(slot, Arc::new(facts.clone()), state);
+                Ok(())
+            }
+            Ok(Err(damaged)) => {
+                tracing::error!(slot = slot.0, %damaged, "its log is lost");
+                Ok(())
+            }
+            Err(error) => Err(CommandError::NotStored(error.to_string())),
+        }
+    }
+}
+
+/// Scans from where the history ends, or the channel's birth, up to `to`.
+async fn rescan<S: BlockSource>(
+    source: &S,
+    watching: &mut Watching,
+    to: BlockRef,
+    settings: &Settings,
+) -> Result<(), String> {
+    if std::mem::take(&mut watching.stuck) {
+        sleep(settings.retry).await;
+    }
+    if watching.facts.birth >= to.height {
+        watching.history.to = Some(to);
+        return Ok(());
+    }
+    loop {
+        match scan_on(source, watching, to, settings).await {
+            Ok(()) => return Ok(()),
+            Err(Pause::Moved) => {
+                watching.stuck = true;
+                return Ok(());
+            }
+            Err(Pause::Never(why)) => return Err(why),
+            // Nobody waits any more.
+            Err(Pause::Later(why)) if watching.reply.is_closed() => return Err(why),
+            Err(Pause::Later(why)) => {
+                tracing::warn!(channel = %watching.facts.id, why, "the rescan waits");
+                sleep(settings.retry).await;
+            }
+        }
+    }
+}
+
+async fn scan_on<S: BlockSource>(
+    source: &S,
+    watching: &mut Watching,
+    to: BlockRef,
+    settings: &Settings,
+) -> Result<(), Pause> {
+    loop {
+        let last = watching.history.to;
+        let from = last.map_or(watching.facts.birth, |block| block.height);
+        if from >= to.height {
+            return Ok(());
+        }
+        let height = BlockHeight(from.0.saturating_add(1));
+        let hash = answer(settings, source.hash_at(height)).await?;
+        let hash = hash.ok_or(Pause::Moved)?;
+        let block = answer(settings, source.block(hash)).await?;
+        let block = block.ok_or_else(|| Pause::Never(format!("the source has no block {hash}")))?;
+        if last.is_some_and(|last| last.hash != block.header.prev_blockhash) {
+            // What was scanned is in no chain any more.
+            watching.history = History::new(&watching.facts);
+            return Err(Pause::Moved);
+        }
+        watching.history.scan(BlockRef { height, hash }, block);
+    }
+}
+
+async fn answer<T, E: std::error::Error>(
+    settings: &Settings,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, Pause> {
+    match timeout(settings.patience, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Pause::Later(error.to_string())),
+        Err(_) => Err(Pause::Later("the block source does not answer".to_owned())),
+    }
+}

@@ -1,0 +1,147 @@
+//! Tower layers around ports: a port becomes a [`Service`], layers go around it, and the whole is
+//! a port again. The driver gives every call [`crate::Settings::patience`]; retries and limits are
+//! for whoever builds the node to add.
+//!
+//! ```
+//! use arb_core::ports::{Broadcast, Package, Verdict};
+//! use arb_watcher::layers::{Layered, PortService};
+//! use bitcoin::Txid;
+//! use std::time::Duration;
+//! use tower::ServiceBuilder;
+//!
+//! fn patient(port: impl Broadcast) -> impl Broadcast {
+//!     let service = ServiceBuilder::new()
+//!         .concurrency_limit(4)
+//!         .timeout(Duration::from_secs(20))
+//!         .service(PortService::new(port));
+//!     Layered::new(service)
+//! }
+//! # struct Deaf;
+//! # impl Broadcast for Deaf {
+//! #     type Error = std::convert::Infallible;
+//! #     async fn broadcast(&self, _: Package) -> Result<Vec<(Txid, Verdict)>, Self::Error> {
+//! #         std::future::pending().await
+//! #     }
+//! # }
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
+//! # let runtime = { let mut runtime = runtime; runtime.build().unwrap() };
+//! # let sent = runtime.block_on(patient(Deaf).broadcast(Package { transactions: vec![] }));
+//! # assert!(sent.is_err());
+//! ```
+use arb_core::ports::{Broadcast, Package, SignRequest, Signer, Verdict};
+use bitcoin::Txid;
+use bitcoin::secp256k1::ecdsa;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt};
+
+/// What each transaction of a package met.
+type Verdicts = Vec<(Txid, Verdict)>;
+
+/// A port as a service: of [`Package`] if it broadcasts, of [`SignRequest`] if it signs. Cheap to
+/// clone.
+#[derive(Debug)]
+pub struct PortService<P>(Arc<P>);
+
+impl<P> PortService<P> {
+    /// The service of `port`.
+    #[must_use]
+    pub fn new(port: P) -> Self {
+        Self(Arc::new(port))
+    }
+}
+
+impl<P> Clone for PortService<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl<P: Broadcast> Service<Package> for PortService<P> {
+    type Response = Verdicts;
+    type Error = P::Error;
+    type Future = Answer<Verdicts, P::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), P::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, package: Package) -> Self::Future {
+        let port = self.0.clone();
+        Box::pin(async move { port.broadcast(package).await })
+    }
+}
+
+impl<P: Signer> Service<SignRequest> for PortService<P> {
+    type Response = ecdsa::Signature;
+    type Error = P::Error;
+    type Future = Answer<ecdsa::Signature, P::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), P::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: SignRequest) -> Self::Future {
+        let port = self.0.clone();
+        Box::pin(async move { port.sign(request).await })
+    }
+}
+
+/// A service, with whatever layers, as a port: `Layered<Package, _>` broadcasts,
+/// `Layered<SignRequest, _>` signs.
+#[derive(Clone, Debug)]
+pub struct Layered<Q, A>(BoxCloneSyncService<Q, A, BoxError>);
+
+impl<Q, A> Layered<Q, A> {
+    /// The port that `service` is.
+    pub fn new<S>(service: S) -> Self
+    where
+        S: Service<Q, Response = A> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        Q: 'static,
+    {
+        Self(BoxCloneSyncService::new(service.map_err(Into::into)))
+    }
+}
+
+/// A layer, or the port within, failed.
+#[derive(Debug)]
+pub struct LayerError(BoxError);
+
+impl fmt::Display for LayerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for LayerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+impl Broadcast for Layered<Package, Verdicts> {
+    type Error = LayerError;
+
+    async fn broadcast(&self, package: Package) -> Result<Verdicts, LayerError> {
+        self.0.clone().oneshot(package).await.map_err(LayerError)
+    }
+}
+
+impl Signer for Layered<SignRequest, ecdsa::Signature> {
+    type Error = LayerError;
+
+    async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, LayerError> {
+        self.0.clone().oneshot(request).await.map_err(LayerError)
+    }
+}
+
+#[cfg(test)]
+mod tests;
