@@ -1,2 +1,3 @@
 //! Integration tests of the workspace.
+mod adapter;
 mod bitcoind;
