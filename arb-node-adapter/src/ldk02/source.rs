@@ -235,9 +235,8 @@ impl State {
 impl Entry {
     /// The same block again: the whole of it may come after a filtered part.
     fn complete(&mut self, body: Body) {
-        match (&self.body, &body) {
-            (Body::Filtered | Body::Absent, Body::Whole(_)) => self.body = body,
-            _ => {}
+        if let (Body::Filtered | Body::Absent, Body::Whole(_)) = (&self.body, &body) {
+            self.body = body;
         }
     }
 }

@@ -334,3 +334,29 @@ async fn a_filtering_client_is_told_what_to_look_for() -> Result<(), Failed> {
     assert!(node.settled.released.concerned.contains(&SLOT));
     Ok(())
 }
+
+/// A new tip says by its header which blocks are stale, whatever else the client says.
+#[tokio::test]
+async fn a_header_voids_what_it_contradicts() -> Result<(), Failed> {
+    for above in [0, 1] {
+        let mut world = World::new()?;
+        let mut node = Node::new(&world).await?;
+        let mut client = Client::new(Style::TransactionsFirstSkippingBlocks, &world.chain);
+        world.chain.mine_transactions(std::slice::from_ref(&world.close))?;
+        world.chain.mine_empty(2);
+        world.chain.mine_transactions(std::slice::from_ref(&world.claim))?;
+        let seen = node.follow(&mut client, &world, Rhythm::EachRound).await?;
+        check_claimed(&world, &node, &seen)?;
+        let stale = world.tip();
+        world.chain.disconnect(1, &|_| true)?;
+        world.chain.mine_empty(1 + above);
+        let tip = world.tip();
+        let block = world.chain.block(&tip.hash).cloned().ok_or("no block")?;
+        node.feed.best_block_updated(&block.header, tip.height.0);
+        node.settle(Round::Complete).await?;
+        assert_eq!(node.watching.engine.tip(), Some(tip));
+        assert!(!node.watching.engine.blocks().any(|known| *known == stale), "{above}");
+        assert_eq!(node.relevant(), relevant_of(&world, &[&world.close])?, "{above}");
+    }
+    Ok(())
+}
