@@ -1,5 +1,5 @@
 //! `ListenSource`: whole blocks from LDK's chain client as a block source for the driver.
-use super::{Link, NotConnected, lock};
+use super::{Link, NotConnected, Round, lock};
 use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::Header;
@@ -10,7 +10,7 @@ use core::task::{Context, Poll, Waker};
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Blocks below the tip whose bodies are kept after they were fetched, and that are remembered.
 pub const KEPT_BODIES: usize = 288;
@@ -23,6 +23,8 @@ pub enum SourceError {
     NotStarted,
     /// Deliveries do not connect: start the chain client again from a block that is known.
     NotConnected(NotConnected),
+    /// The chain client is within a round: whether its last block is the tip is not known yet.
+    UnderWay,
     /// The block came filtered only, and the driver has to see all of it: a chain client that
     /// filters feeds a [`LdkFeed`](super::LdkFeed).
     Filtered(BlockHash),
@@ -33,6 +35,7 @@ impl fmt::Display for SourceError {
         match self {
             Self::NotStarted => write!(f, "no block was delivered yet"),
             Self::NotConnected(why) => why.fmt(f),
+            Self::UnderWay => write!(f, "the chain client is within a round"),
             Self::Filtered(hash) => write!(f, "block {hash} was delivered filtered only"),
         }
     }
@@ -45,16 +48,22 @@ impl core::error::Error for SourceError {}
 /// Bodies are kept until they were fetched, and those of the last [`KEPT_BODIES`] blocks beyond
 /// that. What was never delivered cannot be served: register channels before their funding
 /// confirms, or start the chain client at the oldest birth. The mempool stays unseen.
-#[derive(Debug)]
+///
+/// [`Listen`] does not say which block is the chain's tip, and nothing may be decided by height
+/// before that is known: call [`round_complete`](Self::round_complete) after each round of the
+/// chain client. Until then the last block is withheld. A clone is another handle to the same
+/// blocks: one for the chain client, one for the driver.
+#[derive(Clone, Debug)]
 pub struct ListenSource {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The chain that was delivered, lowest first, without gaps.
     chain: VecDeque<Entry>,
     lost: Option<NotConnected>,
+    round: Round,
     news: bool,
     wakers: Vec<Waker>,
 }
@@ -81,7 +90,14 @@ impl ListenSource {
     pub fn new(remembered: impl IntoIterator<Item = BlockRef>) -> Self {
         let entry = |at| Entry { at, body: Body::Absent };
         let chain = remembered.into_iter().map(entry).collect();
-        Self { state: Mutex::new(State { chain, ..State::default() }) }
+        let state =
+            State { chain, lost: None, round: Round::Complete, news: false, wakers: Vec::new() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The chain client has delivered everything up to its tip.
+    pub fn round_complete(&self) {
+        self.change(|state| state.round = Round::Complete);
     }
 
     /// Number of block bodies that are held.
@@ -93,7 +109,10 @@ impl ListenSource {
     }
 
     fn connect(&self, link: Link, body: Body) {
-        self.change(|state| state.connect(link, body));
+        self.change(|state| {
+            state.round = Round::UnderWay;
+            state.connect(link, body);
+        });
     }
 
     /// Wakes after the lock is gone: a waker may run anything.
@@ -165,6 +184,10 @@ impl State {
     }
 
     fn fetch(&mut self, hash: BlockHash) -> Result<Option<Block>, SourceError> {
+        let is_tip = self.chain.back().is_some_and(|tip| tip.at.hash == hash);
+        if is_tip && self.round == Round::UnderWay {
+            return Err(SourceError::UnderWay);
+        }
         let found = self.chain.iter_mut().rev().find(|entry| entry.at.hash == hash);
         let Some(entry) = found else { return Ok(None) };
         match core::mem::replace(&mut entry.body, Body::Absent) {
@@ -178,6 +201,16 @@ impl State {
                 self.prune();
                 Ok(Some(block))
             }
+        }
+    }
+
+    /// Within a round, a tip that the driver stands on already would look like the chain's.
+    fn tip(&self) -> Result<BlockRef, SourceError> {
+        self.in_order()?;
+        let tip = self.chain.back().ok_or(SourceError::NotStarted)?;
+        match (self.round, &tip.body) {
+            (Round::UnderWay, Body::Absent | Body::Fetched(_)) => Err(SourceError::UnderWay),
+            (Round::UnderWay, Body::Whole(_) | Body::Filtered) | (Round::Complete, _) => Ok(tip.at),
         }
     }
 
@@ -202,9 +235,8 @@ impl State {
 impl Entry {
     /// The same block again: the whole of it may come after a filtered part.
     fn complete(&mut self, body: Body) {
-        match (&self.body, &body) {
-            (Body::Filtered | Body::Absent, Body::Whole(_)) => self.body = body,
-            _ => {}
+        if let (Body::Filtered | Body::Absent, Body::Whole(_)) = (&self.body, &body) {
+            self.body = body;
         }
     }
 }
@@ -221,7 +253,10 @@ impl Listen for ListenSource {
     fn blocks_disconnected(&self, fork_point_block: BestBlock) {
         let height = BlockHeight(fork_point_block.height);
         let fork_point = BlockRef { height, hash: fork_point_block.block_hash };
-        self.change(|state| state.disconnect(fork_point));
+        self.change(|state| {
+            state.round = Round::UnderWay;
+            state.disconnect(fork_point);
+        });
     }
 }
 
@@ -229,9 +264,7 @@ impl BlockSource for ListenSource {
     type Error = SourceError;
 
     fn tip(&self) -> impl Future<Output = Result<BlockRef, SourceError>> + Send {
-        let state = lock(&self.state);
-        let tip = state.chain.back().map(|entry| entry.at).ok_or(SourceError::NotStarted);
-        ready(state.in_order().and(tip))
+        ready(lock(&self.state).tip())
     }
 
     fn hash_at(

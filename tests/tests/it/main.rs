@@ -1,4 +1,5 @@
 //! Integration tests of the workspace.
+mod adapter;
 mod bitcoind;
 mod laws;
 mod scenarios;
