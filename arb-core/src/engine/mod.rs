@@ -212,3 +212,6 @@ impl ChainArbitrator {
         BatchId(self.next_batch)
     }
 }
+
+#[cfg(test)]
+mod tests;
