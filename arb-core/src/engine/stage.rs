@@ -70,12 +70,30 @@ pub struct NeedFacts(pub BTreeSet<Slot>);
 /// One append and what it will lead to. Its effects cannot be read: they are computed by
 /// [`ChainArbitrator::commit`], which wants the receipt of this very batch.
 ///
-/// ```compile_fail
-/// fn too_early(t: arb_core::engine::Transition) -> usize { t.next.len() }
+/// The pairs differ in one line each, and only the second of a pair compiles.
+///
+/// ```compile_fail,E0616
+/// fn read(t: &arb_core::engine::Transition) -> usize {
+///     t.next.len()
+/// }
+/// ```
+/// ```
+/// fn read(t: &arb_core::engine::Transition) -> usize {
+///     t.batch().writes.len()
+/// }
 /// ```
 ///
+/// ```compile_fail,E0061
+/// use arb_core::{engine::*, log::Durable};
+/// fn release(e: &mut ChainArbitrator, t: Transition, receipt: Durable) -> Option<Released> {
+///     e.commit(t).ok()
+/// }
 /// ```
-/// fn changes(t: arb_core::engine::Transition) -> usize { t.batch().writes.len() }
+/// ```
+/// use arb_core::{engine::*, log::Durable};
+/// fn release(e: &mut ChainArbitrator, t: Transition, receipt: Durable) -> Option<Released> {
+///     e.commit(t, receipt).ok()
+/// }
 /// ```
 #[derive(Debug)]
 #[must_use = "a transition does nothing until its changes are durable"]
@@ -250,9 +268,12 @@ impl Staging<'_> {
         self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
         let facts = Arc::new(facts.clone());
         self.next.insert(slot, Next::Quiet(facts));
+        // A block of the history may hold the preimage that decides an HTLC of an earlier one.
+        let position = core::mem::replace(&mut self.position, Position::CatchingUp);
         for view in history {
             self.input(slot, &Input::BlockConnected(view.clone()));
         }
+        self.position = position;
         self.input(slot, &Input::FactsUpdated);
     }
 
@@ -265,7 +286,13 @@ impl Staging<'_> {
         }
         active.facts = Arc::new(updated.facts.clone());
         active.picture = crate::picture::Picture::of(&active.facts, &active.state).map(Arc::new);
+        let loaded: Vec<_> = active.state.revoked_htlcs.keys().copied().collect();
         self.put(slot, active);
+        for number in loaded {
+            let ended = updated.ended.iter().filter(|(_, record)| record.in_remote(number));
+            let htlcs = ended.copied().collect();
+            self.input(slot, &Input::RevokedHtlcsLoaded { number, htlcs });
+        }
         self.input(slot, &Input::FactsUpdated);
     }
 
