@@ -215,7 +215,14 @@ impl Staging<'_> {
                 }
             }
             EngineInput::Channel { slot, input } => self.input(*slot, input),
-            EngineInput::Watch { slot, facts, history } => self.watch(*slot, facts, history),
+            EngineInput::Watch { slot, facts, history } => {
+                // A block of the history may hold the preimage that decides an HTLC of an earlier
+                // one: nothing is judged before all of it is read.
+                let position = core::mem::replace(&mut self.position, Position::CatchingUp);
+                self.watch(*slot, facts, history);
+                self.position = position;
+                self.input(*slot, &Input::FactsUpdated);
+            }
             EngineInput::Facts { slot, updated } => self.facts(*slot, updated),
             EngineInput::Forget { slot } => {
                 self.writes.push(Write::Forget { slot: *slot });
@@ -268,12 +275,9 @@ impl Staging<'_> {
         self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
         let facts = Arc::new(facts.clone());
         self.next.insert(slot, Next::Quiet(facts));
-        // A block of the history may hold the preimage that decides an HTLC of an earlier one.
-        let position = core::mem::replace(&mut self.position, Position::CatchingUp);
         for view in history {
             self.input(slot, &Input::BlockConnected(view.clone()));
         }
-        self.position = position;
         self.input(slot, &Input::FactsUpdated);
     }
 
