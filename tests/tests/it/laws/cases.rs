@@ -130,3 +130,21 @@ fn a_rescan_is_read_to_its_end_before_it_is_judged() {
     let told = active.state.acts().upstream.get(&OFFERED);
     assert_eq!(told, Some(&UpstreamVerdict::Fulfilled));
 }
+
+/// The secret of a commitment reaches us after the peer has swept its delayed output: nothing is
+/// claimed in vain, and the loss is alerted.
+#[test]
+fn a_secret_that_comes_too_late_is_no_endless_claim() {
+    let terms = Terms { offerer: Side::Local, amount: 0, hash: 0, expiry: 2, forwarded: false };
+    let mut world = World::new(&Story { staged: vec![terms], ..story(&[]) });
+    let sweep = Op::Block { close: None, peer: 0x80, together: false, ours: false };
+    tell(&mut world, &[block(Close::Remote, 0), Op::Mine(9), sweep, Op::Revoke]);
+    let active = world.active().expect("closed");
+    let picture = active.picture.as_ref().expect("closed");
+    let swept = picture.outputs.iter().find(|o| o.role == Role::ToLocal).expect("to_local");
+    assert_eq!(swept.spent.map(|spent| spent.by), Some(Side::Remote));
+    assert!(active.state.claims(&active.facts, picture).is_empty());
+    let report =
+        arb_core::report::ChannelReport::of(&active.facts, &active.state, &world.engine.now());
+    assert!(report.alerts.contains(&Alert::OutputLost(swept.outpoint)));
+}
