@@ -87,3 +87,6 @@ impl Due {
         if other.tip > self.tip { other } else { self }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::arbitrator::{
     PreimageSource,
 };
 use crate::classify::{self, FundingSpend};
-use crate::facts::{ChannelFacts, Standing};
+use crate::facts::{ChannelFacts, HtlcRecord, Standing};
 use crate::height;
 use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
 use crate::picture::Picture;
@@ -105,12 +105,7 @@ impl Draft<'_> {
             }
             Input::Fail(reason) => self.fail(*reason),
             Input::FactsUpdated => {}
-            Input::RevokedHtlcsLoaded { number, htlcs } => {
-                if !self.state.revoked_htlcs.contains_key(number) {
-                    let (number, htlcs) = (*number, htlcs.clone());
-                    self.push(Change::RevokedHtlcsLoaded { number, htlcs });
-                }
-            }
+            Input::RevokedHtlcsLoaded { number, htlcs } => self.loaded(*number, htlcs),
             Input::Signed(out) => {
                 if self.state.acts.ours(out.transaction.compute_txid()).is_none() {
                     self.push(Change::HandedOut(out.clone()));
@@ -172,6 +167,18 @@ impl Draft<'_> {
     fn learn(&mut self, preimage: &Preimage, source: PreimageSource) {
         if !self.state.knows(preimage, source) {
             self.push(Change::PreimageLearned { preimage: *preimage, source });
+        }
+    }
+
+    /// Penalty data is added to what is known: an HTLC may end after the rest was loaded, when the
+    /// peer's last revocation reaches us after the close.
+    fn loaded(&mut self, number: CommitmentNumber, htlcs: &[(HtlcId, HtlcRecord)]) {
+        let known = self.state.revoked_htlcs.get(&number);
+        let is_known = |id: &HtlcId| known.is_some_and(|all| all.iter().any(|(k, _)| k == id));
+        let more = htlcs.iter().filter(|(id, _)| !is_known(id)).copied();
+        let all: Vec<_> = known.into_iter().flatten().copied().chain(more).collect();
+        if known != Some(&all) {
+            self.push(Change::RevokedHtlcsLoaded { number, htlcs: all });
         }
     }
 

@@ -50,7 +50,7 @@ impl ChannelArbitrator {
         }
         let resolved = picture.is_some_and(|p| p.is_resolved(now.tip, &now.policy));
         let notified = !desire.keys().any(|key| matches!(key, EffectKey::Notify(_)));
-        if resolved && notified {
+        if resolved && notified && upstream::is_done(facts, self) {
             desire.insert(EffectKey::Forget, Effect::Forget);
         }
         desire
@@ -144,7 +144,9 @@ impl ChannelArbitrator {
                 | FundingSpend::RevokedCommitment(_)
                 | FundingSpend::Splice(_) => {}
             }
-            let lost = picture.outputs.iter().filter(|output| is_lost(output));
+            let explained = self.explains(picture.spend);
+            let nobody = |output: &Output| explained && matches!(output.way, Way::Lost);
+            let lost = picture.outputs.iter().filter(|output| is_lost(output) || nobody(output));
             alerts.extend(lost.map(|output| Alert::OutputLost(output.outpoint)));
         }
         let told = self.acts.upstream.iter();
@@ -157,6 +159,20 @@ impl ChannelArbitrator {
         });
         alerts.extend(late.map(|(id, _)| Alert::PreimageAfterFail(*id)));
         alerts
+    }
+
+    /// Whether every output of such a spend should be known: what is not is lost, and a person must
+    /// hear of it (BOLT 5 R2). Spends that are alerted as a whole are not among them.
+    fn explains(&self, spend: FundingSpend) -> bool {
+        match spend {
+            FundingSpend::LocalCommitment(_) | FundingSpend::RemoteCommitment(_) => true,
+            FundingSpend::RevokedCommitment(number) => self.revoked_htlcs.contains_key(&number),
+            FundingSpend::MutualClose
+            | FundingSpend::OutdatedLocalCommitment(_)
+            | FundingSpend::FutureCommitment(_)
+            | FundingSpend::Splice(_)
+            | FundingSpend::Unknown => false,
+        }
     }
 
     /// Every claim of a closed channel, open now or later; without those that are spent.

@@ -48,9 +48,11 @@ impl Output {
             return OutputState::Irrevocable;
         }
         match (&self.spent, &self.way) {
+            // What its owner does with it changes nothing.
+            (_, Way::Theirs) => OutputState::Resolved,
             (Some(spent), _) if spent.by == crate::ids::Side::Local => OutputState::Claimed,
             (Some(_), _) => OutputState::PeerClaimed,
-            (None, Way::Theirs | Way::Home | Way::Nothing) => OutputState::Resolved,
+            (None, Way::Home | Way::Nothing) => OutputState::Resolved,
             (None, Way::Spend { due, .. }) if due.is_open(tip) => OutputState::Claiming,
             (None, Way::NeedsPreimage { expiry }) if tip >= *expiry => OutputState::Resolved,
             (None, Way::Spend { .. } | Way::NeedsPreimage { .. } | Way::Lost) => {
@@ -64,8 +66,9 @@ impl Output {
     #[must_use]
     pub fn irrevocable_at(&self, tip: BlockHeight, policy: &Policy) -> Option<Due> {
         let from = match (&self.spent, &self.way) {
+            (_, Way::Theirs) => self.at.height,
             (Some(spent), _) => spent.at.height,
-            (None, Way::Theirs | Way::Home | Way::Nothing) => self.at.height,
+            (None, Way::Home | Way::Nothing) => self.at.height,
             (None, Way::NeedsPreimage { expiry }) if tip >= *expiry => {
                 (*expiry).max(self.at.height)
             }

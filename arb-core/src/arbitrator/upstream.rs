@@ -34,6 +34,9 @@ pub(crate) fn due(
             // A block to come may hold the preimage.
             return None;
         }
+        if picture.is_some_and(|p| is_given_up(p, *id, htlc, tip, policy)) {
+            return Some((*id, UpstreamVerdict::Failed));
+        }
         let failing = arbitrator.is_failing() || picture.is_some();
         let margin = failing && is_late(htlc, tip, policy);
         let committed = facts.is_committed(*id);
@@ -65,18 +68,51 @@ pub(crate) fn late_from(htlc: &Htlc, policy: &Policy) -> Option<BlockHeight> {
 fn is_lost_downstream(picture: &Picture, id: HtlcId, tip: BlockHeight, policy: &Policy) -> bool {
     match picture.spend {
         // The peer may hold an output for the HTLC that we cannot see.
-        FundingSpend::FutureCommitment(_) | FundingSpend::OutdatedLocalCommitment(_) => false,
+        FundingSpend::FutureCommitment(_)
+        | FundingSpend::OutdatedLocalCommitment(_)
+        | FundingSpend::Unknown => false,
         FundingSpend::Splice(_) => false,
         FundingSpend::MutualClose
         | FundingSpend::LocalCommitment(_)
         | FundingSpend::RemoteCommitment(_)
-        | FundingSpend::RevokedCommitment(_)
-        | FundingSpend::Unknown => match picture.htlc(id) {
+        | FundingSpend::RevokedCommitment(_) => match picture.htlc(id) {
             None => height::depth(picture.at.height, policy.act_depth).is_open(tip),
             Some(_) => taken_by_us(picture, id)
                 .is_some_and(|at| height::depth(at, policy.act_depth).is_open(tip)),
         },
     }
+}
+
+/// Whether nothing better will be known: the HTLC has no output that we can see, or one that is
+/// not worth its claim, and its expiry is as deep as what is irrevocable. Without an incoming
+/// HTLC nothing else would end the duty.
+fn is_given_up(
+    picture: &Picture,
+    id: HtlcId,
+    htlc: &Htlc,
+    tip: BlockHeight,
+    policy: &Policy,
+) -> bool {
+    let hidden = match picture.spend {
+        FundingSpend::FutureCommitment(_)
+        | FundingSpend::OutdatedLocalCommitment(_)
+        | FundingSpend::Unknown => true,
+        FundingSpend::MutualClose
+        | FundingSpend::LocalCommitment(_)
+        | FundingSpend::RemoteCommitment(_)
+        | FundingSpend::RevokedCommitment(_)
+        | FundingSpend::Splice(_) => {
+            picture.htlc(id).is_some_and(|o| o.spent.is_none() && o.is_uneconomic())
+        }
+    };
+    let from = htlc.expiry.0.max(picture.at.height);
+    hidden && height::depth(from, policy.forget_depth).is_open(tip)
+}
+
+/// Whether every duty was decided: nothing is forgotten before.
+pub(crate) fn is_done(facts: &ChannelFacts, arbitrator: &ChannelArbitrator) -> bool {
+    let mut offered = facts.htlcs.keys().filter(|id| id.offerer == Side::Local);
+    offered.all(|id| arbitrator.acts.upstream.contains_key(id))
 }
 
 /// Where the HTLC's value came to us for good: its output, or (revoked) the output of the peer's

@@ -72,3 +72,6 @@ pub fn replacement_fee(paid: Amount, weight: Weight) -> Amount {
     let own = fee_of(FeeRate::from_sat_per_kwu(250), weight);
     paid.checked_add(own).unwrap_or(Amount::MAX_MONEY)
 }
+
+#[cfg(test)]
+mod tests;

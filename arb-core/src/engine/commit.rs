@@ -62,6 +62,8 @@ impl ChainArbitrator {
     /// It has something to write: append it first. The transition is handed back.
     pub fn commit_empty(&mut self, transition: Transition) -> Result<Released, Box<Transition>> {
         if transition.is_empty() && transition.id().0 == self.next_batch {
+            // What was staged beside it is stale now, as after any commit.
+            self.next_batch = self.next_batch.saturating_add(1);
             Ok(self.take(transition))
         } else {
             Err(Box::new(transition))

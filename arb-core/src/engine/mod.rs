@@ -214,3 +214,6 @@ impl ChainArbitrator {
         BatchId(self.next_batch)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,12 +72,30 @@ pub struct NeedFacts(pub BTreeSet<Slot>);
 /// One append and what it will lead to. Its effects cannot be read: they are computed by
 /// [`ChainArbitrator::commit`], which wants the receipt of this very batch.
 ///
-/// ```compile_fail
-/// fn too_early(t: arb_core::engine::Transition) -> usize { t.next.len() }
+/// The pairs differ in one line each, and only the second of a pair compiles.
+///
+/// ```compile_fail,E0616
+/// fn read(t: &arb_core::engine::Transition) -> usize {
+///     t.next.len()
+/// }
+/// ```
+/// ```
+/// fn read(t: &arb_core::engine::Transition) -> usize {
+///     t.batch().writes.len()
+/// }
 /// ```
 ///
+/// ```compile_fail,E0061
+/// use arb_core::{engine::*, log::Durable};
+/// fn release(e: &mut ChainArbitrator, t: Transition, receipt: Durable) -> Option<Released> {
+///     e.commit(t).ok()
+/// }
 /// ```
-/// fn changes(t: arb_core::engine::Transition) -> usize { t.batch().writes.len() }
+/// ```
+/// use arb_core::{engine::*, log::Durable};
+/// fn release(e: &mut ChainArbitrator, t: Transition, receipt: Durable) -> Option<Released> {
+///     e.commit(t, receipt).ok()
+/// }
 /// ```
 #[derive(Debug)]
 #[must_use = "a transition does nothing until its changes are durable"]
@@ -199,7 +217,14 @@ impl Staging<'_> {
                 }
             }
             EngineInput::Channel { slot, input } => self.input(*slot, input),
-            EngineInput::Watch { slot, facts, history } => self.watch(*slot, facts, history),
+            EngineInput::Watch { slot, facts, history } => {
+                // A block of the history may hold the preimage that decides an HTLC of an earlier
+                // one: nothing is judged before all of it is read.
+                let position = core::mem::replace(&mut self.position, Position::CatchingUp);
+                self.watch(*slot, facts, history);
+                self.position = position;
+                self.input(*slot, &Input::FactsUpdated);
+            }
             EngineInput::Facts { slot, updated } => self.facts(*slot, updated),
             EngineInput::Forget { slot } => {
                 self.writes.push(Write::Forget { slot: *slot });
@@ -276,7 +301,13 @@ impl Staging<'_> {
         }
         active.facts = Arc::new(updated.facts.clone());
         active.picture = crate::picture::Picture::of(&active.facts, &active.state).map(Arc::new);
+        let loaded: Vec<_> = active.state.revoked_htlcs.keys().copied().collect();
         self.put(slot, active);
+        for number in loaded {
+            let ended = updated.ended.iter().filter(|(_, record)| record.in_remote(number));
+            let htlcs = ended.copied().collect();
+            self.input(slot, &Input::RevokedHtlcsLoaded { number, htlcs });
+        }
         self.input(slot, &Input::FactsUpdated);
     }
 

@@ -158,7 +158,10 @@ impl Picture {
             Way::Theirs | Way::Home => output.role.htlc().is_some(),
             Way::Nothing | Way::Spend { .. } | Way::NeedsPreimage { .. } | Way::Lost => true,
         };
-        self.outputs.iter().filter(matters).map(|output| output.outpoint)
+        // The peer's delayed output: a secret that reaches us after the close makes it ours.
+        let may_turn = |output: &&Output| output.role == Role::ToLocal;
+        let watched = self.outputs.iter().filter(move |o| matters(o) || may_turn(o));
+        watched.map(|output| output.outpoint)
     }
 }
 

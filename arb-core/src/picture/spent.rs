@@ -3,7 +3,8 @@
 use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
 use crate::picture::{Output, Role, View};
 use crate::units::BlockRef;
-use bitcoin::hashes::{Hash, sha256};
+use bitcoin::hashes::{Hash, hash160};
+use bitcoin::opcodes::all::{OP_DUP, OP_HASH160};
 use bitcoin::{TxIn, Txid, Witness};
 
 /// A confirmed spend of an output.
@@ -42,9 +43,7 @@ impl View<'_> {
     fn by_path(&self, output: &Output, input: &TxIn) -> Side {
         let owner = self.owner;
         match output.role {
-            Role::ToLocal | Role::SecondStage(_) if branch(&input.witness) == Some(&[1]) => {
-                owner.other()
-            }
+            Role::ToLocal | Role::SecondStage(_) if takes_if(&input.witness) => owner.other(),
             Role::ToLocal | Role::SecondStage(_) => owner,
             Role::ToRemote => owner.other(),
             Role::Anchor(side) => {
@@ -81,16 +80,30 @@ fn branch(witness: &Witness) -> Option<&[u8]> {
     witness.nth(before_script)
 }
 
-/// The path of an HTLC spend: the preimage is checked against the hash, so that a witness of the
-/// right shape alone proves nothing.
+/// Whether the element that chooses the branch is true for `OP_IF`: anything but zeros, of which
+/// the last may carry a sign. A miner need not write a one.
+fn takes_if(witness: &Witness) -> bool {
+    let Some((last, rest)) = branch(witness).and_then(<[u8]>::split_last) else { return false };
+    rest.iter().any(|byte| *byte != 0) || !matches!(last, 0 | 0x80)
+}
+
+/// The path of an HTLC spend. The preimage and the revocation key are checked against their
+/// hashes, so that a witness of the right shape alone proves nothing. Whatever else the element
+/// is, the scripts drop it: only its length tells the preimage's branch from that of the timeout.
 pub(crate) fn htlc_path(witness: &Witness, hash: PaymentHash) -> Option<HtlcPath> {
     let chosen = branch(witness)?;
-    if chosen.is_empty() {
-        return Some(HtlcPath::Timeout);
+    if revocation_hash(witness) == Some(&hash160::Hash::hash(chosen).to_byte_array()[..]) {
+        return Some(HtlcPath::Revocation);
     }
-    if let Ok(bytes) = <[u8; 32]>::try_from(chosen) {
-        let matches = sha256::Hash::hash(&bytes).to_byte_array() == hash.0;
-        return matches.then_some(HtlcPath::Preimage(Preimage(bytes)));
-    }
-    (chosen.len() == 33).then_some(HtlcPath::Revocation)
+    let Ok(bytes) = <[u8; 32]>::try_from(chosen) else { return Some(HtlcPath::Timeout) };
+    let preimage = Preimage(bytes);
+    (preimage.hash() == hash).then_some(HtlcPath::Preimage(preimage))
 }
+
+/// The hash of the revocation key: both HTLC scripts begin with `OP_DUP OP_HASH160 <hash>`.
+fn revocation_hash(witness: &Witness) -> Option<&[u8]> {
+    witness.last()?.strip_prefix(&[OP_DUP.to_u8(), OP_HASH160.to_u8(), 20])?.get(..20)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! The laws of the decision core, over random histories of random channels.
+mod cases;
 mod chain;
 mod checks;
+mod garbage;
 mod story;
 mod world;
 

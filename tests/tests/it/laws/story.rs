@@ -50,6 +50,8 @@ pub(crate) struct Story {
     pub(crate) deeds: Vec<Deed>,
     pub(crate) staged: Vec<Terms>,
     pub(crate) shutdown: bool,
+    /// The peer's last revocation reaches us late, if at all.
+    pub(crate) withheld: bool,
 }
 
 /// How the funding output is spent by others.
@@ -129,16 +131,24 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
         2 => Just(Vec::new()),
         1 => prop::collection::vec(terms(), 1..3),
     ];
-    (format, side(), 0u8..3, prop::collection::vec(deed(), 0..9), staged, any::<bool>()).prop_map(
-        |(format, opener, ours, deeds, staged, shutdown)| Story {
+    (
+        format,
+        side(),
+        0u8..3,
+        prop::collection::vec(deed(), 0..9),
+        staged,
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(format, opener, ours, deeds, staged, shutdown, withheld)| Story {
             format,
             opener,
             ours,
             deeds,
             staged,
             shutdown,
-        },
-    )
+            withheld,
+        })
 }
 
 fn close() -> impl Strategy<Value = Close> {
@@ -154,11 +164,29 @@ fn close() -> impl Strategy<Value = Close> {
     ]
 }
 
+/// Something happens, the channel closes, and everything happens.
 pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let before = prop::collection::vec(op(), 0..4);
+    let close = (close(), any::<u8>(), any::<bool>(), any::<bool>());
+    let close = close.prop_map(|(close, peer, together, ours)| Op::Block {
+        close: Some(close),
+        peer,
+        together,
+        ours,
+    });
+    (before, close, prop::collection::vec(op(), 0..12)).prop_map(|(mut ops, close, after)| {
+        ops.push(close);
+        ops.extend(after);
+        ops
+    })
+}
+
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let block = (prop::option::of(close()), any::<u8>(), any::<bool>(), any::<bool>())
         .prop_map(|(close, peer, together, ours)| Op::Block { close, peer, together, ours });
-    let op = prop_oneof![
+    prop_oneof![
         2 => (1u8..40).prop_map(Op::Mine),
+        1 => Just(Op::Mine(110)),
         6 => block,
         5 => any::<bool>().prop_map(|acknowledge| Op::Work { acknowledge }),
         2 => (1u8..11, any::<bool>()).prop_map(|(depth, again)| Op::Reorg { depth, again }),
@@ -168,8 +196,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Reject),
         1 => any::<u8>().prop_map(Op::Mempool),
         1 => Just(Op::Revoke),
-    ];
-    prop::collection::vec(op, 1..14)
+    ]
 }
 
 /// What the node knows, and the peer that it speaks of.
@@ -214,7 +241,7 @@ impl Story {
         facts.verify(&secp).expect("the opening verifies");
         let links = self.live(&mut channel);
         let mut ended = Vec::new();
-        for step in channel.take_facts(Keep::Every).expect("facts") {
+        for step in self.told(channel.take_facts(Keep::Every).expect("facts")) {
             let Some(update) = update(&facts, &links, step) else { continue };
             let updated = facts.updated(&update, &secp).expect("every true update is accepted");
             facts = updated.facts;
@@ -223,6 +250,15 @@ impl Story {
         facts.verify(&secp).expect("the facts verify");
         let secrets = secrets(channel.local_secrets());
         Told { channel, facts, ended, secrets, secp }
+    }
+
+    /// The steps that reach us in time.
+    fn told(&self, mut steps: Vec<FactStep>) -> Vec<FactStep> {
+        steps.retain(|step| !matches!(step, FactStep::RemoveHtlc { .. }));
+        if self.withheld && matches!(steps.last(), Some(FactStep::RevocationSecret { .. })) {
+            steps.pop();
+        }
+        steps
     }
 
     /// The deeds that are possible, in order; gives the terms by HTLC.

@@ -143,7 +143,8 @@ impl World {
         let ended = Batch { id: BatchId(u64::MAX), writes: vec![ended] };
         let _ = log.append(ended).into_inner().expect("memory");
         step(&mut engine, &mut log, &[EngineInput::ReachedTip]);
-        let (local, remote) = (told.channel.local_number(), told.channel.remote_number());
+        let candidate = &told.facts.candidates.current;
+        let (local, remote) = (candidate.local.number.0, candidate.remote.number.0);
         Self {
             told,
             chain,
@@ -172,7 +173,11 @@ impl World {
     pub(crate) fn apply(&mut self, op: Op, each: &mut dyn FnMut(&Self, &Mined)) {
         match op {
             Op::Mine(count) => {
-                for _ in 0..count {
+                for number in 0..count {
+                    // An empty block like those before it says nothing new.
+                    let ends = number == 0 || number + 1 == count;
+                    let each: &mut dyn FnMut(&Self, &Mined) =
+                        if ends { &mut *each } else { &mut |_, _| {} };
                     self.connect(Vec::new(), each);
                 }
             }
@@ -268,12 +273,12 @@ impl World {
         let commitment = match close {
             Close::Local => channel.local_commitment_at(self.local),
             Close::Remote => channel.remote_commitment(self.remote),
-            Close::Next => channel.remote_next(),
+            Close::Next => channel.remote_commitment(self.remote + 1),
             Close::Revoked(n) => channel.remote_commitment(number(n, self.remote)?),
             Close::Outdated(n) => channel.local_commitment_at(number(n, self.local)?),
             Close::Future => {
-                channel.empty_updates(2).ok()?;
-                channel.remote_commitment(self.remote + 2)
+                channel.empty_updates(3).ok()?;
+                channel.remote_commitment(self.remote + 3)
             }
             Close::Mutual => {
                 let tx = channel.mutual_close(FeeRate::BROADCAST_MIN, ClosingStyle::Simple).ok()?;
@@ -348,6 +353,16 @@ impl World {
             let updated = Box::new(updated);
             step(&mut self.engine, &mut self.log, &[EngineInput::Facts { slot: SLOT, updated }]);
         }
+    }
+
+    /// An engine and a log that know the blocks and no channel.
+    pub(crate) fn without_channels(&self) -> (ChainArbitrator, MemoryLog) {
+        let mut log = MemoryLog::new();
+        let blocks = self.log.blocks().expect("memory");
+        let writes = blocks.into_iter().map(Write::BlockConnected).collect();
+        let batch = Batch { id: BatchId(u64::MAX), writes };
+        let _ = log.append(batch).into_inner().expect("memory");
+        (restart(&log), log)
     }
 
     /// The tasks of now, done in order; signing leads to publishing.
@@ -452,6 +467,11 @@ impl World {
 
 pub(crate) fn view(at: BlockRef, transactions: Vec<Transaction>) -> Input {
     Input::BlockConnected(BlockView { at, transactions })
+}
+
+/// A block as a rescan finds it.
+pub(crate) fn view_of(mined: &Mined) -> BlockView {
+    BlockView { at: mined.at, transactions: mined.transactions.clone() }
 }
 
 pub(crate) fn is_upstream(key: &NoticeKey) -> bool {

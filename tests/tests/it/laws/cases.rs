@@ -1,0 +1,150 @@
+//! Cases that random stories rarely tell.
+use arb_core::arbitrator::{Alert, UpstreamVerdict};
+use arb_core::claim::SpendPath;
+use arb_core::engine::EngineInput;
+use arb_core::ids::{HtlcId, Side};
+use arb_core::picture::{Role, Way};
+use arb_tests::peer::Format;
+
+use super::story::{Close, Deed, Op, Story, Terms};
+use super::world::{SLOT, World, step, view_of};
+
+const OFFERED: HtlcId = HtlcId { offerer: Side::Local, id: 0 };
+
+fn offer(forwarded: bool) -> Deed {
+    Deed::Add(Terms { offerer: Side::Local, amount: 0, hash: 0, expiry: 0, forwarded })
+}
+
+fn story(deeds: &[Deed]) -> Story {
+    Story {
+        format: Format::StaticRemoteKey,
+        opener: Side::Remote,
+        ours: 1,
+        deeds: deeds.to_vec(),
+        staged: Vec::new(),
+        shutdown: false,
+        withheld: false,
+    }
+}
+
+fn tell(world: &mut World, ops: &[Op]) {
+    for op in ops {
+        world.apply(*op, &mut |_, _| {});
+    }
+}
+
+fn block(close: Close, peer: u8) -> Op {
+    Op::Block { close: Some(close), peer, together: false, ours: true }
+}
+
+fn verdict(world: &World) -> Option<UpstreamVerdict> {
+    world.active().and_then(|active| active.state.acts().upstream.get(&OFFERED).copied())
+}
+
+/// A commitment that we cannot read may hold the HTLC: no verdict at act depth, none by the
+/// incoming expiry for our own payment, and no forgetting before there is one.
+#[test]
+fn hidden_htlcs_are_not_failed_at_act_depth() {
+    for close in [Close::Future, Close::Unknown, Close::Outdated(1)] {
+        for forwarded in [false, true] {
+            let mut world = World::new(&story(&[offer(forwarded), Deed::Empty(2)]));
+            tell(&mut world, &[block(close, 0), Op::Mine(10), Op::Work { acknowledge: true }]);
+            assert!(world.active().is_some_and(|active| active.picture.is_some()), "{close:?}");
+            assert_eq!(verdict(&world), None, "{close:?}");
+            // The HTLC expires at +25, the incoming one at +59.
+            tell(&mut world, &[Op::Mine(50), Op::Work { acknowledge: true }]);
+            let late = forwarded.then_some(UpstreamVerdict::Failed);
+            assert_eq!(verdict(&world), late, "{close:?}");
+            tell(&mut world, &[Op::Mine(45), Op::Work { acknowledge: true }]);
+            assert_eq!(world.engine.is_forgettable(SLOT), forwarded, "{close:?}");
+            tell(&mut world, &[Op::Mine(30), Op::Work { acknowledge: true }]);
+            assert_eq!(verdict(&world), Some(UpstreamVerdict::Failed), "{close:?}");
+            assert!(world.engine.is_forgettable(SLOT), "{close:?}");
+        }
+    }
+}
+
+/// Penalty data that is missing means money that is lost: somebody must hear of it (BOLT 5 R2).
+#[test]
+fn an_output_that_no_penalty_data_explains_is_alerted() {
+    let mut world = World::new(&story(&[offer(false), Deed::Settle(0), Deed::Empty(1)]));
+    tell(&mut world, &[block(Close::Revoked(1), 0)]);
+    let alerts = |world: &World| {
+        let active = world.active().expect("closed");
+        let open = active.state.open_notices(&active.facts, &world.engine.now());
+        open.iter().filter(|notice| format!("{notice:?}").contains("OutputLost")).count()
+    };
+    assert_eq!(alerts(&world), 0, "not loaded yet");
+    let number = arb_core::units::CommitmentNumber(1);
+    world.input(arb_core::arbitrator::Input::RevokedHtlcsLoaded { number, htlcs: Vec::new() });
+    assert_eq!(alerts(&world), 1);
+    // The data turns up after all.
+    let htlcs = arb_core::log::ChangeLog::ended_htlcs(&world.log, SLOT, number);
+    let htlcs = htlcs.expect("memory").expect("memory");
+    world.input(arb_core::arbitrator::Input::RevokedHtlcsLoaded { number, htlcs });
+    assert_eq!(alerts(&world), 0);
+}
+
+/// An HTLC that ends after the penalty data was loaded is punished like the others.
+#[test]
+fn an_htlc_that_ends_after_the_close_is_still_punished() {
+    let told = [offer(false), Deed::Empty(1), Deed::Cancel(0)];
+    let mut world = World::new(&Story { withheld: true, ..story(&told) });
+    tell(&mut world, &[block(Close::Revoked(1), 0), Op::Work { acknowledge: true }, Op::Revoke]);
+    let active = world.active().expect("closed");
+    assert!(!active.facts.htlcs.contains_key(&OFFERED), "it has ended");
+    let picture = active.picture.as_ref().expect("closed");
+    let htlc = picture.htlc(OFFERED).expect("its output is known");
+    let Way::Spend { path: SpendPath::Single(single), .. } = &htlc.way else {
+        panic!("no way: {htlc:?}")
+    };
+    assert_eq!(single.kind, arb_core::arbitrator::TxKind::Penalty);
+    let outputs = &picture.outputs;
+    assert!(outputs.iter().all(|output| output.role != Role::Unidentified));
+    let lost = |alert: &Alert| matches!(alert, Alert::OutputLost(_));
+    let report =
+        arb_core::report::ChannelReport::of(&active.facts, &active.state, &world.engine.now());
+    assert!(!report.alerts.iter().any(lost));
+}
+
+/// The rescan of a late registration holds the preimage in a later block than the close.
+#[test]
+fn a_rescan_is_read_to_its_end_before_it_is_judged() {
+    let mut world = World::new(&story(&[offer(true)]));
+    let mut blocks = Vec::new();
+    let mut keep = |_: &World, mined: &super::chain::Mined| blocks.push(mined.clone());
+    world.apply(block(Close::Remote, 0), &mut keep);
+    let claim = Op::Block { close: None, peer: 1, together: false, ours: false };
+    world.apply(claim, &mut keep);
+    assert_eq!(verdict(&world), Some(UpstreamVerdict::Fulfilled));
+    let history: Vec<_> = blocks.iter().map(view_of).collect();
+    assert!(history.iter().all(|view| view.transactions.len() == 1), "a close and a claim");
+    // Registered when the incoming HTLC is about to expire.
+    world.apply(Op::Mine(60), &mut |_, _| {});
+    let (mut engine, mut log) = world.without_channels();
+    let facts = Box::new(world.told.facts.clone());
+    let watch = EngineInput::Watch { slot: SLOT, facts, history };
+    step(&mut engine, &mut log, &[EngineInput::ReachedTip]);
+    step(&mut engine, &mut log, &[watch]);
+    let active = engine.active(SLOT).expect("closed");
+    let told = active.state.acts().upstream.get(&OFFERED);
+    assert_eq!(told, Some(&UpstreamVerdict::Fulfilled));
+}
+
+/// The secret of a commitment reaches us after the peer has swept its delayed output: nothing is
+/// claimed in vain, and the loss is alerted.
+#[test]
+fn a_secret_that_comes_too_late_is_no_endless_claim() {
+    let terms = Terms { offerer: Side::Local, amount: 0, hash: 0, expiry: 2, forwarded: false };
+    let mut world = World::new(&Story { staged: vec![terms], ..story(&[]) });
+    let sweep = Op::Block { close: None, peer: 0x80, together: false, ours: false };
+    tell(&mut world, &[block(Close::Remote, 0), Op::Mine(9), sweep, Op::Revoke]);
+    let active = world.active().expect("closed");
+    let picture = active.picture.as_ref().expect("closed");
+    let swept = picture.outputs.iter().find(|o| o.role == Role::ToLocal).expect("to_local");
+    assert_eq!(swept.spent.map(|spent| spent.by), Some(Side::Remote));
+    assert!(active.state.claims(&active.facts, picture).is_empty());
+    let report =
+        arb_core::report::ChannelReport::of(&active.facts, &active.state, &world.engine.now());
+    assert!(report.alerts.contains(&Alert::OutputLost(swept.outpoint)));
+}
