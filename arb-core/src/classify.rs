@@ -109,24 +109,29 @@ fn live_commitment(
 ) -> Option<Classified> {
     let txid = tx.compute_txid();
     let same = |commitment: &Commitment| commitment.transaction.compute_txid() == txid;
-    if candidate.local.number == number {
-        let built = commitment::local_commitment(facts, candidate, &candidate.local, secp).ok();
-        if let Some(commitment) = built.filter(same) {
-            let spend = FundingSpend::LocalCommitment(number);
-            let point = candidate.local.point;
-            return Some(Classified::Live { spend, owner: Side::Local, point, commitment });
-        }
-    }
-    let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
-    for remote in remotes.filter(|remote| remote.number == number) {
-        let built = commitment::remote_commitment(facts, candidate, remote, secp).ok();
-        if let Some(commitment) = built.filter(same) {
+    let local = || {
+        let local = Some(&candidate.local).filter(|local| local.number == number)?;
+        let built = commitment::local_commitment(facts, candidate, local, secp).ok();
+        let commitment = built.filter(same)?;
+        let spend = FundingSpend::LocalCommitment(number);
+        Some(Classified::Live { spend, owner: Side::Local, point: local.point, commitment })
+    };
+    let remote = || {
+        let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
+        remotes.filter(|remote| remote.number == number).find_map(|remote| {
+            let built = commitment::remote_commitment(facts, candidate, remote, secp).ok();
+            let commitment = built.filter(same)?;
             let spend = FundingSpend::RemoteCommitment(number);
-            let point = remote.point;
-            return Some(Classified::Live { spend, owner: Side::Remote, point, commitment });
-        }
+            Some(Classified::Live { spend, owner: Side::Remote, point: remote.point, commitment })
+        })
+    };
+    // To rebuild a commitment is most of the work, and the likelier one is the first.
+    let to_us = scripts::to_remote(candidate.format, &facts.local.keys.payment).script_pubkey;
+    if tx.output.iter().any(|output| output.script_pubkey == to_us) {
+        remote().or_else(local)
+    } else {
+        local().or_else(remote)
     }
-    None
 }
 
 /// Commitment-shaped, but none that is live: revoked, outdated or future, told apart by scripts.
@@ -145,10 +150,12 @@ fn by_scripts(
         pays(&scripts::to_remote(candidate.format, &facts.remote.keys.payment).script_pubkey);
     if number < candidate.remote.number {
         if let Some((secret, point)) = revoked_point(facts, number, secp) {
-            let to_local = CommitmentKeys::new(facts, Side::Remote, point, secp)
-                .ok()
-                .map(|keys| scripts::to_local(&keys, facts.remote.delay).script_pubkey);
-            if to_us || to_local.is_some_and(|script| pays(&script)) {
+            let pays_owner = || {
+                let keys = CommitmentKeys::new(facts, Side::Remote, point, secp).ok();
+                let to_local = |keys| scripts::to_local(&keys, facts.remote.delay).script_pubkey;
+                keys.map(to_local).is_some_and(|script| pays(&script))
+            };
+            if to_us || pays_owner() {
                 return Classified::Revoked { number, secret, point };
             }
             // Every output of either party's commitment is covered above but HTLCs and anchors:
