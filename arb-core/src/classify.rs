@@ -1,11 +1,13 @@
 //! What a spend of a funding output is. Computed from the logged transaction and the facts, never
 //! stored: a secret or a script that arrives later changes the verdict.
 use crate::arbitrator::CloseKind;
-use crate::facts::{ChannelFacts, FundingCandidate};
+use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
 use crate::format::{Commitment, CommitmentKeys, ObscuringFactor, commitment, number, scripts};
-use crate::ids::{PerCommitmentSecret, Side};
+use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::units::CommitmentNumber;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{OutPoint, Script, Sequence, Transaction, Txid};
 
@@ -67,11 +69,15 @@ impl Classified {
     }
 }
 
+/// Penalty data that was loaded, by remote commitment number.
+pub(crate) type EndedHtlcs = BTreeMap<CommitmentNumber, Vec<(HtlcId, HtlcRecord)>>;
+
 /// Classifies `tx`, which spends `candidate`'s funding output.
 pub(crate) fn classify(
     facts: &ChannelFacts,
     candidate: &FundingCandidate,
     tx: &Transaction,
+    ended: &EndedHtlcs,
     secp: &Secp256k1<All>,
 ) -> Classified {
     let factor = ObscuringFactor::of(facts);
@@ -85,7 +91,10 @@ pub(crate) fn classify(
         return Classified::Other(FundingSpend::Splice(other));
     }
     match shaped {
-        Some(number) => by_scripts(facts, candidate, tx, number, secp),
+        Some(number) => {
+            let ended = ended.get(&number).map(Vec::as_slice).unwrap_or_default();
+            by_scripts(facts, candidate, tx, number, ended, secp)
+        }
         None if is_mutual_close(facts, tx) => Classified::Other(FundingSpend::MutualClose),
         None => Classified::Other(FundingSpend::Unknown),
     }
@@ -110,26 +119,31 @@ fn live_commitment(
 ) -> Option<Classified> {
     let txid = tx.compute_txid();
     let same = |commitment: &Commitment| commitment.transaction.compute_txid() == txid;
-    if candidate.local.number == number {
-        let built = commitment::local_commitment(facts, candidate, &candidate.local, secp).ok();
-        if let Some(commitment) = built.filter(same) {
-            let spend = FundingSpend::LocalCommitment(number);
-            let point = candidate.local.point;
-            let (owner, commitment) = (Side::Local, Box::new(commitment));
-            return Some(Classified::Live { spend, owner, point, commitment });
-        }
-    }
-    let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
-    for remote in remotes.filter(|remote| remote.number == number) {
-        let built = commitment::remote_commitment(facts, candidate, remote, secp).ok();
-        if let Some(commitment) = built.filter(same) {
+    let local = || {
+        let local = Some(&candidate.local).filter(|local| local.number == number)?;
+        let built = commitment::local_commitment(facts, candidate, local, secp).ok();
+        let commitment = built.filter(same)?;
+        let spend = FundingSpend::LocalCommitment(number);
+        let commitment = Box::new(commitment);
+        Some(Classified::Live { spend, owner: Side::Local, point: local.point, commitment })
+    };
+    let remote = || {
+        let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
+        remotes.filter(|remote| remote.number == number).find_map(|remote| {
+            let built = commitment::remote_commitment(facts, candidate, remote, secp).ok();
+            let commitment = built.filter(same)?;
             let spend = FundingSpend::RemoteCommitment(number);
-            let point = remote.point;
-            let (owner, commitment) = (Side::Remote, Box::new(commitment));
-            return Some(Classified::Live { spend, owner, point, commitment });
-        }
+            let commitment = Box::new(commitment);
+            Some(Classified::Live { spend, owner: Side::Remote, point: remote.point, commitment })
+        })
+    };
+    // To rebuild a commitment is most of the work, and the likelier one is the first.
+    let to_us = scripts::to_remote(candidate.format, &facts.local.keys.payment).script_pubkey;
+    if tx.output.iter().any(|output| output.script_pubkey == to_us) {
+        remote().or_else(local)
+    } else {
+        local().or_else(remote)
     }
-    None
 }
 
 /// Commitment-shaped, but none that is live: revoked, outdated or future, told apart by scripts.
@@ -139,6 +153,7 @@ fn by_scripts(
     candidate: &FundingCandidate,
     tx: &Transaction,
     number: CommitmentNumber,
+    ended: &[(HtlcId, HtlcRecord)],
     secp: &Secp256k1<All>,
 ) -> Classified {
     let pays = |script: &Script| tx.output.iter().any(|o| o.script_pubkey.as_script() == script);
@@ -149,15 +164,27 @@ fn by_scripts(
     if number < candidate.remote.number
         && let Some((secret, point)) = revoked_point(facts, number, secp)
     {
-        let to_local = CommitmentKeys::new(facts, Side::Remote, point, secp)
-            .ok()
-            .map(|keys| scripts::to_local(&keys, facts.remote.delay).script_pubkey);
-        if to_us || to_local.is_some_and(|script| pays(&script)) {
-            return Classified::Revoked { number, secret, point };
-        }
-        // Every output of either party's commitment is covered above but HTLCs and anchors:
-        // without a main output of its owner or of the other, `to_peer` decides.
-        if !to_peer && number >= candidate.local.number {
+        let keys = CommitmentKeys::new(facts, Side::Remote, point, secp).ok();
+        let pays_owner = || {
+            let script = |keys| scripts::to_local(keys, facts.remote.delay).script_pubkey;
+            keys.as_ref().map(script).is_some_and(|script| pays(&script))
+        };
+        // Both balances may be trimmed: then the HTLCs that were live in it decide.
+        let pays_htlc = || {
+            keys.as_ref().is_some_and(|keys| {
+                let contained = |(id, record): &(HtlcId, HtlcRecord)| {
+                    let htlc = &record.htlc;
+                    let format = candidate.format;
+                    record.in_remote(number)
+                        && pays(
+                            &scripts::htlc(format, keys, *id, &htlc.hash, htlc.expiry).to_p2wsh(),
+                        )
+                };
+                let live = facts.htlcs.iter().map(|(id, record)| (*id, *record));
+                live.chain(ended.iter().copied()).any(|htlc| contained(&htlc))
+            })
+        };
+        if to_us || pays_owner() || (!to_peer && pays_htlc()) {
             return Classified::Revoked { number, secret, point };
         }
     }

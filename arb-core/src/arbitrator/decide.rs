@@ -244,7 +244,8 @@ impl Draft<'_> {
         let secp = bitcoin::secp256k1::Secp256k1::new();
         let spends = |outpoint: OutPoint| tx.input.iter().any(|i| i.previous_output == outpoint);
         let mutual = self.facts.candidates.iter().filter(|c| spends(c.funding)).any(|candidate| {
-            classify::classify(self.facts, candidate, tx, &secp).spend()
+            let ended = &self.state.revoked_htlcs;
+            classify::classify(self.facts, candidate, tx, ended, &secp).spend()
                 == FundingSpend::MutualClose
         });
         if mutual {
@@ -267,6 +268,12 @@ impl Draft<'_> {
             let stands = matches!(told, None | Some(ChannelEvent::EarlyMutual));
             return if stands && !self.disconnected() { Vec::new() } else { reorged(told) };
         };
+        if self.state.awaits_penalty_data(self.facts, picture).is_some()
+            && matches!(picture.spend, FundingSpend::OutdatedLocalCommitment(_))
+        {
+            // It may yet turn out to be the peer's.
+            return Vec::new();
+        }
         let kind = picture.spend.kind();
         let mutual = kind == CloseKind::Mutual;
         let deep = height::depth(picture.at.height, policy.act_depth).is_open(tip);

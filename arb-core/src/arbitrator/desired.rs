@@ -9,7 +9,7 @@ use crate::format::{Commitment, OutputKind, commitment, scripts};
 use crate::height::{Due, Reason};
 use crate::ids::Side;
 use crate::picture::{Output, Picture, Role, Way};
-use crate::units::BlockHeight;
+use crate::units::{BlockHeight, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -63,9 +63,7 @@ impl ChannelArbitrator {
         now: &Now,
         desire: &mut Desire,
     ) {
-        if let FundingSpend::RevokedCommitment(number) = picture.spend
-            && !self.revoked_htlcs.contains_key(&number)
-        {
+        if let Some(number) = self.awaits_penalty_data(facts, picture) {
             let effect = Effect::LoadRevokedHtlcs(number);
             desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
         }
@@ -75,6 +73,28 @@ impl ChannelArbitrator {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }
         }
+    }
+
+    /// The revoked commitment whose HTLCs must be loaded: of the peer's, or of one that looks like
+    /// ours only as long as they are not known.
+    pub(crate) fn awaits_penalty_data(
+        &self,
+        facts: &ChannelFacts,
+        picture: &Picture,
+    ) -> Option<CommitmentNumber> {
+        let number = match picture.spend {
+            FundingSpend::RevokedCommitment(number) => number,
+            FundingSpend::OutdatedLocalCommitment(number) => {
+                facts.secrets.get(number).map(|_| number)?
+            }
+            FundingSpend::MutualClose
+            | FundingSpend::LocalCommitment(_)
+            | FundingSpend::RemoteCommitment(_)
+            | FundingSpend::FutureCommitment(_)
+            | FundingSpend::Splice(_)
+            | FundingSpend::Unknown => return None,
+        };
+        (!self.revoked_htlcs.contains_key(&number)).then_some(number)
     }
 
     /// The local commitment that fails the channel, and the anchor that pays for it.

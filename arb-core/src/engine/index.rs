@@ -85,12 +85,13 @@ impl ChainArbitrator {
     /// Takes a channel's due height, and (if it was active) its watches, out. A quiet channel's
     /// funding outputs stay: whoever removes the channel for good names them.
     fn remove_entry(&mut self, slot: Slot) {
-        if let Some(due) = self.quiet.remove(&slot).and_then(|quiet| quiet.due) {
-            if let Some(slots) = self.due.get_mut(&due) {
-                slots.remove(&slot);
-                if slots.is_empty() {
-                    self.due.remove(&due);
-                }
+        let due = self.quiet.remove(&slot).and_then(|quiet| quiet.due);
+        if let Some(due) = due
+            && let Some(slots) = self.due.get_mut(&due)
+        {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                self.due.remove(&due);
             }
         }
         if let Some(active) = self.active.remove(&slot) {

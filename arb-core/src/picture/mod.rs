@@ -120,7 +120,8 @@ impl Picture {
         let secp = Secp256k1::new();
         let mut spends = facts.candidates.iter().filter_map(|candidate| {
             let (tx, _) = arbitrator.spender(&candidate.funding)?;
-            Some((candidate, tx, classify::classify(facts, candidate, &tx.value, &secp)))
+            let ended = &arbitrator.revoked_htlcs;
+            Some((candidate, tx, classify::classify(facts, candidate, &tx.value, ended, &secp)))
         });
         let close = |(_, _, c): &(_, _, Classified)| !matches!(c.spend(), FundingSpend::Splice(_));
         let (candidate, tx, classified) = spends.find(close)?;

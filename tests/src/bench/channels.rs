@@ -90,8 +90,8 @@ pub(super) struct Closing {
     pub(super) spend: Transaction,
 }
 
-/// Four channels: a mutual close, a commitment of ours and one of the peer with HTLCs, and a
-/// revoked one.
+/// Four channels: a mutual close, a commitment of the peer with HTLCs, one of ours, and a revoked
+/// one.
 ///
 /// # Errors
 /// A channel does not hold.
@@ -106,13 +106,13 @@ pub(super) fn closing(seed: u64) -> Result<Vec<Closing>, BenchError> {
         closed("mutual", |channel| {
             channel.mutual_close(FeeRate::from_sat_per_kwu(1_000), ClosingStyle::Simple)
         })?,
-        closed("local", |channel| {
-            add_htlcs(channel)?;
-            Ok(channel.local_commitment()?.tx)
-        })?,
         closed("remote", |channel| {
             add_htlcs(channel)?;
             Ok(channel.remote_current()?.tx)
+        })?,
+        closed("local", |channel| {
+            add_htlcs(channel)?;
+            Ok(channel.local_commitment()?.tx)
         })?,
         closed("revoked", |channel| {
             add_htlcs(channel)?;

@@ -14,7 +14,7 @@ const SEED: u64 = 7;
 const CHANNELS: u32 = 100_000;
 
 /// Slot, id, due height and the way from id to slot come on top of the bare map.
-const GOAL: Goal = Goal::Below(2.5);
+const GOAL: Goal = Goal::Below(2.0);
 
 pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     progress.set_message("memory: engine");
@@ -74,10 +74,11 @@ mod tests {
         assert_eq!(anonymous_in("RssAnon:\t many\n"), None);
     }
 
+    /// Other tests come and go in this process: they use less.
     #[test]
     fn memory_that_is_used_is_counted() -> Result<(), BenchError> {
-        let (bytes, _held) = per_channel(|| vec![1u8; 64 << 20])?;
-        assert!(bytes > 600.0, "{bytes}");
+        let (bytes, _held) = per_channel(|| vec![1u8; 128 << 20])?;
+        assert!(bytes > 800.0, "{bytes}");
         Ok(())
     }
 }
