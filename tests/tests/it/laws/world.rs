@@ -243,16 +243,16 @@ impl World {
             }
             fits
         };
-        if let Some((tx, commitment)) = close.and_then(|close| self.close(close)) {
-            if take(&self.chain, &tx) {
-                self.commitments.extend(commitment);
-            }
+        if let Some((tx, commitment)) = close.and_then(|close| self.close(close))
+            && take(&self.chain, &tx)
+        {
+            self.commitments.extend(commitment);
         }
         // Who comes first gets the outputs.
         let mut all = Vec::new();
         let own = self.ours.clone();
         if ours {
-            all.extend(own.iter().filter(|_| peer % 2 == 0).cloned());
+            all.extend(own.iter().filter(|_| peer.is_multiple_of(2)).cloned());
         }
         let commitments = self.commitments.clone();
         for commitment in commitments.iter().rev() {
