@@ -1,5 +1,7 @@
 //! Phase and output states: computed from the picture and the tip, never stored.
 use crate::arbitrator::ChannelArbitrator;
+use crate::claim::SpendPath;
+use crate::claim::build::SMALLEST_OUTPUT;
 use crate::classify::FundingSpend;
 use crate::facts::ChannelFacts;
 use crate::height::{self, Due, Reason};
@@ -81,7 +83,15 @@ impl Output {
     /// output does not hold the channel's resolution up.
     #[must_use]
     pub fn is_uneconomic(&self) -> bool {
-        matches!(self.way, Way::Spend { .. }) && self.output.value <= UNECONOMIC
+        let cost = match &self.way {
+            Way::Spend { path: SpendPath::SecondStage(_), .. } => SECOND_STAGE,
+            Way::Spend { .. } => ONE_INPUT,
+            Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => {
+                return false;
+            }
+        };
+        let brings = self.output.value.checked_sub(SMALLEST_OUTPUT);
+        brings.is_none_or(|brings| brings <= cost)
     }
 
     /// Whether the channel's resolution waits for this output.
@@ -93,8 +103,10 @@ impl Output {
     }
 }
 
-/// What an input of about 120 vbytes costs at 1 sat/vB, and the smallest output that may remain.
-const UNECONOMIC: Amount = Amount::from_sat(330 + 120);
+/// What a transaction of one input costs at 1 sat/vB, at most.
+const ONE_INPUT: Amount = Amount::from_sat(150);
+/// What a second stage with a coin and the sweep of its output cost at 1 sat/vB, at most.
+const SECOND_STAGE: Amount = Amount::from_sat(500);
 
 impl ChannelArbitrator {
     /// The phase at `tip`.

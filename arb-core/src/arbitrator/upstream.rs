@@ -3,7 +3,7 @@ use crate::arbitrator::{
     ChannelArbitrator, Notice, Now, Position, UpstreamResolution, UpstreamVerdict,
 };
 use crate::classify::FundingSpend;
-use crate::facts::{ChannelFacts, Htlc, HtlcLink};
+use crate::facts::{ChannelFacts, Htlc, HtlcLink, Standing};
 use crate::height;
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Picture, Role};
@@ -37,7 +37,9 @@ pub(crate) fn due(
         if picture.is_some_and(|p| is_given_up(p, *id, htlc, tip, policy)) {
             return Some((*id, UpstreamVerdict::Failed));
         }
-        let failing = arbitrator.is_failing() || picture.is_some();
+        // Outdated facts close no channel, but the incoming one can be saved all the same.
+        let outdated = facts.standing == Standing::Outdated;
+        let failing = arbitrator.is_failing() || picture.is_some() || outdated;
         let margin = failing && is_late(htlc, tip, policy);
         let committed = facts.is_committed(*id);
         let settled =

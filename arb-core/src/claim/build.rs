@@ -1,4 +1,7 @@
 //! Building a claim's transaction: draft, coins, signature requests, witness.
+#[cfg(test)]
+mod tests;
+
 use crate::arbitrator::{HandedOut, TxKind};
 use crate::claim::{Claim, Extensible, SpendPath, fee};
 use crate::ports::{Coin, SignRequest};
@@ -188,8 +191,8 @@ impl Draft {
             let own = coin.satisfaction_weight.checked_add(Weight::from_wu(41 * 4));
             extra = own.and_then(|own| extra.checked_add(own)).ok_or(BuildError::Malformed)?;
         }
-        let fee =
-            self.fee.checked_add(fee::fee_of(self.feerate, extra)).ok_or(BuildError::Malformed)?;
+        let fee = self.fee.checked_add(fee::fee_of(self.feerate, extra));
+        let fee = fee.ok_or(BuildError::Malformed)?.max(self.least);
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}
             SpendPath::Single(_) => take_fee(&mut transaction, fee)?,
@@ -201,6 +204,10 @@ impl Draft {
         }
         let (paid_in, paid_out) = (sum(&prevouts), sum(&transaction.output));
         let fee = paid_in.checked_sub(paid_out).ok_or(BuildError::Malformed)?;
+        if fee < self.least {
+            // Coins fell so short that it would not be relayed, or not replace its predecessor.
+            return Err(BuildError::NoCoins);
+        }
         let coins = coins.iter().map(|coin| coin.outpoint).collect();
         Ok(Unsigned { claim: self.claim, transaction, prevouts, coins, fee })
     }

@@ -168,7 +168,9 @@ impl Planner<'_> {
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
         draft.feerate = feerate;
         draft.budget = budget;
-        (draft.fee.max(draft.least) <= budget).then_some(draft)
+        // The last step up is whatever is left of the budget.
+        draft.fee = draft.fee.min(budget);
+        (draft.least <= budget).then_some(draft)
     }
 
     /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: less

@@ -1,0 +1,90 @@
+//! What a built transaction pays.
+use super::{BuildError, Draft};
+use crate::arbitrator::TxKind;
+use crate::claim::{Claim, SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::ids::ChannelId;
+use crate::ports::Coin;
+use crate::units::BlockHeight;
+use alloc::boxed::Box;
+use bitcoin::hashes::Hash;
+use bitcoin::{
+    Amount, FeeRate, OutPoint, ScriptBuf, Sequence, TxOut, Txid, Weight, absolute::LockTime,
+};
+
+fn claim(path: SpendPath, value: u64) -> Claim {
+    let script_pubkey = ScriptBuf::from_bytes([0x51].to_vec());
+    Claim {
+        channel: ChannelId([0; 32]),
+        outpoint: OutPoint { txid: Txid::all_zeros(), vout: 1 },
+        output: TxOut { value: Amount::from_sat(value), script_pubkey: script_pubkey.clone() },
+        path,
+        open_at: BlockHeight(0),
+        deadline: None,
+        value_at_risk: Amount::from_sat(value),
+        destination: script_pubkey,
+    }
+}
+
+fn sweep(value: u64) -> Draft {
+    let single = SingleSpend {
+        kind: TxKind::Sweep,
+        htlc: None,
+        script: Some(ScriptBuf::new()),
+        unlock: Unlock::Nothing,
+        key: SigningKey::Payment,
+        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        lock_time: LockTime::ZERO,
+    };
+    Draft::new(claim(SpendPath::Single(Box::new(single)), value))
+}
+
+fn anchor() -> Draft {
+    let path = SpendPath::Anchor {
+        script: ScriptBuf::new(),
+        key: SigningKey::Funding,
+        parent: Txid::all_zeros(),
+    };
+    Draft::new(claim(path, 330))
+}
+
+fn coin(value: u64) -> Coin {
+    Coin {
+        outpoint: OutPoint { txid: Txid::all_zeros(), vout: 7 },
+        output: TxOut { value: Amount::from_sat(value), script_pubkey: ScriptBuf::new() },
+        satisfaction_weight: Weight::from_wu(108),
+    }
+}
+
+#[test]
+fn a_replacement_pays_at_least_what_it_must() {
+    let mut draft = sweep(10_000);
+    draft.fee = Amount::from_sat(300);
+    draft.least = Amount::from_sat(700);
+    let built = draft.assemble(&[], None).expect("it is worth it");
+    assert_eq!(built.fee, Amount::from_sat(700));
+    assert_eq!(built.transaction.output[0].value, Amount::from_sat(9_300));
+}
+
+#[test]
+fn what_would_leave_dust_is_not_built() {
+    let mut draft = sweep(1_000);
+    draft.fee = Amount::from_sat(647);
+    assert_eq!(draft.assemble(&[], None).err(), Some(BuildError::Uneconomic));
+}
+
+#[test]
+fn a_child_pays_for_its_coins_and_at_least_what_it_must() {
+    let mut draft = anchor();
+    draft.fee = Amount::from_sat(1_000);
+    draft.feerate = FeeRate::from_sat_per_kwu(2_500);
+    let change = Some(ScriptBuf::from_bytes([0x51].to_vec()));
+    let built = draft.clone().assemble(&[coin(50_000)], change.clone()).expect("a coin is there");
+    // 41 * 4 + 108 weight units of the coin's input at 2,500 sat/kwu.
+    assert_eq!(built.fee, Amount::from_sat(1_000 + 680));
+    draft.least = Amount::from_sat(5_000);
+    let built = draft.clone().assemble(&[coin(50_000)], change.clone()).expect("a coin is there");
+    assert_eq!(built.fee, Amount::from_sat(5_000));
+    let short = draft.clone().assemble(&[coin(4_900)], change.clone());
+    assert_eq!(short.err(), Some(BuildError::NoCoins));
+    assert_eq!(draft.assemble(&[], change).err(), Some(BuildError::NoCoins));
+}
