@@ -30,7 +30,7 @@ const IN_FLIGHT: usize = 64;
 const GOAL_ONE: Goal = Goal::Below(3.0);
 
 /// The first append goes alone, the others together behind it.
-const GOAL_MANY: Goal = Goal::Below(0.1);
+const GOAL_MANY: Goal = Goal::Below(0.2);
 
 pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     progress.set_message("store");
