@@ -164,6 +164,10 @@ fn by_scripts(
     if number < candidate.remote.number
         && let Some((secret, point)) = revoked_point(facts, number, secp)
     {
+        // Told without deriving keys, which is most of the work.
+        if to_us {
+            return Classified::Revoked { number, secret, point };
+        }
         let keys = CommitmentKeys::new(facts, Side::Remote, point, secp).ok();
         let pays_owner = || {
             let script = |keys| scripts::to_local(keys, facts.remote.delay).script_pubkey;
@@ -184,7 +188,7 @@ fn by_scripts(
                 live.chain(ended.iter().copied()).any(|htlc| contained(&htlc))
             })
         };
-        if to_us || pays_owner() || (!to_peer && pays_htlc()) {
+        if pays_owner() || (!to_peer && pays_htlc()) {
             return Classified::Revoked { number, secret, point };
         }
     }

@@ -67,7 +67,7 @@ impl Quiet {
 
     /// Facts of the channel in this slot, with an id and a funding output of their own.
     pub(super) fn facts(&mut self, slot: u32) -> ChannelFacts {
-        let model = if slot % WITH_HTLCS == 0 { &self.paying } else { &self.idle };
+        let model = if slot.is_multiple_of(WITH_HTLCS) { &self.paying } else { &self.idle };
         let mut facts = model.clone();
         facts.id = ChannelId(self.random.bytes32());
         facts.candidates.current.funding = self.random.outpoint();

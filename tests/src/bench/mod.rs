@@ -43,9 +43,6 @@ pub enum BenchError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// LMDB failed.
-    #[error("LMDB: {0}")]
-    Lmdb(#[from] heed::Error),
     /// A file failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
