@@ -79,13 +79,13 @@ async fn a_quarantine_is_told_until_it_is_over() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     world.watching(&channel).await.shutdown().await;
     world.log.damage_facts(0);
-    let quarantined = (channel.id(), Notice::Alert(Alert::Quarantined));
+    let quarantined = [(channel.id(), Notice::Alert(Alert::Quarantined))];
     let arbiter = world.restart(&[&channel]).await;
     arbiter.idle().await.expect("running");
     let mut notices = arbiter.notices().await.expect("running");
-    assert_eq!(drain(&mut notices).await, [quarantined.clone()]);
+    assert_eq!(drain(&mut notices).await, quarantined);
     world.pass(&arbiter, 1).await;
-    assert_eq!(drain(&mut notices).await, [quarantined]);
+    assert_eq!(drain(&mut notices).await, quarantined);
     arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
     world.pass(&arbiter, 1).await;
     assert_eq!(drain(&mut notices).await, []);

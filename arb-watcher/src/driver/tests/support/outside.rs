@@ -54,13 +54,15 @@ struct Shared {
     bell: Notify,
 }
 
+type Hook = Box<dyn FnOnce(&Chain) + Send>;
+
 struct ChainState {
     best: Vec<BlockRef>,
     blocks: HashMap<BlockHash, Block>,
     mempool: Vec<Transaction>,
     mood: Mood,
     /// What happens before the block of this hash is handed out.
-    before: Option<(BlockHash, Box<dyn FnOnce(&Chain) + Send>)>,
+    before: Option<(BlockHash, Hook)>,
     looks: usize,
     mempool_looks: usize,
     nonce: u32,
