@@ -23,8 +23,8 @@
 //! #         std::future::pending().await
 //! #     }
 //! # }
-//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
-//! # let runtime = { let mut runtime = runtime; runtime.build().unwrap() };
+//! # let mut runtime = tokio::runtime::Builder::new_current_thread();
+//! # let runtime = runtime.enable_time().start_paused(true).build().unwrap();
 //! # let sent = runtime.block_on(patient(Deaf).broadcast(Package { transactions: vec![] }));
 //! # assert!(sent.is_err());
 //! ```

@@ -112,6 +112,3 @@ impl NoticeHub {
         self.alarms.retain(|(of, _), _| *of != id);
     }
 }
-
-#[cfg(test)]
-mod tests;

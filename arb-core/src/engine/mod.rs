@@ -104,10 +104,11 @@ impl ChainArbitrator {
         }
     }
 
-    /// Sets the cursor of a new store. Does nothing once there is one.
-    pub fn begin_at(&mut self, tip: BlockRef) {
+    /// Sets the cursor of a new store to the last of `blocks` (lowest first); the others are where
+    /// a reorganisation may fork. Does nothing once there is a cursor.
+    pub fn begin_at(&mut self, blocks: impl IntoIterator<Item = BlockRef>) {
         if self.blocks.is_empty() {
-            self.blocks.push_back(tip);
+            self.blocks.extend(blocks);
         }
     }
 

@@ -21,6 +21,9 @@ const MEMPOOL_QUERY: usize = 10_000;
 /// Longest wait for feerates: a block is worth more than fresh ones.
 const FEES_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Blocks below the tip that a new store begins with.
+const REMEMBERED_AT_FIRST: u32 = 144;
+
 /// Most doublings of the wait after a failure.
 const DOUBLINGS: u32 = 6;
 
@@ -56,8 +59,8 @@ pub(super) struct Found {
 }
 
 enum What {
-    /// The store is new.
-    Beginning,
+    /// The store is new: the last blocks up to the tip, lowest first.
+    Beginning(Vec<BlockRef>),
     /// Blocks above this one are no longer in the chain.
     Fork(BlockRef),
     /// The next block.
@@ -208,8 +211,8 @@ where
 
     async fn on_found(&mut self, found: Found) -> Result<(), crate::CommandError> {
         match found.what {
-            What::Beginning => {
-                self.begin_at(found.tip).await?;
+            What::Beginning(blocks) => {
+                self.begin_at(blocks).await?;
                 self.chain.moved();
             }
             What::Fork(fork_point) => {
@@ -241,12 +244,12 @@ where
     }
 
     /// A new store begins at the source's tip: channels tell their births, and are scanned from
-    /// there.
-    async fn begin_at(&mut self, tip: BlockRef) -> Result<(), crate::CommandError> {
-        let batch = self.direct_batch(vec![Write::BlockConnected(tip)]);
+    /// there. The blocks below it are remembered too: the next reorganisation may go below.
+    async fn begin_at(&mut self, blocks: Vec<BlockRef>) -> Result<(), crate::CommandError> {
+        let batch = self.direct_batch(blocks.iter().copied().map(Write::BlockConnected).collect());
         let receipt = self.append(batch, Patience::UntilDurable).await?;
         tracing::debug!(batch = receipt.batch().0, "the cursor begins");
-        self.engine.begin_at(tip);
+        self.engine.begin_at(blocks);
         for watching in std::mem::take(&mut self.waiting) {
             self.rescan(watching);
         }
@@ -319,7 +322,7 @@ where
 {
     let tip = ports.source.tip().await.map_err(source)?;
     let what = match remembered.first() {
-        None => What::Beginning,
+        None => beginning(&ports.source, tip).await?,
         Some(own) if *own == tip => What::AtTip(estimates(&ports.fees).await),
         Some(own) => {
             let fork_point = fork_point(&ports.source, remembered).await?;
@@ -327,6 +330,19 @@ where
         }
     };
     Ok(Found { tip, what })
+}
+
+/// The last blocks of the source's chain.
+async fn beginning<S: BlockSource>(from: &S, tip: BlockRef) -> Result<What, FollowError> {
+    let mut blocks = Vec::new();
+    let lowest = tip.height.0.saturating_sub(REMEMBERED_AT_FIRST);
+    for height in (lowest..=tip.height.0).map(BlockHeight) {
+        let hash = from.hash_at(height).await.map_err(source)?;
+        blocks.extend(hash.map(|hash| BlockRef { height, hash }));
+    }
+    // All of them belong to one chain if the last one is still the tip.
+    let settled = blocks.last() == Some(&tip);
+    Ok(if settled { What::Beginning(blocks) } else { What::Unsettled })
 }
 
 /// The highest remembered block that is in the source's chain.

@@ -109,11 +109,6 @@ impl OnTheWay {
             self.of.remove(&slot);
         }
     }
-
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.of.is_empty()
-    }
 }
 
 fn all_ended(appends: &VecDeque<Append>) -> Vec<(HtlcId, HtlcRecord)> {

@@ -1,1 +1,12 @@
-//! Tests.
+//! Tests of the driver, with ports that do as they are told.
+mod chain;
+mod claims;
+mod facts;
+mod life;
+mod mocks;
+mod notices;
+mod start;
+mod store;
+mod subscribers;
+mod support;
+mod watching;

@@ -1,0 +1,292 @@
+//! Following the chain: errors, reorganisations, catching up, alarms.
+use super::support::*;
+use crate::{ChainAlarm, Settings};
+use arb_core::arbitrator::{Change, Phase, PreimageSource};
+use arb_core::classify::FundingSpend;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::units::BlockHeight;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+fn fails(change: &Change) -> bool {
+    matches!(change, Change::FailRequested { .. })
+}
+
+async fn phase(arbiter: &crate::Arbiter, channel: &Channel) -> Phase {
+    arbiter.report(channel.id()).await.expect("running").expect("watched").phase
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_errors_are_retried_ever_more_slowly_and_lose_no_block() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.chain.is(Mood::Fails);
+    let spent = world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(2);
+    let before = world.chain.looks();
+    sleep(Duration::from_secs(10)).await;
+    // After 0, 0.5, 1.5, 3.5 and 7.5 seconds.
+    assert_eq!(world.chain.looks() - before, 5);
+    sleep(Duration::from_secs(3600)).await;
+    assert!(world.chain.looks() - before > 60, "the wait is bounded");
+    world.chain.is(Mood::Well);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    assert_eq!(report.phase, Phase::Closed(FundingSpend::RemoteCommitment(number(0))));
+    assert!(world.log.stored_changes(0).iter().any(|change| match change {
+        Change::Spent(spend) => spend.at == spent,
+        _ => false,
+    }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_moves_between_two_questions() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let stale = world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.before(stale, |chain| {
+        chain.undo(1);
+        chain.mine_many(2);
+    });
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    assert_eq!(phase(&arbiter, &channel).await, Phase::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reorganisation_of_99_blocks() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.chain.mine_many(50);
+    let close = channel.remote_tx(0, &[]);
+    world.chain.mine(vec![close.clone()]);
+    world.chain.mine_many(98);
+    arbiter.idle().await.expect("running");
+    let closed = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
+    assert_eq!(phase(&arbiter, &channel).await, closed);
+
+    world.chain.undo(99);
+    world.chain.mine_many(100);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    assert_eq!(phase(&arbiter, &channel).await, Phase::Open);
+    world.chain.mine(vec![close]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channel).await, closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_without_any_remembered_block_raises_an_alarm_and_changes_nothing() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.chain.mine_many(300);
+    arbiter.idle().await.expect("running");
+    let (good, tip) = (world.chain.best(), world.chain.tip_now());
+    let mut alarm = arbiter.chain_alarm();
+    assert_eq!(*alarm.borrow_and_update(), None);
+
+    world.chain.undo(295);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(299);
+    alarm.changed().await.expect("running");
+    assert_eq!(*alarm.borrow_and_update(), Some(ChainAlarm::ReorganisedTooDeeply));
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.log.tip(), Some(tip));
+    assert_eq!(phase(&arbiter, &channel).await, Phase::Open);
+
+    world.chain.return_to(good);
+    arbiter.idle().await.expect("running");
+    assert_eq!(*alarm.borrow_and_update(), None);
+    assert_eq!(world.log.tip(), Some(tip));
+}
+
+/// A channel with an offered HTLC in our commitment alone, so that the peer's fails it back.
+fn with_htlc() -> Channel {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.add(offered(0));
+    channel.next_local(1, &[offered(0)]);
+    channel
+}
+
+/// Checks, before the last block is handed out, that nothing has been decided so far.
+fn nothing_before(world: &World, last: arb_core::units::BlockRef) -> Arc<AtomicBool> {
+    let checked = Arc::new(AtomicBool::new(false));
+    let (flag, log, net) = (checked.clone(), world.log.clone(), world.net.clone());
+    world.chain.before(last, move |_| {
+        let told = |change: &Change| matches!(change, Change::UpstreamTold { .. });
+        assert!(!log.stored_changes(0).iter().any(|change| fails(change) || told(change)));
+        assert_eq!(net.txids(), []);
+        flag.store(true, Ordering::SeqCst);
+    });
+    checked
+}
+
+#[tokio::test(start_paused = true)]
+async fn catching_up_decides_nothing_before_the_tip() {
+    let (world, channel) = (World::default(), with_htlc());
+    let arbiter = world.watching(&channel).await;
+    // Expiry, grace and more.
+    world.chain.mine_many(410);
+    let checked = nothing_before(&world, world.chain.tip_now());
+    arbiter.idle().await.expect("running");
+    assert!(checked.load(Ordering::SeqCst));
+    assert_eq!(world.log.stored_changes(0).iter().filter(|change| fails(change)).count(), 1);
+    assert!(world.net.txids().contains(&channel.local_tx().compute_txid()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_in_the_last_block_of_a_catch_up_forestalls_ours() {
+    let (world, channel) = (World::default(), with_htlc());
+    let arbiter = world.watching(&channel).await;
+    world.chain.mine_many(410);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert!(!world.log.stored_changes(0).iter().any(fails));
+    assert_eq!(world.net.txids(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_failed_upstream_before_the_tip() {
+    let (world, channel) = (World::default(), with_htlc());
+    let arbiter = world.watching(&channel).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(20);
+    let checked = nothing_before(&world, world.chain.tip_now());
+    arbiter.idle().await.expect("running");
+    assert!(checked.load(Ordering::SeqCst));
+    assert_eq!(drain(&mut notices).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reorganisation_decides_nothing_before_the_new_tip() {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.add(received(0));
+    channel.next_local(1, &[received(0)]);
+    channel.next_remote(1, &[received(0)]);
+    channel.revoke(0);
+    let (world, close) = (World::default(), channel.remote_tx(1, &[received(0)]));
+    let arbiter = world.watching(&channel).await;
+    // The deadline to fulfil is 18 blocks before the expiry.
+    world.chain.mine_many(384);
+    world.chain.mine(vec![close.clone()]);
+    arbiter.idle().await.expect("running");
+    let preimage = super::support::preimage(0);
+    arbiter.preimage(channel.id(), preimage, PreimageSource::Node).await.expect("watched");
+    arbiter.idle().await.expect("running");
+    world.net.sent();
+
+    world.chain.undo(1);
+    world.chain.mine_many(1);
+    world.chain.mine(vec![close]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    assert!(!world.log.stored_changes(0).iter().any(fails));
+    assert!(!world.net.txids().contains(&channel.local_tx().compute_txid()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_holds_no_command_up_and_raises_an_alarm() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut alarm = arbiter.chain_alarm();
+    let tip = world.chain.tip_now();
+    world.chain.is(Mood::Hangs);
+    world.chain.mine_many(1);
+    tokio::task::yield_now().await;
+    let since = Instant::now();
+    let update = channel.add(offered(0));
+    arbiter.update_channel(channel.id(), vec![update]).await.expect("stored");
+    assert_eq!(since.elapsed(), Duration::ZERO);
+
+    alarm.changed().await.expect("running");
+    let Some(ChainAlarm::Stalled(stalled)) = *alarm.borrow_and_update() else {
+        panic!("the tip stands still")
+    };
+    assert_eq!(stalled.tip, tip);
+    let after = since.elapsed();
+    let limit = Settings::default().stalled_after;
+    assert!(after >= limit && after < limit + Duration::from_secs(180), "{after:?}");
+    world.chain.is(Mood::Well);
+    arbiter.idle().await.expect("running");
+    assert_eq!(*alarm.borrow_and_update(), None);
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_rings_is_asked_all_the_same() {
+    let world = World::default();
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    // Undoing rings no bell.
+    world.chain.mine_many(3);
+    arbiter.idle().await.expect("running");
+    world.chain.undo(2);
+    sleep(Settings::default().heartbeat + Duration::from_secs(1)).await;
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_do_not_wait_for_feerates() {
+    for mood in [Mood::Fails, Mood::Hangs, Mood::Panics] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        world.fees.is(mood);
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        let connected = async {
+            while world.log.tip() != Some(world.chain.tip_now()) {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let in_time = timeout(Duration::from_secs(60), connected).await;
+        assert_eq!(in_time.is_ok(), mood != Mood::Panics, "{mood:?}");
+        world.fees.is(Mood::Well);
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mutual_close_is_seen_in_the_mempool_once() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.chain.enter_mempool(channel.mutual_tx());
+    for _ in 0..3 {
+        arbiter.idle().await.expect("running");
+    }
+    let changes = world.log.stored_changes(0);
+    assert!(matches!(changes[..], [Change::Announced(_)]), "{changes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_store_begins_at_the_tip() {
+    let world = World::default();
+    world.chain.mine_many(10);
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip().map(|tip| tip.height), Some(BlockHeight(BIRTH + 10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reorganisation_below_the_first_tip() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    world.chain.mine_many(150);
+    let arbiter = world.watching(&channel).await;
+    world.chain.undo(99);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(98);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    let closed = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
+    assert_eq!(phase(&arbiter, &channel).await, closed);
+    // The same after a restart in between.
+    arbiter.shutdown().await;
+    world.chain.undo(99);
+    world.chain.mine_many(100);
+    let arbiter = world.restart(&[&channel]).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channel).await, Phase::Open);
+}

@@ -1,0 +1,253 @@
+//! Signing and publishing: failures hold up their own claim only, and are tried again.
+use super::support::*;
+use crate::{Arbiter, Settings};
+use arb_core::arbitrator::Change;
+use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
+use arb_core::ports::Verdict;
+use bitcoin::{FeeRate, Txid};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+fn txid(channel: &Channel) -> Txid {
+    channel.local_tx().compute_txid()
+}
+
+/// An arbiter that watches these channels.
+async fn watching(world: &World, settings: Settings, channels: &[&Channel]) -> Arbiter {
+    let arbiter = world.start_with(settings, vec![]).await;
+    for channel in channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    arbiter.idle().await.expect("running");
+    arbiter
+}
+
+/// A channel whose peer has revoked its commitment 0, with that commitment in a block.
+async fn punishing(world: &World) -> (Arbiter, Channel) {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let arbiter = world.watching(&channel).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    (arbiter, channel)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signer_in_trouble_holds_up_its_own_claim_only() {
+    for mood in [Mood::Fails, Mood::Hangs, Mood::Panics] {
+        let world = World::default();
+        let (ill, well) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+        let arbiter = watching(&world, Settings::default(), &[&ill, &well]).await;
+        world.signer.is(ill.id(), mood);
+        let since = Instant::now();
+        arbiter.fail_channel(ill.id()).await.expect("current facts");
+        arbiter.fail_channel(well.id()).await.expect("current facts");
+        while !world.net.txids().contains(&txid(&well)) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(since.elapsed() < Duration::from_secs(1), "{mood:?}");
+        arbiter.idle().await.expect("running");
+        world.signer.is(ill.id(), Mood::Well);
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.net.txids(), [], "not before the next block");
+        world.pass(&arbiter, 1).await;
+        let sent = world.net.txids();
+        assert!(sent.contains(&txid(&ill)), "{mood:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcaster_in_trouble_is_asked_again_at_the_next_block() {
+    for mood in [Mood::Fails, Mood::Hangs, Mood::Panics] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        world.net.is(mood);
+        arbiter.fail_channel(channel.id()).await.expect("current facts");
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.net.txids(), [txid(&channel)], "{mood:?}");
+        world.net.is(Mood::Well);
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.net.txids(), []);
+        world.pass(&arbiter, 1).await;
+        assert_eq!(world.net.txids(), [txid(&channel)], "{mood:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_tasks_than_workers_are_all_done() {
+    let world = World::default();
+    let channels: Vec<_> = (1..=20).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let settings = Settings { workers: 1, ..Settings::default() };
+    let arbiter = watching(&world, settings, &channels.iter().collect::<Vec<_>>()).await;
+    // One that hangs holds the only worker up for as long as the patience lasts.
+    world.signer.is(channels[0].id(), Mood::Hangs);
+    for channel in &channels {
+        arbiter.fail_channel(channel.id()).await.expect("current facts");
+    }
+    let since = Instant::now();
+    arbiter.idle().await.expect("running");
+    let sent = world.net.txids();
+    assert!(channels[1..].iter().all(|channel| sent.contains(&txid(channel))));
+    assert!(since.elapsed() <= settings.patience + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fee_that_is_too_low_leads_to_a_replacement_at_the_next_block() {
+    let world = World::default();
+    world.net.answer(Verdict::FeeTooLow("insufficient fee".to_owned()));
+    let (arbiter, _) = punishing(&world).await;
+    arbiter.idle().await.expect("running");
+    let sent = world.net.sent();
+    assert_eq!(sent.len(), 1, "nothing is gained by trying again at the same tip");
+    let first = &sent[0][0];
+    world.pass(&arbiter, 1).await;
+    let sent = world.net.sent();
+    let second = &sent.last().expect("a replacement")[0];
+    assert_eq!(first.input[0].previous_output, second.input[0].previous_output);
+    assert!(second.output[0].value < first.output[0].value, "it pays more");
+    assert_ne!(first.compute_txid(), second.compute_txid());
+    // Accepted: published again with every block, as it is.
+    world.pass(&arbiter, 1).await;
+    assert_eq!(world.net.txids(), [second.compute_txid()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_tried_is_tried_at_once_when_it_changes() {
+    let world = World::default();
+    let (arbiter, channel) = punishing(&world).await;
+    arbiter.idle().await.expect("running");
+    let first = world.net.txids();
+    let high = FeeRate::from_sat_per_kwu(5000);
+    arbiter.bump(channel.id(), None, high).await.expect("watched");
+    arbiter.idle().await.expect("running");
+    let second = world.net.txids();
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_block_at_the_same_height_is_another_chance() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.pass(&arbiter, 1).await;
+    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), [txid(&channel)]);
+    world.chain.undo(1);
+    world.pass(&arbiter, 1).await;
+    assert_eq!(world.net.txids(), [txid(&channel)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_published_before_it_is_in_the_log() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let gates = [world.log.hold(), world.log.hold()];
+    let failing = tokio::spawn({
+        let (arbiter, id) = (arbiter.clone(), channel.id());
+        async move { arbiter.fail_channel(id).await }
+    });
+    let handed_out = |change: &Change| matches!(change, Change::HandedOut(_));
+    for gate in gates {
+        sleep(Duration::from_secs(1)).await;
+        assert!(!world.log.stored_changes(0).iter().any(handed_out));
+        assert_eq!(world.net.txids(), []);
+        gate.pass();
+    }
+    failing.await.expect("no panic").expect("current facts");
+    arbiter.idle().await.expect("running");
+    assert!(world.log.stored_changes(0).iter().any(handed_out));
+    assert_eq!(world.net.txids(), [txid(&channel)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn penalty_data_is_loaded_and_used_without_another_block() {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.add(offered(0));
+    channel.next_remote(1, &[offered(0)]);
+    channel.revoke(0);
+    let world = World::default();
+    let arbiter = world.watching(&channel).await;
+    let revoked = channel.remote_tx(1, &[offered(0)]);
+    let updates = vec![channel.next_remote(2, &[]), channel.revoke(1)];
+    arbiter.update_channel(channel.id(), updates).await.expect("stored");
+    let outputs = revoked.output.len();
+    world.chain.mine(vec![revoked]);
+    arbiter.idle().await.expect("running");
+    // Everything but our own to_remote, which is a plain address.
+    assert_eq!(world.net.sent().len(), outputs - 1);
+}
+
+/// Fails a channel with an anchor whose commitment the network's feerates leave behind.
+async fn with_coins(world: &World) -> (Arbiter, Channel) {
+    let channel = Channel::new(1, Anchors);
+    world.fees.are(2000);
+    let arbiter = world.watching(&channel).await;
+    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    arbiter.idle().await.expect("running");
+    (arbiter, channel)
+}
+
+#[tokio::test(start_paused = true)]
+async fn coins_are_reserved_across_a_restart_and_released_when_they_are_not_needed() {
+    let world = World::default();
+    let (arbiter, channel) = with_coins(&world).await;
+    let sent = world.net.sent();
+    let [commitment, child] = &sent.last().expect("a package")[..] else {
+        panic!("a commitment and its child")
+    };
+    assert_eq!(commitment.compute_txid(), txid(&channel));
+    assert_eq!(child.input.len(), 2);
+    let claims = world.wallet.reserved();
+    assert_eq!(claims.len(), 1);
+
+    arbiter.shutdown().await;
+    world.wallet.forget();
+    world.wallet.is(Mood::Fails);
+    let arbiter = world.restart(&[&channel]).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.wallet.reserved(), []);
+    world.wallet.is(Mood::Well);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.wallet.reserved(), claims);
+
+    // The peer's commitment confirms instead; the wallet does not listen at first.
+    world.wallet.is(Mood::Fails);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.wallet.reserved(), claims);
+    world.wallet.is(Mood::Well);
+    world.pass(&arbiter, 1).await;
+    assert_eq!(world.wallet.reserved(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wallet_that_hangs_does_not_hold_a_start_up() {
+    let world = World::default();
+    let (arbiter, channel) = with_coins(&world).await;
+    arbiter.shutdown().await;
+    world.net.sent();
+    world.wallet.is(Mood::Hangs);
+    let arbiter = world.restart(&[&channel]).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.net.sent().len(), 1);
+    arbiter.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn coins_of_a_claim_that_was_never_signed_are_released() {
+    let world = World::default();
+    let channel = Channel::new(1, Anchors);
+    world.fees.are(2000);
+    let arbiter = world.watching(&channel).await;
+    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    // The commitment is signed, its anchor is not.
+    while world.net.txids().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    world.signer.is(channel.id(), Mood::Fails);
+    arbiter.idle().await.expect("running");
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.wallet.reserved(), []);
+}

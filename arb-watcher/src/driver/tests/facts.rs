@@ -1,0 +1,251 @@
+//! Updates: receipts after appends, appends that fail, blocks that touch channels meanwhile, and
+//! the fence.
+use super::support::*;
+use crate::{Arbiter, CommandError};
+use arb_core::arbitrator::{Phase, PreimageSource};
+use arb_core::classify::FundingSpend;
+use arb_core::facts::{ShutdownScripts, Update, UpdateError};
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
+use tokio::task::JoinHandle;
+
+type Updating = JoinHandle<Result<(), CommandError>>;
+
+/// Sends an update, and lets the driver take it.
+async fn send(arbiter: &Arbiter, id: ChannelId, updates: Vec<Update>) -> Updating {
+    let arbiter = arbiter.clone();
+    let updating = tokio::spawn(async move { arbiter.update_channel(id, updates).await });
+    settle().await;
+    updating
+}
+
+/// Lets every task run until it waits.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn refused(answer: &Result<(), CommandError>) -> bool {
+    matches!(answer, Err(CommandError::NotStored(_)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_receipt_comes_after_the_append() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let before = channel.facts.clone();
+    let gate = world.log.hold();
+    let updates = vec![channel.add(offered(0)), channel.next_local(1, &[offered(0)])];
+    let updating = send(&arbiter, channel.id(), updates).await;
+    assert!(!updating.is_finished());
+    assert_eq!(world.log.stored_facts(0), Some(before));
+    gate.pass();
+    updating.await.expect("no panic").expect("stored");
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_append_leaves_the_facts_as_they_were() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let (id, before) = (channel.id(), channel.facts.clone());
+    let first = vec![channel.next_local(1, &[])];
+    world.log.refuse(true);
+    assert!(refused(&arbiter.update_channel(id, first.clone()).await));
+    world.log.refuse(false);
+    assert_eq!(arbiter.watch_channel(before).await, Ok(()), "the facts as they were");
+    // What was refused and what follows it do not rest on anything that was not stored.
+    assert_eq!(arbiter.update_channel(id, first).await, Ok(()));
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+
+    // The same for an active channel.
+    arbiter.fail_channel(id).await.expect("current facts");
+    let shutdown = Update::Shutdown(ShutdownScripts { local: None, remote: None });
+    world.log.refuse(true);
+    assert!(refused(&arbiter.update_channel(id, vec![shutdown.clone()]).await));
+    assert!(refused(&arbiter.preimage(id, preimage(0), PreimageSource::Node).await));
+    world.log.refuse(false);
+    assert_eq!(arbiter.update_channel(id, vec![shutdown]).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_is_all_or_nothing() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let before = channel.facts.clone();
+    let good = channel.next_local(1, &[]);
+    let bad = channel.next_remote(1, &[]);
+    let worse = channel.revoke(0);
+    let answer = arbiter.update_channel(channel.id(), vec![good, worse, bad]).await;
+    assert!(matches!(answer, Err(CommandError::Facts(_))), "{answer:?}");
+    assert_eq!(world.log.stored_facts(0), Some(before));
+}
+
+/// A channel whose peer had an HTLC that leaves with the revocation of its commitment 1.
+fn about_to_end() -> (Channel, Update) {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.add(offered(0));
+    channel.next_remote(1, &[offered(0)]);
+    channel.revoke(0);
+    channel.next_remote(2, &[]);
+    let mut after = Channel::new(1, StaticRemotekey);
+    after.facts = channel.facts.clone();
+    let ending = after.revoke(1);
+    (channel, ending)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_append_brought_comes_with_the_next() {
+    let (mut channel, ending) = about_to_end();
+    let world = World::default();
+    let arbiter = world.watching(&channel).await;
+    channel.revoke(1);
+    let (first, second) = (world.log.hold(), world.log.hold());
+    let ending = send(&arbiter, channel.id(), vec![ending]).await;
+    let next = channel.next_local(1, &[]);
+    let later = send(&arbiter, channel.id(), vec![next]).await;
+    first.refuse();
+    settle().await;
+    assert!(!ending.is_finished(), "the next append may hold it");
+    second.pass();
+    ending.await.expect("no panic").expect("stored with the next");
+    later.await.expect("no panic").expect("stored");
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+    assert_eq!(world.log.stored_ended(0, 1), [offered(0)], "the penalty data");
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_rest_on_the_newest_that_may_become_durable() {
+    // Which of three appends fail, and in which order they end.
+    for fail in 0..8_u8 {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]] {
+            let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+            let arbiter = world.watching(&channel).await;
+            let id = channel.id();
+            let mut gates = Vec::new();
+            let mut sent = Vec::new();
+            for htlc in 0..3 {
+                gates.push(Some(world.log.hold()));
+                let update = channel.add(offered(htlc));
+                sent.push(send(&arbiter, id, vec![update]).await);
+            }
+            // A store applies in order: those that pass do so when their turn comes.
+            let mut waiting = Vec::new();
+            for index in order {
+                let fails = fail & (1 << index) != 0;
+                if fails {
+                    gates[index].take().expect("once").refuse();
+                } else {
+                    waiting.push(index);
+                }
+                settle().await;
+            }
+            waiting.sort_unstable();
+            for index in waiting {
+                gates[index].take().expect("once").pass();
+                settle().await;
+            }
+            let last = (0..3).rev().find(|index| fail & (1 << index) == 0);
+            for (index, answer) in sent.into_iter().enumerate() {
+                let answer = answer.await.expect("no panic");
+                let durable = last.is_some_and(|last| index <= last);
+                assert_eq!(answer.is_ok(), durable, "{fail:03b} {order:?} {index}: {answer:?}");
+                let stored = world.log.stored_facts(0).expect("facts");
+                let held = stored.htlcs.contains_key(&offered(index as u64));
+                assert_eq!(held, durable, "{fail:03b} {order:?} {index}");
+            }
+            // And so does what comes after.
+            let update = channel.add(offered(3));
+            arbiter.update_channel(id, vec![update]).await.expect("stored");
+            let stored = world.log.stored_facts(0).expect("facts");
+            assert_eq!(stored.htlcs.len(), 1 + last.map_or(0, |last| last + 1));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_sees_facts_that_are_on_their_way() {
+    for pass in [true, false] {
+        let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        let gate = world.log.hold();
+        let next = channel.next_remote(1, &[]);
+        let updating = send(&arbiter, channel.id(), vec![next]).await;
+        world.chain.mine(vec![channel.remote_tx(1, &[])]);
+        settle().await;
+        let phase = Phase::Closed(FundingSpend::RemoteCommitment(number(1)));
+        let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+        assert_eq!(report.phase, phase);
+        // The facts went with the block, whatever becomes of their own append.
+        updating.await.expect("no panic").expect("stored with the block");
+        assert_eq!(world.log.stored_facts(0), Some(channel.facts.clone()));
+        if pass {
+            gate.pass();
+        } else {
+            gate.refuse();
+        }
+        arbiter.shutdown().await;
+        let arbiter = world.restart(&[&channel]).await;
+        let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+        assert_eq!(report.phase, phase);
+    }
+}
+
+async fn assert_fenced(arbiter: &Arbiter, channel: &mut Channel) {
+    let id = channel.id();
+    let mut other = Channel::new(1, StaticRemotekey);
+    other.facts = channel.facts.clone();
+    let newer = other.next_local(1, &[]);
+    let fenced = Err(CommandError::Facts(UpdateError::Fenced));
+    assert_eq!(arbiter.update_channel(id, vec![newer.clone()]).await, fenced);
+    let others = vec![
+        channel.next_remote(1, &[]),
+        channel.revoke(0),
+        Update::Shutdown(ShutdownScripts::default()),
+    ];
+    assert_eq!(arbiter.update_channel(id, [others.clone(), vec![newer]].concat()).await, fenced);
+    assert_eq!(arbiter.update_channel(id, others).await, Ok(()));
+    let same = Update::LocalCommitment {
+        funding: channel.funding(),
+        commitment: channel.facts.candidates.current.local.clone(),
+    };
+    assert_eq!(arbiter.update_channel(id, vec![same]).await, Ok(()), "told again");
+    let preimage = super::support::preimage(0);
+    assert_eq!(arbiter.preimage(id, preimage, PreimageSource::Node).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_newer_commitment_once_one_was_handed_out() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    assert_fenced(&arbiter, &mut channel).await;
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let newer = channel.next_local(1, &[]);
+    let fenced = Err(CommandError::Facts(UpdateError::Fenced));
+    assert_eq!(arbiter.update_channel(channel.id(), vec![newer]).await, fenced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_newer_commitment_once_the_funding_output_is_spent() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_fenced(&arbiter, &mut channel).await;
+    let closed = Err(CommandError::Closed(channel.id()));
+    assert_eq!(arbiter.fail_channel(channel.id()).await, closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_channel_is_refused() {
+    let world = World::default();
+    let arbiter = world.start().await;
+    let id = ChannelId([9; 32]);
+    let unknown = Err(CommandError::UnknownChannel(id));
+    assert_eq!(arbiter.update_channel(id, vec![]).await, unknown);
+    assert_eq!(arbiter.fail_channel(id).await, unknown);
+    assert_eq!(arbiter.report(id).await, Ok(None));
+}

@@ -1,0 +1,94 @@
+//! Notices: repeated with every block until acknowledged, and again after a restart.
+use super::support::*;
+use crate::Arbiter;
+use arb_core::arbitrator::{Alert, FailReason, Notice, NoticeKey};
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
+
+const FAILING: Notice = Notice::Failing(FailReason::Requested);
+
+async fn failing(world: &World) -> (Arbiter, ChannelId) {
+    let channel = Channel::new(1, StaticRemotekey);
+    let arbiter = world.watching(&channel).await;
+    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    arbiter.idle().await.expect("running");
+    (arbiter, channel.id())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_is_repeated_with_every_block_until_it_is_acknowledged() {
+    let world = World::default();
+    let (arbiter, id) = failing(&world).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    assert_eq!(drain(&mut notices).await, [(id, FAILING)], "outstanding ones come first");
+    arbiter.idle().await.expect("running");
+    assert_eq!(drain(&mut notices).await, [], "once a block");
+    for _ in 0..3 {
+        world.pass(&arbiter, 1).await;
+        assert_eq!(drain(&mut notices).await, [(id, FAILING)]);
+    }
+    let channel = Channel::new(1, StaticRemotekey);
+    arbiter.kill();
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    arbiter.idle().await.expect("running");
+    assert_eq!(drain(&mut notices).await, [(id, FAILING)], "again after a restart");
+
+    arbiter.acknowledge(id, NoticeKey::Failing).await.expect("watched");
+    world.pass(&arbiter, 2).await;
+    assert_eq!(drain(&mut notices).await, []);
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(drain(&mut notices).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_is_not_stored_does_not_count() {
+    let world = World::default();
+    let (arbiter, id) = failing(&world).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    drain(&mut notices).await;
+    world.log.refuse(true);
+    arbiter.acknowledge(id, NoticeKey::Failing).await.expect_err("no room");
+    world.log.refuse(false);
+    world.pass(&arbiter, 1).await;
+    assert_eq!(drain(&mut notices).await, [(id, FAILING)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_are_slow_or_dropped_hold_nothing_up() {
+    let world = World::default();
+    let (arbiter, id) = failing(&world).await;
+    let mut slow = arbiter.notices().await.expect("running");
+    drop(arbiter.notices().await.expect("running"));
+    // More than a stream holds.
+    world.pass(&arbiter, 1100).await;
+    let mut fresh = arbiter.notices().await.expect("running");
+    assert_eq!(drain(&mut fresh).await, [(id, FAILING)]);
+    let waiting = drain(&mut slow).await.len();
+    assert!((1000..1100).contains(&waiting), "{waiting}");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(drain(&mut slow).await, [(id, FAILING)], "it catches up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarantine_is_told_until_it_is_over() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    world.watching(&channel).await.shutdown().await;
+    world.log.damage_facts(0);
+    let quarantined = [(channel.id(), Notice::Alert(Alert::Quarantined))];
+    let arbiter = world.restart(&[&channel]).await;
+    arbiter.idle().await.expect("running");
+    let mut notices = arbiter.notices().await.expect("running");
+    assert_eq!(drain(&mut notices).await, quarantined);
+    world.pass(&arbiter, 1).await;
+    assert_eq!(drain(&mut notices).await, quarantined);
+    arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(drain(&mut notices).await, []);
+    let mut fresh = arbiter.notices().await.expect("running");
+    assert_eq!(drain(&mut fresh).await, []);
+}

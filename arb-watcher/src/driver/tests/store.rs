@@ -1,0 +1,127 @@
+//! A store that refuses, or cannot be read, for a while.
+use super::support::*;
+use crate::{Arbiter, CommandError, Settings, StartError};
+use arb_core::arbitrator::Phase;
+use arb_core::classify::FundingSpend;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+const CLOSED: Phase =
+    Phase::Closed(FundingSpend::RemoteCommitment(arb_core::units::CommitmentNumber(0)));
+
+async fn phase(arbiter: &Arbiter, channel: &Channel) -> Phase {
+    arbiter.report(channel.id()).await.expect("running").expect("watched").phase
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_holds_a_block_until_there_is_room() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let before = world.log.tip();
+    world.log.refuse(true);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(1);
+    sleep(Duration::from_secs(10)).await;
+    assert!(world.log.refused() > 10, "it is tried again and again");
+    assert_eq!(world.log.tip(), before);
+    world.log.refuse(false);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+    arbiter.shutdown().await;
+    assert_eq!(phase(&world.restart(&[&channel]).await, &channel).await, CLOSED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_does_not_hold_the_end_up() {
+    for drop_it in [false, true] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        let before = world.log.tip();
+        world.log.refuse(true);
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        sleep(Duration::from_secs(10)).await;
+        // A command that waits behind the append.
+        let asking = tokio::spawn({
+            let arbiter = arbiter.clone();
+            async move { arbiter.idle().await }
+        });
+        sleep(Duration::from_secs(1)).await;
+        if drop_it {
+            asking.abort();
+            let _ = asking.await;
+            drop(arbiter);
+            timeout(Duration::from_secs(5), world.gone()).await.expect("it ends");
+        } else {
+            timeout(Duration::from_secs(5), arbiter.shutdown()).await.expect("it ends");
+            assert_eq!(asking.await.expect("no panic"), Err(CommandError::Stopped));
+        }
+        // What was not durable did not happen, and happens at the next start.
+        world.log.refuse(false);
+        assert_eq!(world.log.tip(), before);
+        let arbiter = world.restart(&[&channel]).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_are_refused_and_not_held_up() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.log.refuse(true);
+    let since = Instant::now();
+    let refused = arbiter.fail_channel(channel.id()).await;
+    assert!(matches!(refused, Err(CommandError::NotStored(_))), "{refused:?}");
+    let name = "x".repeat(300);
+    world.log.refuse(false);
+    let refused = arbiter.subscribe(channel.id(), &name, crate::Delivery::Detached).await;
+    assert!(matches!(refused, Err(CommandError::NotStored(_))), "too long a name");
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    assert_eq!(phase(&arbiter, &channel).await, Phase::Open);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), []);
+    arbiter.fail_channel(channel.id()).await.expect("room again");
+    assert_eq!(phase(&arbiter, &channel).await, Phase::Failing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_medium_that_cannot_be_read_sets_no_channel_aside() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.log.unreadable(true);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    sleep(Duration::from_secs(10)).await;
+    world.log.unreadable(false);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+    arbiter.shutdown().await;
+
+    world.log.unreadable(true);
+    let started = Arbiter::start(world.log.clone(), world.ports(), Settings::default(), vec![]);
+    assert!(matches!(started.await, Err(StartError::Store(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_append_that_is_under_way() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let gate = world.log.hold();
+    let update = channel.add(offered(0));
+    let updating = tokio::spawn({
+        let (arbiter, id) = (arbiter.clone(), channel.id());
+        async move { arbiter.update_channel(id, vec![update]).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    let ending = tokio::spawn({
+        let arbiter = arbiter.clone();
+        async move { arbiter.shutdown().await }
+    });
+    sleep(Duration::from_secs(10)).await;
+    assert!(!ending.is_finished());
+    gate.pass();
+    ending.await.expect("no panic");
+    assert_eq!(updating.await.expect("no panic"), Ok(()), "it is durable, and said so");
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+}

@@ -1,0 +1,131 @@
+//! Subscriptions: at least once, in order, across restarts.
+use super::support::*;
+use crate::{Arbiter, ChainEventSubscription, Delivered, Delivery};
+use arb_core::arbitrator::{ChannelEvent, CloseKind};
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use std::time::Duration;
+use tokio::time::timeout;
+
+const CLOSED: ChannelEvent =
+    ChannelEvent::Closed(CloseKind::Remote(arb_core::units::CommitmentNumber(0)));
+
+async fn subscribe(of: &Arbiter, channel: &Channel, how: Delivery) -> ChainEventSubscription {
+    of.subscribe(channel.id(), "a", how).await.expect("watched")
+}
+
+fn all(subscription: &mut ChainEventSubscription) -> Vec<(u64, ChannelEvent)> {
+    let next = || subscription.try_next().map(|Delivered { number, event }| (number, event));
+    std::iter::from_fn(next).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_come_in_order_and_again_after_a_restart() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut first = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    world.chain.undo(1);
+    world.pass(&arbiter, 1).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let expected = [(0, CLOSED), (1, ChannelEvent::Reorged), (2, CLOSED)];
+    assert_eq!(all(&mut first), expected);
+    first.acknowledge(0).await.expect("stored");
+
+    arbiter.kill();
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let mut again = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut again), expected[1..]);
+    again.acknowledge(2).await.expect("stored");
+    // Of the same name, the later one receives; an older acknowledgement takes nothing back.
+    again.acknowledge(0).await.expect("stored");
+    let mut other = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut other), []);
+    assert_eq!(again.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_of_what_never_came_hides_nothing() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let subscription = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    subscription.acknowledge(u64::MAX).await.expect("stored");
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let mut again = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut again), [(0, CLOSED)]);
+}
+
+/// Mines until the channel is resolved.
+async fn resolve(world: &World, arbiter: &Arbiter, channel: &Channel) {
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(99);
+    arbiter.idle().await.expect("running");
+}
+
+#[tokio::test(start_paused = true)]
+async fn acknowledged_delivery_holds_back_forgetting() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    drop(subscribe(&arbiter, &channel, Delivery::Acknowledged).await);
+    resolve(&world, &arbiter, &channel).await;
+    world.pass(&arbiter, 5).await;
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    arbiter.idle().await.expect("running");
+    assert!(world.log.stored_facts(0).is_some());
+
+    let mut late = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut late), [(0, CLOSED), (1, ChannelEvent::Resolved)]);
+    late.acknowledge(0).await.expect("stored");
+    arbiter.idle().await.expect("running");
+    assert!(world.log.stored_facts(0).is_some(), "one is left");
+    world.net.sent();
+    late.acknowledge(1).await.expect("stored");
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.stored_facts(0), None, "at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn detached_delivery_and_ended_subscriptions_hold_nothing_back() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let _unread = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    resolve(&world, &arbiter, &channel).await;
+    assert_eq!(world.log.stored_facts(0), None);
+
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let _unread = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    resolve(&world, &arbiter, &channel).await;
+    assert!(world.log.stored_facts(0).is_some());
+    arbiter.unsubscribe(channel.id(), "a").await.expect("stored");
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.stored_facts(0), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_subscriber_holds_nothing_up_and_misses_nothing() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut slow = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    // Two events a round, more than a subscription holds.
+    for _ in 0..50 {
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        arbiter.idle().await.expect("running");
+        world.chain.undo(1);
+        world.pass(&arbiter, 1).await;
+    }
+    let mut numbers = Vec::new();
+    while numbers.len() < 100 {
+        let delivered = timeout(Duration::from_secs(600), slow.next()).await;
+        numbers.push(delivered.expect("in time").expect("running").number);
+    }
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+}

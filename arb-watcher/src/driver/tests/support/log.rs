@@ -1,0 +1,182 @@
+//! A log in memory that refuses, delays, and is damaged on demand. Clones share it, so that a
+//! restart finds what was there.
+use arb_core::arbitrator::Change;
+use arb_core::facts::{ChannelFacts, HtlcRecord};
+use arb_core::ids::{HtlcId, Slot};
+use arb_core::log::{Batch, ChangeLog, Damaged, Durable, StoredChannel, Write};
+use arb_core::memory::MemoryLog;
+use arb_core::units::{BlockRef, CommitmentNumber};
+use std::collections::{BTreeSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::oneshot;
+
+#[derive(Clone, Default)]
+pub(in super::super) struct Log(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    memory: MemoryLog,
+    refuses: bool,
+    refused: usize,
+    gates: VecDeque<oneshot::Receiver<bool>>,
+    unreadable: bool,
+    damaged_facts: BTreeSet<Slot>,
+    damaged_changes: BTreeSet<Slot>,
+}
+
+/// Why the log fails.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(in super::super) struct Failure(String);
+
+/// Holds one append up.
+pub(in super::super) struct Gate(oneshot::Sender<bool>);
+
+impl Gate {
+    pub(in super::super) fn pass(self) {
+        self.0.send(true).expect("an append that waits");
+    }
+
+    pub(in super::super) fn refuse(self) {
+        self.0.send(false).expect("an append that waits");
+    }
+}
+
+impl Log {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no panic with the lock")
+    }
+
+    /// The next append without a gate waits for this one.
+    pub(in super::super) fn hold(&self) -> Gate {
+        let (sender, receiver) = oneshot::channel();
+        self.inner().gates.push_back(receiver);
+        Gate(sender)
+    }
+
+    pub(in super::super) fn refuse(&self, refuses: bool) {
+        self.inner().refuses = refuses;
+    }
+
+    /// How many appends were refused.
+    pub(in super::super) fn refused(&self) -> usize {
+        self.inner().refused
+    }
+
+    pub(in super::super) fn unreadable(&self, unreadable: bool) {
+        self.inner().unreadable = unreadable;
+    }
+
+    pub(in super::super) fn damage_facts(&self, slot: u32) {
+        self.inner().damaged_facts.insert(Slot(slot));
+    }
+
+    pub(in super::super) fn damage_changes(&self, slot: u32) {
+        self.inner().damaged_changes.insert(Slot(slot));
+    }
+
+    pub(in super::super) fn stored_facts(&self, slot: u32) -> Option<ChannelFacts> {
+        let facts = self.inner().memory.facts(Slot(slot)).expect("readable")?;
+        Some(*facts.expect("sound"))
+    }
+
+    pub(in super::super) fn stored_changes(&self, slot: u32) -> Vec<Change> {
+        self.inner().memory.changes(Slot(slot)).expect("readable").expect("sound")
+    }
+
+    pub(in super::super) fn stored_ended(&self, slot: u32, number: u64) -> Vec<HtlcId> {
+        let ended = self.inner().memory.ended_htlcs(Slot(slot), CommitmentNumber(number));
+        ended.expect("readable").expect("sound").into_iter().map(|(id, _)| id).collect()
+    }
+
+    pub(in super::super) fn tip(&self) -> Option<BlockRef> {
+        self.inner().memory.blocks().expect("readable").last().copied()
+    }
+
+    fn write(&self, batch: Batch, allowed: bool) -> Result<Durable, Failure> {
+        let mut inner = self.inner();
+        if !allowed || inner.refuses {
+            inner.refused += 1;
+            return Err(Failure("no space left".to_owned()));
+        }
+        for write in &batch.writes {
+            if let Write::Facts { slot, .. } = write {
+                inner.damaged_facts.remove(slot);
+            }
+        }
+        let appended = inner.memory.append(batch).into_inner();
+        appended.map_err(|refused| Failure(refused.to_string()))
+    }
+
+    fn read<T>(
+        &self,
+        what: impl FnOnce(&MemoryLog) -> Result<T, arb_core::memory::Refused>,
+    ) -> Result<T, Failure> {
+        let inner = self.inner();
+        if inner.unreadable {
+            return Err(Failure("input/output error".to_owned()));
+        }
+        what(&inner.memory).map_err(|refused| Failure(refused.to_string()))
+    }
+}
+
+fn damaged() -> Damaged {
+    Damaged { what: "a flipped bit".to_owned() }
+}
+
+impl ChangeLog for Log {
+    type Error = Failure;
+    type Append = Pin<Box<dyn Future<Output = Result<Durable, Failure>> + Send>>;
+
+    fn append(&mut self, batch: Batch) -> Self::Append {
+        let gate = self.inner().gates.pop_front();
+        let log = self.clone();
+        match gate {
+            // As the contract says: what is not held up is applied when it is called.
+            None => Box::pin(std::future::ready(log.write(batch, true))),
+            Some(gate) => Box::pin(async move {
+                let allowed = gate.await.map_err(|_| Failure("the gate is gone".to_owned()))?;
+                log.write(batch, allowed)
+            }),
+        }
+    }
+
+    fn channels(&self) -> Result<Vec<StoredChannel>, Failure> {
+        let mut channels = self.read(ChangeLog::channels)?;
+        let broken = self.inner().damaged_facts.clone();
+        for channel in channels.iter_mut().filter(|channel| broken.contains(&channel.slot)) {
+            channel.facts = Err(damaged());
+        }
+        Ok(channels)
+    }
+
+    fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, Failure> {
+        let broken = self.inner().damaged_facts.contains(&slot);
+        let facts = self.read(|memory| memory.facts(slot))?;
+        Ok(if broken { Some(Err(damaged())) } else { facts })
+    }
+
+    fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, Failure> {
+        let broken = self.inner().damaged_changes.contains(&slot);
+        let changes = self.read(|memory| memory.changes(slot))?;
+        Ok(if broken { Err(damaged()) } else { changes })
+    }
+
+    fn ended_htlcs(
+        &self,
+        slot: Slot,
+        number: CommitmentNumber,
+    ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Failure> {
+        self.read(|memory| memory.ended_htlcs(slot, number))
+    }
+
+    fn next_slot(&self) -> Result<Slot, Failure> {
+        self.read(ChangeLog::next_slot)
+    }
+
+    fn blocks(&self) -> Result<Vec<BlockRef>, Failure> {
+        self.read(ChangeLog::blocks)
+    }
+}

@@ -1,0 +1,403 @@
+//! Chain, network, feerates, signer and wallet.
+use super::channel::{BIRTH, our_secrets, wallet_script};
+use arb_core::format::sighash;
+use arb_core::ids::ChannelId;
+use arb_core::ports::{
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, Package,
+    SignRequest, Signer, Verdict,
+};
+use arb_core::units::{BlockHeight, BlockRef};
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{Secp256k1, ecdsa};
+use bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, FeeRate, OutPoint, ScriptBuf, Transaction,
+    TxMerkleNode, TxOut, Txid, Weight,
+};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+/// Why a port fails.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("down")]
+pub(in super::super) struct Down;
+
+/// What a port does when it is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) enum Mood {
+    #[default]
+    Well,
+    Fails,
+    Hangs,
+    Panics,
+}
+
+impl Mood {
+    async fn act(self) -> Result<(), Down> {
+        match self {
+            Self::Well => Ok(()),
+            Self::Fails => Err(Down),
+            Self::Hangs => std::future::pending().await,
+            Self::Panics => panic!("as the test wants"),
+        }
+    }
+}
+
+/// A chain from [`BIRTH`] on that remembers stale blocks.
+#[derive(Clone, Default)]
+pub(in super::super) struct Chain(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<ChainState>,
+    bell: Notify,
+}
+
+type Hook = Box<dyn FnOnce(&Chain) + Send>;
+
+struct ChainState {
+    best: Vec<BlockRef>,
+    blocks: HashMap<BlockHash, Block>,
+    mempool: Vec<Transaction>,
+    mood: Mood,
+    /// What happens before the block of this hash is handed out.
+    before: Option<(BlockHash, Hook)>,
+    looks: usize,
+    mempool_looks: usize,
+    nonce: u32,
+}
+
+impl Default for ChainState {
+    fn default() -> Self {
+        let mut state = Self {
+            best: Vec::new(),
+            blocks: HashMap::new(),
+            mempool: Vec::new(),
+            mood: Mood::Well,
+            before: None,
+            looks: 0,
+            mempool_looks: 0,
+            nonce: 0,
+        };
+        state.mine(vec![]);
+        state
+    }
+}
+
+impl ChainState {
+    fn mine(&mut self, txdata: Vec<Transaction>) -> BlockRef {
+        self.nonce += 1;
+        let prev_blockhash = self.best.last().map_or(BlockHash::all_zeros(), |tip| tip.hash);
+        let header = Header {
+            version: Version::TWO,
+            prev_blockhash,
+            merkle_root: TxMerkleNode::all_zeros(),
+            time: 0,
+            bits: CompactTarget::default(),
+            nonce: self.nonce,
+        };
+        let height = self.best.last().map_or(BIRTH, |tip| tip.height.0 + 1);
+        let at = BlockRef { height: BlockHeight(height), hash: header.block_hash() };
+        self.mempool.retain(|tx| !txdata.contains(tx));
+        self.blocks.insert(at.hash, Block { header, txdata });
+        self.best.push(at);
+        at
+    }
+}
+
+impl Chain {
+    fn state(&self) -> MutexGuard<'_, ChainState> {
+        self.0.state.lock().expect("no panic with the lock")
+    }
+
+    pub(in super::super) fn mine(&self, txdata: Vec<Transaction>) -> BlockRef {
+        let at = self.state().mine(txdata);
+        self.0.bell.notify_one();
+        at
+    }
+
+    pub(in super::super) fn mine_many(&self, blocks: u32) {
+        for _ in 0..blocks {
+            self.mine(vec![]);
+        }
+    }
+
+    /// Takes blocks off the best chain.
+    pub(in super::super) fn undo(&self, blocks: usize) {
+        let mut state = self.state();
+        let left = state.best.len().checked_sub(blocks).expect("so many blocks");
+        state.best.truncate(left);
+    }
+
+    pub(in super::super) fn tip_now(&self) -> BlockRef {
+        *self.state().best.last().expect("at least one block")
+    }
+
+    pub(in super::super) fn is(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    pub(in super::super) fn before(
+        &self,
+        block: BlockRef,
+        act: impl FnOnce(&Self) + Send + 'static,
+    ) {
+        self.state().before = Some((block.hash, Box::new(act)));
+    }
+
+    pub(in super::super) fn enter_mempool(&self, tx: Transaction) {
+        self.state().mempool.push(tx);
+        self.0.bell.notify_one();
+    }
+
+    /// The best chain, to come back to.
+    pub(in super::super) fn best(&self) -> Vec<BlockRef> {
+        self.state().best.clone()
+    }
+
+    pub(in super::super) fn return_to(&self, best: Vec<BlockRef>) {
+        self.state().best = best;
+    }
+
+    /// The source loses a block's content.
+    pub(in super::super) fn prune(&self, block: BlockRef) {
+        self.state().blocks.remove(&block.hash);
+    }
+
+    /// How often the tip was asked for.
+    pub(in super::super) fn looks(&self) -> usize {
+        self.state().looks
+    }
+
+    pub(in super::super) fn mempool_looks(&self) -> usize {
+        self.state().mempool_looks
+    }
+
+    /// Everybody who holds the chain: the test, and ports.
+    pub(in super::super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    async fn act(&self) -> Result<(), Down> {
+        let mood = self.state().mood;
+        mood.act().await
+    }
+}
+
+impl BlockSource for Chain {
+    type Error = Down;
+
+    async fn tip(&self) -> Result<BlockRef, Down> {
+        self.state().looks += 1;
+        self.act().await?;
+        Ok(self.tip_now())
+    }
+
+    async fn hash_at(&self, height: BlockHeight) -> Result<Option<BlockHash>, Down> {
+        self.act().await?;
+        let state = self.state();
+        Ok(state.best.iter().find(|block| block.height == height).map(|block| block.hash))
+    }
+
+    async fn block(&self, hash: BlockHash) -> Result<Option<Block>, Down> {
+        self.act().await?;
+        let act = self.state().before.take_if(|(before, _)| *before == hash);
+        if let Some((_, act)) = act {
+            act(self);
+        }
+        Ok(self.state().blocks.get(&hash).cloned())
+    }
+
+    async fn mempool_spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, Down> {
+        self.state().mempool_looks += 1;
+        self.act().await?;
+        let spends = |tx: &&Transaction| {
+            tx.input.iter().any(|input| outpoints.contains(&input.previous_output))
+        };
+        Ok(self.state().mempool.iter().filter(spends).cloned().collect())
+    }
+
+    async fn changed(&self) {
+        self.0.bell.notified().await;
+    }
+}
+
+/// A network that accepts everything, unless told otherwise.
+#[derive(Clone, Default)]
+pub(in super::super) struct Net(Arc<Mutex<NetState>>);
+
+#[derive(Default)]
+struct NetState {
+    sent: Vec<Vec<Transaction>>,
+    mood: Mood,
+    /// Verdicts on packages to come.
+    verdicts: VecDeque<Verdict>,
+}
+
+impl Net {
+    fn state(&self) -> MutexGuard<'_, NetState> {
+        self.0.lock().expect("no panic with the lock")
+    }
+
+    pub(in super::super) fn is(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    pub(in super::super) fn answer(&self, verdict: Verdict) {
+        self.state().verdicts.push_back(verdict);
+    }
+
+    /// Packages since the last call.
+    pub(in super::super) fn sent(&self) -> Vec<Vec<Transaction>> {
+        std::mem::take(&mut self.state().sent)
+    }
+
+    /// Transactions since the last call.
+    pub(in super::super) fn txids(&self) -> Vec<Txid> {
+        self.sent().into_iter().flatten().map(|tx| tx.compute_txid()).collect()
+    }
+}
+
+impl Broadcast for Net {
+    type Error = Down;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Down> {
+        let mood = {
+            let mut state = self.state();
+            state.sent.push(package.transactions.clone());
+            state.mood
+        };
+        mood.act().await?;
+        let verdict = self.state().verdicts.pop_front().unwrap_or(Verdict::Accepted);
+        let of = |tx: &Transaction| (tx.compute_txid(), verdict.clone());
+        Ok(package.transactions.iter().map(of).collect())
+    }
+}
+
+/// The same feerate for every target.
+#[derive(Clone)]
+pub(in super::super) struct Fees(Arc<Mutex<(u64, Mood)>>);
+
+impl Default for Fees {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new((500, Mood::Well))))
+    }
+}
+
+impl Fees {
+    pub(in super::super) fn are(&self, sat_per_kwu: u64) {
+        self.0.lock().expect("no panic with the lock").0 = sat_per_kwu;
+    }
+
+    pub(in super::super) fn is(&self, mood: Mood) {
+        self.0.lock().expect("no panic with the lock").1 = mood;
+    }
+}
+
+impl FeeSource for Fees {
+    type Error = Down;
+
+    async fn estimates(&self) -> Result<FeeEstimates, Down> {
+        let (sat_per_kwu, mood) = *self.0.lock().expect("no panic with the lock");
+        mood.act().await?;
+        let targets = vec![(1, FeeRate::from_sat_per_kwu(sat_per_kwu))];
+        Ok(FeeEstimates { targets, floor: FeeRate::BROADCAST_MIN })
+    }
+}
+
+/// Signs with our secrets, in whatever mood it is for a channel.
+#[derive(Clone, Default)]
+pub(in super::super) struct Signing(Arc<Mutex<BTreeMap<ChannelId, Mood>>>);
+
+impl Signing {
+    pub(in super::super) fn is(&self, id: ChannelId, mood: Mood) {
+        self.0.lock().expect("no panic with the lock").insert(id, mood);
+    }
+}
+
+impl Signer for Signing {
+    type Error = Down;
+
+    async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, Down> {
+        let moods = self.0.lock().expect("no panic with the lock").clone();
+        moods.get(&request.channel).copied().unwrap_or_default().act().await?;
+        let secp = Secp256k1::new();
+        let key = our_secrets().signing_key(&request.key, &secp).map_err(|_| Down)?;
+        let (spent, script) = (&request.prevouts[request.input], request.script.as_deref());
+        let message = sighash(&request.transaction, request.input, spent, script, request.sighash);
+        Ok(secp.sign_ecdsa(&message.map_err(|_| Down)?, &key))
+    }
+}
+
+/// A wallet with one coin for each claim.
+#[derive(Clone, Default)]
+pub(in super::super) struct Wallet(Arc<Mutex<WalletState>>);
+
+#[derive(Default)]
+struct WalletState {
+    reserved: BTreeMap<OutPoint, OutPoint>,
+    released: Vec<OutPoint>,
+    mood: Mood,
+}
+
+impl Wallet {
+    fn state(&self) -> MutexGuard<'_, WalletState> {
+        self.0.lock().expect("no panic with the lock")
+    }
+
+    pub(in super::super) fn is(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    /// Claims that coins are reserved for.
+    pub(in super::super) fn reserved(&self) -> Vec<OutPoint> {
+        self.state().reserved.keys().copied().collect()
+    }
+
+    /// The wallet forgets its reservations, as one in another process might.
+    pub(in super::super) fn forget(&self) {
+        self.state().reserved.clear();
+    }
+
+    async fn act(&self) -> Result<(), Down> {
+        let mood = self.state().mood;
+        mood.act().await
+    }
+}
+
+impl CoinSource for Wallet {
+    type Error = Down;
+
+    async fn select(&self, request: CoinRequest) -> Result<Vec<Coin>, Down> {
+        self.act().await?;
+        let mut bytes = request.claim.txid.to_byte_array();
+        bytes[0] ^= 0xff;
+        let outpoint = OutPoint { txid: Txid::from_byte_array(bytes), vout: request.claim.vout };
+        self.state().reserved.insert(request.claim, outpoint);
+        let output = TxOut { value: Amount::from_sat(100_000), script_pubkey: wallet_script() };
+        Ok(vec![Coin { outpoint, output, satisfaction_weight: Weight::from_wu(109) }])
+    }
+
+    async fn change_script(&self) -> Result<ScriptBuf, Down> {
+        Ok(wallet_script())
+    }
+
+    async fn sign(&self, tx: Transaction, _: Vec<TxOut>) -> Result<Transaction, Down> {
+        Ok(tx)
+    }
+
+    async fn release(&self, claim: OutPoint) -> Result<(), Down> {
+        self.act().await?;
+        let mut state = self.state();
+        state.reserved.remove(&claim);
+        state.released.push(claim);
+        Ok(())
+    }
+
+    async fn reserve(&self, claim: OutPoint, coins: Vec<OutPoint>) -> Result<(), Down> {
+        self.act().await?;
+        self.state().reserved.extend(coins.first().map(|coin| (claim, *coin)));
+        Ok(())
+    }
+}

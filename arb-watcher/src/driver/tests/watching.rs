@@ -1,0 +1,263 @@
+//! Watching: rescans from birth, whatever the chain does meanwhile; twice; quarantine.
+use super::support::channel::spend;
+use super::support::*;
+use crate::CommandError;
+use arb_core::arbitrator::{Change, Phase};
+use arb_core::classify::FundingSpend;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use bitcoin::{Amount, OutPoint};
+use std::time::Duration;
+use tokio::time::sleep;
+
+async fn phase(arbiter: &crate::Arbiter, channel: &Channel) -> Phase {
+    arbiter.report(channel.id()).await.expect("running").expect("watched").phase
+}
+
+const CLOSED: Phase =
+    Phase::Closed(FundingSpend::RemoteCommitment(arb_core::units::CommitmentNumber(0)));
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_before_the_first_tip_scans_from_birth() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(5);
+    let arbiter = world.start().await;
+    // The driver has not asked for the tip yet.
+    arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    world.chain.is(Mood::Fails);
+    let arbiter = world.start().await;
+    let (watcher, facts) = (arbiter.clone(), channel.facts.clone());
+    let watching = tokio::spawn(async move { watcher.watch_channel(facts).await });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!watching.is_finished());
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(5);
+    world.chain.is(Mood::Well);
+    watching.await.expect("no panic").expect("sound facts");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_watch_finds_a_close_and_what_follows_it() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    let close = channel.remote_tx(0, &[]);
+    let output = OutPoint { txid: close.compute_txid(), vout: 0 };
+    let child = spend(output, Amount::from_sat(1000), channel.facts.destination.clone());
+    world.chain.mine_many(3);
+    world.chain.mine(vec![close, child.clone()]);
+    world.chain.mine_many(3);
+    world.chain.prune(world.chain.best()[0]);
+    arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+    assert_eq!(world.chain.tip_now(), world.log.tip().expect("a cursor"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tip_moves_during_a_rescan() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(5);
+    arbiter.idle().await.expect("running");
+    let close = channel.remote_tx(0, &[]);
+    world.chain.before(world.chain.best()[2], move |chain| {
+        chain.mine_many(2);
+        chain.mine(vec![close]);
+        chain.mine_many(2);
+    });
+    arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reorganisation_during_a_rescan_leaves_nothing_stale() {
+    // Where the hook strikes, and how many blocks it takes away: below, at and above the close.
+    for (at, undone) in [(1, 5), (2, 4), (3, 4), (4, 4), (5, 5), (5, 1)] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.start().await;
+        world.chain.mine_many(2);
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        world.chain.mine_many(2);
+        arbiter.idle().await.expect("running");
+        world.chain.before(world.chain.best()[at], move |chain| {
+            chain.undo(undone);
+            chain.mine_many(u32::try_from(undone).expect("few") + 1);
+        });
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+        arbiter.idle().await.expect("running");
+        let expected = if undone == 1 { CLOSED } else { Phase::Open };
+        assert_eq!(phase(&arbiter, &channel).await, expected, "block {at}, {undone} undone");
+        assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_chain_during_a_rescan_is_waited_out() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(5);
+    arbiter.idle().await.expect("running");
+    world.chain.before(world.chain.best()[2], |chain| chain.undo(2));
+    arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_errors_during_a_rescan_are_waited_out() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(2);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    world.chain.before(world.chain.best()[2], |chain| chain.is(Mood::Fails));
+    let (watcher, facts) = (arbiter.clone(), channel.facts.clone());
+    let watching = tokio::spawn(async move { watcher.watch_channel(facts).await });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!watching.is_finished());
+    world.chain.is(Mood::Well);
+    watching.await.expect("no panic").expect("sound facts");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_whose_past_cannot_be_had_is_not_watched() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(3);
+    arbiter.idle().await.expect("running");
+    world.chain.prune(world.chain.best()[2]);
+    let refused = arbiter.watch_channel(channel.facts.clone()).await;
+    assert!(matches!(refused, Err(CommandError::NotScanned(_))), "{refused:?}");
+    assert_eq!(arbiter.report(channel.id()).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watching_again_changes_nothing_and_other_facts_are_refused() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    // Two at once, both scanning.
+    let facts = || channel.facts.clone();
+    let (first, second) =
+        tokio::join!(arbiter.watch_channel(facts()), arbiter.watch_channel(facts()));
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    assert_eq!(arbiter.watch_channel(channel.facts.clone()).await, Ok(()));
+    assert_eq!(world.log.stored_facts(1), None, "one slot");
+
+    let before = channel.facts.clone();
+    channel.add(offered(0));
+    let refused = arbiter.watch_channel(channel.facts.clone()).await;
+    assert_eq!(refused, Err(CommandError::AlreadyWatched(channel.id())));
+    assert_eq!(world.log.stored_facts(0), Some(before));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_cannot_be_stored_is_refused() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    world.log.refuse(true);
+    let refused = arbiter.watch_channel(channel.facts.clone()).await;
+    assert!(matches!(refused, Err(CommandError::NotStored(_))), "{refused:?}");
+    assert_eq!(arbiter.report(channel.id()).await, Ok(None));
+    world.log.refuse(false);
+    arbiter.watch_channel(channel.facts.clone()).await.expect("room again");
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts.clone()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_with_damaged_facts_is_set_aside_and_healed_by_watching_it_again() {
+    let world = World::default();
+    let (broken, sound) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
+    arbiter.fail_channel(broken.id()).await.expect("current facts");
+    arbiter.idle().await.expect("running");
+    arbiter.shutdown().await;
+    world.net.sent();
+
+    world.log.damage_facts(0);
+    let arbiter = world.restart(&[&broken, &sound]).await;
+    world.chain.mine(vec![sound.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &sound).await, CLOSED);
+    assert_eq!(arbiter.report(broken.id()).await, Ok(None));
+    let unknown = CommandError::UnknownChannel(broken.id());
+    assert_eq!(arbiter.update_channel(broken.id(), vec![]).await, Err(unknown));
+    assert_eq!(world.net.txids(), []);
+
+    let mut newer = Channel::new(1, StaticRemotekey);
+    arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &broken).await, Phase::Failing);
+    assert_eq!(world.net.txids(), [broken.local_tx().compute_txid()]);
+    // What was handed out is not forgotten: the fence stands.
+    let update = newer.next_local(1, &[]);
+    let fenced = CommandError::Facts(arb_core::facts::UpdateError::Fenced);
+    assert_eq!(arbiter.update_channel(broken.id(), vec![update]).await, Err(fenced));
+
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&broken, &sound]).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &broken).await, Phase::Failing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn evidence_that_went_stale_while_a_channel_was_set_aside_is_dropped() {
+    let (world, broken) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    world.chain.mine(vec![broken.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    arbiter.shutdown().await;
+    world.log.damage_facts(0);
+    let arbiter = world.restart(&[&broken]).await;
+    arbiter.idle().await.expect("running");
+    world.chain.undo(1);
+    world.chain.mine_many(2);
+    arbiter.idle().await.expect("running");
+    arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+    assert_eq!(phase(&arbiter, &broken).await, Phase::Open);
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&broken]).await;
+    assert_eq!(phase(&arbiter, &broken).await, Phase::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_with_a_damaged_log_is_healed_until_the_next_start() {
+    let (world, broken) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    world.chain.mine(vec![broken.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    arbiter.shutdown().await;
+    world.log.damage_changes(0);
+    for _ in 0..2 {
+        let arbiter = world.restart(&[&broken]).await;
+        assert_eq!(arbiter.report(broken.id()).await, Ok(None));
+        arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+        assert_eq!(phase(&arbiter, &broken).await, CLOSED);
+        arbiter.shutdown().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_that_are_damaged_while_running_set_one_channel_aside() {
+    let world = World::default();
+    let (broken, sound) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
+    let mut notices = arbiter.notices().await.expect("running");
+    world.log.damage_facts(0);
+    world.chain.mine(vec![broken.remote_tx(0, &[]), sound.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &sound).await, CLOSED);
+    assert_eq!(arbiter.report(broken.id()).await, Ok(None));
+    assert_eq!(drain(&mut notices).await[0].0, broken.id());
+    arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+    assert_eq!(phase(&arbiter, &broken).await, CLOSED);
+    let spent = |change: &&Change| matches!(change, Change::Spent(_));
+    assert_eq!(world.log.stored_changes(0).iter().filter(spent).count(), 1);
+}
