@@ -125,11 +125,6 @@ where
         if let Err(why) = result {
             return Self::reply(watching.reply, Err(CommandError::NotScanned(why)));
         }
-        eprintln!(
-            "DBG {:?} {:?}",
-            self.chain.due() - tokio::time::Instant::now(),
-            self.chain.is_looking()
-        );
         if watching.history.to == self.engine.tip() {
             return self.register(watching).await;
         }
