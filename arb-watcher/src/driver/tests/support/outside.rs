@@ -65,7 +65,7 @@ struct ChainState {
     mood: Mood,
     /// What happens before the block of this hash is handed out.
     before: Option<(BlockHash, Hook)>,
-    /// How long a block takes to be handed out.
+    /// How long that block then takes.
     delay: Duration,
     looks: usize,
     mempool_looks: usize,
@@ -211,13 +211,13 @@ impl BlockSource for Chain {
 
     async fn block(&self, hash: BlockHash) -> Result<Option<Block>, Down> {
         self.act().await?;
-        let delay = self.state().delay;
-        if delay > Duration::ZERO {
-            sleep(delay).await;
-        }
         let act = self.state().before.take_if(|(before, _)| *before == hash);
         if let Some((_, act)) = act {
             act(self);
+            let delay = self.state().delay;
+            if delay > Duration::ZERO {
+                sleep(delay).await;
+            }
         }
         Ok(self.state().blocks.get(&hash).cloned())
     }
