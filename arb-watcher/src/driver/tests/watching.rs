@@ -77,13 +77,16 @@ async fn the_tip_moves_during_a_rescan() {
 #[tokio::test(start_paused = true)]
 async fn a_reorganisation_during_a_rescan_leaves_nothing_stale() {
     // Where the hook strikes, and how many blocks it takes away: below, at and above the close.
-    for (at, undone) in [(1, 5), (2, 4), (3, 4), (4, 4), (5, 5), (5, 1)] {
+    let cases = [(1, 5), (2, 4), (3, 4), (4, 4), (5, 5), (5, 1)];
+    // The engine is at the new tip before the rescan, or after it.
+    for ((at, undone), slow) in cases.into_iter().flat_map(|case| [(case, 0), (case, 1)]) {
         let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
         let arbiter = world.start().await;
         world.chain.mine_many(2);
         world.chain.mine(vec![channel.remote_tx(0, &[])]);
         world.chain.mine_many(2);
         arbiter.idle().await.expect("running");
+        world.chain.slow(Duration::from_secs(slow));
         world.chain.before(world.chain.best()[at], move |chain| {
             chain.undo(undone);
             chain.mine_many(u32::try_from(undone).expect("few") + 1);

@@ -16,7 +16,9 @@ use bitcoin::{
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// Why a port fails.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -63,6 +65,8 @@ struct ChainState {
     mood: Mood,
     /// What happens before the block of this hash is handed out.
     before: Option<(BlockHash, Hook)>,
+    /// How long that block then takes.
+    delay: Duration,
     looks: usize,
     mempool_looks: usize,
     nonce: u32,
@@ -76,6 +80,7 @@ impl Default for ChainState {
             mempool: Vec::new(),
             mood: Mood::Well,
             before: None,
+            delay: Duration::ZERO,
             looks: 0,
             mempool_looks: 0,
             nonce: 0,
@@ -136,6 +141,10 @@ impl Chain {
 
     pub(in super::super) fn is(&self, mood: Mood) {
         self.state().mood = mood;
+    }
+
+    pub(in super::super) fn slow(&self, delay: Duration) {
+        self.state().delay = delay;
     }
 
     pub(in super::super) fn before(
@@ -205,6 +214,10 @@ impl BlockSource for Chain {
         let act = self.state().before.take_if(|(before, _)| *before == hash);
         if let Some((_, act)) = act {
             act(self);
+            let delay = self.state().delay;
+            if delay > Duration::ZERO {
+                sleep(delay).await;
+            }
         }
         Ok(self.state().blocks.get(&hash).cloned())
     }
