@@ -123,7 +123,12 @@ impl Runner<'_> {
             }
             ArbiterStep::Disk(state) => {
                 self.disk_is_full = *state == PortState::Fails;
-                self.node.limit_disk((*state == PortState::Fails).then_some(0))
+                self.node.limit_disk((*state == PortState::Fails).then_some(0))?;
+                let names: Vec<_> = self.channels.keys().cloned().collect();
+                for name in names {
+                    self.send_on(&name).await?;
+                }
+                Ok(())
             }
         }
     }

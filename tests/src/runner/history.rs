@@ -209,10 +209,17 @@ impl Runner<'_> {
     /// again after a crash; a very long history goes in larger parts.
     async fn send(&mut self, name: &ChannelName, updates: Vec<Update>) -> Result<(), Failed> {
         let chan = self.chan_mut(name)?;
-        let id = chan.id;
         let number = chan.peer.remote_number().max(chan.peer.local_number());
         chan.told.push((number, updates.clone()));
-        for part in parts(updates) {
+        self.chan_mut(name)?.unsent.extend(parts(updates));
+        self.send_on(name).await
+    }
+
+    /// Hands over what waits. Facts that a full disk refuses are told again when there is room: the
+    /// node does not go on with the peer before.
+    pub(super) async fn send_on(&mut self, name: &ChannelName) -> Result<(), Failed> {
+        let id = self.chan(name)?.id;
+        while let Some(part) = self.chan(name)?.unsent.first().cloned() {
             let sent = self.try_command(|arbiter| {
                 let part = part.clone();
                 async move { arbiter.update_channel(id, part).await }
@@ -220,8 +227,10 @@ impl Runner<'_> {
             match sent.await? {
                 Ok(()) => advance(&mut self.chan_mut(name)?.numbers, &part),
                 Err(CommandError::UnknownChannel(_)) if self.chan(name)?.forgotten => {}
+                Err(CommandError::NotStored(_)) if self.disk_is_full => return Ok(()),
                 Err(error) => return Err(super::node::refused(error)),
             }
+            self.chan_mut(name)?.unsent.remove(0);
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ pub(super) struct Chan {
     pub(super) first: ChannelFacts,
     /// What the arbiter was told since, each with the commitment number that it leads to.
     pub(super) told: Vec<(u64, Vec<Update>)>,
+    /// What a full disk refused, and what came after it.
+    pub(super) unsent: Vec<Vec<Update>>,
     pub(super) links: crate::world::Links,
     /// Commitment numbers, ours and the peer's, that the node has: it goes on to the next only
     /// when the arbiter has it too.
@@ -187,6 +189,7 @@ impl<'a> Runner<'a> {
                 funding,
                 first,
                 told: Vec::new(),
+                unsent: Vec::new(),
                 links: BTreeMap::new(),
                 numbers: (0, 0),
                 staged: Vec::new(),
@@ -345,13 +348,18 @@ impl<'a> Runner<'a> {
     }
 
     async fn take_reports(&mut self) -> Result<(), Failed> {
-        if self.disk_is_full {
-            return Ok(());
-        }
         let ids: Vec<(ChannelName, ChannelId)> =
             self.channels.iter().map(|(name, chan)| (name.clone(), chan.id)).collect();
         for (name, id) in ids {
-            let report = self.command(|arbiter| async move { arbiter.report(id).await }).await?;
+            // Stuck on a full disk, it answers later: the last report stands until then.
+            let patience = if self.disk_is_full { PATIENCE_ON_FULL_DISK } else { PATIENCE };
+            let asked = self.command(|arbiter| async move {
+                match tokio::time::timeout(patience, arbiter.report(id)).await {
+                    Ok(answer) => answer.map(Some),
+                    Err(_) => Ok(None),
+                }
+            });
+            let Some(report) = asked.await? else { continue };
             let chan = self.chan_mut(&name)?;
             let before = chan.report.clone();
             match report {
