@@ -1,4 +1,4 @@
-//! Commands of the handle, and why they are refused.
+//! Commands as plain data, their answers, and why they are refused.
 use crate::notices::NoticeStream;
 use crate::subscription::{ChainEventSubscription, Delivery};
 use arb_core::arbitrator::NoticeKey;
@@ -7,10 +7,96 @@ use arb_core::facts::{ChannelFacts, Update, UpdateError};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::report::ChannelReport;
 use bitcoin::{FeeRate, OutPoint};
+use std::marker::PhantomData;
 use tokio::sync::oneshot;
 
-/// Where a command's answer goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
+/// What can be asked of a running arbiter, as plain data: the request of [`crate::Arbiter`] as a
+/// [`tower::Service`]. Each has a method of the same meaning, which says more about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// [`crate::Arbiter::watch_channel`]. Answered by [`Answer::Done`].
+    Watch(Box<ChannelFacts>),
+    /// [`crate::Arbiter::update_channel`]. Answered by [`Answer::Done`].
+    Update {
+        /// The channel.
+        id: ChannelId,
+        /// The updates, in order.
+        updates: Vec<Update>,
+    },
+    /// [`crate::Arbiter::fail_channel`]. Answered by [`Answer::Done`].
+    Fail(ChannelId),
+    /// [`crate::Arbiter::preimage`]. Answered by [`Answer::Done`].
+    Preimage {
+        /// The channel.
+        id: ChannelId,
+        /// The preimage.
+        preimage: Preimage,
+        /// Where it came from.
+        source: PreimageSource,
+    },
+    /// [`crate::Arbiter::bump`]. Answered by [`Answer::Done`].
+    Bump {
+        /// The channel.
+        id: ChannelId,
+        /// The output to claim; `None`: all of the channel.
+        outpoint: Option<OutPoint>,
+        /// The feerate.
+        feerate: FeeRate,
+    },
+    /// [`crate::Arbiter::acknowledge`]. Answered by [`Answer::Done`].
+    Acknowledge {
+        /// The channel.
+        id: ChannelId,
+        /// The notice.
+        key: NoticeKey,
+    },
+    /// [`crate::Arbiter::notices`]. Answered by [`Answer::Notices`].
+    Notices,
+    /// [`crate::Arbiter::subscribe`]. Answered by [`Answer::Subscription`].
+    Subscribe {
+        /// The channel.
+        id: ChannelId,
+        /// Name of the subscription.
+        name: String,
+        /// Whether the channel's records wait for it.
+        delivery: Delivery,
+    },
+    /// [`ChainEventSubscription::acknowledge`]. Answered by [`Answer::Done`].
+    AcknowledgeEvents {
+        /// The channel.
+        id: ChannelId,
+        /// Name of the subscription.
+        name: String,
+        /// Number of the last event that needs no repetition.
+        number: u64,
+    },
+    /// [`crate::Arbiter::unsubscribe`]. Answered by [`Answer::Done`].
+    Unsubscribe {
+        /// The channel.
+        id: ChannelId,
+        /// Name of the subscription.
+        name: String,
+    },
+    /// [`crate::Arbiter::report`]. Answered by [`Answer::Report`].
+    Report(ChannelId),
+    /// [`crate::Arbiter::idle`]. Answered by [`Answer::Done`].
+    Idle,
+}
+
+/// What a command is answered by.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// It is done, and durable.
+    Done,
+    /// Notices from now on.
+    Notices(NoticeStream),
+    /// Events from now on.
+    Subscription(ChainEventSubscription),
+    /// A report; `None` if the channel is not watched, or forgotten.
+    Report(Option<Box<ChannelReport>>),
+}
 
 /// Why a command did nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +105,10 @@ pub enum CommandError {
     /// The driver has ended: start it again.
     #[error("the arbiter has stopped")]
     Stopped,
+    /// The queue is full, and the service was called without having been polled until it was
+    /// ready: do that first.
+    #[error("the queue of commands is full")]
+    Busy,
     /// No such channel: it was never watched, or is forgotten.
     #[error("channel {0} is not watched")]
     UnknownChannel(ChannelId),
@@ -43,63 +133,57 @@ pub enum CommandError {
     NotStored(String),
 }
 
+/// A command on its way to the driver, and where its answer goes.
 #[derive(Debug)]
-pub(crate) enum Command {
-    Watch {
-        facts: Box<ChannelFacts>,
-        reply: Reply<()>,
-    },
-    Update {
-        id: ChannelId,
-        updates: Vec<Update>,
-        reply: Reply<()>,
-    },
-    Fail {
-        id: ChannelId,
-        reply: Reply<()>,
-    },
-    Preimage {
-        id: ChannelId,
-        preimage: Preimage,
-        source: PreimageSource,
-        reply: Reply<()>,
-    },
-    Bump {
-        id: ChannelId,
-        outpoint: Option<OutPoint>,
-        feerate: FeeRate,
-        reply: Reply<()>,
-    },
-    Acknowledge {
-        id: ChannelId,
-        key: NoticeKey,
-        reply: Reply<()>,
-    },
-    Notices {
-        reply: Reply<NoticeStream>,
-    },
-    Subscribe {
-        id: ChannelId,
-        name: String,
-        delivery: Delivery,
-        reply: Reply<ChainEventSubscription>,
-    },
-    Delivered {
-        id: ChannelId,
-        name: String,
-        next: u64,
-        reply: Reply<()>,
-    },
-    Unsubscribe {
-        id: ChannelId,
-        name: String,
-        reply: Reply<()>,
-    },
-    Report {
-        id: ChannelId,
-        reply: Reply<Option<Box<ChannelReport>>>,
-    },
-    Idle {
-        reply: Reply<()>,
-    },
+pub(crate) struct Envelope {
+    pub(crate) command: Command,
+    pub(crate) answer: oneshot::Sender<Result<Answer, CommandError>>,
+}
+
+/// Where the answer to a command goes, and what kind of answer it is. Whoever asked may be gone:
+/// that is its business.
+#[derive(Debug)]
+pub(crate) struct Reply<T> {
+    answer: oneshot::Sender<Result<Answer, CommandError>>,
+    kind: PhantomData<fn(T)>,
+}
+
+impl<T: Into<Answer>> Reply<T> {
+    pub(crate) const fn new(answer: oneshot::Sender<Result<Answer, CommandError>>) -> Self {
+        Self { answer, kind: PhantomData }
+    }
+
+    /// Answers. What nobody waits for any more is dropped.
+    pub(crate) fn send(self, answer: Result<T, CommandError>) {
+        let _ = self.answer.send(answer.map(Into::into));
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
+impl From<()> for Answer {
+    fn from((): ()) -> Self {
+        Self::Done
+    }
+}
+
+impl From<NoticeStream> for Answer {
+    fn from(stream: NoticeStream) -> Self {
+        Self::Notices(stream)
+    }
+}
+
+impl From<ChainEventSubscription> for Answer {
+    fn from(subscription: ChainEventSubscription) -> Self {
+        Self::Subscription(subscription)
+    }
+}
+
+impl From<Option<Box<ChannelReport>>> for Answer {
+    fn from(report: Option<Box<ChannelReport>>) -> Self {
+        Self::Report(report)
+    }
 }

@@ -1,7 +1,8 @@
-//! `Arbiter`: the handle that the node holds. Cheap to clone.
-use crate::command::{Command, CommandError, Reply};
+//! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
+use crate::command::{Answer, Command, CommandError};
 use crate::driver::{ChainAlarm, Driver, End, Seams, StartError};
 use crate::notices::NoticeStream;
+use crate::queue::{Answering, Sender};
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use crate::subscription::{ChainEventSubscription, Delivery};
 use arb_core::arbitrator::{NoticeKey, PreimageSource};
@@ -11,17 +12,67 @@ use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::report::ChannelReport;
 use bitcoin::{FeeRate, OutPoint};
-use tokio::sync::{mpsc, oneshot, watch};
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tower::Service;
 
 /// The handle of a running arbiter. Once every clone is dropped, the driver ends.
+///
+/// ```
+/// use arb_core::memory::MemoryLog;
+/// use arb_watcher::Arbiter;
+#[doc = include_str!("../doc/start.md")]
+/// arbiter.idle().await?;
+/// arbiter.shutdown().await;
+/// # Ok(()) }
+/// ```
+///
+/// It is also a [`tower::Service`] of [`Command`]: a node puts its own layers around it. A command
+/// whose caller has given up is carried out or not, as if it had been asked for a moment earlier or
+/// later, and leaves nothing behind: ask again.
+///
+/// ```
+/// use arb_core::memory::MemoryLog;
+/// use arb_watcher::{Answer, Arbiter, Command};
+/// use std::time::Duration;
+/// use tower::{Service, ServiceBuilder, ServiceExt};
+#[doc = include_str!("../doc/start.md")]
+/// let mut service = ServiceBuilder::new()
+///     .load_shed()
+///     .rate_limit(1000, Duration::from_secs(1))
+///     .timeout(Duration::from_secs(30))
+///     .service(arbiter);
+/// let answer = service.ready().await?.call(Command::Idle).await?;
+/// assert!(matches!(answer, Answer::Done));
+/// # Ok(()) }
+/// ```
+///
+/// [`Service::poll_ready`] reserves room in the queue for one command of this very handle, first
+/// come, first served, until it is called or dropped: a handle that was polled and is neither holds
+/// one of [`Settings::queue`] places. A clone has reserved nothing, so clone for each command. The
+/// methods of the handle reserve for themselves.
 #[derive(Clone, Debug)]
 pub struct Arbiter {
-    commands: mpsc::Sender<Command>,
+    commands: Sender,
     task: AbortHandle,
     /// Also tells the driver, when the last one is dropped, that nobody is left.
     end: watch::Sender<bool>,
     alarm: watch::Receiver<Option<ChainAlarm>>,
+}
+
+impl Service<Command> for Arbiter {
+    type Response = Answer;
+    type Error = CommandError;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CommandError>> {
+        self.commands.poll_ready(cx)
+    }
+
+    fn call(&mut self, command: Command) -> Answering {
+        self.commands.send(command)
+    }
 }
 
 impl Arbiter {
@@ -51,13 +102,15 @@ impl Arbiter {
         let seams = Seams { queue, commands: weak, end: End::new(asked), alarm: raise };
         let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { commands, task, end, alarm })
+        Ok(Self { commands: Sender::new(commands), task, end, alarm })
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| CommandError::Stopped)?;
-        answer.await.map_err(|_| CommandError::Stopped)?
+    async fn ask(&self, command: Command) -> Result<Answer, CommandError> {
+        self.commands.clone().ask(command).await
+    }
+
+    async fn do_it(&self, command: Command) -> Result<(), CommandError> {
+        self.ask(command).await.map(drop)
     }
 
     /// Watches a channel from now on; blocks since its birth are scanned first. Durable when it
@@ -67,7 +120,7 @@ impl Arbiter {
     /// # Errors
     /// The facts do not hold together, or differ from those stored.
     pub async fn watch_channel(&self, facts: ChannelFacts) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Watch { facts: Box::new(facts), reply }).await
+        self.do_it(Command::Watch(Box::new(facts))).await
     }
 
     /// Applies updates in order, all or none. Durable when it returns: the node may then send its
@@ -80,7 +133,7 @@ impl Arbiter {
         id: ChannelId,
         updates: Vec<Update>,
     ) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Update { id, updates, reply }).await
+        self.do_it(Command::Update { id, updates }).await
     }
 
     /// Asks for a unilateral close. The intent is durable when it returns.
@@ -88,7 +141,7 @@ impl Arbiter {
     /// # Errors
     /// The facts are outdated, or the funding output is spent already.
     pub async fn fail_channel(&self, id: ChannelId) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Fail { id, reply }).await
+        self.do_it(Command::Fail(id)).await
     }
 
     /// Tells a preimage. Its source decides which HTLCs it serves.
@@ -101,7 +154,7 @@ impl Arbiter {
         preimage: Preimage,
         source: PreimageSource,
     ) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Preimage { id, preimage, source, reply }).await
+        self.do_it(Command::Preimage { id, preimage, source }).await
     }
 
     /// Asks for at least this feerate, for the claim of one output or for all of a channel.
@@ -114,7 +167,7 @@ impl Arbiter {
         outpoint: Option<OutPoint>,
         feerate: FeeRate,
     ) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Bump { id, outpoint, feerate, reply }).await
+        self.do_it(Command::Bump { id, outpoint, feerate }).await
     }
 
     /// Acknowledges a notice: it is not repeated.
@@ -122,7 +175,7 @@ impl Arbiter {
     /// # Errors
     /// No such channel.
     pub async fn acknowledge(&self, id: ChannelId, key: NoticeKey) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Acknowledge { id, key, reply }).await
+        self.do_it(Command::Acknowledge { id, key }).await
     }
 
     /// Notices to the node, outstanding ones first.
@@ -130,7 +183,10 @@ impl Arbiter {
     /// # Errors
     /// The driver has ended.
     pub async fn notices(&self) -> Result<NoticeStream, CommandError> {
-        self.ask(|reply| Command::Notices { reply }).await
+        match self.ask(Command::Notices).await? {
+            Answer::Notices(stream) => Ok(stream),
+            _ => Err(CommandError::Stopped),
+        }
     }
 
     /// Opens a named subscription to a channel's events, from the first that it has not
@@ -145,7 +201,10 @@ impl Arbiter {
         delivery: Delivery,
     ) -> Result<ChainEventSubscription, CommandError> {
         let name = name.to_owned();
-        self.ask(|reply| Command::Subscribe { id, name, delivery, reply }).await
+        match self.ask(Command::Subscribe { id, name, delivery }).await? {
+            Answer::Subscription(subscription) => Ok(subscription),
+            _ => Err(CommandError::Stopped),
+        }
     }
 
     /// Ends a named subscription for good: nobody waits for it any more.
@@ -154,7 +213,7 @@ impl Arbiter {
     /// No such channel.
     pub async fn unsubscribe(&self, id: ChannelId, name: &str) -> Result<(), CommandError> {
         let name = name.to_owned();
-        self.ask(|reply| Command::Unsubscribe { id, name, reply }).await
+        self.do_it(Command::Unsubscribe { id, name }).await
     }
 
     /// Everything about a channel; `None` if it is not watched, or forgotten.
@@ -162,7 +221,10 @@ impl Arbiter {
     /// # Errors
     /// The driver has ended.
     pub async fn report(&self, id: ChannelId) -> Result<Option<ChannelReport>, CommandError> {
-        Ok(self.ask(|reply| Command::Report { id, reply }).await?.map(|report| *report))
+        match self.ask(Command::Report(id)).await? {
+            Answer::Report(report) => Ok(report.map(|report| *report)),
+            _ => Err(CommandError::Stopped),
+        }
     }
 
     /// Resolves once the engine is at the source's tip, has looked at the mempool since this call,
@@ -171,7 +233,7 @@ impl Arbiter {
     /// # Errors
     /// The driver has ended.
     pub async fn idle(&self) -> Result<(), CommandError> {
-        self.ask(|reply| Command::Idle { reply }).await
+        self.do_it(Command::Idle).await
     }
 
     /// Whether something is wrong with the chain as the block source shows it, now and whenever

@@ -9,13 +9,15 @@ mod handle;
 pub mod layers;
 pub mod memory;
 mod notices;
+mod queue;
 mod settings;
 mod subscription;
 
-pub use command::CommandError;
+pub use command::{Answer, Command, CommandError};
 pub use core_rpc::{StalledTip, TipAlarm};
 pub use driver::{ChainAlarm, StartError};
 pub use handle::Arbiter;
 pub use notices::NoticeStream;
+pub use queue::Answering;
 pub use settings::{ChannelNumbers, Ports, Settings};
 pub use subscription::{ChainEventSubscription, Delivered, Delivery};

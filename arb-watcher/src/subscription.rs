@@ -1,11 +1,12 @@
 //! Subscriptions to a channel's events: at least once, in order, across restarts.
-use crate::command::{Command, CommandError};
+use crate::command::{Command, CommandError, Envelope};
+use crate::queue::Sender;
 use arb_core::arbitrator::ChannelEvent;
 use arb_core::ids::ChannelId;
 use futures_core::Stream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Events that a slow subscriber may have waiting; the others wait in the log.
 pub(crate) const WAITING: usize = 64;
@@ -37,7 +38,7 @@ pub struct ChainEventSubscription {
     pub(crate) name: String,
     pub(crate) receiver: mpsc::Receiver<Delivered>,
     /// Weak: a subscription does not keep the driver running.
-    pub(crate) commands: mpsc::WeakSender<Command>,
+    pub(crate) commands: mpsc::WeakSender<Envelope>,
 }
 
 impl ChainEventSubscription {
@@ -56,13 +57,10 @@ impl ChainEventSubscription {
     /// # Errors
     /// The driver has ended, or the store refused the write.
     pub async fn acknowledge(&self, number: u64) -> Result<(), CommandError> {
-        let (reply, answer) = oneshot::channel();
-        let (id, name, next) = (self.id, self.name.clone(), number.saturating_add(1));
-        let command = Command::Delivered { id, name, next, reply };
         let commands = self.commands.upgrade().ok_or(CommandError::Stopped)?;
-        commands.send(command).await.map_err(|_| CommandError::Stopped)?;
-        drop(commands);
-        answer.await.map_err(|_| CommandError::Stopped)?
+        let (id, name) = (self.id, self.name.clone());
+        let command = Command::AcknowledgeEvents { id, name, number };
+        Sender::new(commands).ask(command).await.map(drop)
     }
 }
 

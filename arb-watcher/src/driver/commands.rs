@@ -1,7 +1,8 @@
 //! Commands of the handle.
 use super::Driver;
 use super::work::Stored;
-use crate::command::{Command, CommandError, Reply};
+use crate::command::{Command, CommandError, Envelope, Reply};
+use crate::notices::NoticeStream;
 use arb_core::arbitrator::{FailReason, Input, NoticeKey};
 use arb_core::engine::EngineInput;
 use arb_core::facts::{Standing, Update, UpdateError, Updated};
@@ -20,46 +21,47 @@ where
     K: Signer,
     C: CoinSource,
 {
-    pub(super) async fn on_command(&mut self, command: Command) {
+    pub(super) async fn on_command(&mut self, envelope: Envelope) {
+        let Envelope { command, answer } = envelope;
         match command {
-            Command::Watch { facts, reply } => self.watch(facts, reply),
-            Command::Update { id, updates, reply } => self.update(id, &updates, reply).await,
-            Command::Fail { id, reply } => {
-                let answer = self.fail(id).await;
-                Self::reply(reply, answer);
+            Command::Watch(facts) => self.watch(facts, Reply::new(answer)),
+            Command::Update { id, updates } => {
+                self.update(id, &updates, Reply::new(answer)).await;
             }
-            Command::Preimage { id, preimage, source, reply } => {
+            Command::Fail(id) => Reply::new(answer).send(self.fail(id).await),
+            Command::Preimage { id, preimage, source } => {
                 let input = Input::Preimage { preimage, source };
-                let answer = self.input_for(id, input).await;
-                Self::reply(reply, answer);
+                Reply::new(answer).send(self.input_for(id, input).await);
             }
-            Command::Bump { id, outpoint, feerate, reply } => {
+            Command::Bump { id, outpoint, feerate } => {
                 let input = Input::Bump { outpoint, sat_per_kwu: feerate.to_sat_per_kwu() };
-                let answer = self.input_for(id, input).await;
-                Self::reply(reply, answer);
+                Reply::new(answer).send(self.input_for(id, input).await);
             }
-            Command::Acknowledge { id, key, reply } => {
-                let answer = self.acknowledge(id, key).await;
-                Self::reply(reply, answer);
+            Command::Acknowledge { id, key } => {
+                Reply::new(answer).send(self.acknowledge(id, key).await);
             }
-            Command::Notices { reply } => Self::reply(reply, Ok(self.notices.listen())),
-            Command::Subscribe { id, name, delivery, reply } => {
-                let answer = self.subscribe(id, name, delivery).await;
-                Self::reply(reply, answer);
+            Command::Notices => self.open_notices(Reply::new(answer)),
+            Command::Subscribe { id, name, delivery } => {
+                self.subscribe(id, name, delivery, Reply::new(answer)).await;
             }
-            Command::Delivered { id, name, next, reply } => {
-                let answer = self.delivered(id, &name, next).await;
-                Self::reply(reply, answer);
+            Command::AcknowledgeEvents { id, name, number } => {
+                let next = number.saturating_add(1);
+                Reply::new(answer).send(self.delivered(id, &name, next).await);
             }
-            Command::Unsubscribe { id, name, reply } => {
-                let answer = self.unsubscribe(id, &name).await;
-                Self::reply(reply, answer);
+            Command::Unsubscribe { id, name } => {
+                Reply::new(answer).send(self.unsubscribe(id, &name).await);
             }
-            Command::Report { id, reply } => Self::reply(reply, Ok(self.report(id))),
-            Command::Idle { reply } => {
+            Command::Report(id) => Reply::new(answer).send(Ok(self.report(id))),
+            Command::Idle => {
                 self.chain.rung();
-                self.idlers.push(reply);
+                self.idlers.push(Reply::new(answer));
             }
+        }
+    }
+
+    fn open_notices(&mut self, reply: Reply<NoticeStream>) {
+        if !reply.is_closed() {
+            reply.send(Ok(self.notices.listen()));
         }
     }
 
@@ -103,16 +105,16 @@ where
     /// engine: they go to the writer at once, many in flight.
     async fn update(&mut self, id: ChannelId, updates: &[Update], reply: Reply<()>) {
         let Some(slot) = self.engine.slot(&id) else {
-            return Self::reply(reply, Err(CommandError::UnknownChannel(id)));
+            return reply.send(Err(CommandError::UnknownChannel(id)));
         };
         let updated = match self.verified(slot, updates) {
             Ok(updated) => updated,
-            Err(error) => return Self::reply(reply, Err(error)),
+            Err(error) => return reply.send(Err(error)),
         };
         if self.engine.active(slot).is_some() {
             let updated = Box::new(updated);
             let stored = self.try_step(vec![EngineInput::Facts { slot, updated }]).await;
-            return Self::reply(reply, stored);
+            return reply.send(stored);
         }
         self.store_facts(slot, updated, reply);
     }

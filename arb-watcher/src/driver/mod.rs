@@ -14,7 +14,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use crate::command::{Command, Reply};
+use crate::command::{Envelope, Reply};
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::engine::{ChainArbitrator, Task, TaskKey};
@@ -43,8 +43,8 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     settings: Settings,
     engine: ChainArbitrator,
     secp: Secp256k1<All>,
-    queue: mpsc::Receiver<Command>,
-    commands: mpsc::WeakSender<Command>,
+    queue: mpsc::Receiver<Envelope>,
+    commands: mpsc::WeakSender<Envelope>,
     end: End,
     /// Rung by a task that listens to the block source.
     bell: Arc<Notify>,
@@ -147,13 +147,16 @@ where
             // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
                 () = self.end.come() => break,
-                Some(command) = self.queue.recv() => self.on_command(command).await,
+                Some(envelope) = self.queue.recv() => self.on_command(envelope).await,
                 Some(stored) = self.appends.next() => self.on_stored(stored),
                 Some(outcome) = self.workers.next() => self.on_outcome(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
                 () = tokio::time::sleep_until(due), if !looking => self.look(),
             }
-            self.settle().await;
+            // The end finishes what runs, and begins nothing.
+            if !self.end.is_near() {
+                self.settle().await;
+            }
         }
         drop(listener);
         self.workers.abort();

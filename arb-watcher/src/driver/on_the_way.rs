@@ -25,7 +25,7 @@ struct Append {
 impl Append {
     fn succeed(self) {
         for reply in self.replies {
-            let _ = reply.send(Ok(()));
+            reply.send(Ok(()));
         }
     }
 }
@@ -90,7 +90,7 @@ impl OnTheWay {
             }
             None => {
                 for reply in failed.replies {
-                    let _ = reply.send(Err(CommandError::NotStored(why.to_owned())));
+                    reply.send(Err(CommandError::NotStored(why.to_owned())));
                 }
             }
         }

@@ -3,7 +3,7 @@ use super::on_the_way::OnTheWay;
 use super::subscribers::Subscribers;
 use super::work::{Appends, Job, Outcome, Workers};
 use super::{Driver, End, Outdated, Tasks, chain};
-use crate::command::Command;
+use crate::command::Envelope;
 use crate::driver::ChainAlarm;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
@@ -22,8 +22,8 @@ use tokio::time::{sleep, timeout};
 
 /// The driver's ends of what the handle holds.
 pub(crate) struct Seams {
-    pub(crate) queue: mpsc::Receiver<Command>,
-    pub(crate) commands: mpsc::WeakSender<Command>,
+    pub(crate) queue: mpsc::Receiver<Envelope>,
+    pub(crate) commands: mpsc::WeakSender<Envelope>,
     pub(crate) end: End,
     pub(crate) alarm: watch::Sender<Option<ChainAlarm>>,
 }

@@ -82,10 +82,10 @@ where
     /// Verifies facts and scans from the channel's birth before they are taken on.
     pub(super) fn watch(&mut self, facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {
-            return Self::reply(reply, self.is_same(slot, &facts));
+            return reply.send(self.is_same(slot, &facts));
         }
         if let Err(error) = facts.verify(&self.secp) {
-            return Self::reply(reply, Err(CommandError::Facts(error)));
+            return reply.send(Err(CommandError::Facts(error)));
         }
         let history = History::new(&facts);
         self.rescan(Watching { facts, history, reply, stuck: false });
@@ -107,6 +107,7 @@ where
     pub(super) fn rescan(&mut self, watching: Watching) {
         let Some(to) = self.engine.tip() else {
             // Without a tip nobody knows which blocks will come by themselves.
+            self.waiting.retain(|waiting| !waiting.reply.is_closed());
             return self.waiting.push(watching);
         };
         let (ports, settings) = (self.ports.clone(), self.settings);
@@ -123,7 +124,7 @@ where
         result: Result<(), String>,
     ) {
         if let Err(why) = result {
-            return Self::reply(watching.reply, Err(CommandError::NotScanned(why)));
+            return watching.reply.send(Err(CommandError::NotScanned(why)));
         }
         if watching.history.to == self.engine.tip() {
             return self.register(watching).await;
@@ -150,7 +151,7 @@ where
         if set_aside.is_some()
             && let Err(refused) = self.recall(slot, &facts)
         {
-            return Self::reply(reply, Err(refused));
+            return reply.send(Err(refused));
         }
         let history = history.views;
         let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]).await;
@@ -164,7 +165,7 @@ where
             (Err(_), None) => {}
         }
         self.chain.look_again();
-        Self::reply(reply, watched);
+        reply.send(watched);
     }
 
     /// What the log remembers of a channel that was set aside still holds, if it can be read:

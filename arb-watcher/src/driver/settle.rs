@@ -106,7 +106,7 @@ where
 
     pub(super) async fn settle(&mut self) {
         self.deliver_events();
-        while self.start_tasks().await {}
+        while !self.end.is_near() && self.start_tasks().await {}
         self.answer_idlers();
     }
 
@@ -158,9 +158,10 @@ where
     }
 
     fn answer_idlers(&mut self) {
+        self.idlers.retain(|idler| !idler.is_closed());
         if !self.idlers.is_empty() && self.is_idle() {
             for idler in self.idlers.drain(..) {
-                let _ = idler.send(Ok(()));
+                idler.send(Ok(()));
             }
         }
     }

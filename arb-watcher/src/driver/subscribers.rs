@@ -72,26 +72,42 @@ where
         }
     }
 
+    /// Opens a subscription. One whose caller has given up leaves nothing behind that was not there
+    /// before.
     pub(super) async fn subscribe(
         &mut self,
         id: ChannelId,
         name: String,
         delivery: Delivery,
-    ) -> Result<ChainEventSubscription, CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        let commands = self.commands.clone();
-        let (sender, receiver) = mpsc::channel(WAITING);
+        reply: Reply<ChainEventSubscription>,
+    ) {
+        if reply.is_closed() {
+            return;
+        }
+        let Some(slot) = self.engine.slot(&id) else {
+            return reply.send(Err(CommandError::UnknownChannel(id)));
+        };
         let key = (slot, name.clone());
         let known = self.subscribers.of.get(&key).map(|s| s.state);
         let acknowledged = delivery == Delivery::Acknowledged;
         let next = known.map_or(0, |state| state.next);
         let state = SubscriberState { next, acknowledged };
-        if known != Some(state) {
-            self.store_subscriber(slot, &name, Some(state)).await?;
+        if known != Some(state)
+            && let Err(error) = self.store_subscriber(slot, &name, Some(state)).await
+        {
+            return reply.send(Err(error));
         }
+        if reply.is_closed() {
+            if known != Some(state) && self.store_subscriber(slot, &name, known).await.is_err() {
+                self.subscribers.restore(slot, name, state);
+            }
+            return;
+        }
+        let (sender, receiver) = mpsc::channel(WAITING);
         let subscriber = Subscriber { state, sent: next, sender: Some(sender) };
         self.subscribers.of.insert(key, subscriber);
-        Ok(ChainEventSubscription { id, name, receiver, commands })
+        let commands = self.commands.clone();
+        reply.send(Ok(ChainEventSubscription { id, name, receiver, commands }));
     }
 
     pub(super) async fn delivered(
@@ -158,10 +174,5 @@ where
             self.outdated.0.remove(&slot);
             self.notices.forgotten(id);
         }
-    }
-
-    pub(super) fn reply<T>(reply: Reply<T>, answer: Result<T, CommandError>) {
-        // Whoever asked may have gone: that is its business.
-        let _ = reply.send(answer);
     }
 }

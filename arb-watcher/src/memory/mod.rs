@@ -1,10 +1,12 @@
-//! Ports that live in memory: a signer with channel secrets, and a wallet of P2WPKH coins. For
-//! tests, simulators and small nodes; clones of a port share its state.
+//! Ports that live in memory: a signer with channel secrets, a wallet of P2WPKH coins, a chain, a
+//! network and feerates. For tests, simulators and small nodes; clones of a port share its state.
+mod chain;
 mod coins;
 mod signer;
 #[cfg(test)]
 mod tests;
 
+pub use chain::{MemoryChain, MemoryFees, MemoryNetwork};
 pub use coins::{CoinError, MemoryCoins};
 pub use signer::{MemorySigner, SignError};
 

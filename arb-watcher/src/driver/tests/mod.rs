@@ -5,6 +5,7 @@ mod facts;
 mod life;
 mod mocks;
 mod notices;
+mod service;
 mod start;
 mod store;
 mod subscribers;
