@@ -36,6 +36,9 @@ pub struct Settings {
     pub patience: Duration,
     /// How long to wait for the block source to ring before it is asked all the same.
     pub heartbeat: Duration,
+    /// Channels whose outputs the mempool is asked about at once, besides those of active ones. If
+    /// there are more, the next ones are asked about after [`Self::retry`], until the round is over.
+    pub mempool_slice: usize,
     /// How long the tip may stand still before it is an alarm.
     pub stalled_after: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for Settings {
             retry: Duration::from_millis(500),
             patience: Duration::from_secs(60),
             heartbeat: Duration::from_secs(60),
+            mempool_slice: 10_000,
             stalled_after: Duration::from_secs(90 * 60),
         }
     }

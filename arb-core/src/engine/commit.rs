@@ -2,7 +2,7 @@
 use crate::engine::stage::{Next, Transition};
 use crate::engine::{ChainArbitrator, Task, TaskKey};
 use crate::facts::ChannelFacts;
-use crate::ids::Slot;
+use crate::ids::{ChannelId, Slot};
 use crate::log::{BatchId, Durable};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -78,7 +78,7 @@ impl ChainArbitrator {
             match next {
                 Next::Quiet(facts) => self.insert_quiet(slot, &facts),
                 Next::Active(active) => self.insert_active(slot, *active),
-                Next::Forgotten => self.remove_channel(slot),
+                Next::Forgotten => drop(self.remove_channel(slot)),
             }
             released.concerned.insert(slot);
         }
@@ -97,8 +97,9 @@ impl ChainArbitrator {
         }
     }
 
-    /// Sets a channel aside whose records cannot be read: nothing watches it from now on.
-    pub fn quarantine(&mut self, slot: Slot) {
-        self.remove_channel(slot);
+    /// Sets a channel aside whose records cannot be read: nothing watches it from now on. Gives its
+    /// id; `None` if there is no such channel.
+    pub fn quarantine(&mut self, slot: Slot) -> Option<ChannelId> {
+        self.remove_channel(slot).map(|watcher| watcher.id)
     }
 }

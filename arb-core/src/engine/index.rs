@@ -1,7 +1,7 @@
 //! The index of everything watched, and the scan of a block against it.
 use crate::arbitrator::ChannelArbitrator;
 use crate::classify;
-use crate::engine::{Active, ChainArbitrator, Quiet};
+use crate::engine::{Active, ChainArbitrator, ChainWatcher};
 use crate::facts::ChannelFacts;
 use crate::ids::Slot;
 use crate::picture::Picture;
@@ -29,9 +29,9 @@ impl ChainArbitrator {
         for tx in &block.txdata {
             let mut slots: Option<BTreeSet<Slot>> = None;
             for input in &tx.input {
-                let outpoint = &input.previous_output;
-                if let Some(slot) = self.index.get(outpoint) {
-                    slots.get_or_insert_default().insert(*slot);
+                let outpoint = input.previous_output;
+                for slot in self.watchers.watching(outpoint) {
+                    slots.get_or_insert_default().insert(slot);
                 }
                 if !suspects.is_empty()
                     && let Some(of) = suspects.get(&outpoint.txid)
@@ -51,63 +51,33 @@ impl ChainArbitrator {
     /// Quiet channels that must be looked at once the tip is at `height`.
     #[must_use]
     pub fn due_at(&self, height: BlockHeight) -> BTreeSet<Slot> {
-        self.due.range(..=height).flat_map(|(_, slots)| slots).copied().collect()
+        self.watchers.due_at(height).collect()
     }
 
     pub(super) fn insert_quiet(&mut self, slot: Slot, facts: &ChannelFacts) {
-        self.remove_entry(slot);
-        self.ids.insert(facts.id, slot);
-        for funding in classify::fundings(facts) {
-            self.index.insert(funding, slot);
-        }
+        self.active.remove(&slot);
         let due = self.quiet_due(facts);
-        if let Some(due) = due {
-            self.due.entry(due).or_default().insert(slot);
-        }
-        self.quiet.insert(slot, Quiet { id: facts.id, due });
+        self.watchers.put(watcher(slot, facts, due), classify::fundings(facts));
     }
 
     fn quiet_due(&self, facts: &ChannelFacts) -> Option<BlockHeight> {
         ChannelArbitrator::default().next_due(facts, None, &self.now()).map(|due| due.tip)
     }
 
-    pub(super) fn insert_active(&mut self, slot: Slot, mut active: Active) {
-        self.remove_entry(slot);
-        self.ids.insert(active.facts.id, slot);
-        active.watched = classify::fundings(&active.facts).collect();
-        active.watched.extend(active.picture.iter().flat_map(|p| Picture::watched(p)));
-        for outpoint in &active.watched {
-            self.index.insert(*outpoint, slot);
-        }
+    pub(super) fn insert_active(&mut self, slot: Slot, active: Active) {
+        let outputs = active.picture.iter().flat_map(|picture| Picture::watched(picture));
+        let watched = classify::fundings(&active.facts).chain(outputs);
+        self.watchers.put(watcher(slot, &active.facts, None), watched);
         self.active.insert(slot, active);
     }
 
-    /// Takes a channel's due height, and (if it was active) its watches, out. A quiet channel's
-    /// funding outputs stay: whoever removes the channel for good names them.
-    fn remove_entry(&mut self, slot: Slot) {
-        let due = self.quiet.remove(&slot).and_then(|quiet| quiet.due);
-        if let Some(due) = due
-            && let Some(slots) = self.due.get_mut(&due)
-        {
-            slots.remove(&slot);
-            if slots.is_empty() {
-                self.due.remove(&due);
-            }
-        }
-        if let Some(active) = self.active.remove(&slot) {
-            for outpoint in &active.watched {
-                self.index.remove(outpoint);
-            }
-        }
+    /// Gives what was kept of it; `None` if there is no such channel.
+    pub(super) fn remove_channel(&mut self, slot: Slot) -> Option<ChainWatcher> {
+        self.active.remove(&slot);
+        self.watchers.remove(slot)
     }
+}
 
-    pub(super) fn remove_channel(&mut self, slot: Slot) {
-        let quiet = self.quiet.get(&slot).map(|quiet| quiet.id);
-        let id = quiet.or_else(|| self.active(slot).map(|active| active.facts.id));
-        self.remove_entry(slot);
-        self.index.retain(|_, watcher| *watcher != slot);
-        if let Some(id) = id {
-            self.ids.remove(&id);
-        }
-    }
+fn watcher(slot: Slot, facts: &ChannelFacts, due: Option<BlockHeight>) -> ChainWatcher {
+    ChainWatcher { slot, id: facts.id, funding: facts.candidates.current.funding, due }
 }

@@ -1,12 +1,13 @@
 //! `ChainArbitrator`: all channels, one cursor, no I/O.
 //!
-//! A quiet channel is an index entry and a due height; a channel that is failing, closing or has
-//! anything to remember is [`Active`] with its facts. State moves by `stage` (pure) and `commit`
+//! Of a quiet channel only its [`ChainWatcher`] is in memory; a channel that is failing, closing or
+//! has anything to remember is [`Active`] as well, with its facts. State moves by `stage` (pure) and `commit`
 //! (with the receipt of the store) only.
 mod commit;
 mod index;
 mod stage;
 mod tasks;
+mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Position};
 use crate::facts::ChannelFacts;
@@ -21,10 +22,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitcoin::{FeeRate, OutPoint, Txid};
 pub use commit::{Released, WrongReceipt};
-use hashbrown::HashMap;
 pub use index::Scan;
 pub use stage::{EngineInput, NeedFacts, Transition};
 pub use tasks::{Task, TaskKey};
+pub use watchers::ChainWatcher;
+use watchers::Watchers;
 
 /// Blocks below the tip that are remembered, so that a reorganisation finds its fork point.
 pub const REMEMBERED_BLOCKS: usize = 288;
@@ -36,26 +38,15 @@ pub type Loaded = BTreeMap<Slot, Arc<ChannelFacts>>;
 #[derive(Debug)]
 pub struct ChainArbitrator {
     policy: Policy,
-    /// Everything watched.
-    index: HashMap<OutPoint, Slot>,
-    /// Heights at which a quiet channel must be looked at.
-    due: BTreeMap<BlockHeight, BTreeSet<Slot>>,
-    ids: HashMap<ChannelId, Slot>,
-    /// Apart from the active ones, so that a block costs nothing for them.
-    quiet: BTreeMap<Slot, Quiet>,
+    /// Every channel, and everything watched.
+    watchers: Watchers,
+    /// Apart, so that a block costs nothing for the quiet ones.
     active: BTreeMap<Slot, Active>,
     /// The last blocks, lowest first; the last one is the tip.
     blocks: VecDeque<BlockRef>,
     position: Position,
     estimates: FeeEstimates,
     next_batch: u64,
-}
-
-/// A channel with nothing to remember but that it is watched.
-#[derive(Clone, Copy, Debug)]
-struct Quiet {
-    id: ChannelId,
-    due: Option<BlockHeight>,
 }
 
 /// A channel with anything to remember.
@@ -67,13 +58,12 @@ pub struct Active {
     pub state: ChannelArbitrator,
     /// The picture of the two.
     pub picture: Option<Arc<Picture>>,
-    watched: BTreeSet<OutPoint>,
 }
 
 impl Active {
     fn new(facts: Arc<ChannelFacts>, state: ChannelArbitrator) -> Self {
         let picture = Picture::of(&facts, &state).map(Arc::new);
-        Self { facts, state, picture, watched: BTreeSet::new() }
+        Self { facts, state, picture }
     }
 }
 
@@ -83,10 +73,7 @@ impl ChainArbitrator {
     pub fn new(policy: Policy, blocks: Vec<BlockRef>) -> Self {
         Self {
             policy,
-            index: HashMap::new(),
-            due: BTreeMap::new(),
-            ids: HashMap::new(),
-            quiet: BTreeMap::new(),
+            watchers: Watchers::default(),
             active: BTreeMap::new(),
             blocks: blocks.into(),
             position: Position::CatchingUp,
@@ -152,28 +139,44 @@ impl ChainArbitrator {
         self.estimates = estimates;
     }
 
+    /// Makes room for this many channels that are to be restored.
+    pub fn reserve(&mut self, channels: usize) {
+        self.watchers.reserve(channels);
+    }
+
     /// The slot of a channel.
     #[must_use]
     pub fn slot(&self, id: &ChannelId) -> Option<Slot> {
-        self.ids.get(id).copied()
+        self.watchers.slot_of(id)
     }
 
-    /// Every slot in use: quiet channels first, each kind by slot.
-    pub fn slots(&self) -> impl Iterator<Item = (Slot, ChannelId)> {
-        let quiet = self.quiet.iter().map(|(slot, quiet)| (*slot, quiet.id));
-        quiet.chain(self.active.iter().map(|(slot, active)| (*slot, active.facts.id)))
+    /// What watches for a channel, quiet or active.
+    #[must_use]
+    pub fn watcher(&self, slot: Slot) -> Option<&ChainWatcher> {
+        self.watchers.get(slot)
+    }
+
+    /// Every channel, by slot. Looks at all of them.
+    #[must_use]
+    pub fn channels(&self) -> BTreeMap<Slot, ChannelId> {
+        self.watchers.iter().map(|watcher| (watcher.slot, watcher.id)).collect()
     }
 
     /// Number of channels, quiet ones included.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.quiet.len().saturating_add(self.active.len())
+    pub const fn len(&self) -> usize {
+        self.watchers.len()
     }
 
     /// Whether there is no channel.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.quiet.is_empty() && self.active.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.watchers.len() == 0
+    }
+
+    /// Every channel with anything to remember, by slot.
+    pub fn actives(&self) -> impl Iterator<Item = (Slot, &Active)> {
+        self.active.iter().map(|(slot, active)| (*slot, active))
     }
 
     /// A channel with anything to remember; `None` if it is quiet or unknown.
@@ -191,18 +194,31 @@ impl ChainArbitrator {
 
     /// Outpoints of active channels whose spends in the mempool are of interest.
     pub fn watched_by_active(&self) -> impl Iterator<Item = OutPoint> {
-        self.active.values().flat_map(|active| active.watched.iter().copied())
+        self.active.keys().flat_map(|slot| self.watchers.watched_by(*slot))
     }
 
-    /// Every watched outpoint.
-    pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
-        self.index.keys().copied()
-    }
-
-    /// The channel that watches `outpoint`.
+    /// What some channels watch, for a shell that asks about all of them a slice at a time: the
+    /// channels in `channels` places from `from` on, and where the next slice begins; `None` after
+    /// the last. A channel that changes its place meanwhile may be missed, until the next round.
     #[must_use]
-    pub fn watcher(&self, outpoint: &OutPoint) -> Option<Slot> {
-        self.index.get(outpoint).copied()
+    pub fn watched_slice(
+        &self,
+        from: usize,
+        channels: usize,
+    ) -> (BTreeSet<OutPoint>, Option<usize>) {
+        self.watchers.slice(from, channels)
+    }
+
+    /// Every watched outpoint, sorted. Looks at all channels.
+    #[must_use]
+    pub fn watched(&self) -> BTreeSet<OutPoint> {
+        self.watchers.watched()
+    }
+
+    /// The channels that watch `outpoint`: none or one, unless the node told of several with the
+    /// same funding output.
+    pub fn watching(&self, outpoint: OutPoint) -> impl Iterator<Item = Slot> {
+        self.watchers.watching(outpoint)
     }
 
     /// Tip and settings, as deciding needs them.

@@ -324,7 +324,7 @@ impl Staging<'_> {
         if let Some(active) = self.engine.active.get(&slot) {
             return Some(active.clone());
         }
-        self.engine.quiet.get(&slot)?;
+        self.engine.watcher(slot)?;
         let Some(facts) = self.loaded.get(&slot) else {
             self.missing.insert(slot);
             return None;
@@ -391,7 +391,7 @@ impl Staging<'_> {
             Some(Next::Forgotten) => return true,
             None => match self.engine.active.get(&slot) {
                 Some(active) => Some(&active.state),
-                None if self.engine.quiet.contains_key(&slot) => None,
+                None if self.engine.watcher(slot).is_some() => None,
                 None => return true,
             },
         };

@@ -104,7 +104,7 @@ async fn step<L: ChangeLog>(
             Err(NeedFacts(slots)) => {
                 let unreadable = load(log, slots, &mut loaded).map_err(FeedError::Log)?;
                 for (slot, why) in unreadable {
-                    engine.quarantine(slot);
+                    let _ = engine.quarantine(slot);
                     settled.set_aside.push((slot, why));
                 }
             }

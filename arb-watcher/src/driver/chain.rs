@@ -9,14 +9,11 @@ use arb_core::engine::EngineInput;
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, OutPoint, Transaction, Txid};
+use bitcoin::{Block, Transaction, Txid};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-
-/// Outpoints that the mempool is asked about at once; above that, only those of active channels.
-const MEMPOOL_QUERY: usize = 10_000;
 
 /// Longest wait for feerates: a block is worth more than fresh ones.
 const FEES_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,8 +45,10 @@ pub(super) struct Following {
     failures: u32,
     stalled: TipAlarm,
     alarm: watch::Sender<Option<ChainAlarm>>,
-    /// Mempool transactions that the engine has been shown.
-    seen: HashSet<Txid>,
+    /// Where the next slice of the round through all channels begins.
+    slice: usize,
+    /// Mempool transactions that the engine has been shown in the last round, and in this one.
+    seen: [HashSet<Txid>; 2],
 }
 
 /// What a look at the source found.
@@ -69,6 +68,13 @@ enum What {
     AtTip(Option<FeeEstimates>),
     /// The chain moved between two questions.
     Unsettled,
+}
+
+/// What the mempool holds for a slice of the channels, and where the next slice begins; `None`
+/// after the last.
+pub(super) struct MempoolSlice {
+    found: Vec<Transaction>,
+    next: Option<usize>,
 }
 
 /// Why a look failed: it is repeated.
@@ -95,7 +101,8 @@ impl Following {
             failures: 0,
             stalled: TipAlarm::new(settings.stalled_after),
             alarm,
-            seen: HashSet::new(),
+            slice: 0,
+            seen: <[HashSet<Txid>; 2]>::default(),
         }
     }
 
@@ -118,7 +125,7 @@ impl Following {
 
     /// Channels or facts are new: what the mempool holds may mean something else to them.
     pub(super) fn look_again(&mut self) {
-        self.seen.clear();
+        self.seen = <[HashSet<Txid>; 2]>::default();
         self.rung();
     }
 
@@ -140,6 +147,19 @@ impl Following {
         self.failures = self.failures.saturating_add(1);
         self.behind = Some(Instant::now() + wait);
         self.heartbeat = self.heartbeat.max(Instant::now() + wait);
+    }
+
+    /// The engine was shown what the mempool holds for one slice. What it was shown in neither this
+    /// round nor the one before would be new to it.
+    fn shown(&mut self, txids: Vec<Txid>, next: Option<usize>, settings: &Settings) {
+        self.seen[1].extend(txids);
+        self.slice = next.unwrap_or_default();
+        if next.is_some() {
+            let soon = Instant::now() + settings.retry;
+            self.behind = Some(self.behind.map_or(soon, |due| due.min(soon)));
+        } else {
+            self.seen[0] = std::mem::take(&mut self.seen[1]);
+        }
     }
 
     fn raise(&self, now: Option<ChainAlarm>) {
@@ -262,28 +282,30 @@ where
         }
     }
 
-    /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3).
+    /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3). Active
+    /// channels are asked about at every look, all others in turn.
     fn look_at_mempool(&mut self) {
-        let mut outpoints: Vec<OutPoint> = self.engine.watched().take(MEMPOOL_QUERY + 1).collect();
-        if outpoints.len() > MEMPOOL_QUERY {
-            outpoints = self.engine.watched_by_active().collect();
-        }
+        let channels = self.settings.mempool_slice.max(1);
+        let (mut outpoints, next) = self.engine.watched_slice(self.chain.slice, channels);
+        outpoints.extend(self.engine.watched_by_active());
         let (ports, patience) = (self.ports.clone(), self.settings.patience);
         self.workers.spawn(Job::Look, async move {
             if outpoints.is_empty() {
-                return Outcome::Mempool(Ok(Vec::new()));
+                return Outcome::Mempool(Ok(MempoolSlice { found: Vec::new(), next }));
             }
+            let outpoints = outpoints.into_iter().collect();
             let found = timeout(patience, ports.source.mempool_spenders(outpoints)).await;
             Outcome::Mempool(match found {
-                Ok(found) => found.map_err(source),
+                Ok(Ok(found)) => Ok(MempoolSlice { found, next }),
+                Ok(Err(error)) => Err(source(error)),
                 Err(_) => Err(FollowError::Late),
             })
         });
     }
 
-    pub(super) async fn on_mempool(&mut self, found: Result<Vec<Transaction>, FollowError>) {
-        let found = match found {
-            Ok(found) => found,
+    pub(super) async fn on_mempool(&mut self, slice: Result<MempoolSlice, FollowError>) {
+        let MempoolSlice { found, next } = match slice {
+            Ok(slice) => slice,
             Err(error) => {
                 tracing::warn!(%error, "the mempool");
                 return self.chain.retry(&self.settings);
@@ -291,13 +313,15 @@ where
         };
         self.chain.looking = false;
         self.chain.failures = 0;
-        let txids: HashSet<_> = found.iter().map(Transaction::compute_txid).collect();
+        let mut shown = Vec::new();
         let mut inputs = Vec::new();
         for tx in found {
-            if self.chain.seen.contains(&tx.compute_txid()) {
+            let txid = tx.compute_txid();
+            shown.push(txid);
+            if self.chain.seen.iter().any(|seen| seen.contains(&txid)) {
                 continue;
             }
-            let of = tx.input.iter().filter_map(|i| self.engine.watcher(&i.previous_output));
+            let of = tx.input.iter().flat_map(|i| self.engine.watching(i.previous_output));
             let slots: BTreeSet<_> = of.collect();
             inputs.extend(slots.into_iter().map(|slot| EngineInput::Channel {
                 slot,
@@ -307,7 +331,7 @@ where
         if !inputs.is_empty() && self.step(inputs).await.is_err() {
             return;
         }
-        self.chain.seen = txids;
+        self.chain.shown(shown, next, &self.settings);
     }
 }
 

@@ -207,9 +207,7 @@ where
 
     /// One channel that cannot be read does not stop the others.
     fn set_aside(&mut self, slot: Slot, why: &str) {
-        let id = self.engine.slots().find(|(known, _)| *known == slot).map(|(_, id)| id);
-        self.engine.quarantine(slot);
-        if let Some(id) = id {
+        if let Some(id) = self.engine.quarantine(slot) {
             self.quarantine(slot, id, why);
         }
     }

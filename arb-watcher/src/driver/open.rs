@@ -162,11 +162,7 @@ where
 
     /// Wallet coins in unconfirmed transactions of ours, by claim.
     fn coins_in_use(&self) -> Vec<(Slot, OutPoint, Vec<OutPoint>)> {
-        let active = self
-            .engine
-            .slots()
-            .filter_map(|(slot, _)| self.engine.active(slot).map(|active| (slot, active)));
-        let used = active.flat_map(|(slot, active)| {
+        let used = self.engine.actives().flat_map(|(slot, active)| {
             active.state.acts().handed_out.iter().filter_map(move |out| {
                 let claim = *out.claims.first()?;
                 let confirmed = active.state.confirmed_at(out.transaction.compute_txid());

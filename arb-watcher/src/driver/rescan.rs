@@ -161,7 +161,7 @@ where
                 self.notices.healed(id);
             }
             (Ok(()), None) => self.next_slot = self.next_slot.saturating_add(1),
-            (Err(_), Some(_)) => self.engine.quarantine(slot),
+            (Err(_), Some(_)) => drop(self.engine.quarantine(slot)),
             (Err(_), None) => {}
         }
         self.chain.look_again();

@@ -9,7 +9,8 @@ use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockRef;
-use bitcoin::OutPoint;
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
 use tokio::time::timeout;
 
 impl Tasks {
@@ -24,6 +25,13 @@ impl Tasks {
             let again = tried.is_none_or(|tried| tried.task != **task || tried.tip != tip);
             again && !self.running.contains(&(*slot, (*key).clone()))
         })
+    }
+
+    /// Claims of a channel that wallet coins are or may be reserved for.
+    fn funded_of(&self, slot: Slot) -> Vec<OutPoint> {
+        let first = OutPoint { txid: Txid::all_zeros(), vout: 0 };
+        let from_there = self.funded.range((slot, first)..);
+        from_there.take_while(|(of, _)| *of == slot).map(|(_, claim)| *claim).collect()
     }
 
     fn tried(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
@@ -75,13 +83,12 @@ where
 
     /// Coins of claims that are no longer ours to make go back to the wallet.
     fn release_coins(&mut self, slot: Slot) {
-        if !self.tasks.funded.iter().any(|(of, _)| *of == slot) {
+        let funded = self.tasks.funded_of(slot);
+        if funded.is_empty() {
             return;
         }
         let wanted = self.engine.claimed_outpoints(slot);
-        let over = |(of, claim): &(Slot, OutPoint)| *of == slot && !wanted.contains(claim);
-        let released: Vec<_> = self.tasks.funded.iter().copied().filter(over).collect();
-        for (slot, claim) in released {
+        for claim in funded.into_iter().filter(|claim| !wanted.contains(claim)) {
             self.tasks.funded.remove(&(slot, claim));
             let (ports, patience) = (self.ports.clone(), self.settings.patience);
             self.workers.spawn(Job::Other, async move {
@@ -96,12 +103,8 @@ where
 
     /// What is desired of every channel with anything to remember: feerates may have changed.
     pub(super) fn renew_active(&mut self) {
-        let slots: Vec<Slot> = self.engine.slots().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            if self.engine.active(slot).is_some() {
-                self.renew(slot);
-            }
-        }
+        let slots: Vec<Slot> = self.engine.actives().map(|(slot, _)| slot).collect();
+        slots.into_iter().for_each(|slot| self.renew(slot));
     }
 
     pub(super) async fn settle(&mut self) {

@@ -1,6 +1,6 @@
 //! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
-use super::chain::{FollowError, Found};
+use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
 use super::{Driver, Tried};
 use crate::settings::Ports;
@@ -13,7 +13,7 @@ use arb_core::ports::{
     BlockSource, Broadcast, CoinRequest, CoinSource, FeeSource, Package, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Txid};
 use std::collections::HashMap;
 use std::future::Future;
 use tokio::task::{Id, JoinSet};
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 /// What a worker brings back.
 pub(super) enum Outcome {
     Looked(Result<Found, FollowError>),
-    Mempool(Result<Vec<Transaction>, FollowError>),
+    Mempool(Result<MempoolSlice, FollowError>),
     Done(Attempt, Done),
     Rescanned(Box<Watching>, Result<(), String>),
     Released {

@@ -127,7 +127,7 @@ impl Engine {
 
     fn touched_by(&self, block: &Block) -> BTreeSet<Slot> {
         let inputs = block.txdata.iter().flat_map(|tx| &tx.input);
-        inputs.filter_map(|input| self.engine.watcher(&input.previous_output)).collect()
+        inputs.flat_map(|input| self.engine.watching(input.previous_output)).collect()
     }
 
     /// Scan, stage, commit: all that the engine does for a block. Gives the channels concerned.

@@ -261,6 +261,28 @@ async fn a_mutual_close_is_seen_in_the_mempool_once() {
     assert!(matches!(changes[..], [Change::Announced(_)]), "{changes:?}");
 }
 
+/// The mempool is asked about one channel at a time.
+#[tokio::test(start_paused = true)]
+async fn every_channel_has_its_turn_in_the_mempool() {
+    let world = World::default();
+    let settings = Settings { mempool_slice: 1, ..Settings::default() };
+    let arbiter = world.start_with(settings, vec![]).await;
+    let channels: Vec<_> = (1..=4).map(|n| Channel::new(n, StaticRemotekey)).collect();
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("watched");
+    }
+    for (slot, channel) in (0..).zip(&channels) {
+        world.chain.enter_mempool(channel.mutual_tx());
+        let looks = world.chain.mempool_looks();
+        for _ in 0..2 {
+            arbiter.idle().await.expect("running");
+        }
+        assert!(world.chain.mempool_looks() >= looks + 8, "two rounds of four");
+        let changes = world.log.stored_changes(slot);
+        assert!(matches!(changes[..], [Change::Announced(_)]), "{changes:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_store_begins_at_the_tip() {
     let world = World::default();

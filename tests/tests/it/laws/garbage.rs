@@ -84,8 +84,7 @@ impl Garbage {
 
 /// Watched outputs in an order that does not change, and witness scripts of our claims.
 fn targets(world: &World) -> (Vec<OutPoint>, Vec<ScriptBuf>) {
-    let mut watched: Vec<OutPoint> = world.engine.watched().collect();
-    watched.sort();
+    let watched: Vec<OutPoint> = world.engine.watched().into_iter().collect();
     let picture = world.active().and_then(|active| {
         let picture = active.picture.as_ref()?;
         Some(active.state.claims(&active.facts, picture))

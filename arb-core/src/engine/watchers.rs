@@ -1,0 +1,245 @@
+//! `ChainWatcher`: all that is kept in memory of a quiet channel; and the set of them, by channel,
+//! by outpoint and by due height.
+use crate::ids::{ChannelId, Slot};
+use crate::units::BlockHeight;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use bitcoin::OutPoint;
+use core::hash::BuildHasher;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// Watches for the spend of one channel's funding output, and for the height at which the channel
+/// must be looked at. A value of the engine, not a task; of a quiet channel nothing else is in
+/// memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainWatcher {
+    /// The channel's key.
+    pub slot: Slot,
+    /// The channel.
+    pub id: ChannelId,
+    /// Its current funding output. Other candidates are watched beside it.
+    pub funding: OutPoint,
+    /// Tip at which the channel must be looked at; `None` while its height does not matter, and
+    /// for an active channel, which every block looks at.
+    pub due: Option<BlockHeight>,
+}
+
+/// The watchers of all channels. No order of a hash table leaves it: lookups give what is asked
+/// for, and lists are sorted.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    hasher: DefaultHashBuilder,
+    /// Without gaps: the last one takes the place of one that goes.
+    all: Vec<ChainWatcher>,
+    /// Places in `all`. A table of small numbers is mostly control bytes: looking up what is not
+    /// there, as nearly all inputs of a block are, touches nothing else.
+    by_slot: HashTable<u32>,
+    by_id: HashTable<u32>,
+    by_funding: HashTable<u32>,
+    /// What is watched besides the current funding outputs: other candidates, and the outputs of
+    /// closed channels.
+    further: HashTable<(OutPoint, Slot)>,
+    further_of: BTreeMap<Slot, BTreeSet<OutPoint>>,
+    due: BTreeSet<(BlockHeight, Slot)>,
+}
+
+/// Slots are given out in ascending order by ourselves: neighbours stay neighbours in the table,
+/// and the upper bits, which tell entries of one group apart, differ.
+fn hash_of_slot(slot: Slot) -> u64 {
+    let slot = u64::from(slot.0);
+    slot | slot.wrapping_shl(57)
+}
+
+impl Watchers {
+    /// Makes room for this many more channels.
+    pub(super) fn reserve(&mut self, channels: usize) {
+        let Self { hasher, all, by_slot, by_id, by_funding, .. } = self;
+        all.reserve(channels);
+        by_slot.reserve(channels, |at| hash_at(all, *at, |w| hash_of_slot(w.slot)));
+        by_id.reserve(channels, |at| hash_at(all, *at, |w| hasher.hash_one(w.id)));
+        by_funding.reserve(channels, |at| hash_at(all, *at, |w| hasher.hash_one(w.funding)));
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    fn at(&self, at: u32) -> Option<&ChainWatcher> {
+        self.all.get(usize::try_from(at).ok()?)
+    }
+
+    fn place_of(&self, slot: Slot) -> Option<u32> {
+        let is_it = |at: &u32| self.at(*at).is_some_and(|watcher| watcher.slot == slot);
+        self.by_slot.find(hash_of_slot(slot), is_it).copied()
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&ChainWatcher> {
+        self.at(self.place_of(slot)?)
+    }
+
+    pub(super) fn slot_of(&self, id: &ChannelId) -> Option<Slot> {
+        let is_it = |at: &u32| self.at(*at).is_some_and(|watcher| watcher.id == *id);
+        let at = self.by_id.find(self.hasher.hash_one(id), is_it)?;
+        self.at(*at).map(|watcher| watcher.slot)
+    }
+
+    /// The channels that watch `outpoint`; more than one only if the node told so.
+    pub(super) fn watching(&self, outpoint: OutPoint) -> impl Iterator<Item = Slot> {
+        let hash = self.hasher.hash_one(outpoint);
+        let funding = self.by_funding.iter_hash(hash).filter_map(|at| self.at(*at));
+        let funding = funding.filter(move |w| w.funding == outpoint).map(|w| w.slot);
+        let further = self.further.iter_hash(hash);
+        funding.chain(further.filter(move |(other, _)| *other == outpoint).map(|(_, slot)| *slot))
+    }
+
+    /// Every channel whose height has come at `tip`.
+    pub(super) fn due_at(&self, tip: BlockHeight) -> impl Iterator<Item = Slot> {
+        self.due.range(..=(tip, Slot(u32::MAX))).map(|(_, slot)| *slot)
+    }
+
+    /// In no order that means anything.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ChainWatcher> {
+        self.all.iter()
+    }
+
+    /// What a channel watches.
+    pub(super) fn watched_by(&self, slot: Slot) -> impl Iterator<Item = OutPoint> {
+        let funding = self.get(slot).map(|watcher| watcher.funding);
+        funding.into_iter().chain(self.further_of.get(&slot).into_iter().flatten().copied())
+    }
+
+    /// What the channels in these places watch, and the first place after them; `None` after the
+    /// last. Whoever goes through all places sees each channel that is there all the while, but for
+    /// one that takes an earlier place meanwhile.
+    pub(super) fn slice(&self, from: usize, channels: usize) -> (BTreeSet<OutPoint>, Option<usize>) {
+        let to = from.saturating_add(channels);
+        let of_slice = self.all.iter().skip(from).take(channels);
+        let watched = of_slice.flat_map(|watcher| self.watched_by(watcher.slot)).collect();
+        (watched, (to < self.all.len()).then_some(to))
+    }
+
+    /// Everything that is watched, sorted.
+    pub(super) fn watched(&self) -> BTreeSet<OutPoint> {
+        let fundings = self.all.iter().map(|watcher| watcher.funding);
+        fundings.chain(self.further_of.values().flatten().copied()).collect()
+    }
+
+    /// Puts a channel's watcher in, or in place of the one that it had; it watches `outpoints` as
+    /// well.
+    pub(super) fn put(
+        &mut self,
+        watcher: ChainWatcher,
+        outpoints: impl IntoIterator<Item = OutPoint>,
+    ) {
+        let of_it = |known: &ChainWatcher| (known.id, known.funding);
+        match self.get(watcher.slot).copied() {
+            Some(known) if of_it(&known) == of_it(&watcher) => self.set_due(watcher),
+            Some(_) => {
+                self.take_out(watcher.slot);
+                self.put_in(watcher);
+            }
+            None => self.put_in(watcher),
+        }
+        let further = outpoints.into_iter().filter(|outpoint| *outpoint != watcher.funding);
+        self.set_further(watcher.slot, further.collect());
+    }
+
+    /// Takes a channel out, and all that it watches. Gives what was kept of it.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<ChainWatcher> {
+        self.set_further(slot, BTreeSet::new());
+        self.take_out(slot)
+    }
+
+    fn set_due(&mut self, watcher: ChainWatcher) {
+        let place = self.place_of(watcher.slot).and_then(|at| usize::try_from(at).ok());
+        let Some(known) = place.and_then(|at| self.all.get_mut(at)) else { return };
+        let before = core::mem::replace(&mut known.due, watcher.due);
+        if before == watcher.due {
+            return;
+        }
+        if let Some(due) = before {
+            self.due.remove(&(due, watcher.slot));
+        }
+        self.due.extend(watcher.due.map(|due| (due, watcher.slot)));
+    }
+
+    fn put_in(&mut self, watcher: ChainWatcher) {
+        // There are no more channels than slots.
+        let Ok(at) = u32::try_from(self.all.len()) else { return };
+        self.all.push(watcher);
+        let Self { hasher, all, by_slot, by_id, by_funding, due, .. } = self;
+        by_slot.insert_unique(hash_of_slot(watcher.slot), at, |at| {
+            hash_at(all, *at, |w| hash_of_slot(w.slot))
+        });
+        by_id.insert_unique(hasher.hash_one(watcher.id), at, |at| {
+            hash_at(all, *at, |w| hasher.hash_one(w.id))
+        });
+        by_funding.insert_unique(hasher.hash_one(watcher.funding), at, |at| {
+            hash_at(all, *at, |w| hasher.hash_one(w.funding))
+        });
+        due.extend(watcher.due.map(|due| (due, watcher.slot)));
+    }
+
+    fn take_out(&mut self, slot: Slot) -> Option<ChainWatcher> {
+        let place = self.place_of(slot)?;
+        let at = usize::try_from(place).ok()?;
+        let gone = *self.all.get(at)?;
+        let last = u32::try_from(self.all.len()).ok()?.checked_sub(1)?;
+        for (table, hash) in self.tables(&gone) {
+            if let Ok(entry) = table.find_entry(hash, |at| *at == place) {
+                entry.remove();
+            }
+        }
+        let moved = *self.all.last()?;
+        self.all.swap_remove(at);
+        if place != last {
+            for (table, hash) in self.tables(&moved) {
+                if let Some(at) = table.find_mut(hash, |at| *at == last) {
+                    *at = place;
+                }
+            }
+        }
+        if let Some(due) = gone.due {
+            self.due.remove(&(due, slot));
+        }
+        Some(gone)
+    }
+
+    /// The tables, each with the hash that a watcher has in it.
+    fn tables(&mut self, watcher: &ChainWatcher) -> [(&mut HashTable<u32>, u64); 3] {
+        [
+            (&mut self.by_slot, hash_of_slot(watcher.slot)),
+            (&mut self.by_id, self.hasher.hash_one(watcher.id)),
+            (&mut self.by_funding, self.hasher.hash_one(watcher.funding)),
+        ]
+    }
+
+    fn set_further(&mut self, slot: Slot, outpoints: BTreeSet<OutPoint>) {
+        let before = self.further_of.get(&slot);
+        if before.is_none() && outpoints.is_empty() || before == Some(&outpoints) {
+            return;
+        }
+        let before = self.further_of.remove(&slot).unwrap_or_default();
+        let Self { hasher, further, .. } = self;
+        for outpoint in before.difference(&outpoints) {
+            let hash = hasher.hash_one(outpoint);
+            if let Ok(entry) = further.find_entry(hash, |known| *known == (*outpoint, slot)) {
+                entry.remove();
+            }
+        }
+        for outpoint in outpoints.difference(&before) {
+            let hash = hasher.hash_one(outpoint);
+            further.insert_unique(hash, (*outpoint, slot), |(other, _)| hasher.hash_one(other));
+        }
+        if !outpoints.is_empty() {
+            self.further_of.insert(slot, outpoints);
+        }
+    }
+}
+
+fn hash_at(all: &[ChainWatcher], at: u32, hash: impl FnOnce(&ChainWatcher) -> u64) -> u64 {
+    usize::try_from(at).ok().and_then(|at| all.get(at)).map_or(0, hash)
+}
+
+#[cfg(test)]
+mod tests;
