@@ -47,6 +47,8 @@ pub(super) struct Following {
     alarm: watch::Sender<Option<ChainAlarm>>,
     /// Where the next slice of the round through all channels begins.
     slice: usize,
+    /// A new round was asked for while a look may have been under way.
+    anew: bool,
     /// Mempool transactions that the engine has been shown in the last round, and in this one.
     seen: [HashSet<Txid>; 2],
 }
@@ -102,6 +104,7 @@ impl Following {
             stalled: TipAlarm::new(settings.stalled_after),
             alarm,
             slice: 0,
+            anew: false,
             seen: <[HashSet<Txid>; 2]>::default(),
         }
     }
@@ -126,6 +129,12 @@ impl Following {
     /// Channels or facts are new: what the mempool holds may mean something else to them.
     pub(super) fn look_again(&mut self) {
         self.seen = <[HashSet<Txid>; 2]>::default();
+        self.look_at_all();
+    }
+
+    /// A whole round through the mempool, from now on.
+    pub(super) fn look_at_all(&mut self) {
+        self.anew = true;
         self.rung();
     }
 
@@ -285,6 +294,9 @@ where
     /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3). Active
     /// channels are asked about at every look, all others in turn.
     fn look_at_mempool(&mut self) {
+        if std::mem::take(&mut self.chain.anew) {
+            self.chain.slice = 0;
+        }
         let channels = self.settings.mempool_slice.max(1);
         let (mut outpoints, next) = self.engine.watched_slice(self.chain.slice, channels);
         outpoints.extend(self.engine.watched_by_active());

@@ -53,7 +53,7 @@ where
             }
             Command::Report(id) => Reply::new(answer).send(Ok(self.report(id))),
             Command::Idle => {
-                self.chain.rung();
+                self.chain.look_at_all();
                 self.idlers.push(Reply::new(answer));
             }
         }
