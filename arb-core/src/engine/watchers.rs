@@ -111,7 +111,11 @@ impl Watchers {
     /// What the channels in these places watch, and the first place after them; `None` after the
     /// last. Whoever goes through all places sees each channel that is there all the while, but for
     /// one that takes an earlier place meanwhile.
-    pub(super) fn slice(&self, from: usize, channels: usize) -> (BTreeSet<OutPoint>, Option<usize>) {
+    pub(super) fn slice(
+        &self,
+        from: usize,
+        channels: usize,
+    ) -> (BTreeSet<OutPoint>, Option<usize>) {
         let to = from.saturating_add(channels);
         let of_slice = self.all.iter().skip(from).take(channels);
         let watched = of_slice.flat_map(|watcher| self.watched_by(watcher.slot)).collect();
