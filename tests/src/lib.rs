@@ -2,6 +2,7 @@
 pub mod bench;
 pub mod chain;
 pub mod cli;
+pub mod ldk;
 pub mod peer;
 pub mod regtest;
 pub mod runner;

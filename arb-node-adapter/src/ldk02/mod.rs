@@ -3,8 +3,11 @@
 //! Two ways in for chain data. [`ListenSource`] makes whole blocks a block source for the driver.
 //! [`LdkFeed`] takes every style of delivery, filtered blocks and single transactions too, and
 //! moves a [`arb_core::engine::ChainArbitrator`] by them.
+//!
+//! Facts come from three decorators and a [`Recorder`]: see [`facts`].
 mod broadcast;
 mod error;
+pub mod facts;
 mod feed;
 mod fees;
 mod follow;
@@ -14,6 +17,10 @@ mod watch;
 
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
 pub use error::{FeedError, NotConnected};
+pub use facts::{
+    FactSink, GatedPersist, Held, HeldFor, Recorder, Refusal, TappedMessages, TappedSigner,
+    TappedSigners, Taps, Untranslated, Waiting,
+};
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
 pub use settle::{Round, Settled};

@@ -1,7 +1,10 @@
 //! The LDK adapter: every way in which LDK delivers chain data leads to the same engine; a late
-//! transaction; feerates and broadcasts both ways; whole blocks as the driver's source.
+//! transaction; feerates and broadcasts both ways; whole blocks as the driver's source; LDK nodes and
+//! their facts.
 mod delivery;
 mod driver;
+mod facts;
+mod nodes;
 mod ports;
 mod source;
 mod styles;

@@ -1,0 +1,199 @@
+//! LDK's channel messages, watched: only they say the peer's dust limit, the ids of received
+//! HTLCs and the peer's script for a mutual close.
+use super::book::Terms;
+use super::taps::{DustLimit, Taps};
+use arb_core::facts::ShutdownScripts;
+use arb_core::ids::{ChannelId, PaymentHash};
+use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
+use bitcoin::OutPoint;
+use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
+use core::ops::Deref;
+use lightning::ln::msgs::{
+    AcceptChannel, AcceptChannelV2, AnnouncementSignatures, BaseMessageHandler,
+    ChannelMessageHandler, ChannelReady, ChannelReestablish, ChannelUpdate, ClosingSigned,
+    CommitmentSigned, ErrorMessage, FundingCreated, FundingSigned, Init, MessageSendEvent,
+    OpenChannel, OpenChannelV2, PeerStorage, PeerStorageRetrieval, RevokeAndACK, Shutdown,
+    SpliceAck, SpliceInit, SpliceLocked, Stfu, TxAbort, TxAckRbf, TxAddInput, TxAddOutput,
+    TxComplete, TxInitRbf, TxRemoveInput, TxRemoveOutput, TxSignatures, UpdateAddHTLC,
+    UpdateFailHTLC, UpdateFailMalformedHTLC, UpdateFee, UpdateFulfillHTLC,
+};
+use lightning::ln::types::ChannelId as LdkChannelId;
+use lightning::types::features::{InitFeatures, NodeFeatures};
+use std::sync::Arc;
+
+/// A channel manager whose messages are watched: give it to LDK's `PeerManager` in the manager's
+/// place.
+#[derive(Debug)]
+pub struct TappedMessages<M> {
+    inner: M,
+    taps: Arc<Taps>,
+}
+
+impl<M> TappedMessages<M> {
+    /// Watches the messages of `inner`.
+    pub const fn new(inner: M, taps: Arc<Taps>) -> Self {
+        Self { inner, taps }
+    }
+
+    fn sent(&self, event: &MessageSendEvent) {
+        if let MessageSendEvent::SendOpenChannel { node_id, msg } = event {
+            let fields = &msg.common_fields;
+            let limit = DustLimit::Local(fields.dust_limit_satoshis);
+            self.taps.dust_limit(*node_id, fields.temporary_channel_id.0, limit);
+        } else if let MessageSendEvent::SendAcceptChannel { node_id, msg } = event {
+            let fields = &msg.common_fields;
+            let limit = DustLimit::Local(fields.dust_limit_satoshis);
+            self.taps.dust_limit(*node_id, fields.temporary_channel_id.0, limit);
+        } else if let MessageSendEvent::SendFundingCreated { node_id, msg } = event {
+            self.funded(*node_id, msg);
+        } else if let MessageSendEvent::SendShutdown { node_id, msg } = event {
+            let scripts = ShutdownScripts { local: Some(msg.scriptpubkey.clone()), remote: None };
+            self.taps.shut_down(*node_id, ChannelId(msg.channel_id.0), scripts);
+        }
+    }
+
+    fn funded(&self, peer: PublicKey, msg: &FundingCreated) {
+        let vout = u32::from(msg.funding_output_index);
+        let funding = OutPoint { txid: msg.funding_txid, vout };
+        self.taps.funded(peer, msg.temporary_channel_id.0, funding);
+    }
+}
+
+impl<M> BaseMessageHandler for TappedMessages<M>
+where
+    M: Deref<Target: ChannelMessageHandler>,
+{
+    fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        let events = self.inner.get_and_clear_pending_msg_events();
+        for event in &events {
+            self.sent(event);
+        }
+        events
+    }
+
+    fn peer_disconnected(&self, their_node_id: PublicKey) {
+        self.taps.disconnected(their_node_id);
+        self.inner.peer_disconnected(their_node_id);
+    }
+
+    fn provided_node_features(&self) -> NodeFeatures {
+        self.inner.provided_node_features()
+    }
+
+    fn provided_init_features(&self, their_node_id: PublicKey) -> InitFeatures {
+        self.inner.provided_init_features(their_node_id)
+    }
+
+    fn peer_connected(
+        &self,
+        their_node_id: PublicKey,
+        msg: &Init,
+        inbound: bool,
+    ) -> Result<(), ()> {
+        self.inner.peer_connected(their_node_id, msg, inbound)
+    }
+}
+
+macro_rules! passed_on {
+    ($($name:ident: $message:ty),* $(,)?) => {
+        $(fn $name(&self, their_node_id: PublicKey, msg: $message) {
+            self.inner.$name(their_node_id, msg);
+        })*
+    };
+}
+
+impl<M> ChannelMessageHandler for TappedMessages<M>
+where
+    M: Deref<Target: ChannelMessageHandler>,
+{
+    fn handle_open_channel(&self, their_node_id: PublicKey, msg: &OpenChannel) {
+        let fields = &msg.common_fields;
+        let limit = DustLimit::Remote(fields.dust_limit_satoshis);
+        self.taps.dust_limit(their_node_id, fields.temporary_channel_id.0, limit);
+        self.inner.handle_open_channel(their_node_id, msg);
+    }
+
+    fn handle_accept_channel(&self, their_node_id: PublicKey, msg: &AcceptChannel) {
+        let fields = &msg.common_fields;
+        let limit = DustLimit::Remote(fields.dust_limit_satoshis);
+        self.taps.dust_limit(their_node_id, fields.temporary_channel_id.0, limit);
+        self.inner.handle_accept_channel(their_node_id, msg);
+    }
+
+    fn handle_funding_created(&self, their_node_id: PublicKey, msg: &FundingCreated) {
+        self.funded(their_node_id, msg);
+        self.inner.handle_funding_created(their_node_id, msg);
+    }
+
+    fn handle_update_add_htlc(&self, their_node_id: PublicKey, msg: &UpdateAddHTLC) {
+        let terms = Terms {
+            amount: MilliSat(msg.amount_msat),
+            expiry: CltvExpiry(BlockHeight(msg.cltv_expiry)),
+            hash: PaymentHash(msg.payment_hash.0),
+        };
+        self.taps.announced(their_node_id, ChannelId(msg.channel_id.0), msg.htlc_id, terms);
+        self.inner.handle_update_add_htlc(their_node_id, msg);
+    }
+
+    fn handle_commitment_signed(&self, their_node_id: PublicKey, msg: &CommitmentSigned) {
+        self.taps.committed(their_node_id, ChannelId(msg.channel_id.0));
+        self.inner.handle_commitment_signed(their_node_id, msg);
+    }
+
+    fn handle_commitment_signed_batch(
+        &self,
+        their_node_id: PublicKey,
+        channel_id: LdkChannelId,
+        batch: Vec<CommitmentSigned>,
+    ) {
+        self.taps.committed(their_node_id, ChannelId(channel_id.0));
+        self.inner.handle_commitment_signed_batch(their_node_id, channel_id, batch);
+    }
+
+    fn handle_shutdown(&self, their_node_id: PublicKey, msg: &Shutdown) {
+        let scripts = ShutdownScripts { local: None, remote: Some(msg.scriptpubkey.clone()) };
+        self.taps.shut_down(their_node_id, ChannelId(msg.channel_id.0), scripts);
+        self.inner.handle_shutdown(their_node_id, msg);
+    }
+
+    passed_on! {
+        handle_open_channel_v2: &OpenChannelV2,
+        handle_accept_channel_v2: &AcceptChannelV2,
+        handle_funding_signed: &FundingSigned,
+        handle_channel_ready: &ChannelReady,
+        handle_peer_storage: PeerStorage,
+        handle_peer_storage_retrieval: PeerStorageRetrieval,
+        handle_closing_signed: &ClosingSigned,
+        handle_stfu: &Stfu,
+        handle_splice_init: &SpliceInit,
+        handle_splice_ack: &SpliceAck,
+        handle_splice_locked: &SpliceLocked,
+        handle_tx_add_input: &TxAddInput,
+        handle_tx_add_output: &TxAddOutput,
+        handle_tx_remove_input: &TxRemoveInput,
+        handle_tx_remove_output: &TxRemoveOutput,
+        handle_tx_complete: &TxComplete,
+        handle_tx_signatures: &TxSignatures,
+        handle_tx_init_rbf: &TxInitRbf,
+        handle_tx_ack_rbf: &TxAckRbf,
+        handle_tx_abort: &TxAbort,
+        handle_update_fulfill_htlc: UpdateFulfillHTLC,
+        handle_update_fail_htlc: &UpdateFailHTLC,
+        handle_update_fail_malformed_htlc: &UpdateFailMalformedHTLC,
+        handle_revoke_and_ack: &RevokeAndACK,
+        handle_update_fee: &UpdateFee,
+        handle_announcement_signatures: &AnnouncementSignatures,
+        handle_channel_reestablish: &ChannelReestablish,
+        handle_channel_update: &ChannelUpdate,
+        handle_error: &ErrorMessage,
+    }
+
+    fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {
+        self.inner.get_chain_hashes()
+    }
+
+    fn message_received(&self) {
+        self.inner.message_received();
+    }
+}

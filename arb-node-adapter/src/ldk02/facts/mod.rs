@@ -1,0 +1,25 @@
+//! Facts: what LDK knows of a channel, told to the arbiter before LDK goes on.
+//!
+//! LDK states commitments without HTLC ids, and its updates are private to it. Three decorators
+//! see what is needed ([`TappedSigners`], [`TappedMessages`], [`GatedPersist`]); the [`Recorder`]
+//! translates it. How HTLCs get their identity is told in `docs/adr/0005-ldk-htlc-identity.md`.
+mod book;
+mod bytes;
+mod messages;
+mod opening;
+mod persist;
+mod record;
+mod recorder;
+mod signers;
+mod sink;
+mod taps;
+mod translate;
+mod update;
+
+pub use messages::TappedMessages;
+pub use persist::GatedPersist;
+pub use recorder::{CHANNELS, Held, HeldFor, NAMESPACE, Recorder, Waiting};
+pub use signers::{TappedSigner, TappedSigners};
+pub use sink::{FactSink, Refusal};
+pub use taps::Taps;
+pub use translate::Untranslated;

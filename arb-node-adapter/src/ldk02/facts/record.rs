@@ -1,0 +1,97 @@
+//! The bytes of a [`Book`].
+use super::book::{Book, Terms};
+use super::bytes::{Bytes, Unreadable};
+use super::update::SourceKey;
+use arb_core::codec::Record;
+use arb_core::facts::ChannelFacts;
+use arb_core::ids::PaymentHash;
+use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
+use lightning::util::ser::{BigSize, Writeable};
+use std::collections::BTreeMap;
+
+const VERSION: u8 = 1;
+
+impl Book {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        let facts = self.facts.encode();
+        put_size(&mut out, facts.len());
+        out.extend(facts);
+        out.extend(self.applied.encode());
+        out.extend(self.next_offered.encode());
+        put_size(&mut out, self.offered.len());
+        for (source, id) in &self.offered {
+            match source {
+                SourceKey::Forward { alias, id } => {
+                    out.push(0);
+                    out.extend(alias.encode());
+                    out.extend(id.encode());
+                }
+                SourceKey::Own(digest) => {
+                    out.push(1);
+                    out.extend(digest);
+                }
+            }
+            out.extend(id.encode());
+        }
+        put_terms(&mut out, &self.announced);
+        put_size(&mut out, self.opened.len());
+        out.extend(self.opened.iter().flat_map(Writeable::encode));
+        put_terms(&mut out, &self.left);
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let mut all = Bytes(bytes);
+        if all.value::<u8>()? != VERSION {
+            return Err(Unreadable("the record has another version"));
+        }
+        let facts = ChannelFacts::decode(all.prefixed()?.0)
+            .map_err(|_| Unreadable("the facts cannot be read"))?;
+        let applied = all.value()?;
+        let next_offered = all.value()?;
+        let mut offered = BTreeMap::new();
+        for _ in 0..all.big_size()? {
+            let source = match all.value::<u8>()? {
+                0 => SourceKey::Forward { alias: all.value()?, id: all.value()? },
+                1 => SourceKey::Own(all.value()?),
+                _ => return Err(Unreadable("a source is of no known kind")),
+            };
+            offered.insert(source, all.value()?);
+        }
+        let announced = terms(&mut all)?;
+        let mut opened = std::collections::BTreeSet::new();
+        for _ in 0..all.big_size()? {
+            opened.insert(all.value()?);
+        }
+        let left = terms(&mut all)?;
+        all.end()?;
+        Ok(Self { facts, applied, offered, next_offered, announced, opened, left })
+    }
+}
+
+fn put_size(out: &mut Vec<u8>, size: usize) {
+    // A length in memory fits into 64 bits on every machine.
+    out.extend(BigSize(u64::try_from(size).unwrap_or(u64::MAX)).encode());
+}
+
+fn put_terms(out: &mut Vec<u8>, all: &BTreeMap<u64, Terms>) {
+    put_size(out, all.len());
+    for (id, terms) in all {
+        out.extend(id.encode());
+        out.extend(terms.amount.0.encode());
+        out.extend(terms.expiry.0.0.encode());
+        out.extend(terms.hash.0);
+    }
+}
+
+fn terms(all: &mut Bytes<'_>) -> Result<BTreeMap<u64, Terms>, Unreadable> {
+    let mut found = BTreeMap::new();
+    for _ in 0..all.big_size()? {
+        let id = all.value()?;
+        let amount = MilliSat(all.value()?);
+        let expiry = CltvExpiry(BlockHeight(all.value()?));
+        found.insert(id, Terms { amount, expiry, hash: PaymentHash(all.value()?) });
+    }
+    Ok(found)
+}

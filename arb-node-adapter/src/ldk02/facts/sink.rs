@@ -1,0 +1,55 @@
+//! `FactSink`: where facts go. The arbiter's handle behind a trait, for this crate names no driver.
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{ChannelFacts, Update};
+use arb_core::ids::{ChannelId, Preimage};
+use core::fmt;
+use core::future::Future;
+
+/// Takes facts. Each call returns when what it brought is durable. Being told the same again
+/// changes nothing and is no error.
+pub trait FactSink: Sync {
+    /// Watches a channel from now on.
+    fn watch(&self, facts: ChannelFacts) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Applies updates in order, all or none.
+    fn update(
+        &self,
+        channel: ChannelId,
+        updates: Vec<Update>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Tells a preimage.
+    fn preimage(
+        &self,
+        channel: ChannelId,
+        preimage: Preimage,
+        source: PreimageSource,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// LDK has closed the channel by its own commitment. Whether that is followed is the sink's
+    /// affair; until it is acted upon, LDK alone publishes.
+    fn closed(&self, channel: ChannelId) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
+/// Why a sink did not take something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not now: it is told again when the recorder is asked to go on.
+    Later(String),
+    /// The channel is not watched any more: it is resolved and forgotten.
+    NotWatched,
+    /// It does not hold. LDK must not go on with this channel.
+    Refused(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Later(why) => write!(f, "not now: {why}"),
+            Self::NotWatched => f.write_str("the channel is not watched"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}

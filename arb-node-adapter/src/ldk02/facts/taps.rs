@@ -1,0 +1,286 @@
+//! What LDK says in places that see one channel's beginning, and the queue of what it wrote since.
+use super::book::Terms;
+use super::update::FIRST_NUMBER;
+use crate::ldk02::lock;
+use arb_core::facts::ShutdownScripts;
+use arb_core::ids::ChannelId;
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
+use lightning::ln::chan_utils::{
+    ChannelTransactionParameters, CommitmentTransaction, HolderCommitmentTransaction,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+/// Received HTLCs of one channel that no commitment has shown yet. Beyond twice what a commitment
+/// may contain the peer breaks the protocol, and LDK closes the channel.
+const MOST_ANNOUNCED: usize = 966;
+
+/// What the decorators of LDK's traits have seen. They and the [`super::Recorder`] share one.
+#[derive(Debug, Default)]
+pub struct Taps {
+    state: Mutex<State>,
+    jobs: Mutex<Jobs>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Dust limits by peer and temporary id, until the funding output is known.
+    openings: BTreeMap<(PublicKey, [u8; 32]), Dust>,
+    /// The same, by funding output.
+    dust: BTreeMap<OutPoint, Dust>,
+    signed: BTreeMap<OutPoint, Signed>,
+    destinations: BTreeMap<[u8; 32], ScriptBuf>,
+    announced: BTreeMap<ChannelId, Announced>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Dust {
+    local: Option<Amount>,
+    remote: Option<Amount>,
+}
+
+/// What signing and validating the first commitments showed.
+#[derive(Clone, Debug, Default)]
+struct Signed {
+    keys: Option<[u8; 32]>,
+    parameters: Option<ChannelTransactionParameters>,
+    commitment: Option<HolderCommitmentTransaction>,
+}
+
+#[derive(Debug)]
+struct Announced {
+    peer: PublicKey,
+    /// Since the peer's last `commitment_signed`: forgotten when it disconnects.
+    uncommitted: BTreeMap<u64, Terms>,
+    committed: BTreeMap<u64, Terms>,
+}
+
+/// Everything about a channel's beginning.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    pub(super) channel: ChannelId,
+    pub(super) parameters: ChannelTransactionParameters,
+    pub(super) local_dust: Amount,
+    pub(super) remote_dust: Amount,
+    pub(super) destination: ScriptBuf,
+    pub(super) local: HolderCommitmentTransaction,
+    pub(super) remote: CommitmentTransaction,
+    pub(super) birth: u32,
+}
+
+/// Something that LDK wants written before it goes on.
+#[derive(Clone, Debug)]
+pub(super) enum Job {
+    /// A new channel; `None`: its beginning was not seen.
+    Open { channel: ChannelId, update: u64, opening: Option<Box<Opening>> },
+    Update {
+        channel: ChannelId,
+        update: u64,
+        bytes: Vec<u8>,
+        /// The peer's commitments in it, by LDK's typed word.
+        txids: Vec<Txid>,
+        announced: BTreeMap<u64, Terms>,
+    },
+    /// A party's script for a mutual close, as it went over the wire. Nothing waits for it.
+    Shutdown { channel: ChannelId, scripts: ShutdownScripts },
+}
+
+impl Job {
+    pub(super) const fn channel(&self) -> ChannelId {
+        match self {
+            Self::Open { channel, .. }
+            | Self::Update { channel, .. }
+            | Self::Shutdown { channel, .. } => *channel,
+        }
+    }
+
+    /// The update that LDK waits for.
+    pub(super) const fn update(&self) -> Option<u64> {
+        match self {
+            Self::Open { update, .. } | Self::Update { update, .. } => Some(*update),
+            Self::Shutdown { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    waker: Option<Waker>,
+}
+
+impl Taps {
+    /// Nothing seen so far.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Resolves once something waits to be recorded.
+    pub async fn waiting(&self) {
+        poll_fn(|context| {
+            let mut jobs = lock(&self.jobs);
+            if jobs.waiting.is_empty() {
+                jobs.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// How much waits to be recorded.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        lock(&self.jobs).waiting.len()
+    }
+
+    // The queue has no bound of its own: its callers hold LDK's locks and must not wait. LDK's
+    // protocol bounds it, as no channel goes on before its updates are completed.
+    pub(super) fn enqueue(&self, job: Job) {
+        let waker = {
+            let mut jobs = lock(&self.jobs);
+            jobs.waiting.push_back(job);
+            jobs.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<Job> {
+        lock(&self.jobs).waiting.front().cloned()
+    }
+
+    pub(super) fn first_done(&self) {
+        lock(&self.jobs).waiting.pop_front();
+    }
+
+    pub(super) fn dust_limit(&self, peer: PublicKey, temporary: [u8; 32], limit: DustLimit) {
+        let mut state = lock(&self.state);
+        let dust = state.openings.entry((peer, temporary)).or_default();
+        match limit {
+            DustLimit::Local(sat) => dust.local = Some(Amount::from_sat(sat)),
+            DustLimit::Remote(sat) => dust.remote = Some(Amount::from_sat(sat)),
+        }
+    }
+
+    pub(super) fn funded(&self, peer: PublicKey, temporary: [u8; 32], funding: OutPoint) {
+        let mut state = lock(&self.state);
+        if let Some(dust) = state.openings.remove(&(peer, temporary)) {
+            state.dust.insert(funding, dust);
+        }
+    }
+
+    /// Unfunded channels of a peer are forgotten, and HTLCs that it has not committed to.
+    pub(super) fn disconnected(&self, peer: PublicKey) {
+        let mut state = lock(&self.state);
+        state.openings.retain(|(of, _), _| *of != peer);
+        for announced in state.announced.values_mut().filter(|announced| announced.peer == peer) {
+            announced.uncommitted.clear();
+        }
+    }
+
+    pub(super) fn announced(&self, peer: PublicKey, channel: ChannelId, id: u64, terms: Terms) {
+        let mut state = lock(&self.state);
+        // Of channels that were opened here only: a peer may name any.
+        if let Some(announced) = state.announced.get_mut(&channel)
+            && announced.peer == peer
+            && announced.uncommitted.len() < MOST_ANNOUNCED
+        {
+            announced.uncommitted.insert(id, terms);
+        }
+    }
+
+    pub(super) fn committed(&self, peer: PublicKey, channel: ChannelId) {
+        let mut state = lock(&self.state);
+        if let Some(announced) = state.announced.get_mut(&channel)
+            && announced.peer == peer
+        {
+            let mut new = core::mem::take(&mut announced.uncommitted);
+            announced.committed.append(&mut new);
+        }
+    }
+
+    pub(super) fn shut_down(&self, peer: PublicKey, channel: ChannelId, scripts: ShutdownScripts) {
+        let ours =
+            lock(&self.state).announced.get(&channel).is_some_and(|known| known.peer == peer);
+        if ours {
+            self.enqueue(Job::Shutdown { channel, scripts });
+        }
+    }
+
+    pub(super) fn destination(&self, keys: [u8; 32], script: ScriptBuf) {
+        lock(&self.state).destinations.insert(keys, script);
+    }
+
+    pub(super) fn validated(&self, keys: [u8; 32], commitment: &HolderCommitmentTransaction) {
+        if commitment.commitment_number() != FIRST_NUMBER {
+            return;
+        }
+        let transaction = &commitment.trust().built_transaction().transaction;
+        let Some(input) = transaction.input.first() else { return };
+        let mut state = lock(&self.state);
+        let signed = state.signed.entry(input.previous_output).or_default();
+        signed.keys = Some(keys);
+        signed.commitment = Some(commitment.clone());
+    }
+
+    pub(super) fn signed(&self, keys: [u8; 32], parameters: &ChannelTransactionParameters) {
+        let Some(funding) = parameters.funding_outpoint else { return };
+        let mut state = lock(&self.state);
+        let signed = state.signed.entry(funding.into_bitcoin_outpoint()).or_default();
+        signed.keys = Some(keys);
+        signed.parameters = Some(parameters.clone());
+    }
+
+    /// Follows what a peer announces in a channel.
+    pub(super) fn follow(&self, channel: ChannelId, peer: PublicKey) {
+        let none = || Announced { peer, uncommitted: BTreeMap::new(), committed: BTreeMap::new() };
+        lock(&self.state).announced.entry(channel).or_insert_with(none);
+    }
+
+    pub(super) fn unfollow(&self, channel: ChannelId) {
+        lock(&self.state).announced.remove(&channel);
+    }
+
+    pub(super) fn take_committed(&self, channel: ChannelId) -> BTreeMap<u64, Terms> {
+        let mut state = lock(&self.state);
+        let announced = state.announced.get_mut(&channel);
+        announced.map(|announced| core::mem::take(&mut announced.committed)).unwrap_or_default()
+    }
+
+    /// Takes all that was seen of a channel's beginning.
+    pub(super) fn opening(
+        &self,
+        channel: ChannelId,
+        funding: OutPoint,
+        remote: Option<CommitmentTransaction>,
+        birth: u32,
+    ) -> Option<Opening> {
+        let mut state = lock(&self.state);
+        let signed = state.signed.remove(&funding)?;
+        let dust = state.dust.remove(&funding)?;
+        let destination = state.destinations.remove(&signed.keys?)?;
+        Some(Opening {
+            channel,
+            parameters: signed.parameters?,
+            local_dust: dust.local?,
+            remote_dust: dust.remote?,
+            destination,
+            local: signed.commitment?,
+            remote: remote?,
+            birth,
+        })
+    }
+}
+
+/// Whose dust limit a message states, in satoshis.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DustLimit {
+    Local(u64),
+    Remote(u64),
+}

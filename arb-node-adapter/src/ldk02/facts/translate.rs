@@ -1,0 +1,449 @@
+//! From LDK's updates to ours.
+use super::book::{Book, Terms};
+use super::bytes::Unreadable;
+use super::update::{LocalStep, RemoteStep, Seen, Source, Step};
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{
+    ChannelFacts, FundingCandidate, HtlcLink, LocalCommitment, RemoteCommitment, ShutdownScripts,
+    Update, UpdateError,
+};
+use arb_core::format::{Commitment, OutputKind, local_commitment, remote_commitment};
+use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Preimage, Side};
+use arb_core::units::{CommitmentNumber, FeeratePerKw, MilliSat};
+use bitcoin::secp256k1::{All, Secp256k1};
+use bitcoin::{Amount, Txid};
+use core::fmt;
+use std::collections::BTreeMap;
+
+/// Something to be told to the arbiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Update(Update),
+    Preimage(Preimage, PreimageSource),
+    /// LDK has closed the channel.
+    Closed,
+}
+
+/// What an update of LDK's could not be translated for. The update is not completed then: LDK
+/// sends nothing that builds on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Untranslated {
+    /// The bytes are not what this version of LDK writes.
+    Unreadable(&'static str),
+    /// Nothing is remembered of this channel: it was opened before the arbiter was there.
+    UnknownChannel,
+    /// A splice: another funding output.
+    Splice,
+    /// A commitment format that arb-core does not know.
+    Format,
+    /// An HTLC cannot be told apart, or was never announced.
+    UnknownHtlc,
+    /// The commitment that we build is not the one that LDK has.
+    OtherTransaction(CommitmentNumber),
+    /// What LDK says in two ways differs.
+    Differs(CommitmentNumber),
+    /// The facts do not hold.
+    Facts(UpdateError),
+}
+
+impl From<Unreadable> for Untranslated {
+    fn from(error: Unreadable) -> Self {
+        Self::Unreadable(error.0)
+    }
+}
+
+impl From<UpdateError> for Untranslated {
+    fn from(error: UpdateError) -> Self {
+        Self::Facts(error)
+    }
+}
+
+impl fmt::Display for Untranslated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) => write!(f, "LDK's update cannot be read: {why}"),
+            Self::UnknownChannel => f.write_str("nothing is known of the channel's beginning"),
+            Self::Splice => f.write_str("splices are not translated"),
+            Self::Format => f.write_str("commitments of this format are not known"),
+            Self::UnknownHtlc => f.write_str("an HTLC was not announced"),
+            Self::OtherTransaction(number) => {
+                write!(f, "commitment {} is not the one that LDK has", number.0)
+            }
+            Self::Differs(number) => write!(f, "LDK's two words on commitment {} differ", number.0),
+            Self::Facts(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Untranslated {}
+
+/// One update being translated: books that it changes, and what is to be told, in order.
+#[derive(Debug)]
+pub(super) struct Translation<'a> {
+    channel: ChannelId,
+    before: &'a BTreeMap<ChannelId, Book>,
+    /// Books that differ from those before.
+    pub(super) changed: BTreeMap<ChannelId, Book>,
+    pub(super) told: Vec<(ChannelId, Told)>,
+    secp: &'a Secp256k1<All>,
+}
+
+impl<'a> Translation<'a> {
+    pub(super) fn new(
+        channel: ChannelId,
+        before: &'a BTreeMap<ChannelId, Book>,
+        secp: &'a Secp256k1<All>,
+    ) -> Result<Self, Untranslated> {
+        let book = before.get(&channel).ok_or(Untranslated::UnknownChannel)?;
+        let changed = [(channel, book.clone())].into();
+        Ok(Self { channel, before, changed, told: Vec::new(), secp })
+    }
+
+    /// Translates the steps of one update.
+    pub(super) fn steps(&mut self, steps: &[Step], txids: &[Txid]) -> Result<(), Untranslated> {
+        let mut txids = txids.iter();
+        for step in steps {
+            match step {
+                Step::Local(step) => self.local(step)?,
+                Step::Remote(step) => {
+                    // LDK gives these in typed form as well.
+                    if txids.next() != Some(&step.txid) {
+                        return Err(Untranslated::Differs(step.number));
+                    }
+                    self.remote(step)?;
+                }
+                Step::Preimage { preimage, recipient_of } => {
+                    self.preimage(*preimage, recipient_of.as_deref())?;
+                }
+                Step::Secret { number, secret } => {
+                    self.tell(Update::RemoteRevoked { number: *number, secret: *secret })?;
+                }
+                Step::ForceClosed => self.told.push((self.channel, Told::Closed)),
+                Step::Shutdown(script) => {
+                    let local = Some(script.clone());
+                    self.tell(Update::Shutdown(ShutdownScripts { local, remote: None }))?;
+                }
+                Step::Nothing => {}
+                Step::Splice => return Err(Untranslated::Splice),
+            }
+        }
+        match txids.next() {
+            Some(_) => Err(Untranslated::Unreadable("a commitment is missing")),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells something of the channel, and learns it.
+    pub(super) fn tell(&mut self, update: Update) -> Result<(), Untranslated> {
+        self.tell_of(self.channel, update)
+    }
+
+    fn tell_of(&mut self, channel: ChannelId, update: Update) -> Result<(), Untranslated> {
+        let secp = self.secp;
+        let book = self.book_mut(channel)?;
+        book.facts = book.facts.updated(&update, secp)?.facts;
+        self.told.push((channel, Told::Update(update)));
+        Ok(())
+    }
+
+    fn book(&self, channel: ChannelId) -> Option<&Book> {
+        self.changed.get(&channel).or_else(|| self.before.get(&channel))
+    }
+
+    fn own(&self) -> Result<&Book, Untranslated> {
+        self.book(self.channel).ok_or(Untranslated::UnknownChannel)
+    }
+
+    pub(super) fn book_mut(&mut self, channel: ChannelId) -> Result<&mut Book, Untranslated> {
+        let before = self.before.get(&channel);
+        match self.changed.entry(channel) {
+            std::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                Ok(entry.insert(before.ok_or(Untranslated::UnknownChannel)?.clone()))
+            }
+        }
+    }
+
+    fn local(&mut self, step: &LocalStep) -> Result<(), Untranslated> {
+        for (source, preimage) in &step.claimed {
+            let id = self.own()?.offered.get(source).copied();
+            let id = id.ok_or(Untranslated::UnknownHtlc)?;
+            let source = PreimageSource::Downstream(HtlcId { offerer: Side::Local, id });
+            self.told.push((self.channel, Told::Preimage(*preimage, source)));
+        }
+        let now = self.own()?.facts.candidates.current.local.htlcs.clone();
+        let htlcs = self.identify(&step.htlcs, &now, Side::Local)?;
+        let commitment = &step.commitment;
+        let number = number(commitment.commitment_number())?;
+        let stated = LocalCommitment {
+            number,
+            point: commitment.per_commitment_point(),
+            feerate: FeeratePerKw(commitment.negotiated_feerate_per_kw()),
+            local_balance: MilliSat(0),
+            remote_balance: MilliSat(0),
+            htlcs,
+            signature: commitment.counterparty_sig,
+            htlc_signatures: commitment.counterparty_htlc_sigs.clone(),
+        };
+        let facts = &self.own()?.facts;
+        let outputs = Outputs {
+            txid: commitment.trust().txid(),
+            local: commitment.to_broadcaster_value_sat(),
+            remote: commitment.to_countersignatory_value_sat(),
+        };
+        let funding = facts.candidates.current.funding;
+        let secp = self.secp;
+        let build = |local_balance, remote_balance| {
+            let stated = LocalCommitment { local_balance, remote_balance, ..stated.clone() };
+            local_commitment(facts, &facts.candidates.current, &stated, secp).ok()
+        };
+        let balances = balances(facts, &stated.htlcs, &outputs, build);
+        let (local_balance, remote_balance) =
+            balances.ok_or(Untranslated::OtherTransaction(number))?;
+        let commitment = LocalCommitment { local_balance, remote_balance, ..stated };
+        self.tell(Update::LocalCommitment { funding, commitment })
+    }
+
+    fn remote(&mut self, step: &RemoteStep) -> Result<(), Untranslated> {
+        let current = &self.own()?.facts.candidates.current;
+        let newest = current.remote_next.as_ref().unwrap_or(&current.remote);
+        let now = newest.htlcs.clone();
+        let htlcs = self.identify(&step.htlcs, &now, Side::Remote)?;
+        let stated = RemoteCommitment {
+            number: step.number,
+            point: step.point,
+            feerate: FeeratePerKw(step.feerate),
+            local_balance: MilliSat(0),
+            remote_balance: MilliSat(0),
+            htlcs,
+        };
+        let facts = &self.own()?.facts;
+        let funding = facts.candidates.current.funding;
+        let outputs = Outputs { txid: step.txid, local: step.to_local, remote: step.to_remote };
+        let secp = self.secp;
+        let build = |local_balance, remote_balance| {
+            let stated = RemoteCommitment { local_balance, remote_balance, ..stated.clone() };
+            remote_commitment(facts, &facts.candidates.current, &stated, secp).ok()
+        };
+        let balances = balances(facts, &stated.htlcs, &outputs, build);
+        let (local_balance, remote_balance) =
+            balances.ok_or(Untranslated::OtherTransaction(step.number))?;
+        let commitment = RemoteCommitment { local_balance, remote_balance, ..stated };
+        self.tell(Update::RemoteCommitment { funding, commitment })
+    }
+
+    /// Which HTLCs a commitment contains; new ones are told.
+    fn identify(
+        &mut self,
+        seen: &[Seen],
+        now: &[HtlcId],
+        whose: Side,
+    ) -> Result<Vec<HtlcId>, Untranslated> {
+        let mut ids = Vec::new();
+        let mut received: BTreeMap<Terms, usize> = BTreeMap::new();
+        for htlc in seen {
+            // LDK says "offered" of the commitment's owner.
+            let ours = htlc.htlc.offered == (whose == Side::Local);
+            let terms = Terms::of(&htlc.htlc);
+            match (ours, htlc.source) {
+                (true, Some(source)) => ids.push(self.offered(terms, source)?),
+                (false, None) => {
+                    let count = received.entry(terms).or_default();
+                    *count = count.saturating_add(1);
+                }
+                (true, None) | (false, Some(_)) => {
+                    return Err(Untranslated::Unreadable("an HTLC's source is misplaced"));
+                }
+            }
+        }
+        for (terms, count) in received {
+            ids.extend(self.received(terms, count, now, whose)?);
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn received(
+        &mut self,
+        terms: Terms,
+        count: usize,
+        now: &[HtlcId],
+        whose: Side,
+    ) -> Result<Vec<HtlcId>, Untranslated> {
+        let books = self.before;
+        let book = self.own()?;
+        let chosen = book.choose(terms, count, now, whose, books);
+        let chosen = chosen.ok_or(Untranslated::UnknownHtlc)?;
+        let gone: Vec<u64> = now
+            .iter()
+            .filter(|id| id.offerer == Side::Remote && !chosen.contains(&id.id))
+            .filter(|id| book.record(id.id).is_some_and(|r| Terms::of_record(&r.htlc) == terms))
+            .map(|id| id.id)
+            .collect();
+        for id in &chosen {
+            let announced = self.own()?.announced.contains_key(id);
+            if announced {
+                let id = HtlcId { offerer: Side::Remote, id: *id };
+                self.tell(Update::HtlcAdded { id, htlc: terms.linked(HtlcLink::Uncommitted) })?;
+            }
+        }
+        let book = self.book_mut(self.channel)?;
+        for id in &chosen {
+            book.announced.remove(id);
+        }
+        book.left.extend(gone.into_iter().map(|id| (id, terms)));
+        Ok(chosen.into_iter().map(|id| HtlcId { offerer: Side::Remote, id }).collect())
+    }
+
+    /// The id of an offered HTLC, given at first sight.
+    fn offered(&mut self, terms: Terms, source: Source) -> Result<HtlcId, Untranslated> {
+        if let Some(id) = self.own()?.offered.get(&source.key) {
+            return Ok(HtlcId { offerer: Side::Local, id: *id });
+        }
+        let channel = self.channel;
+        let book = self.book_mut(channel)?;
+        let id = book.next_offered;
+        book.next_offered = id.saturating_add(1);
+        book.offered.insert(source.key, id);
+        let id = HtlcId { offerer: Side::Local, id };
+        let link = self.link_of(HtlcRef { channel, htlc: id }, source)?;
+        self.tell(Update::HtlcAdded { id, htlc: terms.linked(link) })?;
+        Ok(id)
+    }
+
+    /// The link of a new offered HTLC; the incoming one is told first.
+    fn link_of(&mut self, outgoing: HtlcRef, source: Source) -> Result<HtlcLink, Untranslated> {
+        let super::update::SourceKey::Forward { id, .. } = source.key else {
+            return Ok(HtlcLink::OwnPayment);
+        };
+        let Some(channel) = source.incoming else { return Ok(HtlcLink::OwnPayment) };
+        // A channel that is not ours to watch: LDK alone resolves the HTLC upstream.
+        let Some(book) = self.book(channel) else { return Ok(HtlcLink::OwnPayment) };
+        let id = book.resolve(id).ok_or(Untranslated::UnknownHtlc)?;
+        let record = book.record(id).ok_or(Untranslated::UnknownHtlc)?.htlc;
+        let htlc = HtlcId { offerer: Side::Remote, id };
+        let link = HtlcLink::ForwardedTo { outgoing };
+        self.tell_of(channel, Update::HtlcLinked { id: htlc, link })?;
+        let incoming = HtlcRef { channel, htlc };
+        Ok(HtlcLink::ForwardOf { incoming, expiry: record.expiry, amount: record.amount })
+    }
+
+    fn preimage(
+        &mut self,
+        preimage: Preimage,
+        recipient_of: Option<&[(ChannelId, u64)]>,
+    ) -> Result<(), Untranslated> {
+        let hash = preimage.hash();
+        let Some(parts) = recipient_of else {
+            // It came from downstream. LDK does not say of which HTLC; whoever offered one of this
+            // hash paid for this preimage.
+            let linked: Vec<u64> = self
+                .own()?
+                .received()
+                .filter(|(_, record)| record.htlc.hash == hash)
+                .filter(|(_, r)| matches!(r.htlc.link, HtlcLink::ForwardedTo { .. }))
+                .map(|(id, _)| id)
+                .collect();
+            for id in linked {
+                self.open(id, preimage, PreimageSource::Linked(remote_id(id)))?;
+            }
+            return Ok(());
+        };
+        let mut any = false;
+        let channel = self.channel;
+        for (_, id) in parts.iter().filter(|(of, _)| *of == channel) {
+            // What has left all commitments needs no preimage.
+            let Some(id) = self.own()?.resolve(*id) else { continue };
+            self.tell(Update::HtlcLinked { id: remote_id(id), link: HtlcLink::Final })?;
+            self.book_mut(channel)?.opened.insert(id);
+            any = true;
+        }
+        if any {
+            self.told.push((self.channel, Told::Preimage(preimage, PreimageSource::Node)));
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        id: u64,
+        preimage: Preimage,
+        source: PreimageSource,
+    ) -> Result<(), Untranslated> {
+        self.book_mut(self.channel)?.opened.insert(id);
+        self.told.push((self.channel, Told::Preimage(preimage, source)));
+        Ok(())
+    }
+}
+
+const fn remote_id(id: u64) -> HtlcId {
+    HtlcId { offerer: Side::Remote, id }
+}
+
+pub(super) fn number(ldk: u64) -> Result<CommitmentNumber, Untranslated> {
+    let number = super::update::FIRST_NUMBER.checked_sub(ldk);
+    number
+        .map(CommitmentNumber)
+        .ok_or(Untranslated::Unreadable("a commitment number is out of range"))
+}
+
+/// What is known of a commitment transaction of LDK's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outputs {
+    pub(super) txid: Txid,
+    /// Our own output, in satoshis; zero if there is none.
+    pub(super) local: u64,
+    /// The peer's output, in satoshis; zero if there is none.
+    pub(super) remote: u64,
+}
+
+/// Balances that give LDK's transaction: LDK states outputs, which are after fees, anchors and
+/// rounding. Which of the balances that round to the same outputs it is makes no difference on
+/// chain. `None`: no balances give it.
+pub(super) fn balances(
+    facts: &ChannelFacts,
+    htlcs: &[HtlcId],
+    outputs: &Outputs,
+    build: impl Fn(MilliSat, MilliSat) -> Option<Commitment>,
+) -> Option<(MilliSat, MilliSat)> {
+    let candidate: &FundingCandidate = &facts.candidates.current;
+    let mut rest = MilliSat::from_amount(candidate.capacity).0;
+    for id in htlcs {
+        rest = rest.checked_sub(facts.htlcs.get(id)?.htlc.amount.0)?;
+    }
+    let opener = facts.opener;
+    let (opener_output, other_output) = match opener {
+        Side::Local => (outputs.local, outputs.remote),
+        Side::Remote => (outputs.remote, outputs.local),
+    };
+    let split = |other: u64| {
+        let paying = MilliSat(rest.checked_sub(other)?);
+        let other = MilliSat(other);
+        Some(match opener {
+            Side::Local => (paying, other),
+            Side::Remote => (other, paying),
+        })
+    };
+    let fits = |other: u64| {
+        let (local, remote) = split(other)?;
+        let built = build(local, remote)?;
+        (built.transaction.compute_txid() == outputs.txid).then_some((local, remote))
+    };
+    let whole = other_output.checked_mul(1000)?;
+    if let Some(found) = fits(whole).or_else(|| fits(whole.checked_add(999)?)) {
+        return Some(found);
+    }
+    // The other party's output is trimmed: its balance is what the opener's output lacks.
+    let (local, remote) = split(0)?;
+    let built = build(local, remote)?;
+    let largest = opener_value(&built, opener)?;
+    let lacking = largest.to_sat().checked_sub(opener_output)?.checked_mul(1000)?;
+    fits(lacking)
+}
+
+fn opener_value(built: &Commitment, opener: Side) -> Option<Amount> {
+    let kind =
+        if built.spec.keys.owner == opener { OutputKind::ToLocal } else { OutputKind::ToRemote };
+    built.outputs.iter().find(|output| output.kind == kind).map(|output| output.output.value)
+}

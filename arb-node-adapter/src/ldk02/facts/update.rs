@@ -1,0 +1,263 @@
+//! `ChannelMonitorUpdate`: its steps are private to LDK, its bytes are not.
+//!
+//! What is read here is what LDK 0.2.7 writes; the crate is pinned to that version. What it writes
+//! in typed form as well (every remote commitment transaction) is compared with it.
+use super::bytes::{Bytes, Unreadable};
+use arb_core::ids::{ChannelId, PerCommitmentSecret, Preimage};
+use arb_core::units::CommitmentNumber;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{ScriptBuf, Txid};
+use lightning::ln::chan_utils::{HTLCOutputInCommitment, HolderCommitmentTransaction};
+
+/// LDK counts commitments down from here.
+pub(super) const FIRST_NUMBER: u64 = (1 << 48) - 1;
+
+/// What LDK knows an offered HTLC by, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SourceKey {
+    /// Forwarded: the incoming channel's alias, and the id of the incoming HTLC.
+    Forward { alias: u64, id: u64 },
+    /// Our own payment: a digest of what its onion was made with.
+    Own([u8; 32]),
+}
+
+/// Where an offered HTLC comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) key: SourceKey,
+    /// The incoming channel, if there is one.
+    pub(super) incoming: Option<ChannelId>,
+}
+
+/// An HTLC of one commitment, trimmed or not.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) htlc: HTLCOutputInCommitment,
+    /// Present if we offered it.
+    pub(super) source: Option<Source>,
+}
+
+/// A commitment of the peer.
+#[derive(Clone, Debug)]
+pub(super) struct RemoteStep {
+    pub(super) txid: Txid,
+    pub(super) number: CommitmentNumber,
+    pub(super) point: PublicKey,
+    pub(super) feerate: u32,
+    /// The peer's output, in satoshis; zero if it has none.
+    pub(super) to_remote: u64,
+    /// Our output, in satoshis; zero if it has none.
+    pub(super) to_local: u64,
+    pub(super) htlcs: Vec<Seen>,
+}
+
+/// A commitment of ours.
+#[derive(Clone, Debug)]
+pub(super) struct LocalStep {
+    pub(super) commitment: HolderCommitmentTransaction,
+    pub(super) htlcs: Vec<Seen>,
+    /// Offered HTLCs that the peer took, with their preimages.
+    pub(super) claimed: Vec<(SourceKey, Preimage)>,
+}
+
+/// One step of an update.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Local(Box<LocalStep>),
+    Remote(Box<RemoteStep>),
+    Preimage {
+        preimage: Preimage,
+        /// Received HTLCs that we take as the recipient, in all channels; `None`: the preimage
+        /// came from downstream.
+        recipient_of: Option<Vec<(ChannelId, u64)>>,
+    },
+    Secret {
+        number: CommitmentNumber,
+        secret: PerCommitmentSecret,
+    },
+    ForceClosed,
+    Shutdown(ScriptBuf),
+    /// Bookkeeping of LDK's own.
+    Nothing,
+    /// Another funding output: not translated.
+    Splice,
+}
+
+/// Reads the steps of an update.
+pub(super) fn read(bytes: &[u8]) -> Result<(u64, Vec<Step>), Unreadable> {
+    let mut all = Bytes(bytes);
+    if all.take(2)?.0 != [1, 1] {
+        return Err(Unreadable("the update has another version"));
+    }
+    let id = all.value::<u64>()?;
+    let count = all.value::<u64>()?;
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        steps.push(step(&mut all)?);
+    }
+    let mut fields = all.fields()?;
+    fields.skip(3);
+    fields.end()?;
+    all.end()?;
+    Ok((id, steps))
+}
+
+fn step(all: &mut Bytes<'_>) -> Result<Step, Unreadable> {
+    let kind = all.value::<u8>()?;
+    let mut fields = all.fields()?;
+    let step = match kind {
+        0 => {
+            let commitment: HolderCommitmentTransaction = fields.required(0)?.whole()?;
+            let claimed = fields.optional(1).map(|list| list.all(claimed)).transpose()?;
+            let trimmed = fields.required(2)?.all(trimmed)?;
+            let sources = fields.optional(4).map(|list| list.all(source)).transpose()?;
+            let htlcs = join(&commitment, sources.unwrap_or_default(), trimmed)?;
+            let claimed = claimed.unwrap_or_default();
+            Step::Local(Box::new(LocalStep { commitment, htlcs, claimed }))
+        }
+        1 => Step::Remote(Box::new(RemoteStep {
+            txid: fields.required(0)?.whole()?,
+            feerate: fields.required(1)?.whole()?,
+            number: number(fields.required(2)?.whole()?)?,
+            to_remote: fields.required(3)?.whole()?,
+            point: fields.required(4)?.whole()?,
+            to_local: fields.required(5)?.whole()?,
+            htlcs: fields.required(6)?.all(with_source)?,
+        })),
+        2 => Step::Preimage {
+            preimage: Preimage(fields.required(0)?.whole()?),
+            recipient_of: fields.optional(1).map(recipient_of).transpose()?,
+        },
+        3 => Step::Secret {
+            number: number(fields.required(0)?.whole()?)?,
+            secret: PerCommitmentSecret(fields.required(2)?.whole()?),
+        },
+        4 => {
+            // Whether LDK broadcasts, and what it fails upstream: LDK does both by itself.
+            fields.skip(0);
+            fields.skip(1);
+            Step::ForceClosed
+        }
+        5 => Step::Shutdown(fields.required(0)?.whole()?),
+        6 | 8 | 10 | 12 => return Ok(Step::Splice),
+        7 => {
+            fields.skip(1);
+            Step::Nothing
+        }
+        _ => return Err(Unreadable("a step is not known")),
+    };
+    fields.end()?;
+    Ok(step)
+}
+
+fn number(ldk: u64) -> Result<CommitmentNumber, Unreadable> {
+    let number = FIRST_NUMBER.checked_sub(ldk);
+    number.map(CommitmentNumber).ok_or(Unreadable("a commitment number is out of range"))
+}
+
+/// LDK names the sources of offered HTLCs with an output in output order.
+fn join(
+    commitment: &HolderCommitmentTransaction,
+    sources: Vec<Source>,
+    trimmed: Vec<Seen>,
+) -> Result<Vec<Seen>, Unreadable> {
+    let mut sources = sources.into_iter();
+    let mut htlcs = Vec::new();
+    for htlc in commitment.nondust_htlcs() {
+        let source = if htlc.offered {
+            Some(sources.next().ok_or(Unreadable("an offered HTLC has no source"))?)
+        } else {
+            None
+        };
+        htlcs.push(Seen { htlc: htlc.clone(), source });
+    }
+    if sources.next().is_some() {
+        return Err(Unreadable("a source has no HTLC"));
+    }
+    htlcs.extend(trimmed);
+    Ok(htlcs)
+}
+
+fn trimmed(list: &mut Bytes<'_>) -> Result<Seen, Unreadable> {
+    let htlc = list.value()?;
+    if list.option()?.is_some() {
+        return Err(Unreadable("a trimmed HTLC has a signature"));
+    }
+    let source = optional_source(list)?;
+    Ok(Seen { htlc, source })
+}
+
+fn with_source(list: &mut Bytes<'_>) -> Result<Seen, Unreadable> {
+    let htlc = list.value()?;
+    let source = optional_source(list)?;
+    Ok(Seen { htlc, source })
+}
+
+fn optional_source(list: &mut Bytes<'_>) -> Result<Option<Source>, Unreadable> {
+    let Some(mut bytes) = list.option()? else { return Ok(None) };
+    let found = source(&mut bytes)?;
+    bytes.end()?;
+    Ok(Some(found))
+}
+
+/// `HTLCSource`.
+fn source(bytes: &mut Bytes<'_>) -> Result<Source, Unreadable> {
+    let kind = bytes.value::<u8>()?;
+    let mut fields = bytes.fields()?;
+    match kind {
+        0 => {
+            let session = fields.required(0)?;
+            Ok(Source { key: own(session.0), incoming: None })
+        }
+        1 => {
+            // The whole of `HTLCPreviousHopData` is one structure: `fields` are its fields.
+            let alias = fields.required(0)?.whole()?;
+            let id = fields.required(4)?.whole()?;
+            let channel: [u8; 32] = fields.required(9)?.whole()?;
+            let key = SourceKey::Forward { alias, id };
+            Ok(Source { key, incoming: Some(ChannelId(channel)) })
+        }
+        _ => Err(Unreadable("the source of an HTLC is of no known kind")),
+    }
+}
+
+/// The session key is a secret: it is not kept.
+fn own(session: &[u8]) -> SourceKey {
+    SourceKey::Own(sha256::Hash::hash(session).to_byte_array())
+}
+
+/// `(SentHTLCId, PaymentPreimage)`.
+fn claimed(bytes: &mut Bytes<'_>) -> Result<(SourceKey, Preimage), Unreadable> {
+    let kind = bytes.value::<u8>()?;
+    let mut fields = bytes.fields()?;
+    let key = match kind {
+        0 => SourceKey::Forward {
+            alias: fields.required(0)?.whole()?,
+            id: fields.required(2)?.whole()?,
+        },
+        2 => own(fields.required(0)?.0),
+        _ => return Err(Unreadable("a claimed HTLC is of no known kind")),
+    };
+    fields.end()?;
+    Ok((key, Preimage(bytes.value()?)))
+}
+
+/// The parts of `PaymentClaimDetails`.
+fn recipient_of(mut bytes: Bytes<'_>) -> Result<Vec<(ChannelId, u64)>, Unreadable> {
+    let mut fields = bytes.fields()?;
+    bytes.end()?;
+    let parts = fields.required(0)?.all(|list| {
+        let mut part = list.fields()?;
+        let channel: [u8; 32] = part.required(4)?.whole()?;
+        let id = part.required(6)?.whole()?;
+        part.skip(0);
+        part.skip(2);
+        part.end()?;
+        Ok((ChannelId(channel), id))
+    })?;
+    // What LDK needs to tell the user of the payment.
+    fields.skip(2);
+    fields.end()?;
+    Ok(parts)
+}

@@ -1,0 +1,38 @@
+//! LDK nodes in one process, on the embedded chain: real channel managers, monitors and signers,
+//! with messages passed by hand.
+//!
+//! Nothing happens by itself: messages move in [`Net::pump`], blocks in [`Net::mine`].
+
+mod net;
+mod node;
+mod route;
+mod store;
+
+pub use net::{Link, Net, OnQuiet, Payment};
+pub use node::{
+    ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,
+    StoredMonitors,
+};
+pub use route::NoRoutes;
+pub use store::MemoryKv;
+
+/// Why the nodes did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LdkError {
+    /// LDK refused a call.
+    #[error("LDK refused: {0}")]
+    Refused(String),
+    /// The embedded chain was misused.
+    #[error(transparent)]
+    Chain(#[from] crate::chain::ChainError),
+    /// Messages did not lead where they should.
+    #[error("{0} did not happen")]
+    Missing(&'static str),
+}
+
+impl LdkError {
+    fn refused(error: impl std::fmt::Debug) -> Self {
+        Self::Refused(format!("{error:?}"))
+    }
+}

@@ -1,0 +1,496 @@
+//! Several nodes, the chain that they share, and the messages between them.
+
+use super::LdkError;
+use super::node::{Kept, Kind, Node, Stored};
+use crate::chain::{EmbeddedChain, Selection};
+use bitcoin::absolute::LockTime;
+use bitcoin::blockdata::opcodes::OP_TRUE;
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::script::Builder;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use lightning::events::Event;
+use lightning::ln::channelmanager::{PaymentId, RecipientOnionFields};
+use lightning::ln::msgs::{
+    BaseMessageHandler, ChannelMessageHandler, CommitmentUpdate, ErrorAction, Init,
+    MessageSendEvent,
+};
+use lightning::ln::types::ChannelId;
+use lightning::routing::router::{Path, Route, RouteHop};
+use lightning::types::features::ChannelFeatures;
+use lightning::types::payment::{PaymentHash, PaymentPreimage};
+use std::sync::Arc;
+
+/// What a forwarding node takes: LDK's default.
+const FORWARDING_FEE_MSAT: u64 = 1_000;
+/// What a forwarding node wants between its two expiries: LDK's default.
+const FORWARDING_DELTA: u32 = 72;
+/// Blocks that the last node has.
+const FINAL_DELTA: u32 = 80;
+
+/// Does what the nodes wait for, and says whether there was anything.
+pub type OnQuiet = Box<dyn Fn(&[Node]) -> bool>;
+
+/// Nodes, named by their place in the list.
+pub struct Net {
+    /// The chain.
+    pub chain: EmbeddedChain,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// Messages between two nodes of a cut connection are lost.
+    cut: Vec<(usize, usize)>,
+    payments: u8,
+    on_quiet: Option<OnQuiet>,
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+/// An open channel between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Who opened it.
+    pub opener: usize,
+    /// The other node.
+    pub other: usize,
+    /// Its id.
+    pub id: ChannelId,
+    /// Where the funding output stands in the chain.
+    pub short_id: u64,
+}
+
+impl Link {
+    /// The node at the other end.
+    pub fn peer_of(&self, node: usize) -> usize {
+        if node == self.opener { self.other } else { self.opener }
+    }
+}
+
+/// A payment on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Its hash.
+    pub hash: PaymentHash,
+    /// What opens it.
+    pub preimage: PaymentPreimage,
+    /// Who is paid.
+    pub payee: usize,
+}
+
+impl Net {
+    /// `count` nodes, all connected, with monitors kept in memory.
+    pub fn new(count: u8, kind: Kind) -> Self {
+        Self::with(count, kind, &|_| Arc::new(Kept::default()))
+    }
+
+    /// `count` nodes, all connected; `stored` makes each node's persister.
+    pub fn with(count: u8, kind: Kind, stored: &Stored) -> Self {
+        let mut chain = EmbeddedChain::new();
+        chain.mine_empty(120);
+        let node = |at: u8| Node::new(at + 1, kind, &chain, stored);
+        let nodes = (0..count).map(node).collect();
+        let net = Self { chain, nodes, cut: Vec::new(), payments: 0, on_quiet: None };
+        for one in 0..net.nodes.len() {
+            for two in one + 1..net.nodes.len() {
+                net.meet(one, two);
+            }
+        }
+        net
+    }
+
+    /// Has this done whenever no message moves any more.
+    pub fn when_quiet(&mut self, on_quiet: OnQuiet) {
+        self.on_quiet = Some(on_quiet);
+    }
+
+    fn meet(&self, one: usize, two: usize) {
+        let init = |from: usize, to: usize| Init {
+            features: self.nodes[from].messages.provided_init_features(self.nodes[to].id()),
+            networks: None,
+            remote_network_address: None,
+        };
+        for (from, to, inbound) in [(one, two, true), (two, one, false)] {
+            let (to, init) = (&self.nodes[to].messages, init(from, to));
+            // It refuses peers without a feature that it wants; all of ours are alike.
+            let met = to.peer_connected(self.nodes[from].id(), &init, inbound);
+            debug_assert!(met.is_ok());
+        }
+    }
+
+    /// Cuts a connection: what was on its way is lost.
+    pub fn cut(&mut self, one: usize, two: usize) {
+        self.cut.push((one.min(two), one.max(two)));
+        self.nodes[one].messages.peer_disconnected(self.nodes[two].id());
+        self.nodes[two].messages.peer_disconnected(self.nodes[one].id());
+    }
+
+    /// Connects two nodes again.
+    pub fn reconnect(&mut self, one: usize, two: usize) {
+        self.cut.retain(|cut| *cut != (one.min(two), one.max(two)));
+        self.meet(one, two);
+        self.pump();
+    }
+
+    /// Passes messages and collects events until nothing moves.
+    pub fn pump(&self) {
+        // Forwarding leads to events of the next pass.
+        let mut quiet = 0;
+        while quiet < 2 {
+            let mut moved = false;
+            for from in 0..self.nodes.len() {
+                moved |= self.pump_one(from);
+            }
+            quiet = if moved { 0 } else { quiet + 1 };
+            if quiet == 2 && self.on_quiet.as_ref().is_some_and(|on_quiet| on_quiet(&self.nodes)) {
+                quiet = 0;
+            }
+        }
+    }
+
+    /// Passes one node's messages and collects its events; true if there were any.
+    pub fn pump_one(&self, from: usize) -> bool {
+        let node = &self.nodes[from];
+        let mut moved = node.collect_events();
+        node.manager.process_pending_htlc_forwards();
+        for message in node.messages.get_and_clear_pending_msg_events() {
+            moved = true;
+            self.deliver(from, message);
+        }
+        moved
+    }
+
+    /// The node that a message is for, unless its connection is cut.
+    fn reach(&self, from: usize, id: &bitcoin::secp256k1::PublicKey) -> Option<&Node> {
+        let to = self.nodes.iter().position(|node| node.id() == *id)?;
+        let cut = self.cut.contains(&(from.min(to), from.max(to)));
+        (!cut).then(|| &self.nodes[to])
+    }
+
+    fn deliver(&self, from: usize, message: MessageSendEvent) {
+        use MessageSendEvent as M;
+        let me = self.nodes[from].id();
+        let to = |id| self.reach(from, id).map(|node| &node.messages);
+        match message {
+            M::SendOpenChannel { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_open_channel(me, &msg));
+            }
+            M::SendAcceptChannel { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_accept_channel(me, &msg));
+            }
+            M::SendFundingCreated { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_funding_created(me, &msg));
+            }
+            M::SendFundingSigned { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_funding_signed(me, &msg));
+            }
+            M::SendChannelReady { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_channel_ready(me, &msg));
+            }
+            M::UpdateHTLCs { node_id, updates, .. } => {
+                to(&node_id).inspect(|to| deliver_updates(*to, me, updates));
+            }
+            M::SendRevokeAndACK { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_revoke_and_ack(me, &msg));
+            }
+            M::SendShutdown { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_shutdown(me, &msg));
+            }
+            M::SendClosingSigned { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_closing_signed(me, &msg));
+            }
+            M::SendChannelReestablish { node_id, msg } => {
+                to(&node_id).inspect(|to| to.handle_channel_reestablish(me, &msg));
+            }
+            M::HandleError { node_id, action } => {
+                let msg = match action {
+                    ErrorAction::SendErrorMessage { msg } => Some(msg),
+                    ErrorAction::DisconnectPeer { msg } => msg,
+                    _ => None,
+                };
+                if let (Some(msg), Some(to)) = (msg, to(&node_id)) {
+                    to.handle_error(me, &msg);
+                }
+            }
+            // Gossip is of no use to nodes whose payments name their hops.
+            _ => {}
+        }
+    }
+
+    /// Opens a channel and mines it.
+    ///
+    /// # Errors
+    /// LDK refuses.
+    pub fn open(
+        &mut self,
+        opener: usize,
+        other: usize,
+        capacity: Amount,
+        push_msat: u64,
+    ) -> Result<Link, LdkError> {
+        let id = self.propose(opener, other, capacity, push_msat)?;
+        self.mine(6)?;
+        self.pump();
+        let channels = self.nodes[opener].manager.list_usable_channels();
+        let found = channels.iter().find(|channel| channel.channel_id == id);
+        let short_id = found.and_then(|channel| channel.short_channel_id);
+        let short_id = short_id.ok_or(LdkError::Missing("channel_ready"))?;
+        Ok(Link { opener, other, id, short_id })
+    }
+
+    /// Opens a channel up to its funding transaction, which waits in the opener's outbox.
+    ///
+    /// # Errors
+    /// LDK refuses.
+    pub fn propose(
+        &mut self,
+        opener: usize,
+        other: usize,
+        capacity: Amount,
+        push_msat: u64,
+    ) -> Result<ChannelId, LdkError> {
+        let to = self.nodes[other].id();
+        let manager = &self.nodes[opener].manager;
+        manager
+            .create_channel(to, capacity.to_sat(), push_msat, 1, None, None)
+            .map_err(LdkError::refused)?;
+        self.pump();
+        let asked = |event: &Event| match event {
+            Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
+                Some((*temporary_channel_id, *counterparty_node_id))
+            }
+            _ => None,
+        };
+        let asked = self.nodes[other].take_event(asked);
+        let (temporary, from) = asked.ok_or(LdkError::Missing("open_channel"))?;
+        let accepting = &self.nodes[other].manager;
+        accepting.accept_inbound_channel(&temporary, &from, 1, None).map_err(LdkError::refused)?;
+        self.pump();
+        let wanted = |event: &Event| match event {
+            Event::FundingGenerationReady { temporary_channel_id, output_script, .. } => {
+                Some((*temporary_channel_id, output_script.clone()))
+            }
+            _ => None,
+        };
+        let wanted = self.nodes[opener].take_event(wanted);
+        let (temporary, script) = wanted.ok_or(LdkError::Missing("accept_channel"))?;
+        let funding = self.funding_transaction(script, capacity)?;
+        self.nodes[opener]
+            .manager
+            .funding_transaction_generated(temporary, to, funding)
+            .map_err(LdkError::refused)?;
+        self.pump();
+        let opened = |event: &Event| match event {
+            Event::ChannelPending { channel_id, former_temporary_channel_id, .. } => {
+                (*former_temporary_channel_id == Some(temporary)).then_some(*channel_id)
+            }
+            _ => None,
+        };
+        self.nodes[opener].take_event(opened).ok_or(LdkError::Missing("funding_signed"))
+    }
+
+    /// Spends a coin that anyone could spend.
+    fn funding_transaction(
+        &mut self,
+        script: ScriptBuf,
+        value: Amount,
+    ) -> Result<Transaction, LdkError> {
+        let open = Builder::new().push_opcode(OP_TRUE).into_script();
+        let coin = value + Amount::from_sat(1_000);
+        let before = self.chain.height();
+        let outpoint = self.chain.fund(open.to_p2wsh(), coin)?;
+        self.show(before + 1);
+        let mut witness = Witness::new();
+        witness.push(open.as_bytes());
+        Ok(Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn {
+                previous_output: outpoint,
+                script_sig: ScriptBuf::new(),
+                sequence: Sequence::MAX,
+                witness,
+            }],
+            output: vec![TxOut { value, script_pubkey: script }],
+        })
+    }
+
+    /// Hands what the nodes want broadcast to the mempool; what it refuses is dropped.
+    pub fn broadcast(&mut self) {
+        for node in &self.nodes {
+            for package in node.outbox.take() {
+                match <[Transaction; 1]>::try_from(package) {
+                    Ok([tx]) => {
+                        let _refused = self.chain.submit(tx);
+                    }
+                    Err(package) => {
+                        let _report = self.chain.submit_package(&package);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Mines blocks; before each, what waits for broadcast goes to the mempool.
+    ///
+    /// # Errors
+    /// None so far.
+    pub fn mine(&mut self, blocks: u32) -> Result<(), LdkError> {
+        for _ in 0..blocks {
+            self.broadcast();
+            let before = self.chain.height();
+            self.chain.mine(&Selection::All);
+            self.show(before + 1);
+            self.pump();
+        }
+        Ok(())
+    }
+
+    /// Shows blocks from this height on to all nodes.
+    pub fn show(&self, from: u32) {
+        for height in from..=self.chain.height() {
+            if let Some(block) = self.chain.block_at(height) {
+                for node in &self.nodes {
+                    node.connect(block, height);
+                }
+            }
+        }
+    }
+
+    /// Sends a payment from `payer` over `links` and waits until the last node holds it. Equal
+    /// names give equal hashes.
+    ///
+    /// # Errors
+    /// LDK refuses, or the payment does not arrive.
+    pub fn send(
+        &mut self,
+        payer: usize,
+        links: &[Link],
+        amount_msat: u64,
+        name: &str,
+    ) -> Result<Payment, LdkError> {
+        let payment = self.start(payer, links, amount_msat, name, 1)?;
+        self.pump();
+        self.arrived(&payment)?;
+        Ok(payment)
+    }
+
+    /// Waits for nothing: the payment is handed to the payer's manager, in parts of this amount
+    /// that all take the same way.
+    ///
+    /// # Errors
+    /// LDK refuses.
+    pub fn start(
+        &mut self,
+        payer: usize,
+        links: &[Link],
+        amount_msat: u64,
+        name: &str,
+        parts: usize,
+    ) -> Result<Payment, LdkError> {
+        let preimage = PaymentPreimage(sha256::Hash::hash(name.as_bytes()).to_byte_array());
+        let hash = PaymentHash(sha256::Hash::hash(&preimage.0).to_byte_array());
+        let (path, payee) = self.path(payer, links, amount_msat);
+        let route = Route { paths: vec![path; parts], route_params: None };
+        let secret = self.nodes[payee]
+            .manager
+            .create_inbound_payment_for_hash(hash, None, 7200, None)
+            .map_err(LdkError::refused)?;
+        self.payments += 1;
+        let onion = RecipientOnionFields::secret_only(secret);
+        self.nodes[payer]
+            .manager
+            .send_payment_with_route(route, hash, onion, PaymentId([self.payments; 32]))
+            .map_err(LdkError::refused)?;
+        Ok(Payment { hash, preimage, payee })
+    }
+
+    fn path(&self, payer: usize, links: &[Link], amount_msat: u64) -> (Path, usize) {
+        let mut at = payer;
+        let last = links.len().saturating_sub(1);
+        let hops = links.iter().enumerate().map(|(place, link)| {
+            at = link.peer_of(at);
+            let node = &self.nodes[at];
+            RouteHop {
+                pubkey: node.id(),
+                node_features: node.manager.provided_node_features(),
+                short_channel_id: link.short_id,
+                channel_features: ChannelFeatures::empty(),
+                fee_msat: if place == last { amount_msat } else { FORWARDING_FEE_MSAT },
+                cltv_expiry_delta: if place == last { FINAL_DELTA } else { FORWARDING_DELTA },
+                maybe_announced_channel: false,
+            }
+        });
+        let hops = hops.collect();
+        (Path { hops, blinded_tail: None }, at)
+    }
+
+    /// Takes the event that the payee holds the payment.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn arrived(&self, payment: &Payment) -> Result<(), LdkError> {
+        let claimable = |event: &Event| match event {
+            Event::PaymentClaimable { payment_hash, .. } => {
+                (*payment_hash == payment.hash).then_some(())
+            }
+            _ => None,
+        };
+        let node = &self.nodes[payment.payee];
+        node.take_event(claimable).ok_or(LdkError::Missing("the payment's arrival"))
+    }
+
+    /// The payee takes the payment, and the message goes all the way back.
+    pub fn claim(&self, payment: &Payment) {
+        self.nodes[payment.payee].manager.claim_funds(payment.preimage);
+        self.pump();
+    }
+
+    /// The payee fails the payment, and the message goes all the way back.
+    pub fn fail(&self, payment: &Payment) {
+        self.nodes[payment.payee].manager.fail_htlc_backwards(&payment.hash);
+        self.pump();
+    }
+
+    /// A node closes its channel with its commitment, which waits in its outbox (or, with anchors,
+    /// as an event).
+    ///
+    /// # Errors
+    /// LDK refuses.
+    pub fn force_close(&self, node: usize, link: &Link) -> Result<(), LdkError> {
+        let peer = self.nodes[link.peer_of(node)].id();
+        self.nodes[node]
+            .manager
+            .force_close_broadcasting_latest_txn(&link.id, &peer, "asked to".to_owned())
+            .map_err(LdkError::refused)?;
+        self.pump();
+        Ok(())
+    }
+}
+
+fn deliver_updates(
+    to: &impl ChannelMessageHandler,
+    me: bitcoin::secp256k1::PublicKey,
+    updates: CommitmentUpdate,
+) {
+    for msg in &updates.update_add_htlcs {
+        to.handle_update_add_htlc(me, msg);
+    }
+    for msg in updates.update_fulfill_htlcs {
+        to.handle_update_fulfill_htlc(me, msg);
+    }
+    for msg in &updates.update_fail_htlcs {
+        to.handle_update_fail_htlc(me, msg);
+    }
+    for msg in &updates.update_fail_malformed_htlcs {
+        to.handle_update_fail_malformed_htlc(me, msg);
+    }
+    if let Some(msg) = &updates.update_fee {
+        to.handle_update_fee(me, msg);
+    }
+    for msg in &updates.commitment_signed {
+        to.handle_commitment_signed(me, msg);
+    }
+}

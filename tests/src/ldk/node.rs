@@ -1,0 +1,252 @@
+//! One LDK node: its channel manager, its chain monitor, and what both are given.
+
+use crate::chain::EmbeddedChain;
+use arb_core::ports::FeeEstimates;
+use arb_node_adapter::{LdkFees, TappedMessages, TappedSigner, TappedSigners, Taps};
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Block, FeeRate, Network, Transaction};
+use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::chain::chainmonitor::{ChainMonitor, Persist};
+use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
+use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter, Listen};
+use lightning::events::{Event, EventsProvider};
+use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
+use lightning::sign::{InMemorySigner, KeysManager, NodeSigner};
+use lightning::util::config::UserConfig;
+use lightning::util::logger::{Logger, Record};
+use lightning::util::persist::MonitorName;
+use lightning::util::ser::Writeable;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::NoRoutes;
+
+/// Signers of the channels.
+pub type Signers = TappedSigners<Arc<KeysManager>>;
+/// The signer of one channel.
+pub type ChannelKeys = TappedSigner<InMemorySigner>;
+/// The persister that a node's chain monitor is given.
+pub type StoredMonitors = Arc<dyn Persist<ChannelKeys> + Send + Sync>;
+/// Makes a node's persister.
+pub type Stored = dyn Fn(&Arc<Taps>) -> StoredMonitors;
+/// Monitors of all channels of a node.
+pub type Monitors = ChainMonitor<
+    ChannelKeys,
+    Arc<dyn Filter + Send + Sync>,
+    Arc<Outbox>,
+    Arc<LdkFees>,
+    Arc<Quiet>,
+    StoredMonitors,
+    Arc<KeysManager>,
+>;
+/// Channels of a node.
+pub type Manager = ChannelManager<
+    Arc<Monitors>,
+    Arc<Outbox>,
+    Arc<KeysManager>,
+    Arc<KeysManager>,
+    Arc<Signers>,
+    Arc<LdkFees>,
+    Arc<NoRoutes>,
+    Arc<NoRoutes>,
+    Arc<Quiet>,
+>;
+
+/// The channels that a node opens and accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `option_static_remotekey`.
+    StaticRemotekey,
+    /// `option_anchors`.
+    Anchors,
+}
+
+impl Kind {
+    fn config(self) -> UserConfig {
+        let mut config = UserConfig::default();
+        let handshake = &mut config.channel_handshake_config;
+        handshake.negotiate_anchors_zero_fee_htlc_tx = self == Self::Anchors;
+        handshake.announce_for_forwarding = false;
+        handshake.minimum_depth = 1;
+        handshake.max_inbound_htlc_value_in_flight_percent_of_channel = 100;
+        config.channel_handshake_limits.force_announced_channel_preference = false;
+        config.manually_accept_inbound_channels = true;
+        config.accept_forwards_to_priv_channels = true;
+        config
+    }
+}
+
+/// Logs nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet;
+
+impl Logger for Quiet {
+    fn log(&self, _: Record) {}
+}
+
+/// Packages that LDK wants broadcast, until somebody takes them.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    packages: Mutex<Vec<Vec<Transaction>>>,
+}
+
+impl Outbox {
+    /// Takes what waits.
+    pub fn take(&self) -> Vec<Vec<Transaction>> {
+        std::mem::take(&mut *self.packages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl BroadcasterInterface for Outbox {
+    fn broadcast_transactions(&self, txs: &[&Transaction]) {
+        let package = txs.iter().map(|tx| (*tx).clone()).collect();
+        self.packages.lock().unwrap_or_else(PoisonError::into_inner).push(package);
+    }
+}
+
+/// A persister in memory that is always done at once.
+#[derive(Debug, Default)]
+pub struct Kept {
+    monitors: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl Kept {
+    /// The newest monitors, as LDK writes them.
+    pub fn monitors(&self) -> BTreeMap<String, Vec<u8>> {
+        self.monitors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, name: MonitorName, monitor: &ChannelMonitor<ChannelKeys>) {
+        let mut monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
+        monitors.insert(name.to_string(), monitor.encode());
+    }
+}
+
+impl Persist<ChannelKeys> for Kept {
+    fn persist_new_channel(
+        &self,
+        name: MonitorName,
+        monitor: &ChannelMonitor<ChannelKeys>,
+    ) -> ChannelMonitorUpdateStatus {
+        self.keep(name, monitor);
+        ChannelMonitorUpdateStatus::Completed
+    }
+
+    fn update_persisted_channel(
+        &self,
+        name: MonitorName,
+        _: Option<&ChannelMonitorUpdate>,
+        monitor: &ChannelMonitor<ChannelKeys>,
+    ) -> ChannelMonitorUpdateStatus {
+        self.keep(name, monitor);
+        ChannelMonitorUpdateStatus::Completed
+    }
+
+    fn archive_persisted_channel(&self, name: MonitorName) {
+        let mut monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
+        monitors.remove(&name.to_string());
+    }
+}
+
+/// One node.
+pub struct Node {
+    /// Its channels.
+    pub manager: Arc<Manager>,
+    /// The manager's messages, watched.
+    pub messages: TappedMessages<Arc<Manager>>,
+    /// What the decorators have seen.
+    pub taps: Arc<Taps>,
+    /// Their monitors.
+    pub monitors: Arc<Monitors>,
+    /// Its keys.
+    pub keys: Arc<KeysManager>,
+    /// What it wants broadcast.
+    pub outbox: Arc<Outbox>,
+    /// Its feerates.
+    pub fees: Arc<LdkFees>,
+    events: Mutex<Vec<Event>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node without channels at the tip of `chain`. Equal seeds give equal keys.
+    pub fn new(seed: u8, kind: Kind, chain: &EmbeddedChain, stored: &Stored) -> Self {
+        let taps = Arc::new(Taps::new());
+        let stored = stored(&taps);
+        let keys = Arc::new(KeysManager::new(&[seed; 32], 1, u32::from(seed), true));
+        let outbox = Arc::new(Outbox::default());
+        let floor = FeeRate::BROADCAST_MIN;
+        let fees = Arc::new(LdkFees::new(FeeEstimates { targets: Vec::new(), floor }));
+        let quiet = Arc::new(Quiet);
+        let monitors = Arc::new(ChainMonitor::new(
+            None,
+            outbox.clone(),
+            quiet.clone(),
+            fees.clone(),
+            stored,
+            keys.clone(),
+            keys.get_peer_storage_key(),
+        ));
+        let (height, hash) = chain.tip();
+        let params =
+            ChainParameters { network: Network::Regtest, best_block: BestBlock::new(hash, height) };
+        let routes = Arc::new(NoRoutes);
+        let manager = Arc::new(ChannelManager::new(
+            fees.clone(),
+            monitors.clone(),
+            outbox.clone(),
+            routes.clone(),
+            routes,
+            quiet,
+            keys.clone(),
+            keys.clone(),
+            Arc::new(TappedSigners::new(keys.clone(), taps.clone())),
+            kind.config(),
+            params,
+            1_700_000_000,
+        ));
+        let messages = TappedMessages::new(manager.clone(), taps.clone());
+        let events = Mutex::default();
+        Self { manager, messages, taps, monitors, keys, outbox, fees, events }
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> PublicKey {
+        self.manager.get_our_node_id()
+    }
+
+    /// A block is connected: LDK wants the manager to hear of it first.
+    pub fn connect(&self, block: &Block, height: u32) {
+        self.manager.block_connected(block, height);
+        self.monitors.block_connected(block, height);
+    }
+
+    /// Takes events of manager and monitors into the node's list; true if there were any.
+    pub fn collect_events(&self) -> bool {
+        let taken = Mutex::new(Vec::new());
+        let take = |event: Event| {
+            taken.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            Ok(())
+        };
+        self.manager.process_pending_events(&take);
+        self.monitors.process_pending_events(&take);
+        let taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let any = !taken.is_empty();
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).extend(taken);
+        any
+    }
+
+    /// Takes the first event for which `wanted` gives something.
+    pub fn take_event<T>(&self, wanted: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, found) =
+            events.iter().enumerate().find_map(|(at, event)| Some((at, wanted(event)?)))?;
+        events.remove(at);
+        Some(found)
+    }
+}

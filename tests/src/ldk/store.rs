@@ -1,0 +1,66 @@
+//! A key-value store in memory.
+
+use lightning::io;
+use lightning::util::persist::KVStoreSync;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+type Key = (String, String, String);
+
+/// A key-value store in memory, which can be told to fail.
+#[derive(Debug, Default)]
+pub struct MemoryKv {
+    values: Mutex<BTreeMap<Key, Vec<u8>>>,
+    writes_left: Mutex<Option<u64>>,
+}
+
+impl MemoryKv {
+    /// Every write after the next `writes` fails; `None`: none does.
+    pub fn fail_after(&self, writes: Option<u64>) {
+        *self.writes_left.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    fn values(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<u8>>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(primary: &str, secondary: &str, key: &str) -> Key {
+    (primary.to_owned(), secondary.to_owned(), key.to_owned())
+}
+
+impl KVStoreSync for MemoryKv {
+    fn read(&self, primary: &str, secondary: &str, name: &str) -> Result<Vec<u8>, io::Error> {
+        let found = self.values().get(&key(primary, secondary, name)).cloned();
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such key"))
+    }
+
+    fn write(
+        &self,
+        primary: &str,
+        secondary: &str,
+        name: &str,
+        buf: Vec<u8>,
+    ) -> Result<(), io::Error> {
+        if let Some(left) = self.writes_left.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            if *left == 0 {
+                return Err(io::Error::new(io::ErrorKind::Other, "the disk is full"));
+            }
+            *left -= 1;
+        }
+        self.values().insert(key(primary, secondary, name), buf);
+        Ok(())
+    }
+
+    fn remove(&self, primary: &str, secondary: &str, name: &str, _: bool) -> Result<(), io::Error> {
+        self.values().remove(&key(primary, secondary, name));
+        Ok(())
+    }
+
+    fn list(&self, primary: &str, secondary: &str) -> Result<Vec<String>, io::Error> {
+        let values = self.values();
+        let here = values.keys().filter(|(one, two, _)| one == primary && two == secondary);
+        Ok(here.map(|(_, _, name)| name.clone()).collect())
+    }
+}

@@ -1,0 +1,232 @@
+//! LDK nodes behind the gate, and sinks that check what they are told as the arbiter does.
+use super::super::Failed;
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{ChannelFacts, HtlcRecord, Update};
+use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
+use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal};
+use arb_tests::ldk::{Kept, Kind, Link, MemoryKv, Net, Node};
+use bitcoin::secp256k1::{All, Secp256k1};
+use lightning::ln::types::ChannelId as LdkChannelId;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+/// What a sink was told.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) facts: BTreeMap<ChannelId, ChannelFacts>,
+    pub(super) preimages: Vec<(ChannelId, Preimage, PreimageSource)>,
+    pub(super) closed: Vec<ChannelId>,
+    /// The most HTLCs of equal terms that the facts of one channel had at once.
+    pub(super) most_twins: usize,
+    /// The answer to everything, if there is one.
+    pub(super) answer: Option<Refusal>,
+}
+
+/// A sink that verifies facts and updates, and so every signature.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) told: Mutex<Told>,
+    secp: Secp256k1<All>,
+}
+
+impl Sink {
+    fn new() -> Self {
+        let told = Told {
+            facts: BTreeMap::new(),
+            preimages: Vec::new(),
+            closed: Vec::new(),
+            most_twins: 0,
+            answer: None,
+        };
+        Self { told: Mutex::new(told), secp: Secp256k1::new() }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Told) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let mut told = self.told.lock().map_err(|_| Refusal::Refused("poisoned".to_owned()))?;
+        match told.answer.clone() {
+            Some(answer) => Err(answer),
+            None => act(&mut told),
+        }
+    }
+}
+
+fn refused(error: impl ToString) -> Refusal {
+    Refusal::Refused(error.to_string())
+}
+
+impl FactSink for Sink {
+    async fn watch(&self, facts: ChannelFacts) -> Result<(), Refusal> {
+        self.with(|told| {
+            facts.verify(&self.secp).map_err(refused)?;
+            let known = told.facts.entry(facts.id).or_insert_with(|| facts.clone());
+            if *known == facts { Ok(()) } else { Err(refused("other facts are known")) }
+        })
+    }
+
+    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+        self.with(|told| {
+            let mut facts = told.facts.get(&channel).ok_or(Refusal::NotWatched)?.clone();
+            for update in &updates {
+                facts = facts.updated(update, &self.secp).map_err(refused)?.facts;
+            }
+            told.most_twins = told.most_twins.max(most_twins(&facts));
+            told.facts.insert(channel, facts);
+            Ok(())
+        })
+    }
+
+    async fn preimage(
+        &self,
+        channel: ChannelId,
+        preimage: Preimage,
+        source: PreimageSource,
+    ) -> Result<(), Refusal> {
+        self.with(|told| {
+            told.preimages.push((channel, preimage, source));
+            Ok(())
+        })
+    }
+
+    async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
+        self.with(|told| {
+            told.closed.push(channel);
+            Ok(())
+        })
+    }
+}
+
+fn most_twins(facts: &ChannelFacts) -> usize {
+    let mut count: BTreeMap<_, usize> = BTreeMap::new();
+    for (id, HtlcRecord { htlc, .. }) in &facts.htlcs {
+        *count.entry((id.offerer, htlc.amount, htlc.hash, htlc.expiry)).or_default() += 1;
+    }
+    count.into_values().max().unwrap_or_default()
+}
+
+/// One node's recorder, its store and its sink.
+pub(super) struct Desk {
+    pub(super) recorder: Recorder<Arc<MemoryKv>>,
+    pub(super) store: Arc<MemoryKv>,
+    pub(super) sink: Arc<Sink>,
+}
+
+/// Nodes with recorders.
+pub(super) struct Rig {
+    pub(super) net: Net,
+    pub(super) desks: Rc<RefCell<Vec<Desk>>>,
+}
+
+impl Rig {
+    pub(super) fn new(count: u8, kind: Kind) -> Result<Self, Failed> {
+        let gated = |taps: &Arc<_>| {
+            Arc::new(GatedPersist::new(Arc::new(Kept::default()), Arc::clone(taps))) as Arc<_>
+        };
+        let mut net = Net::with(count, kind, &gated);
+        let mut all = Vec::new();
+        for node in &net.nodes {
+            let store = Arc::new(MemoryKv::default());
+            let recorder = Recorder::open(node.taps.clone(), store.clone(), &[])?;
+            all.push(Desk { recorder, store, sink: Arc::new(Sink::new()) });
+        }
+        let desks = Rc::new(RefCell::new(all));
+        let at_work = desks.clone();
+        net.when_quiet(Box::new(move |nodes| {
+            let mut desks = at_work.borrow_mut();
+            let mut any = false;
+            for (node, desk) in nodes.iter().zip(desks.iter_mut()) {
+                any |= drain(node, desk);
+            }
+            any
+        }));
+        Ok(Self { net, desks })
+    }
+
+    pub(super) fn sink(&self, node: usize) -> Arc<Sink> {
+        self.desks.borrow()[node].sink.clone()
+    }
+
+    pub(super) fn facts(&self, node: usize, link: &Link) -> Result<ChannelFacts, Failed> {
+        let sink = self.sink(node);
+        let told = sink.told.lock().map_err(|_| "poisoned")?;
+        Ok(told.facts.get(&ChannelId(link.id.0)).ok_or("not watched")?.clone())
+    }
+
+    /// The node stops and starts again as far as the recorder goes: it knows what it wrote.
+    pub(super) fn restart_recorder(&self, node: usize) -> Result<(), Failed> {
+        let channels = self.net.nodes[node].manager.list_channels();
+        let mut desks = self.desks.borrow_mut();
+        let (taps, store) = (self.net.nodes[node].taps.clone(), desks[node].store.clone());
+        desks[node].recorder = Recorder::open(taps, store, &channels)?;
+        Ok(())
+    }
+
+    /// Nothing is held, and both ends know the same of the channel, with LDK's own HTLC ids.
+    pub(super) fn check(&self, link: &Link) -> Result<(), Failed> {
+        for desk in self.desks.borrow().iter() {
+            let held: Vec<String> = desk.recorder.held().map(ToString::to_string).collect();
+            assert_eq!(held, Vec::<String>::new());
+            assert_eq!(desk.recorder.left_to_ldk().count(), 0);
+        }
+        let (one, two) = (self.facts(link.opener, link)?, self.facts(link.other, link)?);
+        for (near, far) in [(&one, &two), (&two, &one)] {
+            let local = &near.candidates.current.local;
+            let remote = &far.candidates.current.remote;
+            assert_eq!((local.number, local.point), (remote.number, remote.point));
+            assert_eq!(local.feerate, remote.feerate);
+            assert_eq!(far.candidates.current.remote_next, None);
+        }
+        self.check_ids(link.opener, link, &one)?;
+        self.check_ids(link.other, link, &two)
+    }
+
+    fn check_ids(&self, node: usize, link: &Link, facts: &ChannelFacts) -> Result<(), Failed> {
+        let channels = self.net.nodes[node].manager.list_channels();
+        let details = channels.iter().find(|details| details.channel_id == link.id);
+        let details = details.ok_or("no such channel")?;
+        let received = details.pending_inbound_htlcs.iter().map(|htlc| {
+            let id = HtlcId { offerer: Side::Remote, id: htlc.htlc_id };
+            (id, (htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash.0))
+        });
+        let offered = details.pending_outbound_htlcs.iter().filter_map(|htlc| {
+            let id = HtlcId { offerer: Side::Local, id: htlc.htlc_id? };
+            Some((id, (htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash.0)))
+        });
+        let truth: BTreeMap<_, _> = received.chain(offered).collect();
+        let ours: BTreeMap<_, _> = facts
+            .htlcs
+            .iter()
+            .map(|(id, HtlcRecord { htlc, .. })| {
+                (*id, (htlc.amount.0, htlc.expiry.0.0, htlc.hash.0))
+            })
+            .collect();
+        assert_eq!(ours, truth, "node {node}");
+        Ok(())
+    }
+}
+
+/// Records what waits; true if LDK may go on with anything.
+fn drain(node: &Node, desk: &mut Desk) -> bool {
+    let before = node.taps.backlog();
+    let monitors = &node.monitors;
+    let completed = |channel: ChannelId, update| {
+        let done = monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
+        assert!(done.is_ok(), "LDK knows the channel");
+    };
+    // It says why it waits in the backlog, which the tests look at.
+    let _waiting = at_once(desk.recorder.drain(&*desk.sink, completed));
+    node.taps.backlog() != before
+}
+
+/// The result of a future that waits for nothing.
+fn at_once<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the sinks of these tests answer at once"),
+    }
+}
