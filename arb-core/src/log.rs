@@ -128,6 +128,18 @@ impl fmt::Display for Damaged {
 
 impl core::error::Error for Damaged {}
 
+/// How a log is off for space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// Enough.
+    #[default]
+    Ok,
+    /// Little is left: a person should free some.
+    Low,
+    /// The emergency space is in use: facts are refused, all else goes through while it lasts.
+    Emergency,
+}
+
 /// Durable storage of facts and changes. Appends are applied in the order of their calls; a read
 /// sees every append whose receipt has been handed over.
 pub trait ChangeLog: Send + 'static {
@@ -173,6 +185,25 @@ pub trait ChangeLog: Send + 'static {
     /// # Errors
     /// The medium cannot be read.
     fn next_slot(&self) -> Result<Slot, Self::Error>;
+
+    /// One channel, as [`Self::channels`] gives it; `None` if there is no such channel.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, Self::Error>;
+
+    /// How the log is off for space, as its last append saw it. A log that cannot fill keeps the
+    /// default: enough.
+    ///
+    /// ```
+    /// use arb_core::log::{ChangeLog, Health};
+    /// use arb_core::memory::MemoryLog;
+    ///
+    /// assert_eq!(MemoryLog::default().health(), Health::Ok);
+    /// ```
+    fn health(&self) -> Health {
+        Health::Ok
+    }
 
     /// The last blocks that the cursor passed, lowest first; empty in a new store. At least the
     /// last 144 are kept.

@@ -218,6 +218,18 @@ impl MemoryLog {
     }
 }
 
+impl Records {
+    fn stored(&self, slot: Slot) -> StoredChannel {
+        StoredChannel {
+            slot,
+            id: self.facts.id,
+            facts: Ok(self.facts.clone()),
+            subscribers: self.subscribers.iter().map(|(n, s)| (n.clone(), *s)).collect(),
+            has_changes: !self.changes.is_empty(),
+        }
+    }
+}
+
 /// Nothing in memory fails to be read.
 type Readable<T> = Result<T, Refused>;
 
@@ -234,14 +246,11 @@ impl ChangeLog for MemoryLog {
     }
 
     fn channels(&self) -> Readable<Vec<StoredChannel>> {
-        let channel = |(slot, records): (&Slot, &Records)| StoredChannel {
-            slot: *slot,
-            id: records.facts.id,
-            facts: Ok(records.facts.clone()),
-            subscribers: records.subscribers.iter().map(|(n, s)| (n.clone(), *s)).collect(),
-            has_changes: !records.changes.is_empty(),
-        };
-        Ok(self.channels.iter().map(channel).collect())
+        Ok(self.channels.iter().map(|(slot, records)| records.stored(*slot)).collect())
+    }
+
+    fn channel(&self, slot: Slot) -> Readable<Option<StoredChannel>> {
+        Ok(self.channels.get(&slot).map(|records| records.stored(slot)))
     }
 
     fn facts(&self, slot: Slot) -> Readable<Option<Result<Box<ChannelFacts>, Damaged>>> {

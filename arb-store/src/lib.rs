@@ -18,8 +18,9 @@ mod space;
 mod store;
 mod writer;
 
+pub use arb_core::log::Health;
 pub use config::StoreConfig;
 pub use error::{LmdbFailure, StoreError};
 pub use log::{LmdbLog, StoreControl};
 pub use receipt::Append;
-pub use space::{Health, Statistics};
+pub use space::Statistics;

@@ -1,14 +1,14 @@
 //! `LmdbLog`: the change log that others use, and the handle that controls it from outside.
 use crate::apply::Prepared;
 use crate::layout::next_slot;
-use crate::space::{Gauges, Health, Space, Statistics};
+use crate::space::{Gauges, Space, Statistics};
 use crate::store::Store;
 use crate::writer::{Pending, Request, Writer};
 use crate::{Append, StoreConfig, StoreError, open, read, receipt};
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, StoredChannel};
+use arb_core::log::{Batch, ChangeLog, Damaged, Health, StoredChannel};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use std::fmt;
 use std::path::Path;
@@ -101,6 +101,14 @@ impl ChangeLog for LmdbLog {
 
     fn channels(&self) -> Result<Vec<StoredChannel>, StoreError> {
         self.store.read(|tables, txn| read::channels(tables, txn))
+    }
+
+    fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, StoreError> {
+        self.store.read(|tables, txn| read::channel(tables, txn, slot))
+    }
+
+    fn health(&self) -> Health {
+        self.store.gauges.health()
     }
 
     fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, StoreError> {

@@ -18,13 +18,22 @@ pub(crate) fn channels(tables: &Databases, txn: &RoTxn<'_>) -> Read<Vec<StoredCh
     for entry in tables.channels.iter(txn)? {
         let (key, value) = entry?;
         if let Some(slot) = slot_of(key) {
-            channels.push(channel(tables, txn, slot, value)?);
+            channels.push(stored(tables, txn, slot, value)?);
         }
     }
     Ok(channels)
 }
 
-fn channel(tables: &Databases, txn: &RoTxn<'_>, slot: Slot, value: &[u8]) -> Read<StoredChannel> {
+pub(crate) fn channel(
+    tables: &Databases,
+    txn: &RoTxn<'_>,
+    slot: Slot,
+) -> Read<Option<StoredChannel>> {
+    let value = tables.channels.get(txn, &slot_key(slot))?;
+    value.map(|value| stored(tables, txn, slot, value)).transpose()
+}
+
+fn stored(tables: &Databases, txn: &RoTxn<'_>, slot: Slot, value: &[u8]) -> Read<StoredChannel> {
     let key = slot_key(slot);
     let (id, sound) = channel_id(&key, value);
     let facts = read_facts(tables, txn, slot, id)?;

@@ -2,22 +2,11 @@
 use crate::config::StoreConfig;
 use crate::reserve::Reserve;
 use crate::store::{Store, round_down, round_up};
+use arb_core::log::Health;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Less than what a group of batches may write.
 const NEXT_TO_NOTHING: u64 = 1 << 20;
-
-/// How the store is off for space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Health {
-    /// Enough.
-    Ok,
-    /// Little is left: a person should free some.
-    Low,
-    /// The emergency space is in use: facts are refused, all else goes through while it lasts.
-    Emergency,
-}
 
 /// What the writer has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
+use crate::alarms::{Alarms, Board};
 use crate::command::{Answer, Command, CommandError};
-use crate::driver::{ChainAlarm, Driver, End, Seams, StartError};
+use crate::driver::{Driver, End, Seams, StartError};
 use crate::notices::NoticeStream;
 use crate::queue::{Answering, Sender};
 use crate::settings::{ChannelNumbers, Ports, Settings};
@@ -58,7 +59,7 @@ pub struct Arbiter {
     task: AbortHandle,
     /// Also tells the driver, when the last one is dropped, that nobody is left.
     end: watch::Sender<bool>,
-    alarm: watch::Receiver<Option<ChainAlarm>>,
+    alarms: watch::Receiver<Alarms>,
 }
 
 impl Service<Command> for Arbiter {
@@ -97,12 +98,12 @@ impl Arbiter {
     {
         let (commands, queue) = mpsc::channel(settings.queue.max(1));
         let (end, asked) = watch::channel(false);
-        let (raise, alarm) = watch::channel(None);
+        let (board, alarms) = Board::new();
         let weak = commands.downgrade();
-        let seams = Seams { queue, commands: weak, end: End::new(asked), alarm: raise };
+        let seams = Seams { queue, commands: weak, end: End::new(asked), alarms: board };
         let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { commands: Sender::new(commands), task, end, alarm })
+        Ok(Self { commands: Sender::new(commands), task, end, alarms })
     }
 
     async fn ask(&self, command: Command) -> Result<Answer, CommandError> {
@@ -236,11 +237,11 @@ impl Arbiter {
         self.do_it(Command::Idle).await
     }
 
-    /// Whether something is wrong with the chain as the block source shows it, now and whenever
-    /// that changes.
+    /// What is wrong for all channels at once, with the chain or the store, now and whenever that
+    /// changes.
     #[must_use]
-    pub fn chain_alarm(&self) -> watch::Receiver<Option<ChainAlarm>> {
-        self.alarm.clone()
+    pub fn alarms(&self) -> watch::Receiver<Alarms> {
+        self.alarms.clone()
     }
 
     /// Ends the driver: running appends are finished, nothing else. Returns when the driver is

@@ -2,6 +2,7 @@
 //! subscriptions are around it.
 #![warn(missing_docs)]
 
+mod alarms;
 mod command;
 pub mod core_rpc;
 mod driver;
@@ -13,9 +14,10 @@ mod queue;
 mod settings;
 mod subscription;
 
+pub use alarms::{Alarms, ChainAlarm, StoreAlarm};
 pub use command::{Answer, Command, CommandError};
 pub use core_rpc::{StalledTip, TipAlarm};
-pub use driver::{ChainAlarm, StartError};
+pub use driver::StartError;
 pub use handle::Arbiter;
 pub use notices::NoticeStream;
 pub use queue::Answering;

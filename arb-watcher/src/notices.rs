@@ -96,14 +96,18 @@ impl NoticeHub {
         self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
     }
 
-    /// The channel's records are sound again.
-    pub(crate) fn healed(&mut self, id: ChannelId) {
-        self.alarms.remove(&(id, NoticeKey::Alert(Alert::Quarantined)));
+    /// What the driver found out by itself is over.
+    pub(crate) fn over(&mut self, id: ChannelId, alert: Alert) {
+        self.alarms.remove(&(id, NoticeKey::Alert(alert)));
     }
 
-    /// The facts are the node's newest after all.
-    pub(crate) fn up_to_date(&mut self, id: ChannelId) {
-        self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
+    /// What the driver found out about a channel by itself, and nobody acknowledged.
+    pub(crate) fn alarms_of(&self, id: ChannelId) -> impl Iterator<Item = Alert> {
+        let of = self.alarms.keys().filter(move |(of, _)| *of == id);
+        of.filter_map(|(_, key)| match key {
+            NoticeKey::Alert(alert) => Some(*alert),
+            NoticeKey::Upstream(_) | NoticeKey::Failing => None,
+        })
     }
 
     /// The channel is no more.

@@ -121,6 +121,12 @@ pub enum Alert {
     PreimageAfterFail(HtlcId),
     /// The channel should be failed, but its facts are outdated: nothing is broadcast (BOLT 5 F5).
     OutdatedFacts,
-    /// The channel's records cannot be read: it is set aside until the node states it again.
+    /// The channel's records cannot be read: it is set aside until they can be, or the node states
+    /// it again.
     Quarantined,
+    /// The signer has failed for this channel several times in a row.
+    SignerFailing,
+    /// The penalty data of this revoked commitment, which confirmed, cannot be read: HTLCs of it
+    /// may go unpunished.
+    PenaltyDataUnreadable(CommitmentNumber),
 }

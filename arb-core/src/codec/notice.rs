@@ -57,6 +57,8 @@ impl Field for Alert {
             Self::PreimageAfterFail(htlc) => put_tagged(out, 4, htlc),
             Self::OutdatedFacts => out.push(5),
             Self::Quarantined => out.push(6),
+            Self::SignerFailing => out.push(7),
+            Self::PenaltyDataUnreadable(number) => put_tagged(out, 8, number),
         }
     }
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -68,6 +70,8 @@ impl Field for Alert {
             4 => Self::PreimageAfterFail(HtlcId::take(input)?),
             5 => Self::OutdatedFacts,
             6 => Self::Quarantined,
+            7 => Self::SignerFailing,
+            8 => Self::PenaltyDataUnreadable(CommitmentNumber::take(input)?),
             _ => return Err(DecodeError::Invalid("alert")),
         })
     }

@@ -2,7 +2,8 @@
 //! worker asks the source; the driver takes what it found.
 use super::work::{Job, Outcome};
 use super::{Driver, durable::Patience};
-use crate::core_rpc::{StalledTip, TipAlarm};
+use crate::alarms::ChainAlarm;
+use crate::core_rpc::TipAlarm;
 use crate::settings::{Ports, Settings};
 use arb_core::arbitrator::{Input, Position};
 use arb_core::engine::EngineInput;
@@ -12,7 +13,6 @@ use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, Transaction, Txid};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// Longest wait for feerates: a block is worth more than fresh ones.
@@ -24,16 +24,6 @@ const REMEMBERED_AT_FIRST: u32 = 144;
 /// Most doublings of the wait after a failure.
 const DOUBLINGS: u32 = 6;
 
-/// Something is wrong with the chain itself, for all channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainAlarm {
-    /// No new block for too long: the source may be stalled or eclipsed.
-    Stalled(StalledTip),
-    /// No remembered block is in the source's chain: it was reorganised too deeply, or is another
-    /// chain. Nothing is decided until it comes back.
-    ReorganisedTooDeeply,
-}
-
 /// Where following the source stands.
 pub(super) struct Following {
     /// There may be something new at the source; asked from this moment on.
@@ -44,7 +34,6 @@ pub(super) struct Following {
     heartbeat: Instant,
     failures: u32,
     stalled: TipAlarm,
-    alarm: watch::Sender<Option<ChainAlarm>>,
     /// Where the next slice of the round through all channels begins.
     slice: usize,
     /// A new round was asked for while a look may have been under way.
@@ -95,14 +84,13 @@ pub(super) enum FollowError {
 }
 
 impl Following {
-    pub(super) fn new(settings: &Settings, alarm: watch::Sender<Option<ChainAlarm>>) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             behind: Some(Instant::now()),
             looking: false,
             heartbeat: Instant::now(),
             failures: 0,
             stalled: TipAlarm::new(settings.stalled_after),
-            alarm,
             slice: 0,
             anew: false,
             seen: <[HashSet<Txid>; 2]>::default(),
@@ -170,27 +158,6 @@ impl Following {
             self.seen[0] = std::mem::take(&mut self.seen[1]);
         }
     }
-
-    fn raise(&self, now: Option<ChainAlarm>) {
-        self.alarm.send_if_modified(|alarm| {
-            let same = match (*alarm, now) {
-                // How long it stands still is no news.
-                (Some(ChainAlarm::Stalled(was)), Some(ChainAlarm::Stalled(is))) => {
-                    was.tip == is.tip
-                }
-                (was, is) => was == is,
-            };
-            if same {
-                return false;
-            }
-            match now {
-                Some(alarm) => tracing::error!(?alarm, "alarm"),
-                None => tracing::info!("the chain is well again"),
-            }
-            *alarm = now;
-            true
-        });
-    }
 }
 
 fn source(error: impl std::error::Error) -> FollowError {
@@ -222,7 +189,7 @@ where
         match found {
             Ok(found) => {
                 let stalled = self.chain.stalled.observe(found.tip, now);
-                self.chain.raise(stalled.map(ChainAlarm::Stalled));
+                self.alarms.chain(stalled.map(ChainAlarm::Stalled));
                 // An error: the driver is to end.
                 let _ = self.on_found(found).await;
             }
@@ -231,7 +198,7 @@ where
                 let stalled = self.chain.stalled.check(now).map(ChainAlarm::Stalled);
                 let deep = matches!(error, FollowError::TooDeep);
                 if let Some(alarm) = deep.then_some(ChainAlarm::ReorganisedTooDeeply).or(stalled) {
-                    self.chain.raise(Some(alarm));
+                    self.alarms.chain(Some(alarm));
                 }
                 self.chain.retry(&self.settings);
             }

@@ -3,7 +3,7 @@ use super::Driver;
 use super::work::Stored;
 use crate::command::{Command, CommandError, Envelope, Reply};
 use crate::notices::NoticeStream;
-use arb_core::arbitrator::{FailReason, Input, NoticeKey};
+use arb_core::arbitrator::{Alert, FailReason, Input, NoticeKey};
 use arb_core::engine::EngineInput;
 use arb_core::facts::{Standing, Update, UpdateError, Updated};
 use arb_core::ids::{ChannelId, Slot};
@@ -98,7 +98,18 @@ where
             Some(active) => ChannelReport::of(&active.facts, &active.state, &now),
             None => ChannelReport::quiet(&*self.facts_of(slot).ok()?, &now),
         };
+        let report = self.with_alarms(report);
         Some(Box::new(report))
+    }
+
+    /// What the driver found out by itself stands in the report too.
+    fn with_alarms(&self, mut report: ChannelReport) -> ChannelReport {
+        for alert in self.notices.alarms_of(report.id) {
+            if !report.alerts.contains(&alert) {
+                report.alerts.push(alert);
+            }
+        }
+        report
     }
 
     /// Verifies updates and makes the facts durable. A quiet channel's do not pass through the
@@ -158,6 +169,7 @@ where
     /// An append of facts has ended: watches and due height follow, or whoever waits is told why.
     pub(super) fn on_stored(&mut self, stored: Stored) {
         let Stored { slot, number, result } = stored;
+        self.look_at_store();
         match result {
             Ok(()) => {
                 let facts = self.on_the_way.stored(slot, number);
@@ -167,7 +179,7 @@ where
                 {
                     self.engine.quiet_facts_replaced(slot, &facts);
                     if !self.outdated.covers(slot, &facts) && facts.standing == Standing::Current {
-                        self.notices.up_to_date(facts.id);
+                        self.notices.over(facts.id, Alert::OutdatedFacts);
                     }
                 }
             }

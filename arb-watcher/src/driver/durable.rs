@@ -1,10 +1,10 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
 use super::Driver;
+use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
-use arb_core::arbitrator::Alert;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Released, Transition};
 use arb_core::facts::{ChannelFacts, Standing};
-use arb_core::ids::{ChannelId, Slot};
+use arb_core::ids::Slot;
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::collections::BTreeSet;
@@ -120,15 +120,25 @@ where
     ) -> Result<Durable, CommandError> {
         loop {
             let error = match self.hand_over(batch.clone()).await {
-                Ok(receipt) => return Ok(receipt),
+                Ok(receipt) => {
+                    self.look_at_store();
+                    return Ok(receipt);
+                }
                 Err(error) => error,
             };
             tracing::error!(%error, batch = batch.id.0, "the store refuses an append");
             if patience == Patience::Once {
+                self.look_at_store();
                 return Err(CommandError::NotStored(error.to_string()));
             }
+            self.alarms.store(Some(StoreAlarm::Refuses));
             self.pause().await?;
         }
+    }
+
+    /// How the store is off for space, after an append: the alarm comes before the disk is full.
+    pub(super) fn look_at_store(&self) {
+        self.alarms.store(StoreAlarm::of(self.log.health()));
     }
 
     /// Hands a batch to the store. That facts are outdated because the node said so at start-up
@@ -203,19 +213,6 @@ where
             Ok(None) => Err(Unreadable::Channel("no facts are stored".to_owned())),
             Err(error) => Err(Unreadable::Medium(error.to_string())),
         }
-    }
-
-    /// One channel that cannot be read does not stop the others.
-    fn set_aside(&mut self, slot: Slot, why: &str) {
-        if let Some(id) = self.engine.quarantine(slot) {
-            self.quarantine(slot, id, why);
-        }
-    }
-
-    pub(super) fn quarantine(&mut self, slot: Slot, id: ChannelId, why: &str) {
-        tracing::error!(channel = %id, why, "channel set aside");
-        self.quarantined.insert(id, slot);
-        self.notices.alarm(id, Alert::Quarantined);
     }
 
     /// A batch that does not pass through the engine.

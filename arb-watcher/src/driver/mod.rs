@@ -6,34 +6,38 @@ mod commands;
 mod durable;
 mod on_the_way;
 mod open;
+mod quarantine;
 mod rescan;
 mod settle;
 mod subscribers;
+mod trouble;
 mod work;
 
 #[cfg(test)]
 mod tests;
 
+use crate::alarms::Board;
 use crate::command::{Envelope, Reply};
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::engine::{ChainArbitrator, Task, TaskKey};
 use arb_core::facts::{ChannelFacts, Standing};
-use arb_core::ids::{ChannelId, Slot};
+use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockRef;
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::{All, Secp256k1};
-pub use chain::ChainAlarm;
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
+use quarantine::Quarantine;
 use rescan::Watching;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use subscribers::Subscribers;
 use tokio::sync::{Notify, mpsc, watch};
+use trouble::Troubles;
 use work::{Appends, Workers};
 
 /// The state of the one task.
@@ -53,11 +57,12 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     appends: Appends,
     tasks: Tasks,
     notices: NoticeHub,
+    alarms: Board,
     subscribers: Subscribers,
     on_the_way: OnTheWay,
     outdated: Outdated,
-    /// Channels whose records cannot be read.
-    quarantined: BTreeMap<ChannelId, Slot>,
+    quarantine: Quarantine,
+    troubles: Troubles,
     /// Channels to be watched once there is a tip to scan to.
     waiting: Vec<Watching>,
     next_slot: u32,
@@ -79,6 +84,8 @@ struct Tasks {
 struct Tried {
     task: Task,
     tip: Option<BlockRef>,
+    /// How often in a row, up to now, the signer failed.
+    signer_failures: u32,
 }
 
 /// The end of the driver: asked for, or every handle is gone.
@@ -144,6 +151,7 @@ where
         let listener = self.listen();
         while !self.end.is_near() {
             let (due, looking) = (self.chain.due(), self.chain.is_looking());
+            let again = self.quarantine.due();
             // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
                 () = self.end.come() => break,
@@ -152,6 +160,9 @@ where
                 Some(outcome) = self.workers.next() => self.on_outcome(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
                 () = tokio::time::sleep_until(due), if !looking => self.look(),
+                () = tokio::time::sleep_until(again.unwrap_or(due)), if again.is_some() => {
+                    self.read_again();
+                }
             }
             // The end finishes what runs, and begins nothing.
             if !self.end.is_near() {

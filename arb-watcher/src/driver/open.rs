@@ -1,10 +1,12 @@
 //! Start-up: the store is read in one pass; channels with anything to remember are resumed.
 use super::on_the_way::OnTheWay;
+use super::quarantine::{Quarantine, Stated};
 use super::subscribers::Subscribers;
+use super::trouble::Troubles;
 use super::work::{Appends, Job, Outcome, Workers};
 use super::{Driver, End, Outdated, Tasks, chain};
+use crate::alarms::Board;
 use crate::command::Envelope;
-use crate::driver::ChainAlarm;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
@@ -17,7 +19,7 @@ use bitcoin::OutPoint;
 use bitcoin::secp256k1::Secp256k1;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 /// The driver's ends of what the handle holds.
@@ -25,7 +27,7 @@ pub(crate) struct Seams {
     pub(crate) queue: mpsc::Receiver<Envelope>,
     pub(crate) commands: mpsc::WeakSender<Envelope>,
     pub(crate) end: End,
-    pub(crate) alarm: watch::Sender<Option<ChainAlarm>>,
+    pub(crate) alarms: Board,
 }
 
 /// Why the arbiter did not start.
@@ -66,15 +68,17 @@ where
             commands: seams.commands,
             end: seams.end,
             bell: Arc::new(Notify::new()),
-            chain: chain::Following::new(&settings, seams.alarm),
+            chain: chain::Following::new(&settings),
             workers: Workers::default(),
             appends: Appends::default(),
             tasks: Tasks::default(),
             notices: NoticeHub::default(),
+            alarms: seams.alarms,
             subscribers: Subscribers::default(),
             on_the_way: OnTheWay::default(),
             outdated: Outdated::default(),
-            quarantined: BTreeMap::new(),
+            quarantine: Quarantine::default(),
+            troubles: Troubles::default(),
             waiting: Vec::new(),
             next_slot: 0,
             next_direct: 0,
@@ -86,6 +90,7 @@ where
         for channel in channels {
             driver.resume(channel, &stated)?;
         }
+        driver.look_at_store();
         driver.reserve_coins().await;
         Ok(driver)
     }
@@ -111,7 +116,9 @@ where
                 self.engine.restore(slot, Arc::from(facts), state);
             }
             (Err(damaged), _) | (_, Err(damaged)) => {
-                self.quarantine(slot, id, &damaged.to_string());
+                let stated = Stated::Not(stated.get(&id).copied());
+                // It may have been set aside for long, in earlier runs: nobody knows since when.
+                self.put_aside(slot, id, stated, None, &damaged.to_string());
             }
         }
         Ok(())
@@ -119,7 +126,12 @@ where
 
     /// Facts that are older than what the node states, or that it does not state at all, must not
     /// lead to a broadcast of a local commitment (BOLT 5 F5).
-    fn judge(&mut self, slot: Slot, stated: Option<ChannelNumbers>, facts: &mut ChannelFacts) {
+    pub(super) fn judge(
+        &mut self,
+        slot: Slot,
+        stated: Option<ChannelNumbers>,
+        facts: &mut ChannelFacts,
+    ) {
         let older = stated.is_none_or(|stated| stated.is_newer(facts));
         if older && facts.standing == Standing::Current {
             self.outdated.0.insert(slot, stated);

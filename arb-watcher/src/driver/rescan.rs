@@ -4,7 +4,7 @@ use super::Driver;
 use super::work::{Job, Outcome};
 use crate::command::{CommandError, Reply};
 use crate::settings::Settings;
-use arb_core::arbitrator::{BlockView, ChannelArbitrator};
+use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
 use arb_core::engine::EngineInput;
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
@@ -22,9 +22,34 @@ use tokio::time::{sleep, timeout};
 pub(super) struct Watching {
     facts: Box<ChannelFacts>,
     history: History,
-    reply: Reply<()>,
+    origin: Origin,
     /// The last scan got nowhere: wait before the next.
     stuck: bool,
+}
+
+/// Why a channel's past is scanned.
+#[derive(Debug)]
+enum Origin {
+    /// The node asked for the channel to be watched.
+    Asked(Reply<()>),
+    /// It was set aside, and can be read again.
+    Healed,
+}
+
+impl Watching {
+    /// A channel that was set aside, and the last block that it has seen; `None`: not known.
+    pub(super) fn healed(facts: Box<ChannelFacts>, since: Option<BlockRef>) -> Self {
+        let mut history = History::new(&facts);
+        history.to = since;
+        Self { facts, history, origin: Origin::Healed, stuck: false }
+    }
+
+    fn is_wanted(&self) -> bool {
+        match &self.origin {
+            Origin::Asked(reply) => !reply.is_closed(),
+            Origin::Healed => true,
+        }
+    }
 }
 
 /// What a rescan found so far.
@@ -88,7 +113,7 @@ where
             return reply.send(Err(CommandError::Facts(error)));
         }
         let history = History::new(&facts);
-        self.rescan(Watching { facts, history, reply, stuck: false });
+        self.rescan(Watching { facts, history, origin: Origin::Asked(reply), stuck: false });
     }
 
     /// Whether these facts are watched already. That the stored ones are outdated makes no
@@ -107,11 +132,11 @@ where
     pub(super) fn rescan(&mut self, watching: Watching) {
         let Some(to) = self.engine.tip() else {
             // Without a tip nobody knows which blocks will come by themselves.
-            self.waiting.retain(|waiting| !waiting.reply.is_closed());
+            self.waiting.retain(|waiting| waiting.is_wanted());
             return self.waiting.push(watching);
         };
         let (ports, settings) = (self.ports.clone(), self.settings);
-        self.workers.spawn(Job::Other, async move {
+        self.workers.spawn(Job::Rescan(watching.facts.id), async move {
             let mut watching = watching;
             let result = rescan(&ports.source, &mut watching, to, &settings).await;
             Outcome::Rescanned(Box::new(watching), result)
@@ -124,10 +149,20 @@ where
         result: Result<(), String>,
     ) {
         if let Err(why) = result {
-            return watching.reply.send(Err(CommandError::NotScanned(why)));
+            return match watching.origin {
+                Origin::Asked(reply) => reply.send(Err(CommandError::NotScanned(why))),
+                Origin::Healed => self.on_not_scanned(watching.facts.id, &why),
+            };
         }
         if watching.history.to == self.engine.tip() {
-            return self.register(watching).await;
+            return match watching.origin {
+                Origin::Asked(reply) => {
+                    self.register(watching.facts, watching.history, reply).await;
+                }
+                Origin::Healed => {
+                    self.return_to_service(watching.facts.id, watching.history.views).await;
+                }
+            };
         }
         // The tip moved meanwhile: go on from there, or from the birth after a reorganisation.
         let stands = watching.history.to.is_none_or(|to| self.engine.blocks().any(|b| *b == to));
@@ -139,30 +174,28 @@ where
     }
 
     /// Takes a channel on: facts and what its rescan found, in one append.
-    async fn register(&mut self, watching: Watching) {
-        let Watching { facts, history, reply, .. } = watching;
+    async fn register(&mut self, facts: Box<ChannelFacts>, history: History, reply: Reply<()>) {
         if self.engine.slot(&facts.id).is_some() {
             // Watched twice at once: the first one won.
             return self.watch(facts, reply);
         }
-        let id = facts.id;
-        let set_aside = self.quarantined.get(&id).copied();
-        let slot = set_aside.unwrap_or(Slot(self.next_slot));
-        if set_aside.is_some()
-            && let Err(refused) = self.recall(slot, &facts)
-        {
-            return reply.send(Err(refused));
-        }
-        let history = history.views;
-        let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]).await;
-        match (&watched, set_aside) {
-            (Ok(()), Some(_)) => {
-                self.quarantined.remove(&id);
-                self.notices.healed(id);
+        let (id, history) = (facts.id, history.views);
+        let watched = match self.quarantine.slot(&id) {
+            Some(slot) => match self.recalled(slot) {
+                Ok(state) => self.take_back(slot, facts, state, history).await,
+                Err(refused) => Err(refused),
+            },
+            None => {
+                let slot = Slot(self.next_slot);
+                let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]);
+                let watched = watched.await;
+                self.next_slot = self.next_slot.saturating_add(u32::from(watched.is_ok()));
+                watched
             }
-            (Ok(()), None) => self.next_slot = self.next_slot.saturating_add(1),
-            (Err(_), Some(_)) => drop(self.engine.quarantine(slot)),
-            (Err(_), None) => {}
+        };
+        if watched.is_ok() && self.quarantine.slot(&id).is_some() {
+            self.quarantine.remove(&id);
+            self.notices.over(id, Alert::Quarantined);
         }
         self.chain.look_again();
         reply.send(watched);
@@ -170,19 +203,31 @@ where
 
     /// What the log remembers of a channel that was set aside still holds, if it can be read:
     /// above all which commitment was handed out.
-    fn recall(&mut self, slot: Slot, facts: &ChannelFacts) -> Result<(), CommandError> {
+    fn recalled(&self, slot: Slot) -> Result<ChannelArbitrator, CommandError> {
         match self.log.changes(slot) {
-            Ok(Ok(changes)) => {
-                let state = ChannelArbitrator::replay(&changes);
-                self.engine.restore(slot, Arc::new(facts.clone()), state);
-                Ok(())
-            }
+            Ok(Ok(changes)) => Ok(ChannelArbitrator::replay(&changes)),
             Ok(Err(damaged)) => {
                 tracing::error!(slot = slot.0, %damaged, "its log is lost");
-                Ok(())
+                Ok(ChannelArbitrator::default())
             }
             Err(error) => Err(CommandError::NotStored(error.to_string())),
         }
+    }
+
+    /// Takes a channel back that was set aside. An error: it stays aside.
+    pub(super) async fn take_back(
+        &mut self,
+        slot: Slot,
+        facts: Box<ChannelFacts>,
+        state: ChannelArbitrator,
+        history: Vec<BlockView>,
+    ) -> Result<(), CommandError> {
+        self.engine.restore(slot, Arc::new((*facts).clone()), state);
+        let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]).await;
+        if watched.is_err() {
+            let _ = self.engine.quarantine(slot);
+        }
+        watched
     }
 }
 
@@ -209,7 +254,7 @@ async fn rescan<S: BlockSource>(
             }
             Err(Pause::Never(why)) => return Err(why),
             // Nobody waits any more.
-            Err(Pause::Later(why)) if watching.reply.is_closed() => return Err(why),
+            Err(Pause::Later(why)) if !watching.is_wanted() => return Err(why),
             Err(Pause::Later(why)) => {
                 tracing::warn!(channel = %watching.facts.id, why, "the rescan waits");
                 sleep(settings.retry).await;

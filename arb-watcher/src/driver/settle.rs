@@ -1,7 +1,7 @@
 //! Settling: what is desired and not under way is started; what is under way and no longer
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
 use super::work::{Job, Outcome};
-use super::{Driver, Tasks, Tried};
+use super::{Driver, Tasks};
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::NoticeKey;
 use arb_core::engine::{Released, Task, TaskKey};
@@ -32,10 +32,6 @@ impl Tasks {
         let first = OutPoint { txid: Txid::all_zeros(), vout: 0 };
         let from_there = self.funded.range((slot, first)..);
         from_there.take_while(|(of, _)| *of == slot).map(|(_, claim)| *claim).collect()
-    }
-
-    fn tried(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
-        self.tried.entry(slot).or_default().insert(key, Tried { task, tip });
     }
 
     /// Forgetting waits for nobody any more, perhaps.
@@ -79,6 +75,7 @@ where
         } else {
             self.tasks.desired.insert(slot, tasks);
         }
+        self.end_troubles(slot);
     }
 
     /// Coins of claims that are no longer ours to make go back to the wallet.
@@ -142,7 +139,7 @@ where
                 }
                 Task::Forget | Task::LoadRevokedHtlcs(_) => stepped = true,
             }
-            self.tasks.tried(slot, key, task.clone(), tip);
+            self.tasks.note(slot, key, task.clone(), tip, false);
             match task {
                 Task::Forget => self.forget(slot).await,
                 Task::LoadRevokedHtlcs(number) => self.load_revoked(slot, number).await,

@@ -26,6 +26,12 @@ impl Subscribers {
         self.of.insert((slot, name), subscriber);
     }
 
+    /// As [`Self::restore`], for one that could not be read at start-up.
+    pub(super) fn restore_missing(&mut self, slot: Slot, name: String, state: SubscriberState) {
+        let subscriber = || Subscriber { state, sent: state.next, sender: None };
+        self.of.entry((slot, name)).or_insert_with(subscriber);
+    }
+
     fn of_slot(&mut self, slot: Slot) -> impl Iterator<Item = &mut Subscriber> {
         self.of.iter_mut().filter(move |((of, _), _)| *of == slot).map(|(_, s)| s)
     }
@@ -172,6 +178,7 @@ where
         if forgotten.is_ok() {
             self.subscribers.remove_slot(slot);
             self.outdated.0.remove(&slot);
+            self.troubles.forgotten(slot);
             self.notices.forgotten(id);
         }
     }

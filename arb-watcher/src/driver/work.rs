@@ -1,13 +1,13 @@
 //! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
+use super::Driver;
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
-use super::{Driver, Tried};
 use crate::settings::Ports;
 use arb_core::arbitrator::{HandedOut, Input};
 use arb_core::claim::build::Draft;
 use arb_core::engine::{EngineInput, Task, TaskKey};
-use arb_core::ids::Slot;
+use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{
     BlockSource, Broadcast, CoinRequest, CoinSource, FeeSource, Package, Signer, Verdict,
@@ -16,6 +16,7 @@ use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, Txid};
 use std::collections::HashMap;
 use std::future::Future;
+use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 
@@ -39,7 +40,24 @@ pub(super) enum Outcome {
 pub(super) enum Done {
     Signed(Box<HandedOut>),
     Published(Vec<(Txid, Verdict)>),
-    Failed(String),
+    Failed(Failed),
+}
+
+/// Why a task is to be tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    /// The signer did not sign.
+    #[error("signer: {0}")]
+    Signer(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failed {
+    fn other(error: impl std::fmt::Display) -> Self {
+        Self::Other(error.to_string())
+    }
 }
 
 /// A task that is or was under way, and the tip at which it began.
@@ -56,6 +74,7 @@ pub(super) struct Attempt {
 pub(super) enum Job {
     Look,
     Task(Box<Attempt>),
+    Rescan(ChannelId),
     Other,
 }
 
@@ -150,7 +169,6 @@ where
         let job = Job::Task(Box::new(attempt.clone()));
         let height = self.engine.height();
         self.tasks.running.insert((slot, attempt.key.clone()));
-        let late = || Done::Failed("no answer in time".to_owned());
         match &attempt.task {
             Task::Sign(draft) => {
                 let draft = (**draft).clone();
@@ -158,14 +176,9 @@ where
                     self.tasks.funded.insert((slot, draft.claim.outpoint));
                 }
                 self.workers.spawn(job, async move {
-                    let signed = timeout(patience, sign(&ports, draft, height)).await;
-                    let done = signed.map_or_else(
-                        |_| late(),
-                        |signed| {
-                            signed.map_or_else(Done::Failed, |out| Done::Signed(Box::new(out)))
-                        },
-                    );
-                    Outcome::Done(attempt, done)
+                    let signed = sign(&ports, draft, height, patience).await;
+                    let signed = signed.map_or_else(Done::Failed, |out| Done::Signed(out.into()));
+                    Outcome::Done(attempt, signed)
                 });
             }
             Task::Publish(transactions) => {
@@ -173,8 +186,8 @@ where
                 self.workers.spawn(job, async move {
                     let done = match timeout(patience, ports.broadcast.broadcast(package)).await {
                         Ok(Ok(verdicts)) => Done::Published(verdicts),
-                        Ok(Err(error)) => Done::Failed(error.to_string()),
-                        Err(_) => late(),
+                        Ok(Err(error)) => Done::Failed(Failed::other(error)),
+                        Err(_) => Done::Failed(Failed::other("no answer in time")),
                     };
                     Outcome::Done(attempt, done)
                 });
@@ -198,8 +211,13 @@ where
             Outcome::Released { .. } | Outcome::Reserved | Outcome::Panicked(Job::Other) => {}
             Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
             Outcome::Panicked(Job::Task(attempt)) => {
-                self.on_done(*attempt, Done::Failed("the worker panicked".to_owned())).await;
+                let failed = match attempt.task {
+                    Task::Sign(_) => Failed::Signer("the worker panicked".to_owned()),
+                    _ => Failed::Other("the worker panicked".to_owned()),
+                };
+                self.on_done(*attempt, Done::Failed(failed)).await;
             }
+            Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
         }
     }
 
@@ -207,14 +225,16 @@ where
     async fn on_done(&mut self, attempt: Attempt, done: Done) {
         let Attempt { slot, key, task, tip } = attempt;
         self.tasks.running.remove(&(slot, key.clone()));
-        self.tasks.tried.entry(slot).or_default().insert(key, Tried { task, tip });
+        let signer_failed = matches!(done, Done::Failed(Failed::Signer(_)));
+        self.tasks.note(slot, key, task, tip, signer_failed);
+        self.judge_signer(slot);
         // Errors: the driver is to end.
         match done {
             Done::Signed(out) => {
                 let _ = self.channel_input(slot, Input::Signed(out)).await;
             }
             Done::Published(verdicts) => self.on_verdicts(slot, verdicts).await,
-            Done::Failed(why) => tracing::warn!(slot = slot.0, why, "tried again later"),
+            Done::Failed(why) => tracing::warn!(slot = slot.0, %why, "tried again later"),
         }
     }
 
@@ -254,6 +274,7 @@ where
     pub(super) async fn load_revoked(&mut self, slot: Slot, number: CommitmentNumber) {
         let why = match self.log.ended_htlcs(slot, number) {
             Ok(Ok(htlcs)) => {
+                self.penalty_data(slot, number, true);
                 let input = Input::RevokedHtlcsLoaded { number, htlcs };
                 // An error: the driver is to end.
                 let _ = self.channel_input(slot, input).await;
@@ -263,6 +284,7 @@ where
             Err(error) => error.to_string(),
         };
         tracing::error!(slot = slot.0, why, "penalty data cannot be read");
+        self.penalty_data(slot, number, false);
     }
 }
 
@@ -270,25 +292,38 @@ async fn sign<S, B, F, K, C>(
     ports: &Ports<S, B, F, K, C>,
     draft: Draft,
     tip: BlockHeight,
-) -> Result<HandedOut, String>
+    patience: Duration,
+) -> Result<HandedOut, Failed>
 where
     K: Signer,
     C: CoinSource,
 {
-    let said = |error: &dyn std::error::Error| error.to_string();
     let (mut coins, mut change) = (Vec::new(), None);
     if draft.wants_coins() {
         let claim = draft.claim.outpoint;
         let request = CoinRequest { claim, amount: draft.coins_wanted(), feerate: draft.feerate };
-        coins = ports.coins.select(request).await.map_err(|e| said(&e))?;
-        change = Some(ports.coins.change_script().await.map_err(|e| said(&e))?);
+        coins = answer(patience, ports.coins.select(request)).await.map_err(Failed::Other)?;
+        let script = answer(patience, ports.coins.change_script()).await;
+        change = Some(script.map_err(Failed::Other)?);
     }
-    let unsigned = draft.assemble(&coins, change).map_err(|e| said(&e))?;
-    let signature = ports.signer.sign(unsigned.request()).await.map_err(|e| said(&e))?;
-    let mut transaction = unsigned.signed(&signature);
+    let unsigned = draft.assemble(&coins, change).map_err(Failed::other)?;
+    let signature = answer(patience, ports.signer.sign(unsigned.request())).await;
+    let mut transaction = unsigned.signed(&signature.map_err(Failed::Signer)?);
     if !coins.is_empty() {
         let prevouts = unsigned.prevouts.clone();
-        transaction = ports.coins.sign(transaction, prevouts).await.map_err(|e| said(&e))?;
+        let signing = ports.coins.sign(transaction, prevouts);
+        transaction = answer(patience, signing).await.map_err(Failed::Other)?;
     }
     Ok(unsigned.handed_out(transaction, tip))
+}
+
+/// What a port answers, if it does so in time.
+async fn answer<T, E: std::error::Error>(
+    patience: Duration,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(patience, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
 }

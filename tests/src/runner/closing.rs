@@ -212,7 +212,7 @@ impl Runner<'_> {
             // Whether facts are outdated is said at every start, and not stored.
             let standing = |report: &ChannelReport| {
                 let mut report = report.clone();
-                report.alerts.retain(|alert| *alert != Alert::OutdatedFacts);
+                report.alerts.retain(|alert| !is_of_the_driver(alert));
                 report.next = None;
                 report
             };
@@ -248,4 +248,15 @@ impl Runner<'_> {
 
 fn signed(amount: Amount) -> i64 {
     i64::try_from(amount.to_sat()).unwrap_or(i64::MAX)
+}
+
+/// Whether the driver found it out by itself: no part of the log.
+const fn is_of_the_driver(alert: &Alert) -> bool {
+    matches!(
+        alert,
+        Alert::OutdatedFacts
+            | Alert::Quarantined
+            | Alert::SignerFailing
+            | Alert::PenaltyDataUnreadable(_)
+    )
 }

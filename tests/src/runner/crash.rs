@@ -3,7 +3,7 @@
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, Durable, StoredChannel, Write};
+use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, StoredChannel, Write};
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use bitcoin::Txid;
@@ -167,6 +167,14 @@ impl<L: ChangeLog> ChangeLog for MortalLog<L> {
 
     fn channels(&self) -> Result<Vec<StoredChannel>, L::Error> {
         self.inner.channels()
+    }
+
+    fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, L::Error> {
+        self.inner.channel(slot)
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
     }
 
     fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, L::Error> {

@@ -258,6 +258,9 @@ fn alert() -> impl Strategy<Value = Alert> {
         outpoint().prop_map(Alert::OutputLost),
         htlc_id().prop_map(Alert::PreimageAfterFail),
         Just(Alert::OutdatedFacts),
+        Just(Alert::Quarantined),
+        Just(Alert::SignerFailing),
+        number().prop_map(Alert::PenaltyDataUnreadable),
     ]
 }
 

@@ -85,21 +85,21 @@ async fn a_chain_without_any_remembered_block_raises_an_alarm_and_changes_nothin
     world.chain.mine_many(300);
     arbiter.idle().await.expect("running");
     let (good, tip) = (world.chain.best(), world.chain.tip_now());
-    let mut alarm = arbiter.chain_alarm();
-    assert_eq!(*alarm.borrow_and_update(), None);
+    let mut alarm = arbiter.alarms();
+    assert_eq!(alarm.borrow_and_update().chain, None);
 
     world.chain.undo(295);
     world.chain.mine(vec![channel.remote_tx(0, &[])]);
     world.chain.mine_many(299);
     alarm.changed().await.expect("running");
-    assert_eq!(*alarm.borrow_and_update(), Some(ChainAlarm::ReorganisedTooDeeply));
+    assert_eq!(alarm.borrow_and_update().chain, Some(ChainAlarm::ReorganisedTooDeeply));
     sleep(Duration::from_secs(600)).await;
     assert_eq!(world.log.tip(), Some(tip));
     assert_eq!(phase(&arbiter, &channel).await, Phase::Open);
 
     world.chain.return_to(good);
     arbiter.idle().await.expect("running");
-    assert_eq!(*alarm.borrow_and_update(), None);
+    assert_eq!(alarm.borrow_and_update().chain, None);
     assert_eq!(world.log.tip(), Some(tip));
 }
 
@@ -192,7 +192,7 @@ async fn a_reorganisation_decides_nothing_before_the_new_tip() {
 async fn a_source_that_hangs_holds_no_command_up_and_raises_an_alarm() {
     let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
-    let mut alarm = arbiter.chain_alarm();
+    let mut alarm = arbiter.alarms();
     let tip = world.chain.tip_now();
     world.chain.is(Mood::Hangs);
     world.chain.mine_many(1);
@@ -203,7 +203,7 @@ async fn a_source_that_hangs_holds_no_command_up_and_raises_an_alarm() {
     assert_eq!(since.elapsed(), Duration::ZERO);
 
     alarm.changed().await.expect("running");
-    let Some(ChainAlarm::Stalled(stalled)) = *alarm.borrow_and_update() else {
+    let Some(ChainAlarm::Stalled(stalled)) = alarm.borrow_and_update().chain else {
         panic!("the tip stands still")
     };
     assert_eq!(stalled.tip, tip);
@@ -212,7 +212,7 @@ async fn a_source_that_hangs_holds_no_command_up_and_raises_an_alarm() {
     assert!(after >= limit && after < limit + Duration::from_secs(180), "{after:?}");
     world.chain.is(Mood::Well);
     arbiter.idle().await.expect("running");
-    assert_eq!(*alarm.borrow_and_update(), None);
+    assert_eq!(alarm.borrow_and_update().chain, None);
     assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
 }
 

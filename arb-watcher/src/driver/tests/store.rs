@@ -1,9 +1,10 @@
 //! A store that refuses, or cannot be read, for a while.
 use super::support::*;
-use crate::{Arbiter, CommandError, Settings, StartError};
+use crate::{Alarms, Arbiter, CommandError, Settings, StartError, StoreAlarm};
 use arb_core::arbitrator::Phase;
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::log::Health;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,9 +25,11 @@ async fn a_full_disk_holds_a_block_until_there_is_room() {
     world.chain.mine_many(1);
     sleep(Duration::from_secs(10)).await;
     assert!(world.log.refused() > 10, "it is tried again and again");
+    assert_eq!(arbiter.alarms().borrow().store, Some(StoreAlarm::Refuses));
     assert_eq!(world.log.tip(), before);
     world.log.refuse(false);
     arbiter.idle().await.expect("running");
+    assert_eq!(arbiter.alarms().borrow().store, None);
     assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
     assert_eq!(phase(&arbiter, &channel).await, CLOSED);
     arbiter.shutdown().await;
@@ -124,4 +127,40 @@ async fn a_shutdown_waits_for_the_append_that_is_under_way() {
     ending.await.expect("no panic");
     assert_eq!(updating.await.expect("no panic"), Ok(()), "it is durable, and said so");
     assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_is_an_alarm_before_it_is_full() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut alarms = arbiter.alarms();
+    assert_eq!(*alarms.borrow_and_update(), Alarms::default());
+    // Told by the next block, by an update of facts, and withdrawn by either.
+    world.log.is(Health::Low);
+    world.pass(&arbiter, 1).await;
+    assert!(alarms.has_changed().expect("running"));
+    assert_eq!(alarms.borrow_and_update().store, Some(StoreAlarm::Low));
+    world.pass(&arbiter, 3).await;
+    assert!(!alarms.has_changed().expect("running"), "told once");
+    world.log.is(Health::Emergency);
+    let update = channel.add(offered(0));
+    arbiter.update_channel(channel.id(), vec![update]).await.expect("stored");
+    assert_eq!(alarms.borrow_and_update().store, Some(StoreAlarm::Emergency));
+    // A refused update is no more than what the log says of itself.
+    world.log.refuse(true);
+    let update = channel.add(offered(1));
+    arbiter.update_channel(channel.id(), vec![update]).await.expect_err("refused");
+    assert_eq!(alarms.borrow_and_update().store, Some(StoreAlarm::Emergency));
+    world.log.refuse(false);
+    world.log.is(Health::Ok);
+    world.pass(&arbiter, 1).await;
+    assert_eq!(*alarms.borrow_and_update(), Alarms::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_nearly_full_is_told_at_the_start() {
+    let world = World::default();
+    world.log.is(Health::Low);
+    let arbiter = world.start().await;
+    assert_eq!(arbiter.alarms().borrow().store, Some(StoreAlarm::Low));
 }

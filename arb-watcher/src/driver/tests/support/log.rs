@@ -3,7 +3,7 @@
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, Durable, StoredChannel, Write};
+use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, StoredChannel, Write};
 use arb_core::memory::MemoryLog;
 use arb_core::units::{BlockRef, CommitmentNumber};
 use std::collections::{BTreeSet, VecDeque};
@@ -24,6 +24,9 @@ struct Inner {
     unreadable: bool,
     damaged_facts: BTreeSet<Slot>,
     damaged_changes: BTreeSet<Slot>,
+    damaged_ended: BTreeSet<Slot>,
+    health: Health,
+    channel_reads: usize,
 }
 
 /// Why the log fails.
@@ -75,6 +78,31 @@ impl Log {
 
     pub(in super::super) fn damage_changes(&self, slot: u32) {
         self.inner().damaged_changes.insert(Slot(slot));
+    }
+
+    /// Whether the penalty data of a channel is damaged.
+    pub(in super::super) fn damage_ended(&self, slot: u32, damaged: bool) {
+        let mut inner = self.inner();
+        let ended = &mut inner.damaged_ended;
+        let _ = if damaged { ended.insert(Slot(slot)) } else { ended.remove(&Slot(slot)) };
+    }
+
+    /// The medium is sound again.
+    pub(in super::super) fn heal(&self) {
+        let mut inner = self.inner();
+        inner.damaged_facts.clear();
+        inner.damaged_changes.clear();
+        inner.damaged_ended.clear();
+    }
+
+    /// How the log says that it is off for space.
+    pub(in super::super) fn is(&self, health: Health) {
+        self.inner().health = health;
+    }
+
+    /// How often one channel was read.
+    pub(in super::super) fn channel_reads(&self) -> usize {
+        self.inner().channel_reads
     }
 
     pub(in super::super) fn stored_facts(&self, slot: u32) -> Option<ChannelFacts> {
@@ -152,6 +180,20 @@ impl ChangeLog for Log {
         Ok(channels)
     }
 
+    fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, Failure> {
+        self.inner().channel_reads += 1;
+        let broken = self.inner().damaged_facts.contains(&slot);
+        let mut channel = self.read(|memory| memory.channel(slot))?;
+        if let Some(channel) = channel.as_mut().filter(|_| broken) {
+            channel.facts = Err(damaged());
+        }
+        Ok(channel)
+    }
+
+    fn health(&self) -> Health {
+        self.inner().health
+    }
+
     fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, Failure> {
         let broken = self.inner().damaged_facts.contains(&slot);
         let facts = self.read(|memory| memory.facts(slot))?;
@@ -169,6 +211,9 @@ impl ChangeLog for Log {
         slot: Slot,
         number: CommitmentNumber,
     ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Failure> {
+        if self.inner().damaged_ended.contains(&slot) {
+            return Ok(Err(damaged()));
+        }
         self.read(|memory| memory.ended_htlcs(slot, number))
     }
 

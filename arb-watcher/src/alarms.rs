@@ -1,0 +1,109 @@
+//! Alarms of the arbiter as a whole: what is wrong for all channels at once. What is wrong with one
+//! channel is a notice.
+use crate::core_rpc::StalledTip;
+use arb_core::log::Health;
+use tokio::sync::watch;
+
+/// What is wrong for all channels now; all `None`: nothing.
+///
+/// ```
+/// use arb_watcher::{Alarms, Arbiter, StoreAlarm};
+///
+/// /// Tells a person whenever the disk fills up, or has room again.
+/// async fn watch_the_disk(arbiter: &Arbiter, tell: impl Fn(Option<StoreAlarm>)) {
+///     let mut alarms = arbiter.alarms();
+///     loop {
+///         let Alarms { store, .. } = *alarms.borrow_and_update();
+///         tell(store);
+///         if alarms.changed().await.is_err() {
+///             return; // the arbiter has ended
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Alarms {
+    /// Something is wrong with the chain as the block source shows it.
+    pub chain: Option<ChainAlarm>,
+    /// Something is wrong with the store.
+    pub store: Option<StoreAlarm>,
+}
+
+/// Something is wrong with the chain itself, for all channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainAlarm {
+    /// No new block for too long: the source may be stalled or eclipsed.
+    Stalled(StalledTip),
+    /// No remembered block is in the source's chain: it was reorganised too deeply, or is another
+    /// chain. Nothing is decided until it comes back.
+    ReorganisedTooDeeply,
+}
+
+/// The store needs a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoreAlarm {
+    /// Little space is left: free some.
+    Low,
+    /// The emergency space is in use: facts are refused, all else goes through while it lasts.
+    Emergency,
+    /// An append that must go through is refused: nothing goes on until it is taken.
+    Refuses,
+}
+
+impl StoreAlarm {
+    pub(crate) const fn of(health: Health) -> Option<Self> {
+        match health {
+            Health::Ok => None,
+            Health::Low => Some(Self::Low),
+            Health::Emergency => Some(Self::Emergency),
+        }
+    }
+}
+
+/// Where alarms are raised and withdrawn.
+#[derive(Debug)]
+pub(crate) struct Board(watch::Sender<Alarms>);
+
+impl Board {
+    /// A board without alarms, and what others see of it.
+    pub(crate) fn new() -> (Self, watch::Receiver<Alarms>) {
+        let (sender, receiver) = watch::channel(Alarms::default());
+        (Self(sender), receiver)
+    }
+
+    pub(crate) fn chain(&self, now: Option<ChainAlarm>) {
+        self.0.send_if_modified(|alarms| {
+            let same = match (alarms.chain, now) {
+                // How long it stands still is no news.
+                (Some(ChainAlarm::Stalled(was)), Some(ChainAlarm::Stalled(is))) => {
+                    was.tip == is.tip
+                }
+                (was, is) => was == is,
+            };
+            if same {
+                return false;
+            }
+            match now {
+                Some(alarm) => tracing::error!(?alarm, "alarm"),
+                None => tracing::info!("the chain is well again"),
+            }
+            alarms.chain = now;
+            true
+        });
+    }
+
+    pub(crate) fn store(&self, now: Option<StoreAlarm>) {
+        self.0.send_if_modified(|alarms| {
+            if alarms.store == now {
+                return false;
+            }
+            match now {
+                Some(alarm) => tracing::error!(?alarm, "alarm"),
+                None => tracing::info!("the store is well again"),
+            }
+            alarms.store = now;
+            true
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! Quarantine: a channel whose records cannot be read is set aside, and all others go on. Its
+//! records are read again after ever longer waits, since a medium may heal; once they can be read,
+//! it returns with a scan of the blocks that it missed.
+use super::Driver;
+use super::rescan::Watching;
+use crate::settings::ChannelNumbers;
+use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
+use arb_core::facts::ChannelFacts;
+use arb_core::ids::{ChannelId, Slot};
+use arb_core::log::{ChangeLog, SubscriberState};
+use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::units::BlockRef;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest wait between two readings of records that cannot be read.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// Channels that are read again in one step: the others are as soon as the driver comes by.
+const AT_ONCE: usize = 16;
+
+/// Channels that are set aside.
+#[derive(Default)]
+pub(super) struct Quarantine {
+    of: BTreeMap<ChannelId, Aside>,
+}
+
+/// One channel that is set aside.
+pub(super) struct Aside {
+    slot: Slot,
+    /// What the node stated of it at start-up, as long as its facts were not held against that.
+    stated: Stated,
+    /// The last block that it has seen, if that is known and nothing else can be the case.
+    since: Option<BlockRef>,
+    failures: u32,
+    /// When its records are read again; `None` while it is on its way back.
+    again: Option<Instant>,
+}
+
+/// Whether the facts of a channel were held against what the node states.
+#[derive(Clone, Copy)]
+pub(super) enum Stated {
+    /// They were, when they could still be read.
+    Judged,
+    /// They were not: this is what the node stated.
+    Not(Option<ChannelNumbers>),
+}
+
+/// What a channel that was set aside has in the store, all of it sound.
+struct Sound {
+    facts: Box<ChannelFacts>,
+    subscribers: Vec<(String, SubscriberState)>,
+    state: ChannelArbitrator,
+}
+
+impl Quarantine {
+    pub(super) fn slot(&self, id: &ChannelId) -> Option<Slot> {
+        self.of.get(id).map(|aside| aside.slot)
+    }
+
+    pub(super) fn remove(&mut self, id: &ChannelId) {
+        self.of.remove(id);
+    }
+
+    /// When the next channel is to be read again; `None` if none is.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.of.values().filter_map(|aside| aside.again).min()
+    }
+
+    fn due_at(&self, now: Instant) -> Vec<ChannelId> {
+        let due = |(_, aside): &(&ChannelId, &Aside)| aside.again.is_some_and(|at| at <= now);
+        self.of.iter().filter(due).map(|(id, _)| *id).take(AT_ONCE).collect()
+    }
+
+    /// It did not work: once more, after a wait that doubles with each failure.
+    pub(super) fn failed(&mut self, id: &ChannelId, first: Duration) {
+        let Some(aside) = self.of.get_mut(id) else { return };
+        let factor = 1u32.checked_shl(aside.failures).unwrap_or(u32::MAX);
+        let wait = first.saturating_mul(factor).min(LONGEST_WAIT);
+        aside.failures = aside.failures.saturating_add(1).min(u32::BITS);
+        aside.again = Some(Instant::now() + wait);
+    }
+}
+
+impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
+where
+    L: ChangeLog,
+    S: BlockSource,
+    B: Broadcast,
+    F: FeeSource,
+    K: Signer,
+    C: CoinSource,
+{
+    /// Sets a watched channel aside: one that cannot be read does not stop the others. Only quiet
+    /// channels are read while the driver runs, and a quiet one has seen every block up to the tip.
+    pub(super) fn set_aside(&mut self, slot: Slot, why: &str) {
+        if let Some(id) = self.engine.quarantine(slot) {
+            self.put_aside(slot, id, Stated::Judged, self.engine.tip(), why);
+        }
+    }
+
+    /// Sets a channel aside that the engine does not hold.
+    pub(super) fn put_aside(
+        &mut self,
+        slot: Slot,
+        id: ChannelId,
+        stated: Stated,
+        since: Option<BlockRef>,
+        why: &str,
+    ) {
+        tracing::error!(channel = %id, slot = slot.0, why, "channel set aside");
+        self.quarantine.of.insert(id, Aside { slot, stated, since, failures: 0, again: None });
+        self.quarantine.failed(&id, self.settings.retry);
+        self.notices.alarm(id, Alert::Quarantined);
+    }
+
+    /// Reads the records of channels whose wait is over. What can be read is scanned for from the
+    /// last block that it has seen, or its birth.
+    pub(super) fn read_again(&mut self) {
+        for id in self.quarantine.due_at(Instant::now()) {
+            let Some(aside) = self.quarantine.of.get_mut(&id) else { continue };
+            let (slot, since) = (aside.slot, aside.since);
+            match self.sound(slot) {
+                Ok(sound) => {
+                    if let Some(aside) = self.quarantine.of.get_mut(&id) {
+                        aside.again = None;
+                    }
+                    tracing::info!(channel = %id, slot = slot.0, "readable again");
+                    // Evidence must be found again as a whole, from the birth on.
+                    let bare = sound.state.confirmed().next().is_none();
+                    self.rescan(Watching::healed(sound.facts, since.filter(|_| bare)));
+                }
+                Err(why) => {
+                    tracing::warn!(channel = %id, slot = slot.0, why, "still unreadable");
+                    self.quarantine.failed(&id, self.settings.retry);
+                }
+            }
+        }
+    }
+
+    /// Everything that the store has of a channel; an error if any of it cannot be read.
+    fn sound(&self, slot: Slot) -> Result<Sound, String> {
+        let channel = self.log.channel(slot).map_err(|error| error.to_string())?;
+        let channel = channel.ok_or_else(|| "no such channel is stored".to_owned())?;
+        let facts = channel.facts.map_err(|damaged| damaged.to_string())?;
+        let changes = self.log.changes(slot).map_err(|error| error.to_string())?;
+        let changes = changes.map_err(|damaged| damaged.to_string())?;
+        let state = ChannelArbitrator::replay(&changes);
+        Ok(Sound { facts, subscribers: channel.subscribers, state })
+    }
+
+    /// The blocks that it missed cannot be had, for now: it stays aside. So does a channel whose
+    /// scan panicked.
+    pub(super) fn on_not_scanned(&mut self, id: ChannelId, why: &str) {
+        tracing::warn!(channel = %id, why, "not scanned");
+        self.quarantine.failed(&id, self.settings.retry);
+    }
+
+    /// A channel whose records can be read again, and whose missed blocks are scanned, returns.
+    pub(super) async fn return_to_service(&mut self, id: ChannelId, history: Vec<BlockView>) {
+        let Some(aside) = self.quarantine.of.get(&id) else { return };
+        let (slot, stated) = (aside.slot, aside.stated);
+        // What was read before the scan may have become unreadable meanwhile.
+        let sound = match self.sound(slot) {
+            Ok(sound) => sound,
+            Err(why) => {
+                tracing::warn!(channel = %id, slot = slot.0, why, "unreadable again");
+                return self.quarantine.failed(&id, self.settings.retry);
+            }
+        };
+        let mut facts = sound.facts;
+        match stated {
+            Stated::Not(stated) => self.judge(slot, stated, &mut facts),
+            Stated::Judged => facts.standing = self.outdated.standing(slot, &facts),
+        }
+        if let Err(error) = self.take_back(slot, facts, sound.state, history).await {
+            tracing::warn!(channel = %id, slot = slot.0, %error, "not taken back");
+            return self.quarantine.failed(&id, self.settings.retry);
+        }
+        for (name, state) in sound.subscribers {
+            self.subscribers.restore_missing(slot, name, state);
+        }
+        tracing::info!(channel = %id, slot = slot.0, "channel back in service");
+        self.quarantine.remove(&id);
+        self.notices.over(id, Alert::Quarantined);
+        self.chain.look_again();
+    }
+}

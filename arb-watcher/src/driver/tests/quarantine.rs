@@ -1,0 +1,193 @@
+//! Channels that are set aside are read again, and return by themselves.
+use super::support::*;
+use crate::{Arbiter, CommandError, Settings};
+use arb_core::arbitrator::{Alert, Change, Notice, Phase};
+use arb_core::classify::FundingSpend;
+use arb_core::facts::UpdateError;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
+use std::time::Duration;
+use tokio::time::sleep;
+
+const CLOSED: Phase = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
+const QUARANTINED: Notice = Notice::Alert(Alert::Quarantined);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+async fn phase(arbiter: &Arbiter, channel: &Channel) -> Option<Phase> {
+    arbiter.report(channel.id()).await.expect("running").map(|report| report.phase)
+}
+
+fn with_id(channels: &[Channel], id: u8) -> &Channel {
+    channels.iter().find(|channel| channel.id() == ChannelId([id; 32])).expect("that channel")
+}
+
+/// A store with channels of these ids, each failed and handed out, and each in a slot of its own.
+async fn stored(world: &World, ids: &[u8]) -> Vec<Channel> {
+    let channels: Vec<Channel> = ids.iter().map(|id| Channel::new(*id, StaticRemotekey)).collect();
+    let arbiter = world.start().await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+        arbiter.fail_channel(channel.id()).await.expect("current facts");
+    }
+    arbiter.idle().await.expect("running");
+    arbiter.shutdown().await;
+    world.net.sent();
+    channels
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_returns_with_the_blocks_that_it_missed_and_no_others() {
+    let world = World::default();
+    let (broken, sound) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
+    world.chain.mine_many(5);
+    arbiter.idle().await.expect("running");
+    let before = world.chain.best();
+    let mut notices = arbiter.notices().await.expect("running");
+    world.log.damage_facts(0);
+    world.chain.mine(vec![broken.remote_tx(0, &[]), sound.remote_tx(0, &[])]);
+    world.chain.mine_many(3);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &broken).await, None);
+    assert_eq!(phase(&arbiter, &sound).await, Some(CLOSED));
+    assert!(drain(&mut notices).await.contains(&(broken.id(), QUARANTINED)));
+    // The source has lost what lies below.
+    for block in before {
+        world.chain.prune(block);
+    }
+    world.log.heal();
+    sleep(HOUR).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &broken).await, Some(CLOSED));
+    let spent = |change: &&Change| matches!(change, Change::Spent(_));
+    assert_eq!(world.log.stored_changes(0).iter().filter(spent).count(), 1);
+    drain(&mut notices).await;
+    world.pass(&arbiter, 1).await;
+    assert!(!drain(&mut notices).await.contains(&(broken.id(), QUARANTINED)), "it is over");
+    // And it is watched like any other.
+    world.chain.undo(5);
+    world.chain.mine_many(7);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &broken).await, Some(Phase::Open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_goes_on_with_several_damaged_channels_and_each_returns_by_itself() {
+    let world = World::default();
+    let channels = stored(&world, &[1, 2, 3, 4]).await;
+    world.log.damage_facts(0);
+    world.log.damage_changes(1);
+    world.log.damage_facts(3);
+    world.log.damage_changes(3);
+    let arbiter = world.restart(&channels.iter().collect::<Vec<_>>()).await;
+    arbiter.idle().await.expect("running");
+    let sound = with_id(&channels, 3);
+    assert_eq!(world.net.txids(), [sound.local_tx().compute_txid()], "the sound one goes on");
+    for broken in [1, 2, 4].map(|id| with_id(&channels, id)) {
+        assert_eq!(phase(&arbiter, broken).await, None);
+        let unknown = Err(CommandError::UnknownChannel(broken.id()));
+        assert_eq!(arbiter.fail_channel(broken.id()).await, unknown);
+    }
+    world.chain.mine(vec![with_id(&channels, 4).remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    world.log.heal();
+    sleep(HOUR).await;
+    arbiter.idle().await.expect("running");
+    for back in [1, 2].map(|id| with_id(&channels, id)) {
+        assert_eq!(phase(&arbiter, back).await, Some(Phase::Failing));
+        // What was handed out is not forgotten: the fence stands.
+        let update = Channel::new(back.id().0[0], StaticRemotekey).next_local(1, &[]);
+        let fenced = Err(CommandError::Facts(UpdateError::Fenced));
+        assert_eq!(arbiter.update_channel(back.id(), vec![update]).await, fenced);
+    }
+    assert_eq!(phase(&arbiter, with_id(&channels, 4)).await, Some(CLOSED), "while it was away");
+    let sent = world.net.txids();
+    for back in [1, 2].map(|id| with_id(&channels, id)) {
+        assert!(sent.contains(&back.local_tx().compute_txid()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_returns_is_held_against_what_the_node_stated() {
+    let world = World::default();
+    let channels = stored(&world, &[1, 2]).await;
+    let (behind, unstated) = (&channels[0], &channels[1]);
+    world.log.damage_facts(0);
+    world.log.damage_facts(1);
+    let stated = vec![numbers(behind.id(), 7, 0)];
+    let arbiter = world.start_with(Settings::default(), stated).await;
+    world.log.heal();
+    sleep(HOUR).await;
+    world.pass(&arbiter, 2).await;
+    for outdated in [behind, unstated] {
+        let report = arbiter.report(outdated.id()).await.expect("running").expect("back");
+        assert!(report.alerts.contains(&Alert::OutdatedFacts), "{report:?}");
+        let refused = Err(CommandError::Outdated(outdated.id()));
+        assert_eq!(arbiter.fail_channel(outdated.id()).await, refused);
+    }
+    assert_eq!(world.net.txids(), [], "nothing outdated is broadcast");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_stay_unreadable_are_read_ever_more_seldom() {
+    let world = World::default();
+    stored(&world, &[1]).await;
+    world.log.damage_facts(0);
+    let arbiter = world.start().await;
+    sleep(Duration::from_secs(20)).await;
+    let soon = world.log.channel_reads();
+    assert!((4..=7).contains(&soon), "{soon} readings in 20 seconds");
+    sleep(24 * HOUR).await;
+    let reads = world.log.channel_reads() - soon;
+    assert!((24..=36).contains(&reads), "{reads} readings in a day");
+    assert!(!arbiter.is_stopped());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_past_that_cannot_be_had_is_asked_for_again() {
+    for mood in [Mood::Fails, Mood::Panics] {
+        let world = World::default();
+        let channels = stored(&world, &[1]).await;
+        let pruned = world.chain.mine(vec![channels[0].remote_tx(0, &[])]);
+        let arbiter = world.restart(&[&channels[0]]).await;
+        arbiter.idle().await.expect("running");
+        arbiter.shutdown().await;
+        world.log.damage_facts(0);
+        let arbiter = world.restart(&[&channels[0]]).await;
+        arbiter.idle().await.expect("running");
+        world.log.heal();
+        world.chain.is(mood);
+        sleep(HOUR).await;
+        assert_eq!(phase(&arbiter, &channels[0]).await, None, "{mood:?}");
+        world.chain.is(Mood::Well);
+        sleep(2 * HOUR).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(phase(&arbiter, &channels[0]).await, Some(CLOSED), "{mood:?}");
+        assert_eq!(world.chain.tip_now(), pruned);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_may_state_a_channel_that_is_about_to_return() {
+    let world = World::default();
+    let channels = stored(&world, &[1]).await;
+    world.log.damage_facts(0);
+    let arbiter = world.restart(&[&channels[0]]).await;
+    world.log.heal();
+    world.chain.is(Mood::Hangs);
+    // The scan of the return is under way, and a second one behind it.
+    sleep(Duration::from_secs(2)).await;
+    let watching = tokio::spawn({
+        let (arbiter, facts) = (arbiter.clone(), channels[0].facts.clone());
+        async move { arbiter.watch_channel(facts).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    world.chain.is(Mood::Well);
+    assert_eq!(watching.await.expect("no panic"), Ok(()));
+    sleep(HOUR).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channels[0]).await, Some(Phase::Failing));
+    let failing = |change: &&Change| matches!(change, Change::FailRequested { .. });
+    assert_eq!(world.log.stored_changes(0).iter().filter(failing).count(), 1);
+}

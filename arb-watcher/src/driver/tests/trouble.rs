@@ -1,0 +1,82 @@
+//! One channel in trouble: told when it lasts, withdrawn when it is over, and no matter to others.
+use super::support::*;
+use crate::Arbiter;
+use arb_core::arbitrator::{Alert, Notice, NoticeKey};
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+
+async fn alerts(arbiter: &Arbiter, channel: &Channel) -> Vec<Alert> {
+    arbiter.report(channel.id()).await.expect("running").expect("watched").alerts
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_keeps_failing_is_told_until_it_signs() {
+    for mood in [Mood::Fails, Mood::Hangs, Mood::Panics] {
+        let world = World::default();
+        let (ill, well) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+        let arbiter = world.watching(&ill).await;
+        arbiter.watch_channel(well.facts.clone()).await.expect("sound facts");
+        world.signer.is(ill.id(), mood);
+        for channel in [&ill, &well] {
+            arbiter.fail_channel(channel.id()).await.expect("current facts");
+        }
+        let mut notices = arbiter.notices().await.expect("running");
+        arbiter.idle().await.expect("running");
+        world.pass(&arbiter, 1).await;
+        assert_eq!(alerts(&arbiter, &ill).await, [], "{mood:?}: twice is an accident");
+        world.pass(&arbiter, 1).await;
+        assert_eq!(alerts(&arbiter, &ill).await, [Alert::SignerFailing], "{mood:?}");
+        assert_eq!(alerts(&arbiter, &well).await, []);
+        let told = (ill.id(), Notice::Alert(Alert::SignerFailing));
+        assert!(drain(&mut notices).await.contains(&told));
+        world.pass(&arbiter, 1).await;
+        assert!(drain(&mut notices).await.contains(&told), "repeated");
+        // Acknowledged, it is not repeated as long as it goes on.
+        let key = NoticeKey::Alert(Alert::SignerFailing);
+        arbiter.acknowledge(ill.id(), key).await.expect("watched");
+        world.pass(&arbiter, 2).await;
+        assert!(!drain(&mut notices).await.contains(&told));
+        assert!(world.net.txids().contains(&well.local_tx().compute_txid()));
+
+        world.signer.is(ill.id(), Mood::Well);
+        world.pass(&arbiter, 1).await;
+        assert!(world.net.txids().contains(&ill.local_tx().compute_txid()), "{mood:?}");
+        assert_eq!(alerts(&arbiter, &ill).await, []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_is_no_longer_asked_fails_no_more() {
+    let (world, ill) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&ill).await;
+    world.signer.is(ill.id(), Mood::Fails);
+    arbiter.fail_channel(ill.id()).await.expect("current facts");
+    arbiter.idle().await.expect("running");
+    world.pass(&arbiter, 3).await;
+    assert_eq!(alerts(&arbiter, &ill).await, [Alert::SignerFailing]);
+    // The peer closes: everything of ours comes home without a signature.
+    world.chain.mine(vec![ill.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(alerts(&arbiter, &ill).await, []);
+    let mut notices = arbiter.notices().await.expect("running");
+    world.pass(&arbiter, 1).await;
+    let told = (ill.id(), Notice::Alert(Alert::SignerFailing));
+    assert!(!drain(&mut notices).await.contains(&told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_penalty_data_is_told_and_read_again() {
+    let world = World::default();
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let arbiter = world.watching(&channel).await;
+    world.log.damage_ended(0, true);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let unreadable = Alert::PenaltyDataUnreadable(number(0));
+    assert!(alerts(&arbiter, &channel).await.contains(&unreadable));
+    assert!(!world.net.txids().is_empty(), "what needs no penalty data is punished all the same");
+    world.log.damage_ended(0, false);
+    world.pass(&arbiter, 1).await;
+    assert!(!alerts(&arbiter, &channel).await.contains(&unreadable));
+}
