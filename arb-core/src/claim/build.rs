@@ -240,7 +240,11 @@ fn add_change(
     if change >= SMALLEST_OUTPUT {
         transaction.output.push(TxOut { value: change, script_pubkey });
     } else if transaction.output.is_empty() {
-        return Err(BuildError::NoCoins);
+        // Something must remain. If the coins do not cover all of the fee, they pay what they can:
+        // a claim that waits for the whole price may wait past its deadline.
+        let value = Some(SMALLEST_OUTPUT).filter(|smallest| free >= *smallest);
+        let value = value.ok_or(BuildError::NoCoins)?;
+        transaction.output.push(TxOut { value, script_pubkey });
     }
     Ok(())
 }

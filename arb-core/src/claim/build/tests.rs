@@ -86,5 +86,12 @@ fn a_child_pays_for_its_coins_and_at_least_what_it_must() {
     assert_eq!(built.fee, Amount::from_sat(5_000));
     let short = draft.clone().assemble(&[coin(4_900)], change.clone());
     assert_eq!(short.err(), Some(BuildError::NoCoins));
+    // Less than the price is better than nothing, as long as it is relayed.
+    draft.least = Amount::from_sat(2_000);
+    draft.fee = Amount::from_sat(9_000);
+    let partial = draft.clone().assemble(&[coin(4_900)], change.clone()).expect("it is relayed");
+    let left = partial.transaction.output[0].value;
+    assert_eq!(left, Amount::from_sat(354));
+    assert_eq!(partial.fee, Amount::from_sat(4_900 + 330 - 354));
     assert_eq!(draft.assemble(&[], change).err(), Some(BuildError::NoCoins));
 }
