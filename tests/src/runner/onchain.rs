@@ -4,10 +4,11 @@ use super::locate::paired_output;
 use super::story::Runner;
 use crate::peer::{Bundle, Claim, ClaimFee, ClosingStyle, PeerCoin, SecondLevel, Side};
 use crate::scenario::ast::{
-    BlockFill, ChannelName, ClaimGrouping, Dropped, Excluded, HtlcRef, OnChain, OutputRef,
+    BlockFill, ChannelName, ClaimGrouping, Dropped, Excluded, History, HtlcRef, OnChain, OutputRef,
     PublishedSpend,
 };
 use crate::world::Fill;
+use arb_core::facts::Update;
 use arb_core::ports::Verdict;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,10 @@ impl Runner<'_> {
     pub(super) async fn on_chain(&mut self, statement: &OnChain) -> Result<(), Failed> {
         match statement {
             OnChain::Publish { channel, spend } => {
+                if *spend == PublishedSpend::Mutual && !self.has_agreed_scripts(channel)? {
+                    // No mutual close without them: both sides have named them by now.
+                    self.history(&History::Shutdown(channel.clone())).await?;
+                }
                 let tx = self.spend(channel, *spend)?;
                 self.submit(&tx).await
             }
@@ -47,6 +52,11 @@ impl Runner<'_> {
 
     fn estimate(&self) -> FeeRate {
         self.world.faults.estimates().within(1)
+    }
+
+    fn has_agreed_scripts(&self, name: &ChannelName) -> Result<bool, Failed> {
+        let mut told = self.chan(name)?.told.iter().flat_map(|(_, updates)| updates);
+        Ok(told.any(|update| matches!(update, Update::Shutdown(_))))
     }
 
     fn spend(&self, name: &ChannelName, spend: PublishedSpend) -> Result<Transaction, Failed> {
