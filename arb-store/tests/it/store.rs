@@ -97,6 +97,8 @@ fn a_refused_batch_leaves_nothing_behind() {
     assert_eq!(log.channels().unwrap()[0].subscribers[0].0.len(), 255);
 }
 
+// incident lnd-10780
+// incident eclair-2702
 #[test]
 fn a_forgotten_channel_is_gone_and_its_slot_is_never_used_again() {
     let folder = tempfile::tempdir().unwrap();

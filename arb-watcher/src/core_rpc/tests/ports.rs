@@ -7,7 +7,7 @@ use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
 use bitcoin::{
-    Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, constants,
+    Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, constants,
 };
 use tokio::time::Instant;
 
@@ -221,6 +221,26 @@ async fn blocks_are_decoded_and_must_be_the_ones_asked_for() {
     assert!(matches!(other, Err(CoreError::Answer { .. })), "{other:?}");
 }
 
+/// A block that consensus allows and that stopped other readers: a witness of more than 500,000
+/// elements, and one element of nearly the whole block.
+// incident lnd-7002
+// incident attack-17
+#[tokio::test]
+async fn a_block_as_odd_as_consensus_allows_is_read() {
+    let mut block = constants::genesis_block(bitcoin::Network::Regtest);
+    for witness in [Witness::from_slice(&vec![b""; 500_003]), Witness::from_slice(&[[7; 390_000]])] {
+        block.txdata.push(Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![TxIn { witness, ..TxIn::default() }],
+            output: vec![],
+        });
+    }
+    let (hash, raw) = (block.block_hash(), serialize_hex(&block));
+    let (source, _) = blocks(vec![says(json!(raw))]);
+    assert_eq!(source.block(hash).await.unwrap(), Some(block));
+}
+
 #[tokio::test]
 async fn tips_and_heights_are_checked() {
     let hash = BlockHash::all_zeros();
@@ -359,6 +379,7 @@ async fn odd_fees_are_errors() {
     }
 }
 
+// incident attack-14
 #[test]
 fn a_tip_that_does_not_move_raises_the_alarm() {
     let start = std::time::Instant::now();

@@ -216,6 +216,9 @@ async fn a_source_that_hangs_holds_no_command_up_and_raises_an_alarm() {
     assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
 }
 
+// incident eclair-1895
+// incident eclair-1910
+// incident eclair-3002
 #[tokio::test(start_paused = true)]
 async fn a_source_that_never_rings_is_asked_all_the_same() {
     let world = World::default();

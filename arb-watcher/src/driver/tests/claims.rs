@@ -32,6 +32,7 @@ async fn punishing(world: &World) -> (Arbiter, Channel) {
     (arbiter, channel)
 }
 
+// incident lnd-7390
 #[tokio::test(start_paused = true)]
 async fn a_signer_in_trouble_holds_up_its_own_claim_only() {
     for mood in [Mood::Fails, Mood::Hangs, Mood::Panics] {

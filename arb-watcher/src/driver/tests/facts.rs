@@ -115,6 +115,7 @@ async fn what_a_failed_append_brought_comes_with_the_next() {
     assert_eq!(world.log.stored_ended(0, 1), [offered(0)], "the penalty data");
 }
 
+// incident ldk-3984
 #[tokio::test(start_paused = true)]
 async fn facts_rest_on_the_newest_that_may_become_durable() {
     // Which of three appends fail, and in which order they end.

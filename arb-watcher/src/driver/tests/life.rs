@@ -32,6 +32,8 @@ async fn idle_means_that_everything_is_done() {
     arbiter.idle().await.expect("running");
 }
 
+// incident lnd-7848
+// incident lnd-8149
 #[tokio::test(start_paused = true)]
 async fn after_a_shutdown_nothing_is_left() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));

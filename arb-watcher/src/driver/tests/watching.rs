@@ -40,6 +40,8 @@ async fn a_watch_before_the_first_tip_scans_from_birth() {
     assert_eq!(phase(&arbiter, &channel).await, CLOSED);
 }
 
+// incident eclair-3092
+// incident electrum-10785
 #[tokio::test(start_paused = true)]
 async fn a_late_watch_finds_a_close_and_what_follows_it() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
@@ -127,6 +129,7 @@ async fn source_errors_during_a_rescan_are_waited_out() {
     assert_eq!(phase(&arbiter, &channel).await, CLOSED);
 }
 
+// incident teos-209
 #[tokio::test(start_paused = true)]
 async fn a_channel_whose_past_cannot_be_had_is_not_watched() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));

@@ -95,6 +95,7 @@ fn a_wrong_or_high_s_commitment_signature_is_refused() {
     }
 }
 
+// incident cve-2020-26895
 #[test]
 fn a_wrong_or_high_s_htlc_signature_is_refused() {
     for format in FORMATS {
