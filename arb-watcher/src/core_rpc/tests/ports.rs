@@ -7,7 +7,8 @@ use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
 use bitcoin::{
-    Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness, constants,
+    Amount, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid, Witness,
+    constants,
 };
 use tokio::time::Instant;
 
@@ -228,7 +229,8 @@ async fn blocks_are_decoded_and_must_be_the_ones_asked_for() {
 #[tokio::test]
 async fn a_block_as_odd_as_consensus_allows_is_read() {
     let mut block = constants::genesis_block(bitcoin::Network::Regtest);
-    for witness in [Witness::from_slice(&vec![b""; 500_003]), Witness::from_slice(&[[7; 390_000]])] {
+    for witness in [Witness::from_slice(&vec![b""; 500_003]), Witness::from_slice(&[[7; 390_000]])]
+    {
         block.txdata.push(Transaction {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
