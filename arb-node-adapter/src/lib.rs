@@ -1,4 +1,5 @@
-//! LDK interfaces for arb-core: chain data and facts in, broadcasts and feerates both ways.
+//! LDK interfaces for arb-core: chain data and facts in, signatures by LDK's signers, broadcasts and
+//! feerates both ways.
 //!
 //! What depends on LDK's version has a folder of its own, and the newest one is re-exported here.
 #![forbid(unsafe_code)]

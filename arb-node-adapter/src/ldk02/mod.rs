@@ -18,8 +18,8 @@ mod watch;
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
 pub use error::{FeedError, NotConnected};
 pub use facts::{
-    FactSink, GatedPersist, Held, HeldFor, Recorder, Refusal, TappedMessages, TappedSigner,
-    TappedSigners, Taps, Untranslated, Waiting,
+    FactSink, GatedPersist, Held, HeldFor, LdkSigner, Recorder, Refusal, SignError, SpendsOwn,
+    TappedMessages, TappedSigner, TappedSigners, Taps, Untranslated, Waiting,
 };
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};

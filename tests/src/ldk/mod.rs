@@ -8,7 +8,7 @@ mod node;
 mod route;
 mod store;
 
-pub use net::{Link, Net, OnQuiet, Payment};
+pub use net::{Link, Net, OnBlock, OnQuiet, Payment};
 pub use node::{
     ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,
     StoredMonitors,

@@ -8,7 +8,7 @@ use bitcoin::blockdata::opcodes::OP_TRUE;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, Block, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use lightning::events::Event;
 use lightning::ln::channelmanager::{PaymentId, RecipientOnionFields};
 use lightning::ln::msgs::{
@@ -31,6 +31,9 @@ const FINAL_DELTA: u32 = 80;
 /// Does what the nodes wait for, and says whether there was anything.
 pub type OnQuiet = Box<dyn Fn(&[Node]) -> bool>;
 
+/// Sees every block that the nodes are shown.
+pub type OnBlock = Box<dyn Fn(&Block, u32)>;
+
 /// Nodes, named by their place in the list.
 pub struct Net {
     /// The chain.
@@ -41,6 +44,7 @@ pub struct Net {
     cut: Vec<(usize, usize)>,
     payments: u8,
     on_quiet: Option<OnQuiet>,
+    watching: Option<OnBlock>,
 }
 
 impl std::fmt::Debug for Net {
@@ -92,7 +96,8 @@ impl Net {
         chain.mine_empty(120);
         let node = |at: u8| Node::new(at + 1, kind, &chain, stored);
         let nodes = (0..count).map(node).collect();
-        let net = Self { chain, nodes, cut: Vec::new(), payments: 0, on_quiet: None };
+        let net =
+            Self { chain, nodes, cut: Vec::new(), payments: 0, on_quiet: None, watching: None };
         for one in 0..net.nodes.len() {
             for two in one + 1..net.nodes.len() {
                 net.meet(one, two);
@@ -104,6 +109,11 @@ impl Net {
     /// Has this done whenever no message moves any more.
     pub fn when_quiet(&mut self, on_quiet: OnQuiet) {
         self.on_quiet = Some(on_quiet);
+    }
+
+    /// Shows blocks to somebody else as well, before the nodes.
+    pub fn also_show(&mut self, watching: OnBlock) {
+        self.watching = Some(watching);
     }
 
     fn meet(&self, one: usize, two: usize) {
@@ -352,6 +362,9 @@ impl Net {
     pub fn show(&self, from: u32) {
         for height in from..=self.chain.height() {
             if let Some(block) = self.chain.block_at(height) {
+                if let Some(watching) = &self.watching {
+                    watching(block, height);
+                }
                 for node in &self.nodes {
                     node.connect(block, height);
                 }

@@ -160,6 +160,8 @@ pub struct Node {
     pub monitors: Arc<Monitors>,
     /// Its keys.
     pub keys: Arc<KeysManager>,
+    /// Its signers, watched.
+    pub signers: Arc<Signers>,
     /// What it wants broadcast.
     pub outbox: Arc<Outbox>,
     /// Its feerates.
@@ -196,6 +198,7 @@ impl Node {
         let params =
             ChainParameters { network: Network::Regtest, best_block: BestBlock::new(hash, height) };
         let routes = Arc::new(NoRoutes);
+        let signers = Arc::new(TappedSigners::new(keys.clone(), taps.clone()));
         let manager = Arc::new(ChannelManager::new(
             fees.clone(),
             monitors.clone(),
@@ -205,14 +208,14 @@ impl Node {
             quiet,
             keys.clone(),
             keys.clone(),
-            Arc::new(TappedSigners::new(keys.clone(), taps.clone())),
+            signers.clone(),
             kind.config(),
             params,
             1_700_000_000,
         ));
         let messages = TappedMessages::new(manager.clone(), taps.clone());
         let events = Mutex::default();
-        Self { manager, messages, taps, monitors, keys, outbox, fees, events }
+        Self { manager, messages, taps, monitors, keys, signers, outbox, fees, events }
     }
 
     /// The node's id.

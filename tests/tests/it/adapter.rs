@@ -1,11 +1,12 @@
 //! The LDK adapter: every way in which LDK delivers chain data leads to the same engine; a late
-//! transaction; feerates and broadcasts both ways; whole blocks as the driver's source; LDK nodes and
-//! their facts.
+//! transaction; feerates and broadcasts both ways; whole blocks as the driver's source; LDK nodes,
+//! their facts and their signatures.
 mod delivery;
 mod driver;
 mod facts;
 mod nodes;
 mod ports;
+mod signing;
 mod source;
 mod styles;
 mod world;

@@ -1,9 +1,10 @@
 //! What the translation of one channel remembers: the facts as told, and which HTLC is which.
+use super::taps::Opening;
 use super::update::SourceKey;
 use arb_core::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
-use lightning::ln::chan_utils::HTLCOutputInCommitment;
+use lightning::ln::chan_utils::{ChannelTransactionParameters, HTLCOutputInCommitment};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The terms of an HTLC. Two HTLCs of equal terms have the same script, and so the same output.
@@ -37,6 +38,10 @@ impl Terms {
 pub(super) struct Book {
     /// The facts as they were told.
     pub(super) facts: ChannelFacts,
+    /// What LDK derives the channel's keys from.
+    pub(super) keys: [u8; 32],
+    /// LDK's own word on keys, delays and funding output.
+    pub(super) parameters: ChannelTransactionParameters,
     /// The last update of LDK's that they contain.
     pub(super) applied: u64,
     /// Ids of offered HTLCs, by what LDK knows them by.
@@ -69,9 +74,11 @@ pub(super) enum Weight {
 }
 
 impl Book {
-    pub(super) fn new(facts: ChannelFacts, applied: u64) -> Self {
+    pub(super) fn new(facts: ChannelFacts, applied: u64, opening: &Opening) -> Self {
         Self {
             facts,
+            keys: opening.keys,
+            parameters: opening.parameters.clone(),
             applied,
             offered: BTreeMap::new(),
             next_offered: 0,

@@ -2,7 +2,7 @@
 //!
 //! LDK states commitments without HTLC ids, and its updates are private to it. Three decorators
 //! see what is needed ([`TappedSigners`], [`TappedMessages`], [`GatedPersist`]); the [`Recorder`]
-//! translates it. How HTLCs get their identity is told in `docs/adr/0005-ldk-htlc-identity.md`.
+//! translates it, and gives the arbiter a signer ([`LdkSigner`]). How HTLCs get their identity is told in `docs/adr/0005-ldk-htlc-identity.md`.
 mod book;
 mod bytes;
 mod messages;
@@ -10,6 +10,8 @@ mod opening;
 mod persist;
 mod record;
 mod recorder;
+mod shelf;
+mod sign;
 mod signers;
 mod sink;
 mod taps;
@@ -18,7 +20,9 @@ mod update;
 
 pub use messages::TappedMessages;
 pub use persist::GatedPersist;
-pub use recorder::{CHANNELS, Held, HeldFor, NAMESPACE, Recorder, Waiting};
+pub use recorder::{Held, HeldFor, Recorder, Waiting};
+pub use shelf::{CHANNELS, NAMESPACE};
+pub use sign::{LdkSigner, SignError, SpendsOwn};
 pub use signers::{TappedSigner, TappedSigners};
 pub use sink::{FactSink, Refusal};
 pub use taps::Taps;

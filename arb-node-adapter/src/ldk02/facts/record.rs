@@ -6,7 +6,8 @@ use arb_core::codec::Record;
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::PaymentHash;
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
-use lightning::util::ser::{BigSize, Writeable};
+use lightning::ln::chan_utils::ChannelTransactionParameters;
+use lightning::util::ser::{BigSize, ReadableArgs, Writeable};
 use std::collections::BTreeMap;
 
 const VERSION: u8 = 1;
@@ -17,6 +18,8 @@ impl Book {
         let facts = self.facts.encode();
         put_size(&mut out, facts.len());
         out.extend(facts);
+        out.extend(self.keys);
+        out.extend(self.parameters.encode());
         out.extend(self.applied.encode());
         out.extend(self.next_offered.encode());
         put_size(&mut out, self.offered.len());
@@ -48,6 +51,9 @@ impl Book {
         }
         let facts = ChannelFacts::decode(all.prefixed()?.0)
             .map_err(|_| Unreadable("the facts cannot be read"))?;
+        let keys = all.value()?;
+        let parameters = ChannelTransactionParameters::read(&mut all.0, None)
+            .map_err(|_| Unreadable("the channel's parameters cannot be read"))?;
         let applied = all.value()?;
         let next_offered = all.value()?;
         let mut offered = BTreeMap::new();
@@ -66,7 +72,17 @@ impl Book {
         }
         let left = terms(&mut all)?;
         all.end()?;
-        Ok(Self { facts, applied, offered, next_offered, announced, opened, left })
+        Ok(Self {
+            facts,
+            keys,
+            parameters,
+            applied,
+            offered,
+            next_offered,
+            announced,
+            opened,
+            left,
+        })
     }
 }
 

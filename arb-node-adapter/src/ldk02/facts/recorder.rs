@@ -1,5 +1,7 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 use super::book::{Book, Terms};
+use super::shelf::Shelf;
+use super::sign::LdkSigner;
 use super::sink::{FactSink, Refusal};
 use super::taps::{Job, Taps};
 use super::translate::{Told, Translation, Untranslated};
@@ -14,11 +16,6 @@ use lightning::ln::channel_state::ChannelDetails;
 use lightning::util::persist::KVStoreSync;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Namespace of the recorder's own records in the node's key-value store.
-pub const NAMESPACE: &str = "arbiter";
-/// Second namespace: one record a channel.
-pub const CHANNELS: &str = "channels";
 
 /// Why a channel is held: LDK's update is not completed, so that LDK sends nothing that builds on
 /// it. The channel goes on only after a restart, if the cause is gone then.
@@ -77,8 +74,7 @@ impl core::error::Error for Waiting {}
 #[derive(Debug)]
 pub struct Recorder<K> {
     taps: Arc<Taps>,
-    store: K,
-    books: BTreeMap<ChannelId, Book>,
+    shelf: Arc<Shelf<K>>,
     held: BTreeMap<ChannelId, Held>,
     left: BTreeSet<ChannelId>,
     secp: Secp256k1<All>,
@@ -96,13 +92,8 @@ where
     /// # Errors
     /// The store cannot be read, or a record is of another version.
     pub fn open(taps: Arc<Taps>, store: K, channels: &[ChannelDetails]) -> Result<Self, Waiting> {
-        let unread = |why: &dyn fmt::Display| Waiting::Store(why.to_string());
-        let mut books = BTreeMap::new();
-        for key in store.list(NAMESPACE, CHANNELS).map_err(|error| unread(&error))? {
-            let bytes = store.read(NAMESPACE, CHANNELS, &key).map_err(|error| unread(&error))?;
-            let book = Book::decode(&bytes).map_err(|error| unread(&error.0))?;
-            books.insert(book.facts.id, book);
-        }
+        let shelf = Shelf::open(store).map_err(Waiting::Store)?;
+        let mut books = shelf.books();
         for details in channels {
             let channel = ChannelId(details.channel_id.0);
             let Some(book) = books.get_mut(&channel) else { continue };
@@ -118,8 +109,14 @@ where
                 }
             }
         }
+        drop(books);
         let (held, left) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { taps, store, books, held, left, secp: Secp256k1::new() })
+        Ok(Self { taps, shelf: Arc::new(shelf), held, left, secp: Secp256k1::new() })
+    }
+
+    /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
+    pub fn signer<P>(&self, provider: P) -> LdkSigner<P, K> {
+        LdkSigner::new(provider, self.shelf.clone())
     }
 
     /// Channels that are held.
@@ -172,7 +169,7 @@ where
         let channel = job.channel();
         match job {
             Job::Open { update, opening, .. } => {
-                if self.books.contains_key(&channel) {
+                if self.shelf.books().contains_key(&channel) {
                     return Ok(());
                 }
                 let Some(opening) = opening else { return self.leave(channel) };
@@ -181,33 +178,41 @@ where
                     facts => facts?,
                 };
                 answered(sink.watch(facts.clone()).await)?;
-                self.keep(channel, [(channel, Book::new(facts, update))].into())
+                let book = Book::new(facts, update, &opening);
+                self.keep(channel, [(channel, book)].into(), Vec::new())
             }
             Job::Update { update, bytes, txids, announced, .. } => {
-                match self.books.get(&channel) {
+                let applied = self.shelf.books().get(&channel).map(|book| book.applied);
+                match applied {
                     None => return self.leave(channel),
-                    Some(book) if book.applied >= update => return Ok(()),
+                    Some(applied) if applied >= update => return Ok(()),
                     Some(_) => {}
                 }
                 let (_, steps) = update::read(&bytes).map_err(Untranslated::from)?;
-                let mut translation = Translation::new(channel, &self.books, &self.secp)?;
-                translation.book_mut(channel)?.announced.extend(announced);
-                translation.steps(&steps, &txids)?;
-                translation.book_mut(channel)?.applied = update;
-                let (told, changed) = (translation.told, translation.changed);
-                self.tell(channel, told, sink).await?;
-                self.keep(channel, changed)
+                let translated = {
+                    let books = self.shelf.books();
+                    let mut translation = Translation::new(channel, &books, &self.secp)?;
+                    translation.book_mut(channel)?.announced.extend(announced);
+                    translation.steps(&steps, &txids)?;
+                    translation.book_mut(channel)?.applied = update;
+                    translation.done()
+                };
+                self.tell(channel, translated.told, sink).await?;
+                self.keep(channel, translated.changed, translated.ended)
             }
             Job::Shutdown { scripts, .. } => {
                 // A script for a channel that was not opened here changes nothing.
-                if !self.books.contains_key(&channel) {
-                    return Ok(());
-                }
-                let mut translation = Translation::new(channel, &self.books, &self.secp)?;
-                translation.tell(Update::Shutdown(scripts))?;
-                let (told, changed) = (translation.told, translation.changed);
-                self.tell(channel, told, sink).await?;
-                self.keep(channel, changed)
+                let translated = {
+                    let books = self.shelf.books();
+                    if !books.contains_key(&channel) {
+                        return Ok(());
+                    }
+                    let mut translation = Translation::new(channel, &books, &self.secp)?;
+                    translation.tell(Update::Shutdown(scripts))?;
+                    translation.done()
+                };
+                self.tell(channel, translated.told, sink).await?;
+                self.keep(channel, translated.changed, translated.ended)
             }
         }
     }
@@ -254,17 +259,19 @@ where
     /// Writes books, the channel's own last: it says that the update is applied. What is lost by a
     /// crash before is translated again, the same way.
     fn keep(
-        &mut self,
+        &self,
         channel: ChannelId,
         mut changed: BTreeMap<ChannelId, Book>,
+        ended: Vec<(ChannelId, PaymentHash)>,
     ) -> Result<(), Stop> {
+        let failed = |why| Stop::Wait(Waiting::Store(why));
+        for (of, hash) in ended {
+            self.shelf.put_hash(of, hash).map_err(failed)?;
+        }
         let own = changed.remove(&channel).map(|book| (channel, book));
-        for (channel, mut book) in changed.into_iter().chain(own) {
+        for (of, mut book) in changed.into_iter().chain(own) {
             book.tidy();
-            self.store
-                .write(NAMESPACE, CHANNELS, &channel.to_string(), book.encode())
-                .map_err(|error| Stop::Wait(Waiting::Store(error.to_string())))?;
-            self.books.insert(channel, book);
+            self.shelf.put(of, book).map_err(failed)?;
         }
         Ok(())
     }
@@ -275,11 +282,8 @@ where
     }
 
     /// The channel is resolved and forgotten.
-    fn forget(&mut self, channel: ChannelId) -> Result<(), Waiting> {
-        self.store
-            .remove(NAMESPACE, CHANNELS, &channel.to_string(), false)
-            .map_err(|error| Waiting::Store(error.to_string()))?;
-        self.books.remove(&channel);
+    fn forget(&self, channel: ChannelId) -> Result<(), Waiting> {
+        self.shelf.remove(channel).map_err(Waiting::Store)?;
         self.taps.unfollow(channel);
         Ok(())
     }

@@ -62,6 +62,7 @@ struct Announced {
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     pub(super) channel: ChannelId,
+    pub(super) keys: [u8; 32],
     pub(super) parameters: ChannelTransactionParameters,
     pub(super) local_dust: Amount,
     pub(super) remote_dust: Amount,
@@ -264,9 +265,11 @@ impl Taps {
         let mut state = lock(&self.state);
         let signed = state.signed.remove(&funding)?;
         let dust = state.dust.remove(&funding)?;
-        let destination = state.destinations.remove(&signed.keys?)?;
+        let keys = signed.keys?;
+        let destination = state.destinations.remove(&keys)?;
         Some(Opening {
             channel,
+            keys,
             parameters: signed.parameters?,
             local_dust: dust.local?,
             remote_dust: dust.remote?,

@@ -8,7 +8,7 @@ use arb_core::facts::{
     Update, UpdateError,
 };
 use arb_core::format::{Commitment, OutputKind, local_commitment, remote_commitment};
-use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Preimage, Side};
+use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Preimage, Side};
 use arb_core::units::{CommitmentNumber, FeeratePerKw, MilliSat};
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::{Amount, Txid};
@@ -84,9 +84,19 @@ pub(super) struct Translation<'a> {
     channel: ChannelId,
     before: &'a BTreeMap<ChannelId, Book>,
     /// Books that differ from those before.
+    changed: BTreeMap<ChannelId, Book>,
+    told: Vec<(ChannelId, Told)>,
+    /// Hashes of HTLCs that left all commitments.
+    ended: Vec<(ChannelId, PaymentHash)>,
+    secp: &'a Secp256k1<All>,
+}
+
+/// A translation that is complete.
+#[derive(Debug)]
+pub(super) struct Translated {
     pub(super) changed: BTreeMap<ChannelId, Book>,
     pub(super) told: Vec<(ChannelId, Told)>,
-    secp: &'a Secp256k1<All>,
+    pub(super) ended: Vec<(ChannelId, PaymentHash)>,
 }
 
 impl<'a> Translation<'a> {
@@ -97,7 +107,12 @@ impl<'a> Translation<'a> {
     ) -> Result<Self, Untranslated> {
         let book = before.get(&channel).ok_or(Untranslated::UnknownChannel)?;
         let changed = [(channel, book.clone())].into();
-        Ok(Self { channel, before, changed, told: Vec::new(), secp })
+        Ok(Self { channel, before, changed, told: Vec::new(), ended: Vec::new(), secp })
+    }
+
+    /// What came of it.
+    pub(super) fn done(self) -> Translated {
+        Translated { changed: self.changed, told: self.told, ended: self.ended }
     }
 
     /// Translates the steps of one update.
@@ -142,7 +157,10 @@ impl<'a> Translation<'a> {
     fn tell_of(&mut self, channel: ChannelId, update: Update) -> Result<(), Untranslated> {
         let secp = self.secp;
         let book = self.book_mut(channel)?;
-        book.facts = book.facts.updated(&update, secp)?.facts;
+        let updated = book.facts.updated(&update, secp)?;
+        book.facts = updated.facts;
+        let ended = updated.ended.iter().map(|(_, record)| (channel, record.htlc.hash));
+        self.ended.extend(ended);
         self.told.push((channel, Told::Update(update)));
         Ok(())
     }

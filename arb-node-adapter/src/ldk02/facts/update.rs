@@ -261,3 +261,6 @@ fn recipient_of(mut bytes: Bytes<'_>) -> Result<Vec<(ChannelId, u64)>, Unreadabl
     fields.end()?;
     Ok(parts)
 }
+
+#[cfg(test)]
+mod tests;

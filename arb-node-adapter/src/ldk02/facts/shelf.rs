@@ -1,0 +1,111 @@
+//! The books of all channels, shared by the recorder that writes them and the signer that reads
+//! them, and what of them is in the node's key-value store only.
+use super::book::Book;
+use super::bytes::Unreadable;
+use crate::ldk02::lock;
+use arb_core::facts::ChannelFacts;
+use arb_core::ids::{ChannelId, PaymentHash};
+use bitcoin::hashes::{Hash, ripemd160};
+use core::ops::Deref;
+use lightning::util::persist::KVStoreSync;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+/// Namespace of the recorder's own records in the node's key-value store.
+pub const NAMESPACE: &str = "arbiter";
+/// Second namespace: one record a channel.
+pub const CHANNELS: &str = "channels";
+
+/// Books in memory and on disk.
+#[derive(Debug)]
+pub(super) struct Shelf<K> {
+    books: Mutex<BTreeMap<ChannelId, Book>>,
+    store: K,
+}
+
+impl<K> Shelf<K> {
+    /// A copy of one book.
+    pub(super) fn book(&self, channel: &ChannelId) -> Option<Book> {
+        lock(&self.books).get(channel).cloned()
+    }
+
+    /// Nothing is awaited and nothing written under this lock.
+    pub(super) fn books(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Book>> {
+        lock(&self.books)
+    }
+}
+
+impl<K> Shelf<K>
+where
+    K: Deref<Target: KVStoreSync>,
+{
+    pub(super) fn open(store: K) -> Result<Self, String> {
+        let mut books = BTreeMap::new();
+        for key in store.list(NAMESPACE, CHANNELS).map_err(|error| error.to_string())? {
+            let bytes = store.read(NAMESPACE, CHANNELS, &key).map_err(|error| error.to_string())?;
+            let book = Book::decode(&bytes).map_err(|Unreadable(why)| why.to_owned())?;
+            books.insert(book.facts.id, book);
+        }
+        Ok(Self { books: Mutex::new(books), store })
+    }
+
+    /// Writes a book, then shows it.
+    pub(super) fn put(&self, channel: ChannelId, book: Book) -> Result<(), String> {
+        self.store
+            .write(NAMESPACE, CHANNELS, &channel.to_string(), book.encode())
+            .map_err(|error| error.to_string())?;
+        lock(&self.books).insert(channel, book);
+        Ok(())
+    }
+
+    /// Remembers the hash of an HTLC that left all commitments. A revoked commitment may still
+    /// contain it; its script has the hash's RIPEMD-160 only, and LDK's signers want the hash.
+    pub(super) fn put_hash(&self, channel: ChannelId, hash: PaymentHash) -> Result<(), String> {
+        let key = hex(&ripemd160::Hash::hash(&hash.0).to_byte_array());
+        self.store
+            .write(NAMESPACE, &hashes(channel), &key, hash.0.to_vec())
+            .map_err(|error| error.to_string())
+    }
+
+    /// The payment hash of this RIPEMD-160, of an HTLC that the channel has or had.
+    pub(super) fn payment_hash(
+        &self,
+        channel: ChannelId,
+        facts: &ChannelFacts,
+        digest: [u8; 20],
+    ) -> Result<Option<PaymentHash>, String> {
+        let same = |hash: &PaymentHash| ripemd160::Hash::hash(&hash.0).to_byte_array() == digest;
+        let mut live = facts.htlcs.values().map(|record| record.htlc.hash);
+        if let Some(found) = live.find(same) {
+            return Ok(Some(found));
+        }
+        match self.store.read(NAMESPACE, &hashes(channel), &hex(&digest)) {
+            Ok(bytes) => Ok(<[u8; 32]>::try_from(bytes).ok().map(PaymentHash).filter(same)),
+            Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Forgets a channel, its book last.
+    pub(super) fn remove(&self, channel: ChannelId) -> Result<(), String> {
+        let hashes = hashes(channel);
+        let old = self.store.list(NAMESPACE, &hashes).map_err(|error| error.to_string())?;
+        for key in old {
+            self.store.remove(NAMESPACE, &hashes, &key, true).map_err(|error| error.to_string())?;
+        }
+        self.store
+            .remove(NAMESPACE, CHANNELS, &channel.to_string(), false)
+            .map_err(|error| error.to_string())?;
+        lock(&self.books).remove(&channel);
+        Ok(())
+    }
+}
+
+/// Second namespace of a channel's hashes.
+fn hashes(channel: ChannelId) -> String {
+    format!("hashes_{channel}")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

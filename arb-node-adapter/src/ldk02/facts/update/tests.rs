@@ -1,0 +1,62 @@
+//! Updates are read to the last byte.
+use super::{Step, read};
+use arb_core::ids::PerCommitmentSecret;
+use arb_core::units::CommitmentNumber;
+
+/// One update with one step: the secret of commitment 5.
+fn secret() -> Vec<u8> {
+    let mut bytes = vec![1, 1];
+    bytes.extend(7u64.to_be_bytes());
+    bytes.extend(1u64.to_be_bytes());
+    bytes.extend([3, 2 + 8 + 2 + 32]);
+    bytes.extend([0, 8]);
+    bytes.extend(((1u64 << 48) - 1 - 5).to_be_bytes());
+    bytes.extend([2, 32]);
+    bytes.extend([9; 32]);
+    bytes.extend([2 + 32, 3, 32]);
+    bytes.extend([8; 32]);
+    bytes
+}
+
+#[test]
+fn a_secret_is_read() {
+    let (id, steps) = read(&secret()).unwrap();
+    assert_eq!(id, 7);
+    let [Step::Secret { number, secret }] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(*number, CommitmentNumber(5));
+    assert_eq!(*secret, PerCommitmentSecret([9; 32]));
+}
+
+#[test]
+fn neither_less_nor_more_is_read() {
+    let whole = secret();
+    for length in 0..whole.len() {
+        assert!(read(&whole[..length]).is_err(), "{length} bytes");
+    }
+    let more = [whole, vec![0]].concat();
+    assert!(read(&more).is_err());
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    let changed = |at: usize, to: u8| {
+        let mut bytes = secret();
+        bytes[at] = to;
+        read(&bytes).map(|_| ()).map_err(|error| error.0)
+    };
+    assert_eq!(changed(0, 2), Err("the update has another version"));
+    assert_eq!(changed(18, 20), Err("a step is not known"));
+    // Its number under another type, an odd one too.
+    assert_eq!(changed(20, 1), Err("a field is missing"));
+    assert_eq!(changed(22, 1), Err("a commitment number is out of range"));
+    let last = secret().len() - 34;
+    assert_eq!(changed(last, 5), Err("a field is not known"));
+}
+
+#[test]
+fn a_splice_is_named() {
+    let mut bytes = secret();
+    bytes[18] = 10;
+    let (_, steps) = read(&bytes).unwrap();
+    assert!(matches!(steps.as_slice(), [Step::Splice]));
+}
