@@ -99,12 +99,13 @@ pub struct FeeEstimates {
 
 impl FeeEstimates {
     /// The estimate for confirmation within `blocks`: that of the largest target not above it,
-    /// else of the smallest target; never below the floor.
+    /// else of the smallest target. Never below the estimate of a longer target (whoever hurries
+    /// never pays less), and never below the floor.
     #[must_use]
     pub fn within(&self, blocks: u32) -> FeeRate {
-        let reachable = self.targets.iter().rev().find(|(target, _)| u32::from(*target) <= blocks);
-        let estimate = reachable.or_else(|| self.targets.first()).map_or(self.floor, |(_, r)| *r);
-        estimate.max(self.floor)
+        let reachable = self.targets.iter().rposition(|(target, _)| u32::from(*target) <= blocks);
+        let from_there = self.targets.iter().skip(reachable.unwrap_or(0));
+        from_there.map(|(_, rate)| *rate).fold(self.floor, FeeRate::max)
     }
 }
 

@@ -1,54 +1,91 @@
 //! The price of a claim: a pure function of blocks left, budget, estimates and what was paid.
+//!
+//! With a deadline it is the estimate for the blocks that are left, until the last stretch: there
+//! it grows by half with each block and is the whole budget at the deadline. What could be lost is
+//! the bound, not the estimate. Growing by a factor costs little while there is time, whatever
+//! the value; a straight line to the value of a big output would be absurd after one block.
+//!
+//! Without a deadline it is the estimate of somebody who has a day, and, for whoever has waited
+//! for days, of somebody who has less and less: a claim that never confirms is worth nothing.
 use crate::ports::FeeEstimates;
 use bitcoin::{Amount, FeeRate, Weight};
 
-/// Blocks before the deadline from which the price rises above the estimate.
-const RISE_OVER: u32 = 18;
-/// Target for what has no deadline, in blocks.
+/// Target for what has no deadline, in blocks. After that many blocks without a confirmation
+/// the target is half as long, and so on.
 pub(crate) const PATIENT: u32 = 144;
+/// The shortest target that waiting alone leads to.
+const PATIENT_AT_LAST: u32 = 6;
+
+/// How much a claim hurries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hurry {
+    /// Blocks until its deadline; zero: it is past.
+    Left(u32),
+    /// There is no deadline; blocks since it could be made.
+    Waited(u32),
+}
 
 /// What a price depends on.
 #[derive(Clone, Debug)]
 pub struct Price<'a> {
-    /// Blocks until the deadline; `None`: there is none.
-    pub blocks_left: Option<u32>,
+    /// How much it hurries.
+    pub hurry: Hurry,
     /// Weight that the fee pays for, parents included.
     pub weight: Weight,
     /// Most that may be paid.
     pub budget: Amount,
     /// Feerates as data.
     pub estimates: &'a FeeEstimates,
-    /// Feerate that the operator asked for.
-    pub wanted: Option<FeeRate>,
+    /// Least feerate that the operator asked for.
+    pub asked: Option<FeeRate>,
+    /// Highest feerate that was paid for any of it.
+    pub paid: Option<FeeRate>,
 }
 
 impl Price<'_> {
-    /// The feerate to pay: the estimate for the blocks that are left, rising to the whole budget
-    /// at the deadline, never above it. `None` while the budget does not cover the mempool's
-    /// floor, or (without a deadline) the estimate.
+    /// The feerate to pay: within the budget, and as far as the budget allows neither below the
+    /// mempool's floor, nor what the operator asked for, nor what was paid before. `None` while
+    /// the budget does not cover the floor: it costs more than it brings.
     #[must_use]
     pub fn feerate(&self) -> Option<FeeRate> {
         let most = feerate_of(self.budget, self.weight)?;
         if most < self.estimates.floor {
             return None;
         }
-        if let Some(wanted) = self.wanted {
-            return Some(wanted.max(self.estimates.floor).min(most));
-        }
-        match self.blocks_left {
-            None => Some(self.estimates.within(PATIENT)).filter(|estimate| *estimate <= most),
-            Some(left) => Some(self.rising(left, most)),
-        }
+        let market = match self.hurry {
+            Hurry::Left(left) => self.estimates.within(left.max(1)).max(approach(most, left)),
+            Hurry::Waited(waited) => self.estimates.within(patience(waited)),
+        };
+        let least = self.asked.max(self.paid).unwrap_or(FeeRate::ZERO);
+        Some(market.max(least).min(most))
     }
+}
 
-    fn rising(&self, left: u32, most: FeeRate) -> FeeRate {
-        let estimate = self.estimates.within(left.max(1)).min(most);
-        let (low, high) = (estimate.to_sat_per_kwu(), most.to_sat_per_kwu());
-        let gone = u64::from(RISE_OVER.saturating_sub(left.min(RISE_OVER)));
-        let rise = high.saturating_sub(low).saturating_mul(gone);
-        let share = rise.checked_div(u64::from(RISE_OVER)).unwrap_or(0);
-        FeeRate::from_sat_per_kwu(low.saturating_add(share))
+/// Two thirds of `most` for each block that is left.
+fn approach(most: FeeRate, left: u32) -> FeeRate {
+    let mut rate = most.to_sat_per_kwu();
+    for _ in 0..left {
+        if rate == 0 {
+            break;
+        }
+        rate = rate.saturating_sub(rate.div_ceil(3));
     }
+    FeeRate::from_sat_per_kwu(rate)
+}
+
+/// The target of somebody who has waited for so many blocks.
+fn patience(waited: u32) -> u32 {
+    let days = waited.checked_div(PATIENT).unwrap_or(0);
+    PATIENT.checked_shr(days).unwrap_or(0).max(PATIENT_AT_LAST)
+}
+
+/// The part of its value that a claim may cost which nobody else can make: an eighth, twice as
+/// much after each day of waiting, half in the end.
+#[must_use]
+pub fn patient_share(value: Amount, waited: u32) -> Amount {
+    let days = waited.checked_div(PATIENT).unwrap_or(0);
+    let halvings = 3u32.saturating_sub(days).max(1);
+    Amount::from_sat(value.to_sat().checked_shr(halvings).unwrap_or(0))
 }
 
 /// The feerate at which `fee` pays for `weight`, rounded down; `None` for no weight.

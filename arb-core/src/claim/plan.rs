@@ -5,7 +5,7 @@
 use crate::arbitrator::{Acts, HandedOut, TxKind};
 use crate::claim::Extensible;
 use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
-use crate::claim::fee::{self, Price};
+use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::{Claim, SpendPath};
 use crate::ports::FeeEstimates;
 use crate::units::BlockHeight;
@@ -112,7 +112,7 @@ impl Planner<'_> {
             SpendPath::Anchor { parent, .. } => self.anchor(claim, *parent),
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 let draft = Draft::new(claim.clone());
-                self.priced(draft, budget(claim))
+                self.priced(draft, budget(claim, self.waited(claim)))
             }
         }
     }
@@ -139,17 +139,26 @@ impl Planner<'_> {
     }
 
     fn price(&self, claim: &Claim, weight: bitcoin::Weight, budget: Amount) -> Price<'_> {
-        let left = claim.deadline.map(|deadline| self.tip.until(deadline).0);
-        // A commitment waits for no better times, even with nothing at risk by a deadline: while
-        // the estimate is beyond the budget, the budget is what its anchor pays.
-        let patient = matches!(claim.path, SpendPath::Anchor { .. }).then_some(fee::PATIENT);
+        let waited = self.waited(claim);
+        let hurry = claim.deadline.map(|deadline| Hurry::Left(self.tip.until(deadline).0));
         Price {
-            blocks_left: left.or(patient),
+            hurry: hurry.unwrap_or(Hurry::Waited(waited)),
             weight,
             budget,
             estimates: self.estimates,
-            wanted: self.asked(claim),
+            asked: self.asked(claim),
+            paid: None,
         }
+    }
+
+    /// Blocks for which a claim could have been made; an anchor's, since it was first spent.
+    fn waited(&self, claim: &Claim) -> u32 {
+        let first = || self.acts.claims_of(claim.outpoint).next().map(|out| out.at);
+        let since = match &claim.path {
+            SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } => first(),
+            SpendPath::SecondStage(_) | SpendPath::Single(_) => Some(claim.open_at),
+        };
+        since.unwrap_or(self.tip).until(self.tip).0
     }
 
     /// A draft at today's price, if there is none yet or the price has moved enough.
@@ -200,12 +209,12 @@ impl Planner<'_> {
     }
 }
 
-/// Most that a claim may cost: what it brings. What nobody else can take is patient: half of it.
-fn budget(claim: &Claim) -> Amount {
+/// Most that a claim may cost: what it brings. What nobody else can take is patient: a share of it.
+fn budget(claim: &Claim, waited: u32) -> Amount {
     let value = claim.output.value;
     let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
     match claim.kind() {
-        TxKind::Sweep => value.checked_div(2).unwrap_or(Amount::ZERO).min(spendable),
+        TxKind::Sweep => fee::patient_share(value, waited).min(spendable),
         TxKind::Commitment
         | TxKind::Anchor
         | TxKind::HtlcTimeout

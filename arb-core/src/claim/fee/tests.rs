@@ -1,77 +1,98 @@
-//! The price rises as the deadline nears, and never above the budget.
+//! The price rises as the deadline nears, never falls, and never goes above the budget.
 use super::*;
 use proptest::prelude::*;
-use std::vec::Vec;
-
-fn estimates(fast: u64, steps: &[u64], floor: u64) -> FeeEstimates {
-    let mut rate = fast;
-    let mut targets = Vec::new();
-    for (target, step) in [2u16, 6, 12, 144].into_iter().zip(steps) {
-        targets.push((target, FeeRate::from_sat_per_kwu(rate)));
-        rate = rate.saturating_sub(*step);
-    }
-    FeeEstimates { targets, floor: FeeRate::from_sat_per_kwu(floor) }
-}
 
 prop_compose! {
+    /// Any data, even where a longer target costs more.
     fn market()(
-        fast in 0u64..200_000,
-        steps in prop::collection::vec(0u64..50_000, 0..5),
+        rates in prop::collection::vec(0u64..200_000, 0..5),
         floor in 0u64..5_000,
     ) -> FeeEstimates {
-        estimates(fast, &steps, floor)
+        let targets = [2u16, 6, 12, 144].into_iter().zip(rates);
+        let targets = targets.map(|(target, rate)| (target, FeeRate::from_sat_per_kwu(rate)));
+        FeeEstimates { targets: targets.collect(), floor: FeeRate::from_sat_per_kwu(floor) }
     }
 }
 
-fn price<'a>(
-    blocks_left: Option<u32>,
-    weight: u64,
-    budget: u64,
-    estimates: &'a FeeEstimates,
-) -> Price<'a> {
-    let (weight, budget) = (Weight::from_wu(weight), Amount::from_sat(budget));
-    Price { blocks_left, weight, budget, estimates, wanted: None }
+fn hurry() -> impl Strategy<Value = Hurry> {
+    prop_oneof![(0u32..300).prop_map(Hurry::Left), (0u32..3_000).prop_map(Hurry::Waited)]
 }
+
+fn rate() -> impl Strategy<Value = Option<FeeRate>> {
+    prop::option::of((0u64..1_000_000).prop_map(FeeRate::from_sat_per_kwu))
+}
+
+fn price(hurry: Hurry, weight: u64, budget: u64, estimates: &FeeEstimates) -> Price<'_> {
+    let (weight, budget) = (Weight::from_wu(weight), Amount::from_sat(budget));
+    Price { hurry, weight, budget, estimates, asked: None, paid: None }
+}
+
+/// sat/vB at 2, 6, 12 and 144 blocks, floor 1.
+fn market_of(rates: [u32; 4]) -> FeeEstimates {
+    let targets = [2u16, 6, 12, 144].into_iter().zip(rates.map(FeeRate::from_sat_per_vb_u32));
+    FeeEstimates { targets: targets.collect(), floor: FeeRate::BROADCAST_MIN }
+}
+
+const MAX_BUDGET: u64 = 2_100_000_000_000_000;
 
 proptest! {
     #[test]
-    fn the_price_rises_towards_the_deadline(
-        market in market(), weight in 1u64..400_000, budget in 0u64..2_100_000_000_000_000,
-        left in 0u32..300,
+    fn whoever_hurries_more_pays_no_less(
+        market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET,
+        left in 0u32..300, waited in 0u32..3_000, asked in rate(), paid in rate(),
     ) {
-        let now = price(Some(left), weight, budget, &market).feerate();
-        let before = price(Some(left + 1), weight, budget, &market).feerate();
+        let at = |hurry| Price { asked, paid, ..price(hurry, weight, budget, &market) }.feerate();
+        let (now, before) = (at(Hurry::Left(left)), at(Hurry::Left(left + 1)));
         prop_assert_eq!(now.is_some(), before.is_some());
         prop_assert!(now >= before, "{:?} after {:?}", now, before);
+        prop_assert!(at(Hurry::Waited(waited + 1)) >= at(Hurry::Waited(waited)));
     }
 
     #[test]
-    fn the_price_stays_within_the_budget_and_above_the_floor(
-        market in market(), weight in 1u64..400_000, budget in 0u64..2_100_000_000_000_000,
-        left in prop::option::of(0u32..300), wanted in prop::option::of(0u64..1_000_000),
+    fn the_price_stays_between_what_was_paid_and_the_budget(
+        market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET,
+        hurry in hurry(), asked in rate(), paid in rate(),
     ) {
-        let mut price = price(left, weight, budget, &market);
-        price.wanted = wanted.map(FeeRate::from_sat_per_kwu);
+        let price = Price { asked, paid, ..price(hurry, weight, budget, &market) };
+        let most = feerate_of(price.budget, price.weight).expect("a weight");
         match price.feerate() {
             Some(rate) => {
                 prop_assert!(rate >= market.floor);
                 prop_assert!(fee_of(rate, price.weight) <= price.budget);
+                prop_assert!(rate >= paid.unwrap_or(FeeRate::ZERO).min(most));
+                prop_assert!(rate >= asked.unwrap_or(FeeRate::ZERO).min(most));
             }
-            None => {
-                let most = feerate_of(price.budget, price.weight).expect("a weight");
-                let patient = left.is_none() && wanted.is_none();
-                prop_assert!(most < market.floor || (patient && most < market.within(PATIENT)));
-            }
+            None => prop_assert!(most < market.floor),
         }
     }
 
     #[test]
     fn at_the_deadline_the_whole_budget_is_paid(
-        market in market(), weight in 1u64..400_000, budget in 0u64..2_100_000_000_000_000,
+        market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET,
     ) {
         let most = feerate_of(Amount::from_sat(budget), Weight::from_wu(weight)).expect("weight");
-        let rate = price(Some(0), weight, budget, &market).feerate();
+        let rate = price(Hurry::Left(0), weight, budget, &market).feerate();
         prop_assert_eq!(rate, (most >= market.floor).then_some(most));
+    }
+
+    #[test]
+    fn above_the_estimate_it_grows_by_half_with_each_block(
+        market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET, left in 1u32..40,
+    ) {
+        let at = |left| price(Hurry::Left(left), weight, budget, &market).feerate();
+        let (Some(before), Some(now)) = (at(left), at(left - 1)) else { return Ok(()) };
+        let by_half = before.to_sat_per_kwu() / 2 * 3 + 3;
+        let estimate = market.within((left - 1).max(1)).to_sat_per_kwu();
+        prop_assert!(now.to_sat_per_kwu() <= by_half.max(estimate));
+    }
+
+    #[test]
+    fn the_patient_pay_an_eighth_at_first_and_half_at_most(
+        value in 0..MAX_BUDGET, waited in 0u32..3_000,
+    ) {
+        let share = patient_share(Amount::from_sat(value), waited).to_sat();
+        prop_assert!(share >= value / 8 && share <= value / 2);
+        prop_assert!(patient_share(Amount::from_sat(value), waited + 1).to_sat() >= share);
     }
 
     #[test]
@@ -84,10 +105,54 @@ proptest! {
 }
 
 #[test]
+fn prices_of_an_htlc_as_its_deadline_nears() {
+    let market = market_of([20, 15, 12, 5]);
+    // (blocks left, sat/vB for 50,000 sat, for 1 BTC), with 200 vB.
+    let table = [
+        (144, 5, 5),
+        (100, 12, 12),
+        (40, 12, 12),
+        (24, 12, 29),
+        (18, 12, 338),
+        (12, 12, 3_853),
+        (10, 15, 8_670),
+        (6, 21, 43_895),
+        (5, 32, 65_843),
+        (4, 49, 98_765),
+        (3, 74, 148_148),
+        (2, 111, 222_222),
+        (1, 166, 333_333),
+        (0, 250, 500_000),
+    ];
+    let in_vb = |left, budget| {
+        let rate = price(Hurry::Left(left), 800, budget, &market).feerate().expect("it is worth it");
+        rate.to_sat_per_kwu() * 4 / 1000
+    };
+    let found = table.map(|(left, ..)| (left, in_vb(left, 50_000), in_vb(left, 100_000_000)));
+    assert_eq!(found, table);
+}
+
+#[test]
+fn who_waits_for_days_takes_shorter_targets() {
+    let market = market_of([20, 15, 12, 5]);
+    let table = [(0, 5), (143, 5), (144, 12), (288, 12), (575, 12), (576, 15), (2_000, 15)];
+    for (waited, expected) in table {
+        let rate = price(Hurry::Waited(waited), 600, 100_000, &market).feerate();
+        assert_eq!(rate, Some(FeeRate::from_sat_per_vb_u32(expected)), "after {waited} blocks");
+    }
+    // A small budget is offered, not kept back, as long as anybody relays it.
+    let small = price(Hurry::Waited(0), 600, 300, &market).feerate();
+    assert_eq!(small, Some(FeeRate::from_sat_per_vb_u32(2)));
+    assert_eq!(price(Hurry::Waited(0), 600, 149, &market).feerate(), None);
+}
+
+#[test]
 fn extremes_do_not_overflow() {
-    let market = estimates(u64::MAX, &[0], u64::MAX);
-    assert_eq!(price(Some(0), u64::MAX, u64::MAX, &market).feerate(), None);
-    assert_eq!(price(None, 0, 0, &market).feerate(), None);
+    let rate = FeeRate::from_sat_per_kwu(u64::MAX);
+    let market = FeeEstimates { targets: [(2, rate)].to_vec(), floor: rate };
+    assert_eq!(price(Hurry::Left(0), u64::MAX, u64::MAX, &market).feerate(), None);
+    assert_eq!(price(Hurry::Waited(u32::MAX), 0, 0, &market).feerate(), None);
+    assert_eq!(approach(rate, u32::MAX), FeeRate::ZERO);
     assert_eq!(
         fee_of(FeeRate::from_sat_per_kwu(u64::MAX), Weight::MAX),
         Amount::from_sat(u64::MAX.div_ceil(1000))
