@@ -2,7 +2,8 @@
 //! it has cost. Computed from facts, evidence and tip.
 use crate::arbitrator::phase::{OutputState, Phase};
 use crate::arbitrator::{
-    Alert, ChannelArbitrator, ChannelEvent, CloseKind, Effect, Notice, Now, TxKind, UpstreamVerdict,
+    Alert, ChannelArbitrator, ChannelEvent, CloseKind, Effect, HandedOut, Notice, Now, TxKind,
+    UpstreamVerdict,
 };
 use crate::claim::fee;
 use crate::facts::ChannelFacts;
@@ -64,7 +65,7 @@ pub struct OutputReport {
     pub spender: Option<Txid>,
     /// Height of the confirmed spend.
     pub spent_at: Option<BlockHeight>,
-    /// Fees of our confirmed transactions that claim it.
+    /// Its share of the fees of our confirmed transactions that claim it.
     pub fees: Amount,
     /// Our newest unconfirmed claim of it.
     pub unconfirmed: Option<Txid>,
@@ -73,7 +74,7 @@ pub struct OutputReport {
 }
 
 /// A transaction of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionReport {
     /// The transaction.
     pub txid: Txid,
@@ -85,8 +86,9 @@ pub struct TransactionReport {
     pub weight: Weight,
     /// Number of channel outputs that it spends.
     pub inputs: usize,
-    /// The first channel output that it spends: replacements share it.
-    pub claim: Option<OutPoint>,
+    /// The channel outputs that it spends. Whatever shares one of them with a later transaction
+    /// of ours was replaced by it.
+    pub claims: Vec<OutPoint>,
     /// Block that holds it, as far as the channel's evidence says.
     pub confirmed: Option<BlockHeight>,
 }
@@ -168,7 +170,7 @@ fn output(state: &ChannelArbitrator, output: &Output, now: &Now) -> OutputReport
     let ours = || state.acts().claims_of(output.outpoint);
     let confirmed = |txid: Txid| state.confirmed_at(txid);
     let paid = ours().filter(|out| confirmed(out.transaction.compute_txid()).is_some());
-    let fees = paid.map(|out| out.fee).fold(Amount::ZERO, plus);
+    let fees = paid.map(|out| share(out, output.outpoint)).fold(Amount::ZERO, plus);
     let newest = ours().next_back().filter(|_| output.spent.is_none());
     OutputReport {
         outpoint: output.outpoint,
@@ -189,6 +191,15 @@ fn output(state: &ChannelArbitrator, output: &Output, now: &Now) -> OutputReport
     }
 }
 
+/// What one of the claims of a transaction bears of its fee: an equal part, the first one the rest.
+fn share(out: &HandedOut, claim: OutPoint) -> Amount {
+    let count = u64::try_from(out.claims.len()).unwrap_or(u64::MAX).max(1);
+    let part = out.fee.to_sat().checked_div(count).unwrap_or(0);
+    let rest = out.fee.to_sat().checked_rem(count).unwrap_or(0);
+    let first = out.claims.first() == Some(&claim);
+    Amount::from_sat(part.saturating_add(if first { rest } else { 0 }))
+}
+
 fn waits(output: &Output, now: &Now) -> Option<Due> {
     let here = |reason| Due { tip: now.tip, until: now.tip, reason };
     if let Some(depth) = output.irrevocable_at(now.tip, &now.policy) {
@@ -206,7 +217,7 @@ fn waits(output: &Output, now: &Now) -> Option<Due> {
 }
 
 fn transactions(state: &ChannelArbitrator) -> Vec<TransactionReport> {
-    let report = |out: &crate::arbitrator::HandedOut| {
+    let report = |out: &HandedOut| {
         let txid = out.transaction.compute_txid();
         TransactionReport {
             txid,
@@ -214,7 +225,7 @@ fn transactions(state: &ChannelArbitrator) -> Vec<TransactionReport> {
             fee: out.fee,
             weight: out.transaction.weight(),
             inputs: out.claims.len(),
-            claim: out.claims.first().copied(),
+            claims: out.claims.clone(),
             confirmed: state.confirmed_at(txid),
         }
     };

@@ -33,13 +33,18 @@ pub enum Change {
     },
     /// Act: a transaction of ours, about to be broadcast.
     HandedOut(Box<HandedOut>),
-    /// Act: the network refused a transaction of ours for its fee or because of a conflict.
+    /// Act: the network refused a transaction of ours.
     Rejected {
         /// The transaction.
         txid: Txid,
+        /// Why.
+        why: Refusal,
         /// Tip when it was refused.
         at: BlockHeight,
     },
+    /// Knowledge: somebody else's unconfirmed spend of an output that we claim was seen. From then
+    /// on it is claimed by itself.
+    Contested(OutPoint),
     /// Act: the node was told what to do upstream.
     UpstreamTold {
         /// The offered HTLC.
@@ -77,6 +82,17 @@ pub enum FailReason {
     OfferedDeadline(HtlcId),
     /// A received HTLC with known preimage nears its expiry (BOLT 2 B5).
     FulfilDeadline(HtlcId),
+}
+
+/// Why the network refused a transaction of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Its fee is too low: for the mempool's floor, or to replace what is there.
+    Fee,
+    /// An input is spent by another transaction, or does not exist.
+    Conflict,
+    /// Something else: a script, or a rule of relay that we do not know. It may be accepted later.
+    Invalid,
 }
 
 /// Where a preimage came from. Decides whom it serves.

@@ -101,6 +101,7 @@ impl Draft<'_> {
             Input::SeenInMempool(tx) => {
                 let picture = self.picture();
                 self.extract_preimages(tx, picture.as_deref());
+                self.contest(tx, picture.as_deref());
                 self.early_mutual(tx);
             }
             Input::Fail(reason) => self.fail(*reason),
@@ -111,10 +112,11 @@ impl Draft<'_> {
                     self.push(Change::HandedOut(out.clone()));
                 }
             }
-            Input::Rejected(txid) => {
-                let last = self.state.acts.rejected.get(txid).map(|r| r.last);
-                if last != Some(self.now.tip) {
-                    self.push(Change::Rejected { txid: *txid, at: self.now.tip });
+            Input::Rejected { txid, why } => {
+                // What is refused at every block says so once.
+                let known = self.state.acts.rejected.get(txid);
+                if known.is_none_or(|known| known.why != *why) {
+                    self.push(Change::Rejected { txid: *txid, why: *why, at: self.now.tip });
                 }
             }
             Input::NoticeAcknowledged(key) => {
@@ -228,6 +230,25 @@ impl Draft<'_> {
         }
     }
 
+    /// Another's unconfirmed spend of what we claim or may claim: whatever else our transaction
+    /// claimed left the mempool with it.
+    fn contest(&mut self, tx: &Transaction, picture: Option<&Picture>) {
+        let Some(picture) = picture else { return };
+        if self.state.acts.ours(tx.compute_txid()).is_some() {
+            return;
+        }
+        for input in &tx.input {
+            let outpoint = input.previous_output;
+            let open = |output: &crate::picture::Output| {
+                output.outpoint == outpoint && output.spent.is_none() && output.may_be_claimed()
+            };
+            let known = self.state.acts.contested.contains(&outpoint);
+            if !known && picture.outputs.iter().any(open) {
+                self.push(Change::Contested(outpoint));
+            }
+        }
+    }
+
     /// The offered HTLC that a preimage found on chain opens: the one whose output was spent, or
     /// any with that hash where outputs cannot be told apart.
     fn offered_with(&self, hash: PaymentHash, named: Option<HtlcId>) -> Option<HtlcId> {
@@ -312,6 +333,7 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::Disconnected { .. } => true,
         Change::FailRequested { .. }
         | Change::Rejected { .. }
+        | Change::Contested(_)
         | Change::UpstreamTold { .. }
         | Change::NoticeAcknowledged(_)
         | Change::Announced(_)

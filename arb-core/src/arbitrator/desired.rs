@@ -67,8 +67,15 @@ impl ChannelArbitrator {
             let effect = Effect::LoadRevokedHtlcs(number);
             desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
         }
+        // The penalty data is at hand in a moment: one transaction for all of it, then. If it cannot be
+        // had, a block later the rest is taken without it.
+        let moment = now.tip <= picture.at.height;
+        let incomplete = moment && self.awaits_penalty_data(facts, picture).is_some();
         for output in &picture.outputs {
             let Some(claim) = claim_of(facts, output) else { continue };
+            if incomplete && claim.kind() == TxKind::Penalty {
+                continue;
+            }
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }

@@ -1,7 +1,7 @@
 //! `ChannelArbitrator`: everything that the log says of one channel, and `apply`, its only writer.
 use crate::arbitrator::{
-    BlockView, Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, TxKind,
-    UpstreamVerdict,
+    BlockView, Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, Refusal,
+    TxKind, UpstreamVerdict,
 };
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, PaymentHash, Preimage};
@@ -34,8 +34,10 @@ pub struct Intent {
 pub struct Acts {
     /// Transactions handed out, oldest first.
     pub handed_out: Vec<HandedOut>,
-    /// How often, and at which tip last, the network refused one.
+    /// Those that the network refused.
     pub rejected: BTreeMap<Txid, Rejections>,
+    /// Outputs of which an unconfirmed spend by somebody else was seen.
+    pub contested: BTreeSet<OutPoint>,
     /// What the node was told upstream.
     pub upstream: BTreeMap<HtlcId, UpstreamVerdict>,
     /// Notices that need no repetition.
@@ -47,11 +49,11 @@ pub struct Acts {
 }
 
 /// Refusals of one transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejections {
-    /// How many blocks saw one.
-    pub count: u32,
-    /// Tip at the last one.
+    /// Why it was refused last.
+    pub why: Refusal,
+    /// Tip at which it was first refused for that.
     pub last: BlockHeight,
 }
 
@@ -75,6 +77,7 @@ impl ChannelArbitrator {
             }
             Change::HandedOut(_)
             | Change::Rejected { .. }
+            | Change::Contested(_)
             | Change::UpstreamTold { .. }
             | Change::NoticeAcknowledged(_)
             | Change::Announced(_)
@@ -188,10 +191,11 @@ impl Acts {
                     self.handed_out.push((**out).clone());
                 }
             }
-            Change::Rejected { txid, at } => {
-                let rejections = self.rejected.entry(*txid).or_default();
-                rejections.count = rejections.count.saturating_add(1);
-                rejections.last = *at;
+            Change::Rejected { txid, why, at } => {
+                self.rejected.insert(*txid, Rejections { why: *why, last: *at });
+            }
+            Change::Contested(outpoint) => {
+                self.contested.insert(*outpoint);
             }
             Change::UpstreamTold { htlc, verdict } => {
                 self.upstream.entry(*htlc).or_insert(*verdict);

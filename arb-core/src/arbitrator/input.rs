@@ -1,5 +1,5 @@
 //! Inputs: what reaches a channel's arbitrator from outside.
-use crate::arbitrator::{FailReason, HandedOut, NoticeKey, PreimageSource};
+use crate::arbitrator::{FailReason, HandedOut, NoticeKey, PreimageSource, Refusal};
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, Preimage};
 use crate::units::{BlockRef, CommitmentNumber};
@@ -48,8 +48,13 @@ pub enum Input {
     },
     /// A transaction of ours was signed.
     Signed(Box<HandedOut>),
-    /// The network refused a transaction of ours for its fee or because of a conflict.
-    Rejected(Txid),
+    /// The network refused a transaction of ours.
+    Rejected {
+        /// The transaction.
+        txid: Txid,
+        /// Why.
+        why: Refusal,
+    },
     /// The node acknowledged a notice.
     NoticeAcknowledged(NoticeKey),
     /// The operator wants at least this feerate.

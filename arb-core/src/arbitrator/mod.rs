@@ -9,7 +9,7 @@ pub mod input;
 pub mod phase;
 mod upstream;
 
-pub use change::{Change, FailReason, HandedOut, PreimageSource, TxKind};
+pub use change::{Change, FailReason, HandedOut, PreimageSource, Refusal, TxKind};
 pub use decide::{Now, Position};
 pub use desired::Desire;
 pub use effect::{

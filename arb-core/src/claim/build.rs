@@ -1,9 +1,10 @@
-//! Building a claim's transaction: draft, coins, signature requests, witness.
+//! Building the transaction of one claim or several: draft, coins, signature requests, witnesses.
 #[cfg(test)]
 mod tests;
 
 use crate::arbitrator::{HandedOut, TxKind};
-use crate::claim::{Claim, Extensible, SpendPath, fee};
+use crate::claim::{Claim, Extensible, SecondStage, SpendPath, fee};
+use crate::format::weights;
 use crate::ports::{Coin, SignRequest};
 use crate::units::BlockHeight;
 use alloc::vec;
@@ -22,8 +23,10 @@ pub(crate) const SMALLEST_OUTPUT: Amount = Amount::from_sat(354);
 /// A transaction to fund and sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// What it claims.
+    /// What it claims first.
     pub claim: Claim,
+    /// What it claims besides, of the same kind and with the same lock time, in input order.
+    pub others: Vec<Claim>,
     /// Fee to pay, without that of the coins' own inputs.
     pub fee: Amount,
     /// Least that the whole transaction must pay: the floor, or what a replacement must.
@@ -79,6 +82,7 @@ impl core::error::Error for BuildError {}
 #[derive(Clone, Debug)]
 pub struct Unsigned {
     claim: Claim,
+    others: Vec<Claim>,
     /// The transaction without witnesses.
     pub transaction: Transaction,
     /// What each input spends.
@@ -93,8 +97,20 @@ impl Draft {
     /// A draft without a price.
     #[must_use]
     pub const fn new(claim: Claim) -> Self {
-        let (fee, feerate) = (Amount::ZERO, FeeRate::ZERO);
-        Self { claim, fee, least: Amount::ZERO, feerate, budget: Amount::ZERO, parent: None }
+        Self {
+            claim,
+            others: Vec::new(),
+            fee: Amount::ZERO,
+            least: Amount::ZERO,
+            feerate: FeeRate::ZERO,
+            budget: Amount::MAX_MONEY,
+            parent: None,
+        }
+    }
+
+    /// Everything that it claims, in input order.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        core::iter::once(&self.claim).chain(&self.others)
     }
 
     /// Weight of the transaction without coins: an upper bound from the largest witness.
@@ -109,11 +125,11 @@ impl Draft {
             });
         }
         // Marker, flag, and the witness counts of the inputs are part of a segwit transaction.
-        let witness = self.claim.path.witness_weight();
-        transaction
-            .weight()
-            .checked_add(witness)
-            .and_then(|w| w.checked_add(Weight::from_wu(2)))
+        let header = weights::SEGWIT_HEADER;
+        let witnesses = self.claims().map(|claim| claim.path.witness_weight());
+        core::iter::once(header)
+            .chain(witnesses)
+            .try_fold(transaction.weight(), Weight::checked_add)
             .unwrap_or(Weight::MAX)
     }
 
@@ -147,25 +163,77 @@ impl Draft {
 
     /// The transaction before coins and fees.
     fn base(&self) -> Transaction {
-        let input = |sequence| TxIn {
-            previous_output: self.claim.outpoint,
+        let lock_time = match &self.claim.path {
+            SpendPath::LocalCommitment(presigned) => return presigned.transaction.clone(),
+            SpendPath::SecondStage(_) => return self.second_stages(),
+            SpendPath::Anchor { .. } => LockTime::ZERO,
+            SpendPath::Single(single) => single.lock_time,
+        };
+        let input = |claim: &Claim| TxIn {
+            previous_output: claim.outpoint,
             script_sig: ScriptBuf::new(),
-            sequence,
+            sequence: match &claim.path {
+                SpendPath::Single(single) => single.sequence,
+                SpendPath::LocalCommitment(_)
+                | SpendPath::Anchor { .. }
+                | SpendPath::SecondStage(_) => Sequence::ENABLE_RBF_NO_LOCKTIME,
+            },
             witness: Witness::new(),
         };
-        let (lock_time, inputs, output) = match &self.claim.path {
-            SpendPath::LocalCommitment(presigned) => return presigned.transaction.clone(),
-            SpendPath::SecondStage(stage) => return stage.transaction.clone(),
-            SpendPath::Anchor { .. } => {
-                (LockTime::ZERO, vec![input(Sequence::ENABLE_RBF_NO_LOCKTIME)], vec![])
-            }
-            SpendPath::Single(single) => {
+        let output = match &self.claim.path {
+            SpendPath::Single(_) => {
                 let script_pubkey = self.claim.destination.clone();
-                let output = vec![TxOut { value: self.claim.output.value, script_pubkey }];
-                (single.lock_time, vec![input(single.sequence)], output)
+                let value = total(self.claims().map(|claim| claim.output.value));
+                vec![TxOut { value, script_pubkey }]
             }
+            SpendPath::LocalCommitment(_)
+            | SpendPath::Anchor { .. }
+            | SpendPath::SecondStage(_) => vec![],
         };
-        Transaction { version: Version::TWO, lock_time, input: inputs, output }
+        let input = self.claims().map(input).collect();
+        Transaction { version: Version::TWO, lock_time, input, output }
+    }
+
+    /// HTLC transactions in one: the peer's signature of each covers its own input and the output
+    /// at the same index (SIGHASH_SINGLE with ANYONECANPAY, BOLT 5 H5).
+    fn second_stages(&self) -> Transaction {
+        let mut stages = self.claims().filter_map(|claim| match &claim.path {
+            SpendPath::SecondStage(stage) => Some(&stage.transaction),
+            SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::Single(_) => None,
+        });
+        let first = stages.next().cloned();
+        let mut all = first.unwrap_or(Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![],
+            output: vec![],
+        });
+        for stage in stages {
+            all.input.extend(stage.input.iter().cloned());
+            all.output.extend(stage.output.iter().cloned());
+        }
+        all
+    }
+
+    /// Whether the claims can stand in one transaction.
+    fn fits(&self) -> bool {
+        let first = &self.claim;
+        self.others.iter().all(|other| match (&first.path, &other.path) {
+            (SpendPath::Single(a), SpendPath::Single(b)) => {
+                a.lock_time == b.lock_time && first.destination == other.destination
+            }
+            (SpendPath::SecondStage(a), SpendPath::SecondStage(b)) => {
+                let paired = |stage: &SecondStage| {
+                    stage.extensible == Extensible::Yes
+                        && stage.transaction.input.len() == 1
+                        && stage.transaction.output.len() == 1
+                };
+                let (one, two) = (&a.transaction, &b.transaction);
+                let same = one.lock_time == two.lock_time && one.version == two.version;
+                same && paired(a) && paired(b)
+            }
+            _ => false,
+        })
     }
 
     /// The transaction with its coins and its fee taken off.
@@ -177,8 +245,11 @@ impl Draft {
         coins: &[Coin],
         change: Option<ScriptBuf>,
     ) -> Result<Unsigned, BuildError> {
+        if !self.fits() {
+            return Err(BuildError::Malformed);
+        }
         let mut transaction = self.base();
-        let mut prevouts = vec![self.claim.output.clone()];
+        let mut prevouts: Vec<TxOut> = self.claims().map(|claim| claim.output.clone()).collect();
         let mut extra = Weight::ZERO;
         for coin in coins {
             transaction.input.push(TxIn {
@@ -192,14 +263,15 @@ impl Draft {
             extra = own.and_then(|own| extra.checked_add(own)).ok_or(BuildError::Malformed)?;
         }
         let fee = self.fee.checked_add(fee::fee_of(self.feerate, extra));
-        let fee = fee.ok_or(BuildError::Malformed)?.max(self.least);
+        // Coins may weigh what was not foreseen: the budget holds all the same.
+        let fee = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(self.least);
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}
             SpendPath::Single(_) => take_fee(&mut transaction, fee)?,
             SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {}
             SpendPath::Anchor { .. } | SpendPath::SecondStage(_) => {
                 let change = change.ok_or(BuildError::NoCoins)?;
-                add_change(&mut transaction, &prevouts, fee, change)?;
+                add_change(&mut transaction, &prevouts, !coins.is_empty(), fee, change)?;
             }
         }
         let (paid_in, paid_out) = (sum(&prevouts), sum(&transaction.output));
@@ -209,12 +281,16 @@ impl Draft {
             return Err(BuildError::NoCoins);
         }
         let coins = coins.iter().map(|coin| coin.outpoint).collect();
-        Ok(Unsigned { claim: self.claim, transaction, prevouts, coins, fee })
+        Ok(Unsigned { claim: self.claim, others: self.others, transaction, prevouts, coins, fee })
     }
 }
 
 fn sum(outputs: &[TxOut]) -> Amount {
-    outputs.iter().map(|o| o.value).fold(Amount::ZERO, |a, b| a.checked_add(b).unwrap_or(a))
+    total(outputs.iter().map(|output| output.value))
+}
+
+fn total(amounts: impl Iterator<Item = Amount>) -> Amount {
+    amounts.fold(Amount::ZERO, |a, b| a.checked_add(b).unwrap_or(Amount::MAX_MONEY))
 }
 
 fn take_fee(transaction: &mut Transaction, fee: Amount) -> Result<(), BuildError> {
@@ -228,10 +304,11 @@ fn take_fee(transaction: &mut Transaction, fee: Amount) -> Result<(), BuildError
 fn add_change(
     transaction: &mut Transaction,
     prevouts: &[TxOut],
+    has_coins: bool,
     fee: Amount,
     script_pubkey: ScriptBuf,
 ) -> Result<(), BuildError> {
-    if prevouts.len() < 2 {
+    if !has_coins {
         return Err(BuildError::NoCoins);
     }
     let free = sum(prevouts).checked_sub(sum(&transaction.output));
@@ -250,32 +327,41 @@ fn add_change(
 }
 
 impl Unsigned {
-    /// The one signature that the channel's signer gives.
-    #[must_use]
-    pub fn request(&self) -> SignRequest {
-        let (key, script) = match &self.claim.path {
-            SpendPath::LocalCommitment(presigned) => (presigned.key, Some(&presigned.script)),
-            SpendPath::Anchor { script, key, .. } => (*key, Some(script)),
-            SpendPath::SecondStage(stage) => (stage.key, Some(&stage.script)),
-            SpendPath::Single(single) => (single.key, single.script.as_ref()),
-        };
-        SignRequest {
-            channel: self.claim.channel,
-            key,
-            transaction: self.transaction.clone(),
-            input: 0,
-            prevouts: self.prevouts.clone(),
-            script: script.cloned(),
-            sighash: EcdsaSighashType::All,
-        }
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        core::iter::once(&self.claim).chain(&self.others)
     }
 
-    /// The transaction with the channel's witness; coins are left to the wallet.
+    /// The signatures that the channels' signer gives, one an input, in input order. Inputs of the
+    /// wallet come after these.
+    pub fn requests(&self) -> impl Iterator<Item = SignRequest> {
+        self.claims().enumerate().map(|(input, claim)| {
+            let (key, script) = match &claim.path {
+                SpendPath::LocalCommitment(presigned) => (presigned.key, Some(&presigned.script)),
+                SpendPath::Anchor { script, key, .. } => (*key, Some(script)),
+                SpendPath::SecondStage(stage) => (stage.key, Some(&stage.script)),
+                SpendPath::Single(single) => (single.key, single.script.as_ref()),
+            };
+            SignRequest {
+                channel: claim.channel,
+                key,
+                transaction: self.transaction.clone(),
+                input,
+                prevouts: self.prevouts.clone(),
+                script: script.cloned(),
+                sighash: EcdsaSighashType::All,
+            }
+        })
+    }
+
+    /// The transaction with the channels' witnesses, from the signatures that were asked for, in
+    /// order; coins are left to the wallet.
     #[must_use]
-    pub fn signed(&self, signature: &ecdsa::Signature) -> Transaction {
+    pub fn signed(&self, signatures: &[ecdsa::Signature]) -> Transaction {
         let mut transaction = self.transaction.clone();
-        if let Some(input) = transaction.input.first_mut() {
-            input.witness = self.claim.path.witness(signature);
+        for ((input, claim), signature) in
+            transaction.input.iter_mut().zip(self.claims()).zip(signatures)
+        {
+            input.witness = claim.path.witness(signature);
         }
         transaction
     }
@@ -286,7 +372,7 @@ impl Unsigned {
         HandedOut {
             kind: self.claim.kind(),
             transaction,
-            claims: vec![self.claim.outpoint],
+            claims: self.claims().map(|claim| claim.outpoint).collect(),
             coins: self.coins.clone(),
             fee: self.fee,
             at,

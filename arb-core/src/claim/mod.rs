@@ -2,6 +2,7 @@
 //! that turns them into transactions to fund, sign, publish and replace.
 pub mod build;
 pub mod fee;
+mod group;
 pub mod plan;
 
 use crate::arbitrator::TxKind;

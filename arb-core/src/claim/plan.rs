@@ -1,17 +1,16 @@
 //! The scheduler: which transactions to sign, publish or replace for the claims that are open.
-//!
-//! One transaction a claim for now. What it decides on is data: claims, what was handed out, the
-//! tip and the estimates.
-use crate::arbitrator::{Acts, HandedOut, TxKind};
-use crate::claim::Extensible;
+//! A pure function of claims, of what was handed out, of the tip and of the estimates.
+use crate::arbitrator::{Acts, HandedOut, Refusal, TxKind};
 use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
-use crate::claim::{Claim, SpendPath};
+use crate::claim::group::{self, Group, Standing};
+use crate::claim::{Claim, Extensible, SpendPath};
 use crate::ports::FeeEstimates;
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
 
 /// Most that is paid for a commitment without anything at risk by a deadline.
 const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
@@ -31,7 +30,7 @@ pub enum Step {
 /// Identity of a step: one of each is under way at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StepKey {
-    /// Signing for this output.
+    /// Signing for the claims of which this output's is the first.
     Sign(OutPoint),
     /// Publishing what ends in this transaction.
     Publish(Txid),
@@ -58,11 +57,39 @@ pub fn plan(
 ) -> Vec<Step> {
     let planner = Planner { claims, acts, tip, estimates };
     let mut steps = Vec::new();
-    for claim in claims.iter().filter(|claim| claim.open_at <= tip) {
-        steps.extend(planner.sign(claim).map(|draft| Step::Sign(Box::new(draft))));
+    let open = || claims.iter().filter(|claim| claim.open_at <= tip);
+    for claim in open().filter(|claim| !is_free(claim)) {
+        steps.extend(planner.sign(claim).map(sign));
         steps.extend(planner.publish(claim));
     }
+    for group in group::form(open().filter(|claim| is_free(claim)), acts, tip) {
+        planner.group(&group, &mut steps);
+    }
     steps
+}
+
+/// Whether the claim's transaction is ours to shape: inputs may be added to it.
+fn is_free(claim: &Claim) -> bool {
+    match &claim.path {
+        SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } => false,
+        SpendPath::SecondStage(stage) => stage.extensible == Extensible::Yes,
+        SpendPath::Single(_) => true,
+    }
+}
+
+fn sign(draft: Draft) -> Step {
+    Step::Sign(Box::new(draft))
+}
+
+/// What the transaction of a draft takes the place of.
+#[derive(Clone, Copy)]
+enum Over<'a> {
+    /// Nothing.
+    Nothing,
+    /// A transaction for the same claims.
+    Same(&'a HandedOut),
+    /// A transaction that also makes others.
+    More(&'a HandedOut),
 }
 
 struct Planner<'a> {
@@ -89,7 +116,7 @@ impl Planner<'_> {
             }
             SpendPath::Anchor { .. } => None,
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
-                Some(Step::Publish(Vec::from([out.transaction.clone()])))
+                Some(Step::Publish(vec![out.transaction.clone()]))
             }
         }
     }
@@ -103,77 +130,160 @@ impl Planner<'_> {
         })
     }
 
+    /// A transaction of a claim that stands alone.
     fn sign(&self, claim: &Claim) -> Option<Draft> {
         match &claim.path {
-            SpendPath::LocalCommitment(_) => self.fixed(claim),
-            SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {
-                self.fixed(claim)
-            }
             SpendPath::Anchor { parent, .. } => self.anchor(claim, *parent),
-            SpendPath::SecondStage(_) | SpendPath::Single(_) => {
-                let draft = Draft::new(claim.clone());
-                self.priced(draft, budget(claim, self.waited(claim)))
+            // It cannot be changed: signed once.
+            SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
+                self.current(claim).is_none().then(|| Draft::new(claim.clone()))
             }
         }
-    }
-
-    /// A transaction that cannot be changed: signed once.
-    fn fixed(&self, claim: &Claim) -> Option<Draft> {
-        self.current(claim).is_none().then(|| Draft::new(claim.clone()))
     }
 
     /// The child that pays for our commitment, if the commitment's own feerate is too low.
     fn anchor(&self, claim: &Claim, parent: Txid) -> Option<Draft> {
         let parent = self.acts.ours(parent)?;
-        let of = |child: &Draft| child.weight().checked_add(parent.transaction.weight());
         let mut draft = Draft::new(claim.clone());
         draft.parent = Some(Parent { fee: parent.fee, weight: parent.transaction.weight() });
-        let weight = of(&draft)?;
+        let weight = draft.weight().checked_add(parent.transaction.weight())?;
         let enough = fee::feerate_of(parent.fee, parent.transaction.weight())?;
         let budget = claim.value_at_risk.max(ANCHOR_BUDGET);
-        let wanted = self.price(claim, weight, budget.checked_add(parent.fee)?).feerate()?;
-        if self.current(claim).is_none() && enough >= wanted {
+        let current = self.current(claim);
+        let wanted = self.price(&draft, weight, budget.checked_add(parent.fee)?).feerate()?;
+        if current.is_none() && enough >= wanted {
             return None;
         }
-        self.priced(draft, budget)
+        self.priced(draft, budget, current.map_or(Over::Nothing, Over::Same))
     }
 
-    fn price(&self, claim: &Claim, weight: bitcoin::Weight, budget: Amount) -> Price<'_> {
-        let waited = self.waited(claim);
-        let hurry = claim.deadline.map(|deadline| Hurry::Left(self.tip.until(deadline).0));
+    /// The steps of one group.
+    fn group(&self, group: &Group<'_>, steps: &mut Vec<Step>) {
+        let claims = group.claims.as_slice();
+        match group.standing {
+            Standing::New => {
+                let parts = self.worth_it(claims);
+                let drafts = parts.iter().filter_map(|part| self.draft(part, Over::Nothing));
+                steps.extend(drafts.map(sign));
+            }
+            Standing::Live(out) => {
+                steps.extend(self.draft(claims, Over::Same(out)).map(sign));
+                steps.push(Step::Publish(vec![out.transaction.clone()]));
+            }
+            Standing::Splitting(out) => {
+                // Whatever takes one of its inputs must pay for all that it pushes out of the
+                // mempool. The most valuable claim does; the others follow when it is in the log.
+                let heir = claims.iter().max_by_key(|claim| (claim.output.value, claim.outpoint));
+                let heir = heir.and_then(|heir| self.draft(&[*heir], Over::More(out)));
+                let heir = heir.or_else(|| self.draft(claims, Over::Same(out)));
+                steps.extend(heir.map(sign));
+                steps.push(Step::Publish(vec![out.transaction.clone()]));
+            }
+        }
+    }
+
+    /// A new group, and each claim by itself that costs the group more than it brings.
+    fn worth_it<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
+        let draft = draft_of(claims);
+        let rate = draft
+            .and_then(|draft| self.price(&draft, draft.weight(), self.budget(&draft)).feerate());
+        let pays = |claim: &&&Claim| {
+            let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
+            cost.is_some_and(|cost| claim.output.value > cost)
+        };
+        let (worth, poor): (Vec<&Claim>, Vec<&Claim>) =
+            claims.iter().partition(|claim| pays(claim));
+        let mut parts: Vec<Vec<&Claim>> = poor.into_iter().map(|claim| vec![claim]).collect();
+        if !worth.is_empty() {
+            parts.push(worth);
+        }
+        parts
+    }
+
+    fn draft(&self, claims: &[&Claim], over: Over<'_>) -> Option<Draft> {
+        let draft = draft_of(claims)?;
+        let budget = self.budget(&draft);
+        self.priced(draft, budget, over)
+    }
+
+    /// Most that a transaction may cost: what it brings. What nobody else can take is patient: a
+    /// share of it.
+    fn budget(&self, draft: &Draft) -> Amount {
+        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
+        let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
+        match draft.claim.kind() {
+            TxKind::Sweep => fee::patient_share(value, self.waited(draft)).min(spendable),
+            TxKind::Commitment
+            | TxKind::Anchor
+            | TxKind::HtlcTimeout
+            | TxKind::HtlcSuccess
+            | TxKind::Claim
+            | TxKind::Penalty => spendable,
+        }
+    }
+
+    fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
+        let left = draft.claims().filter_map(|claim| claim.deadline).min();
+        let left = left.map(|deadline| Hurry::Left(self.tip.until(deadline).0));
         Price {
-            hurry: hurry.unwrap_or(Hurry::Waited(waited)),
+            hurry: left.unwrap_or_else(|| Hurry::Waited(self.waited(draft))),
             weight,
             budget,
             estimates: self.estimates,
-            asked: self.asked(claim),
-            paid: None,
+            asked: self.asked(draft),
+            paid: self.paid(draft),
         }
     }
 
-    /// Blocks for which a claim could have been made; an anchor's, since it was first spent.
-    fn waited(&self, claim: &Claim) -> u32 {
-        let first = || self.acts.claims_of(claim.outpoint).next().map(|out| out.at);
-        let since = match &claim.path {
-            SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } => first(),
+    /// Blocks for which the first of the claims could have been made; an anchor's, since it was
+    /// first spent.
+    fn waited(&self, draft: &Draft) -> u32 {
+        let first = |claim: &Claim| self.acts.claims_of(claim.outpoint).next().map(|out| out.at);
+        let since = |claim: &Claim| match &claim.path {
+            SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } => first(claim),
             SpendPath::SecondStage(_) | SpendPath::Single(_) => Some(claim.open_at),
         };
-        since.unwrap_or(self.tip).until(self.tip).0
+        draft.claims().filter_map(since).min().unwrap_or(self.tip).until(self.tip).0
     }
 
-    /// A draft at today's price, if there is none yet or the price has moved enough.
-    fn priced(&self, mut draft: Draft, budget: Amount) -> Option<Draft> {
-        let parent = draft.parent.unwrap_or_default();
-        let weight = draft.weight().checked_add(parent.weight)?;
-        let whole = budget.checked_add(parent.fee)?;
-        let mut feerate = self.price(&draft.claim, weight, whole).feerate()?;
-        if let Some(current) = self.current(&draft.claim) {
-            feerate = self.replacing(current, &draft, feerate)?;
-            draft.least = fee::replacement_fee(current.fee, current.transaction.weight());
-        } else {
-            // A child must be worth relaying by itself, whatever its parent pays.
-            draft.least = fee::fee_of(self.estimates.floor, draft.weight());
+    /// The highest feerate that was paid for any of the claims, in whatever company: a group that
+    /// is formed anew goes on from there. What the network found invalid was never paid. What an
+    /// anchor pays is told with its parent.
+    fn paid(&self, draft: &Draft) -> Option<FeeRate> {
+        if draft.parent.is_some() {
+            return None;
         }
+        let outs = draft.claims().flat_map(|claim| self.acts.claims_of(claim.outpoint));
+        let invalid = |out: &&HandedOut| self.refusal(out) == Some(Refusal::Invalid);
+        let rates = outs
+            .filter(|out| out.kind == draft.claim.kind() && !invalid(out))
+            .filter_map(|out| fee::feerate_of(out.fee, out.transaction.weight()));
+        rates.max()
+    }
+
+    /// Why the network refused a transaction at an earlier tip, if it did.
+    fn refusal(&self, out: &HandedOut) -> Option<Refusal> {
+        let refused = self.acts.rejected.get(&out.transaction.compute_txid());
+        refused.filter(|refused| refused.last < self.tip).map(|refused| refused.why)
+    }
+
+    /// A draft at today's price, if nothing was done yet or the price has moved enough.
+    fn priced(&self, mut draft: Draft, budget: Amount, over: Over<'_>) -> Option<Draft> {
+        let parent = draft.parent.unwrap_or_default();
+        let own = draft.weight();
+        let weight = own.checked_add(parent.weight)?;
+        let whole = budget.checked_add(parent.fee)?;
+        let mut feerate = self.price(&draft, weight, whole).feerate()?;
+        draft.least = match over {
+            // A child must be worth relaying by itself, whatever its parent pays.
+            Over::Nothing => fee::fee_of(self.estimates.floor, own),
+            Over::Same(current) => {
+                feerate = self.replacing(current, &draft, feerate)?;
+                fee::replacement_fee(current.fee, current.transaction.weight().max(own))
+            }
+            Over::More(current) => fee::replacement_fee(current.fee, own),
+        };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
         draft.feerate = feerate;
         draft.budget = budget;
@@ -190,36 +300,33 @@ impl Planner<'_> {
         let weight = current.transaction.weight().checked_add(parent.weight)?;
         let now = fee::feerate_of(paid, weight)?.to_sat_per_kwu();
         let quarter_more = now.saturating_add(now.div_ceil(4));
-        let txid = current.transaction.compute_txid();
-        if self.acts.rejected.get(&txid).is_some_and(|rejected| rejected.last < self.tip) {
+        if self.refusal(current) == Some(Refusal::Fee) {
             return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
         }
         let wanted = feerate.to_sat_per_kwu();
-        let near = draft.claim.deadline.is_some_and(|d| self.tip.until(d).0 <= NEAR);
-        let asked = self.asked(&draft.claim).is_some();
+        let deadlines = draft.claims().filter_map(|claim| claim.deadline);
+        let near = deadlines.min().is_some_and(|deadline| self.tip.until(deadline).0 <= NEAR);
+        let asked = self.asked(draft).is_some();
         let enough = wanted >= quarter_more || (wanted > now && (near || asked));
         enough.then_some(feerate)
     }
 
     /// The feerate that the operator asked for.
-    fn asked(&self, claim: &Claim) -> Option<FeeRate> {
+    fn asked(&self, draft: &Draft) -> Option<FeeRate> {
         let bumps = &self.acts.bumps;
-        let asked = bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None)).copied();
+        let of = |claim: &Claim| bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None));
+        let asked = draft.claims().filter_map(of).max().copied();
         asked.map(FeeRate::from_sat_per_kwu)
     }
 }
 
-/// Most that a claim may cost: what it brings. What nobody else can take is patient: a share of it.
-fn budget(claim: &Claim, waited: u32) -> Amount {
-    let value = claim.output.value;
-    let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
-    match claim.kind() {
-        TxKind::Sweep => fee::patient_share(value, waited).min(spendable),
-        TxKind::Commitment
-        | TxKind::Anchor
-        | TxKind::HtlcTimeout
-        | TxKind::HtlcSuccess
-        | TxKind::Claim
-        | TxKind::Penalty => spendable,
-    }
+/// A draft of claims that share a transaction; `None` of none.
+fn draft_of(claims: &[&Claim]) -> Option<Draft> {
+    let (first, others) = claims.split_first()?;
+    let mut draft = Draft::new((*first).clone());
+    draft.others = others.iter().map(|claim| (*claim).clone()).collect();
+    Some(draft)
 }
+
+#[cfg(test)]
+mod tests;

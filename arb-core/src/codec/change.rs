@@ -1,7 +1,7 @@
 //! `Change`: one TLV record whose type names the variant and whose value is a stream of its own.
 use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter};
 use super::{DecodeError, Record, decode_record, encode_record};
-use crate::arbitrator::{Change, FailReason, HandedOut, PreimageSource, TxKind};
+use crate::arbitrator::{Change, FailReason, HandedOut, PreimageSource, Refusal, TxKind};
 use crate::ids::HtlcId;
 use crate::units::Confirmed;
 use alloc::boxed::Box;
@@ -19,6 +19,7 @@ const ANNOUNCED: u64 = 14;
 const BUMP_REQUESTED: u64 = 16;
 const SPENT: u64 = 18;
 const DISCONNECTED: u64 = 20;
+const CONTESTED: u64 = 22;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -46,10 +47,12 @@ impl Body for Change {
                 out.list(2, htlcs);
             }),
             Self::HandedOut(handed_out) => out.body(HANDED_OUT, handed_out.as_ref()),
-            Self::Rejected { txid, at } => out.stream(REJECTED, |out| {
+            Self::Rejected { txid, why, at } => out.stream(REJECTED, |out| {
                 out.field(0, txid);
                 out.field(2, at);
+                out.field(4, why);
             }),
+            Self::Contested(outpoint) => out.stream(CONTESTED, |out| out.field(0, outpoint)),
             Self::UpstreamTold { htlc, verdict } => out.stream(UPSTREAM_TOLD, |out| {
                 out.field(0, htlc);
                 out.field(2, verdict);
@@ -92,7 +95,10 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
             Change::RevokedHtlcsLoaded { number: input.field(0)?, htlcs: input.list(2)? }
         }
         HANDED_OUT => Change::HandedOut(Box::new(HandedOut::read(input)?)),
-        REJECTED => Change::Rejected { txid: input.field(0)?, at: input.field(2)? },
+        REJECTED => {
+            Change::Rejected { txid: input.field(0)?, at: input.field(2)?, why: input.field(4)? }
+        }
+        CONTESTED => Change::Contested(input.field(0)?),
         UPSTREAM_TOLD => Change::UpstreamTold { htlc: input.field(0)?, verdict: input.field(2)? },
         NOTICE_ACKNOWLEDGED => Change::NoticeAcknowledged(input.field(0)?),
         ANNOUNCED => Change::Announced(input.field(0)?),
@@ -148,6 +154,24 @@ impl Field for TxKind {
             5 => Self::Sweep,
             6 => Self::Penalty,
             _ => return Err(DecodeError::Invalid("kind of transaction")),
+        })
+    }
+}
+
+impl Field for Refusal {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Fee => 0,
+            Self::Conflict => 1,
+            Self::Invalid => 2,
+        });
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match u8::take(input)? {
+            0 => Self::Fee,
+            1 => Self::Conflict,
+            2 => Self::Invalid,
+            _ => return Err(DecodeError::Invalid("reason of a refusal")),
         })
     }
 }

@@ -77,6 +77,7 @@ fn variant(change: &Change) -> usize {
         Change::BumpRequested { .. } => 8,
         Change::Spent(_) => 9,
         Change::Disconnected { .. } => 10,
+        Change::Contested(_) => 11,
     }
 }
 
@@ -92,9 +93,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 11];
+    let mut seen = [false; 12];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 11]);
+    assert_eq!(seen, [true; 12]);
 }
 
 fn decode_all(bytes: &[u8]) {

@@ -86,6 +86,17 @@ impl Role {
     }
 }
 
+impl Output {
+    /// Whether we have, or may come to have, a way to spend it.
+    #[must_use]
+    pub const fn may_be_claimed(&self) -> bool {
+        match self.way {
+            Way::Spend { .. } | Way::NeedsPreimage { .. } => true,
+            Way::Theirs | Way::Home | Way::Nothing | Way::Lost => false,
+        }
+    }
+}
+
 /// What we may do about an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {

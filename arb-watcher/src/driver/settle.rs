@@ -4,6 +4,7 @@ use super::work::{Job, Outcome};
 use super::{Driver, Tasks};
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::NoticeKey;
+use arb_core::claim::Claim;
 use arb_core::engine::{Released, Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
@@ -32,6 +33,14 @@ impl Tasks {
         let first = OutPoint { txid: Txid::all_zeros(), vout: 0 };
         let from_there = self.funded.range((slot, first)..);
         from_there.take_while(|(of, _)| *of == slot).map(|(_, claim)| *claim).collect()
+    }
+
+    /// Whether a transaction for the very claims of `task` is still to be signed.
+    pub(super) fn wants(&self, slot: Slot, key: &TaskKey, task: &Task) -> bool {
+        let now = self.desired.get(&slot).and_then(|tasks| tasks.get(key));
+        let (Some(Task::Sign(now)), Task::Sign(then)) = (now, task) else { return false };
+        let outpoint = |claim: &Claim| claim.outpoint;
+        now.claims().map(outpoint).eq(then.claims().map(outpoint))
     }
 
     /// Forgetting waits for nobody any more, perhaps.

@@ -4,7 +4,7 @@ use super::Driver;
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
 use crate::settings::Ports;
-use arb_core::arbitrator::{HandedOut, Input};
+use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::claim::build::Draft;
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
@@ -225,6 +225,11 @@ where
     async fn on_done(&mut self, attempt: Attempt, done: Done) {
         let Attempt { slot, key, task, tip } = attempt;
         self.tasks.running.remove(&(slot, key.clone()));
+        if matches!(done, Done::Signed(_)) && !self.tasks.wants(slot, &key, &task) {
+            // Its claims are made in other company by now: nobody has seen it, nobody shall.
+            tracing::debug!(slot = slot.0, "signed too late");
+            return;
+        }
         let signer_failed = matches!(done, Done::Failed(Failed::Signer(_)));
         self.tasks.note(slot, key, task, tip, signer_failed);
         self.judge_signer(slot);
@@ -245,21 +250,23 @@ where
                 Verdict::Accepted | Verdict::Known => {}
                 Verdict::FeeTooLow(why) => {
                     tracing::info!(%txid, why, "outbid");
-                    rejected.push(txid);
+                    rejected.push((txid, Refusal::Fee));
                 }
                 Verdict::Conflict(why) => {
                     tracing::info!(%txid, why, "conflicting");
-                    rejected.push(txid);
+                    rejected.push((txid, Refusal::Conflict));
                     // What it conflicts with may be in the mempool.
                     self.chain.rung();
                 }
-                Verdict::NotFinal(why) | Verdict::Refused(why) => {
+                Verdict::NotFinal(why) => tracing::warn!(%txid, why, "not final"),
+                Verdict::Refused(why) => {
                     tracing::warn!(%txid, why, "refused");
+                    rejected.push((txid, Refusal::Invalid));
                 }
             }
         }
-        let inputs = rejected.into_iter().map(|txid| {
-            let input = Box::new(Input::Rejected(txid));
+        let inputs = rejected.into_iter().map(|(txid, why)| {
+            let input = Box::new(Input::Rejected { txid, why });
             EngineInput::Channel { slot, input }
         });
         // An error: the driver is to end.
@@ -307,8 +314,12 @@ where
         change = Some(script.map_err(Failed::Other)?);
     }
     let unsigned = draft.assemble(&coins, change).map_err(Failed::other)?;
-    let signature = answer(patience, ports.signer.sign(unsigned.request())).await;
-    let mut transaction = unsigned.signed(&signature.map_err(Failed::Signer)?);
+    let mut signatures = Vec::new();
+    for request in unsigned.requests() {
+        let signature = answer(patience, ports.signer.sign(request)).await;
+        signatures.push(signature.map_err(Failed::Signer)?);
+    }
+    let mut transaction = unsigned.signed(&signatures);
     if !coins.is_empty() {
         let prevouts = unsigned.prevouts.clone();
         let signing = ports.coins.sign(transaction, prevouts);

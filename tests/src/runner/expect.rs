@@ -14,8 +14,8 @@ use arb_core::arbitrator::{
 };
 use arb_core::height::Reason;
 use arb_core::report::{ChannelReport, TransactionReport};
-use bitcoin::{OutPoint, Txid};
-use std::collections::{BTreeMap, BTreeSet};
+use bitcoin::OutPoint;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 impl Runner<'_> {
@@ -211,13 +211,13 @@ impl Runner<'_> {
         number("feerate", &compare, &rate.to_sat_per_kwu(), "sat/kw")
     }
 
-    /// Our transactions of all channels that the network took, by txid.
-    pub(super) fn our_transactions(&self) -> BTreeMap<Txid, TransactionReport> {
+    /// Our transactions of all channels that the network took, those of a channel oldest first.
+    pub(super) fn our_transactions(&self) -> Vec<TransactionReport> {
         let seen = self.world.faults.seen();
         let reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
         let all = reports.flat_map(|report| &report.transactions);
         let taken = all.filter(|tx| seen.get(&tx.txid).is_some_and(|seen| seen.was_in));
-        taken.map(|tx| (tx.txid, *tx)).collect()
+        taken.cloned().collect()
     }
 
     fn expect_ours(&self, kind: Option<TransactionKind>, check: &OwnCheck) -> Result<(), Failed> {
@@ -230,16 +230,12 @@ impl Runner<'_> {
             TransactionKind::Sweep => TxKind::Sweep,
             TransactionKind::Penalty => TxKind::Penalty,
         });
-        let ours: Vec<TransactionReport> = (self.our_transactions().into_values())
+        let ours: Vec<TransactionReport> = (self.our_transactions().into_iter())
             .filter(|tx| !self.marked.contains(&tx.txid))
             .filter(|tx| wanted.is_none_or(|wanted| wanted == tx.kind))
             .collect();
         match check {
-            OwnCheck::Count(count) => {
-                // Replacements spend the same output first, and count once.
-                let distinct: BTreeSet<_> = ours.iter().map(|tx| tx.claim.ok_or(tx.txid)).collect();
-                number("count", count, &(distinct.len() as u64), "")
-            }
+            OwnCheck::Count(count) => number("count", count, &(distinct(&ours) as u64), ""),
             OwnCheck::MaxInputs(inputs) => {
                 let most = ours.iter().map(|tx| tx.inputs as u64).max().unwrap_or(0);
                 number("max_inputs", inputs, &most, "")
@@ -273,6 +269,16 @@ impl Runner<'_> {
         }
         Err(Failed::new(format!("alert={expected:?}"), format!("{alerts:?}")))
     }
+}
+
+/// How many of these there are, a transaction and what replaced it being one.
+fn distinct(ours: &[TransactionReport]) -> usize {
+    let stands = |(at, tx): &(usize, &TransactionReport)| {
+        let later = ours.iter().skip(at + 1).flat_map(|later| &later.claims);
+        let later: BTreeSet<_> = later.collect();
+        !tx.claims.iter().any(|claim| later.contains(claim))
+    };
+    ours.iter().enumerate().filter(stands).count()
 }
 
 fn event_kind(event: &ChannelEvent) -> EventKind {

@@ -220,7 +220,7 @@ impl<'a> Runner<'a> {
                 return Ok(());
             }
             Step::Mark => {
-                self.marked = self.our_transactions().into_keys().collect();
+                self.marked = self.our_transactions().into_iter().map(|tx| tx.txid).collect();
                 return Ok(());
             }
         }

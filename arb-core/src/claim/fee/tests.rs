@@ -125,7 +125,8 @@ fn prices_of_an_htlc_as_its_deadline_nears() {
         (0, 250, 500_000),
     ];
     let in_vb = |left, budget| {
-        let rate = price(Hurry::Left(left), 800, budget, &market).feerate().expect("it is worth it");
+        let rate =
+            price(Hurry::Left(left), 800, budget, &market).feerate().expect("it is worth it");
         rate.to_sat_per_kwu() * 4 / 1000
     };
     let found = table.map(|(left, ..)| (left, in_vb(left, 50_000), in_vb(left, 100_000_000)));

@@ -1,7 +1,7 @@
 //! Values of every kind, for property tests of the codec.
 use crate::arbitrator::{
     Alert, Change, ChannelEvent, CloseKind, FailReason, HandedOut, NoticeKey, PreimageSource,
-    TxKind, UpstreamVerdict,
+    Refusal, TxKind, UpstreamVerdict,
 };
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
@@ -236,6 +236,10 @@ fn tx_kind() -> impl Strategy<Value = TxKind> {
     ]
 }
 
+fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![Just(Refusal::Fee), Just(Refusal::Conflict), Just(Refusal::Invalid)]
+}
+
 fn handed_out() -> impl Strategy<Value = HandedOut> {
     let outpoints = || vec(outpoint(), 0..3);
     (tx_kind(), transaction(), outpoints(), outpoints(), amount(), height()).prop_map(
@@ -322,7 +326,12 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         (number(), vec((htlc_id(), htlc_record()), 0..4))
             .prop_map(|(number, htlcs)| Change::RevokedHtlcsLoaded { number, htlcs }),
         handed_out().prop_map(|handed_out| Change::HandedOut(Box::new(handed_out))),
-        (txid(), height()).prop_map(|(txid, at)| Change::Rejected { txid, at }),
+        outpoint().prop_map(Change::Contested),
+        (txid(), refusal(), height()).prop_map(|(txid, why, at)| Change::Rejected {
+            txid,
+            why,
+            at
+        }),
         (htlc_id(), verdict).prop_map(|(htlc, verdict)| Change::UpstreamTold { htlc, verdict }),
         notice_key().prop_map(Change::NoticeAcknowledged),
         event().prop_map(Change::Announced),

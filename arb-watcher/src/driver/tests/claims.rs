@@ -175,8 +175,10 @@ async fn penalty_data_is_loaded_and_used_without_another_block() {
     let outputs = revoked.output.len();
     world.chain.mine(vec![revoked]);
     arbiter.idle().await.expect("running");
-    // Everything but our own to_remote, which is a plain address.
-    assert_eq!(world.net.sent().len(), outputs - 1);
+    // Everything but our own to_remote, which is a plain address, in one transaction.
+    let sent = world.net.sent();
+    let [penalty] = sent.as_slice() else { panic!("{} packages", sent.len()) };
+    assert_eq!(penalty.iter().map(|tx| tx.input.len()).collect::<Vec<_>>(), [outputs - 1]);
 }
 
 /// Fails a channel with an anchor whose commitment the network's feerates leave behind.

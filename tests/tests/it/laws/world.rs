@@ -1,6 +1,6 @@
 //! The engine with its log, a chain, the peer, and the hands of a shell.
 use arb_core::arbitrator::{BlockView, ChannelArbitrator, FailReason, HandedOut, Input, NoticeKey};
-use arb_core::arbitrator::{Position, PreimageSource};
+use arb_core::arbitrator::{Position, PreimageSource, Refusal};
 use arb_core::claim::build::Draft;
 use arb_core::engine::{Active, ChainArbitrator, EngineInput, Loaded, Task};
 use arb_core::facts::{HtlcLink, Update};
@@ -9,7 +9,7 @@ use arb_core::ids::{PerCommitmentSecret, Preimage, Side, Slot};
 use arb_core::log::{Batch, BatchId, ChangeLog, Write};
 use arb_core::memory::MemoryLog;
 use arb_core::policy::Policy;
-use arb_core::ports::{Coin, FeeEstimates};
+use arb_core::ports::{Coin, FeeEstimates, SignRequest};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use arb_tests::peer::{self, Bundle, ClaimFee, ClosingStyle, Commitment, OutputRole, PeerCoin};
 use bitcoin::block::{Header, Version};
@@ -195,7 +195,7 @@ impl World {
             Op::Fail => self.input(Input::Fail(FailReason::Requested)),
             Op::Reject => {
                 for tx in std::mem::take(&mut self.ours) {
-                    self.input(Input::Rejected(tx.compute_txid()));
+                    self.input(Input::Rejected { txid: tx.compute_txid(), why: Refusal::Conflict });
                 }
             }
             Op::Mempool(peer) => {
@@ -428,21 +428,24 @@ impl World {
             });
         }
         let unsigned = draft.assemble(&coins, Some(script.clone())).ok()?;
-        let request = unsigned.request();
-        let key = self.told.secrets.signing_key(&request.key, &self.told.secp).expect("a key");
-        let spent = &request.prevouts[request.input];
-        let message = sighash(
-            &request.transaction,
-            request.input,
-            spent,
-            request.script.as_deref(),
-            request.sighash,
-        );
-        let signature = self.told.secp.sign_ecdsa(&message.expect("a sighash"), &key);
-        let mut tx = unsigned.signed(&signature);
+        let sign = |request: SignRequest| {
+            let key = self.told.secrets.signing_key(&request.key, &self.told.secp).expect("a key");
+            let spent = &request.prevouts[request.input];
+            let message = sighash(
+                &request.transaction,
+                request.input,
+                spent,
+                request.script.as_deref(),
+                request.sighash,
+            );
+            self.told.secp.sign_ecdsa(&message.expect("a sighash"), &key)
+        };
+        let signatures: Vec<_> = unsigned.requests().map(sign).collect();
+        let mut tx = unsigned.signed(&signatures);
         let all = EcdsaSighashType::All;
-        for input in 1..tx.input.len() {
-            let message = sighash(&request.transaction, input, &request.prevouts[input], None, all);
+        for input in signatures.len()..tx.input.len() {
+            let prevout = &unsigned.prevouts[input];
+            let message = sighash(&unsigned.transaction, input, prevout, None, all);
             let signature = self.told.secp.sign_ecdsa(&message.expect("a sighash"), &self.wallet);
             let signature = bitcoin::ecdsa::Signature { signature, sighash_type: all };
             let public = self.wallet.public_key(&self.told.secp);

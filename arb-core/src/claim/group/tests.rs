@@ -1,0 +1,285 @@
+//! Every open claim is in exactly one group, whatever the order and the past.
+use super::*;
+use crate::arbitrator::Rejections;
+use crate::claim::{Extensible, SecondStage, SigningKey, SingleSpend, Unlock};
+use crate::ids::{HtlcId, Side};
+use alloc::boxed::Box;
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid};
+use proptest::prelude::*;
+
+const TIP: BlockHeight = BlockHeight(1_000);
+
+fn outpoint(vout: u32) -> OutPoint {
+    OutPoint { txid: Txid::all_zeros(), vout }
+}
+
+fn input(vout: u32) -> TxIn {
+    TxIn { previous_output: outpoint(vout), ..TxIn::default() }
+}
+
+fn claim(vout: u32, path: SpendPath, left: Option<u32>) -> Claim {
+    let script = ScriptBuf::from_bytes([0x51].to_vec());
+    Claim {
+        channel: ChannelId([0; 32]),
+        outpoint: outpoint(vout),
+        output: TxOut { value: Amount::from_sat(10_000), script_pubkey: script.clone() },
+        path,
+        open_at: BlockHeight(900),
+        deadline: left.map(|left| BlockHeight(TIP.0 + left)),
+        value_at_risk: Amount::from_sat(10_000),
+        destination: script,
+    }
+}
+
+fn single(vout: u32, kind: TxKind, lock_time: u32, left: Option<u32>) -> Claim {
+    let path = SpendPath::Single(Box::new(SingleSpend {
+        kind,
+        htlc: None,
+        script: Some(ScriptBuf::from_bytes([0; 100].to_vec())),
+        unlock: Unlock::Nothing,
+        key: SigningKey::Payment,
+        sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+        lock_time: LockTime::from_consensus(lock_time),
+    }));
+    claim(vout, path, left)
+}
+
+fn timeout(vout: u32, lock_time: u32, left: Option<u32>) -> Claim {
+    let transaction = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::from_consensus(lock_time),
+        input: vec![input(vout)],
+        output: vec![TxOut { value: Amount::from_sat(10_000), script_pubkey: ScriptBuf::new() }],
+    };
+    let remote_signature = Signature::from_compact(&[1; 64]).expect("in range");
+    let path = SpendPath::SecondStage(Box::new(SecondStage {
+        htlc: HtlcId { offerer: Side::Local, id: u64::from(vout) },
+        transaction,
+        script: ScriptBuf::from_bytes([0; 130].to_vec()),
+        key: SigningKey::Funding,
+        remote_signature,
+        extensible: Extensible::Yes,
+        preimage: None,
+    }));
+    claim(vout, path, left)
+}
+
+fn out(kind: TxKind, vouts: &[u32], coins: &[u32]) -> HandedOut {
+    let input = |vout: &u32| input(*vout);
+    let transaction = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vouts.iter().chain(coins).map(input).collect(),
+        output: vec![],
+    };
+    HandedOut {
+        kind,
+        transaction,
+        claims: vouts.iter().copied().map(outpoint).collect(),
+        coins: coins.iter().copied().map(outpoint).collect(),
+        fee: Amount::from_sat(1_000),
+        at: BlockHeight(950),
+    }
+}
+
+fn acts(handed_out: &[HandedOut]) -> Acts {
+    Acts { handed_out: handed_out.to_vec(), ..Acts::default() }
+}
+
+/// The groups as outputs, and what was done about each.
+fn formed(claims: &[Claim], acts: &Acts) -> Vec<(Vec<u32>, &'static str)> {
+    let told = |standing| match standing {
+        Standing::New => "new",
+        Standing::Live(_) => "live",
+        Standing::Splitting(_) => "splitting",
+    };
+    let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
+    form(claims, acts, TIP).iter().map(|group| (vouts(group), told(group.standing))).collect()
+}
+
+#[test]
+fn what_is_alike_goes_together() {
+    let claims = [
+        single(0, TxKind::Penalty, 0, Some(144)),
+        single(1, TxKind::Penalty, 0, Some(90)),
+        single(2, TxKind::Sweep, 0, None),
+        single(3, TxKind::Claim, 0, Some(40)),
+        single(4, TxKind::Claim, 0, Some(52)),
+        single(5, TxKind::Claim, 0, Some(53)),
+        single(6, TxKind::Claim, 0, None),
+        single(7, TxKind::Claim, 990, Some(40)),
+        single(8, TxKind::Claim, 995, Some(40)),
+        timeout(9, 990, None),
+        timeout(10, 990, None),
+        timeout(11, 991, None),
+        single(12, TxKind::Sweep, 0, None),
+    ];
+    let groups: Vec<Vec<u32>> =
+        formed(&claims, &Acts::default()).into_iter().map(|(vouts, _)| vouts).collect();
+    let expected: [&[u32]; 9] =
+        [&[0, 1], &[2, 12], &[3, 4], &[5], &[6], &[7], &[8], &[9, 10], &[11]];
+    assert_eq!(groups, expected);
+}
+
+#[test]
+fn penalties_part_when_the_security_delay_is_reached() {
+    let near = [
+        single(0, TxKind::Penalty, 0, Some(SECURITY_DELAY)),
+        single(1, TxKind::Penalty, 0, Some(SECURITY_DELAY)),
+        single(2, TxKind::Penalty, 0, Some(SECURITY_DELAY + 1)),
+        single(3, TxKind::Penalty, 0, Some(SECURITY_DELAY + 1)),
+    ];
+    let new = |vouts: &[u32]| (vouts.to_vec(), "new");
+    assert_eq!(formed(&near, &Acts::default()), [new(&[0]), new(&[1]), new(&[2, 3])]);
+    // What is in one transaction by then is taken apart, by way of a first one.
+    let all = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[])]);
+    assert_eq!(formed(&near, &all), [(vec![0, 1, 2, 3], "splitting")]);
+    let first = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[]), out(TxKind::Penalty, &[1], &[])]);
+    let expected = [new(&[0]), (vec![1], "live"), new(&[2, 3])];
+    assert_eq!(formed(&near, &first), expected);
+}
+
+#[test]
+fn a_transaction_holds_its_claims_until_one_of_them_is_lost() {
+    let three = [0, 1, 2].map(|vout| single(vout, TxKind::Claim, 0, None));
+    let past = acts(&[out(TxKind::Claim, &[0, 1], &[])]);
+    assert_eq!(formed(&three, &past), [(vec![0, 1], "live"), (vec![2], "new")]);
+    // Output 1 is spent by somebody else: what is left is formed anew, in the same block.
+    let two = [three[0].clone(), three[2].clone()];
+    assert_eq!(formed(&two, &past), [(vec![0, 2], "new")]);
+    // And back again.
+    assert_eq!(formed(&three, &past), [(vec![0, 1], "live"), (vec![2], "new")]);
+    // The newest one that is possible counts.
+    let past = acts(&[out(TxKind::Claim, &[0, 2], &[]), out(TxKind::Claim, &[0, 1, 2], &[])]);
+    assert_eq!(formed(&two, &past), [(vec![0, 2], "live")]);
+    assert_eq!(formed(&three, &past), [(vec![0, 1, 2], "live")]);
+    // One that lost its coin to a newer one is in no mempool.
+    let past = acts(&[out(TxKind::Claim, &[0, 1], &[9]), out(TxKind::Claim, &[2], &[9])]);
+    assert_eq!(formed(&three, &past), [(vec![0, 1], "new"), (vec![2], "live")]);
+}
+
+#[test]
+fn what_is_refused_together_is_tried_apart() {
+    let three = [0, 1, 2].map(|vout| single(vout, TxKind::Claim, 0, None));
+    let together = out(TxKind::Claim, &[0, 1, 2], &[]);
+    let txid = together.transaction.compute_txid();
+    let refused = |why, last| {
+        let mut acts = acts(core::slice::from_ref(&together));
+        acts.rejected.insert(txid, Rejections { why, last });
+        acts
+    };
+    let before = BlockHeight(TIP.0 - 1);
+    let apart = [(vec![0, 1], "new"), (vec![2], "new")];
+    assert_eq!(formed(&three, &refused(Refusal::Conflict, before)), apart);
+    assert_eq!(formed(&three, &refused(Refusal::Invalid, TIP)), apart);
+    // The good half holds; the bad one is cut again.
+    let mut past = refused(Refusal::Invalid, TIP);
+    past.handed_out.extend([out(TxKind::Claim, &[0, 1], &[]), out(TxKind::Claim, &[2], &[])]);
+    assert_eq!(formed(&three, &past), [(vec![0, 1], "live"), (vec![2], "live")]);
+    let half = out(TxKind::Claim, &[0, 1], &[]).transaction.compute_txid();
+    past.rejected.insert(half, Rejections { why: Refusal::Invalid, last: TIP });
+    assert_eq!(formed(&three, &past), [(vec![0], "new"), (vec![1], "new"), (vec![2], "live")]);
+    let live = [(vec![0, 1, 2], "live")];
+    assert_eq!(formed(&three, &refused(Refusal::Fee, before)), live);
+    assert_eq!(formed(&three, &refused(Refusal::Conflict, TIP)), live, "not in the same block");
+}
+
+#[test]
+fn what_another_spends_unconfirmed_is_claimed_by_itself() {
+    let three = [0, 1, 2].map(|vout| single(vout, TxKind::Claim, 0, None));
+    let mut past = acts(&[out(TxKind::Claim, &[0, 1, 2], &[])]);
+    past.contested.insert(outpoint(1));
+    assert_eq!(formed(&three, &past), [(vec![0, 2], "new"), (vec![1], "new")]);
+    past.handed_out.extend([out(TxKind::Claim, &[0, 2], &[]), out(TxKind::Claim, &[1], &[])]);
+    assert_eq!(formed(&three, &past), [(vec![0, 2], "live"), (vec![1], "live")]);
+}
+
+#[test]
+fn a_transaction_is_never_too_heavy() {
+    let claims: Vec<Claim> = (0..966).map(|v| single(v, TxKind::Penalty, 0, Some(144))).collect();
+    let nothing = Acts::default();
+    let groups = form(&claims, &nothing, TIP);
+    assert_eq!(groups.iter().map(|group| group.claims.len()).sum::<usize>(), 966);
+    for group in &groups {
+        let weight: u64 = group.claims.iter().map(|c| marginal_weight(c).to_wu()).sum();
+        assert!(weight <= LARGEST.to_wu());
+    }
+    assert!(groups.len() <= 2);
+}
+
+fn any_claim(vout: u32) -> impl Strategy<Value = Claim> {
+    let left = || prop::option::of(0u32..200);
+    let kind = prop_oneof![Just(TxKind::Penalty), Just(TxKind::Sweep), Just(TxKind::Claim)];
+    prop_oneof![
+        (kind, prop_oneof![Just(0u32), Just(990)], left())
+            .prop_map(move |(kind, lock, left)| single(vout, kind, lock, left)),
+        (prop_oneof![Just(990u32), Just(991)], left())
+            .prop_map(move |(lock, left)| timeout(vout, lock, left)),
+    ]
+}
+
+prop_compose! {
+    fn any_claims()(
+        claims in (0u32..12).prop_flat_map(|count| (0..count).map(any_claim).collect::<Vec<_>>()),
+    ) -> Vec<Claim> {
+        claims
+    }
+}
+
+prop_compose! {
+    /// Anything that may have been handed out, of these claims and of others that are spent by now.
+    fn any_out()(
+        kind in prop_oneof![
+            Just(TxKind::Penalty), Just(TxKind::Sweep), Just(TxKind::Claim), Just(TxKind::HtlcTimeout)
+        ],
+        vouts in prop::collection::btree_set(0u32..14, 1..5),
+        coins in prop::collection::vec(50u32..53, 0..2),
+    ) -> HandedOut {
+        out(kind, &vouts.into_iter().collect::<Vec<_>>(), &coins)
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_claim_is_in_exactly_one_group_whatever_the_order(
+        claims in any_claims(),
+        outs in prop::collection::vec((any_out(), prop::option::of(0u8..3)), 0..6),
+        contested in prop::collection::btree_set(0u32..12, 0..3),
+        turn in 0usize..12,
+    ) {
+        let mut past = acts(&outs.iter().map(|(out, _)| out.clone()).collect::<Vec<_>>());
+        past.contested = contested.into_iter().map(outpoint).collect();
+        for (out, refused) in &outs {
+            let why = match refused {
+                Some(0) => Refusal::Fee,
+                Some(1) => Refusal::Conflict,
+                Some(_) => Refusal::Invalid,
+                None => continue,
+            };
+            let rejections = Rejections { why, last: BlockHeight(999) };
+            past.rejected.insert(out.transaction.compute_txid(), rejections);
+        }
+        let groups = form(&claims, &past, TIP);
+        let mut grouped: Vec<OutPoint> =
+            groups.iter().flat_map(|g| g.claims.iter().map(|c| c.outpoint)).collect();
+        grouped.sort_unstable();
+        let given: Vec<OutPoint> = claims.iter().map(|claim| claim.outpoint).collect();
+        prop_assert_eq!(grouped, given);
+        for group in &groups {
+            prop_assert!(group.claims.windows(2).all(|two| two[0].outpoint < two[1].outpoint));
+            let apart = group.claims.iter().any(|c| past.contested.contains(&c.outpoint));
+            prop_assert!(!apart || group.claims.len() == 1);
+            if let Standing::New = group.standing {
+                prop_assert!(group.claims.windows(2).all(|two| key(two[0]) == key(two[1])));
+            }
+        }
+        let mut turned = claims.clone();
+        turned.rotate_left(turn.min(claims.len()));
+        turned.reverse();
+        prop_assert_eq!(formed(&turned, &past), formed(&claims, &past));
+    }
+}

@@ -1,0 +1,280 @@
+//! The scheduler, driven block by block: nothing is forgotten, nothing is claimed twice, and no
+//! price falls, whatever happens to the other claims of a transaction.
+use super::*;
+use crate::arbitrator::Rejections;
+use crate::claim::{SigningKey, SingleSpend, Unlock};
+use crate::ids::ChannelId;
+use alloc::collections::{BTreeMap, BTreeSet};
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::{ScriptBuf, Sequence, TxOut};
+use proptest::prelude::*;
+
+const START: u32 = 1_000;
+
+fn outpoint(vout: u32) -> OutPoint {
+    OutPoint { txid: Txid::all_zeros(), vout }
+}
+
+fn claim(vout: u32, kind: TxKind, value: u64, left: Option<u32>) -> Claim {
+    let script = ScriptBuf::from_bytes([0x51].to_vec());
+    Claim {
+        channel: ChannelId([0; 32]),
+        outpoint: outpoint(vout),
+        output: TxOut { value: Amount::from_sat(value), script_pubkey: script.clone() },
+        path: SpendPath::Single(Box::new(SingleSpend {
+            kind,
+            htlc: None,
+            script: Some(ScriptBuf::from_bytes([0; 130].to_vec())),
+            unlock: Unlock::Nothing,
+            key: SigningKey::Payment,
+            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+            lock_time: LockTime::ZERO,
+        })),
+        open_at: BlockHeight(START),
+        deadline: left.map(|left| BlockHeight(START + left)),
+        value_at_risk: Amount::from_sat(value),
+        destination: script,
+    }
+}
+
+fn flat(sat_per_vb: u32) -> FeeEstimates {
+    let rate = FeeRate::from_sat_per_vb_u32(sat_per_vb);
+    FeeEstimates { targets: vec![(1, rate)], floor: FeeRate::BROADCAST_MIN }
+}
+
+/// The claims of a channel, and a shell that signs whatever it is asked for.
+struct World {
+    claims: Vec<Claim>,
+    acts: Acts,
+    tip: BlockHeight,
+    estimates: FeeEstimates,
+}
+
+impl World {
+    fn new(claims: Vec<Claim>) -> Self {
+        Self { claims, acts: Acts::default(), tip: BlockHeight(START), estimates: flat(10) }
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        plan(&self.claims, &self.acts, self.tip, &self.estimates)
+    }
+
+    /// Signs until there is nothing to sign, and gives what is to be published.
+    fn settle(&mut self) -> Vec<Transaction> {
+        for _ in 0..50 {
+            let (mut published, mut signed) = (Vec::new(), false);
+            for step in self.steps() {
+                match step {
+                    Step::Sign(draft) => signed |= self.sign(*draft),
+                    Step::Publish(package) => published.extend(package),
+                }
+            }
+            if !signed {
+                return published;
+            }
+        }
+        panic!("it goes on and on");
+    }
+
+    fn sign(&mut self, draft: Draft) -> bool {
+        let Ok(unsigned) = draft.assemble(&[], None) else { return false };
+        let signature = Signature::from_compact(&[1; 64]).expect("in range");
+        let count = unsigned.requests().count();
+        let transaction = unsigned.signed(&vec![signature; count]);
+        self.acts.handed_out.push(unsigned.handed_out(transaction, self.tip));
+        true
+    }
+
+    fn take(&mut self, vout: u32) {
+        self.claims.retain(|claim| claim.outpoint != outpoint(vout));
+    }
+
+    fn refuse(&mut self, transaction: &Transaction, why: Refusal) {
+        let rejections = Rejections { why, last: self.tip };
+        self.acts.rejected.insert(transaction.compute_txid(), rejections);
+    }
+
+    /// The feerate of what is published, by output.
+    fn rates(&self, published: &[Transaction]) -> BTreeMap<u32, u64> {
+        let mut rates = BTreeMap::new();
+        for transaction in published {
+            let out = self.acts.ours(transaction.compute_txid()).expect("it is in the log");
+            let rate = fee::feerate_of(out.fee, transaction.weight()).expect("a weight");
+            for input in &transaction.input {
+                let twice = rates.insert(input.previous_output.vout, rate.to_sat_per_kwu());
+                assert_eq!(twice, None, "one output in two transactions");
+            }
+        }
+        rates
+    }
+}
+
+fn inputs(transactions: &[Transaction]) -> Vec<usize> {
+    transactions.iter().map(|tx| tx.input.len()).collect()
+}
+
+#[test]
+fn a_group_that_is_formed_anew_goes_on_where_it_was() {
+    let mut world = World::new((0..3).map(|v| claim(v, TxKind::Claim, 100_000, None)).collect());
+    assert_eq!(inputs(&world.settle()), [3]);
+    world.tip = BlockHeight(START + 1);
+    world.estimates = flat(40);
+    let published = world.settle();
+    let before = world.rates(&published);
+    assert!(before.values().all(|rate| *rate >= 10_000), "{before:?}");
+    // Fees fall, and the peer takes one of them.
+    world.estimates = flat(2);
+    world.take(1);
+    let published = world.settle();
+    assert_eq!(inputs(&published), [2]);
+    let after = world.rates(&published);
+    assert!(after.iter().all(|(vout, rate)| rate >= &before[vout]), "{after:?} {before:?}");
+}
+
+#[test]
+fn the_most_valuable_penalty_pays_for_the_split() {
+    let values = [20_000, 500_000, 60_000];
+    let penalty = |(vout, value)| claim(vout, TxKind::Penalty, value, Some(144));
+    let mut world = World::new((0..).zip(values).map(penalty).collect());
+    let first = world.settle();
+    assert_eq!(inputs(&first), [3]);
+    let all = world.acts.handed_out[0].fee;
+    world.tip = BlockHeight(START + 126);
+    let drafts: Vec<Draft> = (world.steps().into_iter())
+        .filter_map(|step| match step {
+            Step::Sign(draft) => Some(*draft),
+            Step::Publish(_) => None,
+        })
+        .collect();
+    // The others wait until it is in the log.
+    let [heir] = drafts.as_slice() else { panic!("{} drafts", drafts.len()) };
+    assert_eq!(heir.claim.outpoint, outpoint(1));
+    assert!(heir.least > all);
+    let published = world.settle();
+    assert_eq!(inputs(&published), [1, 1, 1]);
+    let fee = |at: usize| world.acts.ours(published[at].compute_txid()).expect("ours").fee;
+    assert!(fee(1) > all);
+    assert!(fee(0) < all && fee(2) < all);
+}
+
+#[test]
+fn what_costs_the_others_more_than_it_brings_stays_apart() {
+    let values = [100_000, 1_000, 50_000, 1_100];
+    let sweep = |(vout, value)| claim(vout, TxKind::Penalty, value, Some(144));
+    let mut world = World::new((0..).zip(values).map(sweep).collect());
+    world.estimates = flat(50);
+    let published = world.settle();
+    let together: Vec<_> = published.iter().filter(|tx| tx.input.len() > 1).collect();
+    let [together] = together.as_slice() else { panic!("{:?}", inputs(&published)) };
+    let vouts: Vec<u32> = together.input.iter().map(|i| i.previous_output.vout).collect();
+    assert_eq!(vouts, [0, 2]);
+    // As long as fees are low, all of them go together.
+    let mut world = World::new((0..).zip(values).map(sweep).collect());
+    world.estimates = flat(2);
+    assert_eq!(inputs(&world.settle()), [4]);
+}
+
+#[test]
+fn a_bad_input_is_found_and_the_others_do_not_pay_for_it() {
+    let mut world = World::new((0..8).map(|v| claim(v, TxKind::Claim, 100_000, None)).collect());
+    let bad = |tx: &Transaction| tx.input.iter().any(|i| i.previous_output.vout == 5);
+    let mut published = world.settle();
+    // In one block: whatever holds the bad one is refused.
+    for _ in 0..3 {
+        let refused: Vec<Transaction> = published.iter().filter(|tx| bad(tx)).cloned().collect();
+        for transaction in &refused {
+            world.refuse(transaction, Refusal::Invalid);
+        }
+        published = world.settle();
+    }
+    let mut counts = inputs(&published);
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 1, 2, 4]);
+    let rates = world.rates(&published);
+    assert!(rates.values().all(|rate| (2_500..2_600).contains(rate)), "{rates:?}");
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Take(u32),
+    Contest(u32),
+    Refuse(usize, Refusal),
+    Feerate(u32),
+    Blocks(u32),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let why = prop_oneof![Just(Refusal::Fee), Just(Refusal::Conflict), Just(Refusal::Invalid)];
+    prop_oneof![
+        (0u32..8).prop_map(Event::Take),
+        (0u32..8).prop_map(Event::Contest),
+        (0usize..8, why).prop_map(|(at, why)| Event::Refuse(at, why)),
+        (1u32..100).prop_map(Event::Feerate),
+        (1u32..40).prop_map(Event::Blocks),
+    ]
+}
+
+prop_compose! {
+    fn any_claim(vout: u32)(
+        kind in prop_oneof![Just(TxKind::Penalty), Just(TxKind::Claim), Just(TxKind::Sweep)],
+        value in 20_000u64..2_000_000,
+        left in 20u32..160,
+    ) -> Claim {
+        claim(vout, kind, value, (kind != TxKind::Sweep).then_some(left))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_due_claim_is_published_once_and_never_for_less(
+        claims in (0u32..8).map(any_claim).collect::<Vec<_>>(),
+        events in prop::collection::vec(event(), 0..12),
+    ) {
+        let mut world = World::new(claims);
+        let mut published = world.settle();
+        let mut invalid = BTreeSet::new();
+        for event in events {
+            let before = world.rates(&published);
+            match event {
+                Event::Take(vout) => world.take(vout),
+                Event::Contest(vout) => {
+                    world.acts.contested.insert(outpoint(vout));
+                }
+                Event::Refuse(at, why) => {
+                    let Some(transaction) = published.get(at).cloned() else { continue };
+                    world.refuse(&transaction, why);
+                    if why == Refusal::Invalid {
+                        let vouts = transaction.input.iter().map(|i| i.previous_output.vout);
+                        invalid.extend(vouts);
+                    }
+                }
+                Event::Feerate(rate) => world.estimates = flat(rate),
+                Event::Blocks(blocks) => world.tip = BlockHeight(world.tip.0 + blocks),
+            }
+            prop_assert_eq!(world.steps(), world.steps());
+            published = world.settle();
+            let after = world.rates(&published);
+            let due: Vec<u32> = world.claims.iter().map(|claim| claim.outpoint.vout).collect();
+            prop_assert_eq!(after.keys().copied().collect::<Vec<_>>(), due);
+            for (vout, rate) in &after {
+                let all = published.iter().find(|tx| {
+                    tx.input.iter().any(|input| input.previous_output.vout == *vout)
+                });
+                let all = all.expect("it is published");
+                let out = world.acts.ours(all.compute_txid()).expect("ours");
+                let spent = all.output.iter().map(|output| output.value).sum::<Amount>();
+                // Rounding of a few units, and what a smaller transaction cannot afford.
+                let poor = out.fee.to_sat() * 8 >= spent.to_sat();
+                let never = before.get(vout).copied().unwrap_or(0);
+                prop_assert!(
+                    rate + 3 >= never || poor || invalid.contains(vout),
+                    "{}: {} after {}", vout, rate, never
+                );
+            }
+        }
+    }
+}
