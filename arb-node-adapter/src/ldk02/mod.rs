@@ -4,8 +4,11 @@
 //! [`LdkFeed`] takes every style of delivery, filtered blocks and single transactions too, and
 //! moves a [`arb_core::engine::ChainArbitrator`] by them.
 //!
+//! Who publishes is one value, [`Mode`].
+//!
 //! Facts come from three decorators and a [`Recorder`]: see [`facts`].
 mod broadcast;
+mod egress;
 mod error;
 pub mod facts;
 mod feed;
@@ -16,6 +19,7 @@ mod source;
 mod watch;
 
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
+pub use egress::{ArbiterCoins, ArbiterEgress, Egress, EgressError, GRACE, Mode, MonitorEgress};
 pub use error::{FeedError, NotConnected};
 pub use facts::{
     FactSink, GatedPersist, Held, HeldFor, LdkSigner, Recorder, Refusal, SignError, SpendsOwn,

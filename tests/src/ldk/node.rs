@@ -2,7 +2,9 @@
 
 use crate::chain::EmbeddedChain;
 use arb_core::ports::FeeEstimates;
-use arb_node_adapter::{LdkFees, TappedMessages, TappedSigner, TappedSigners, Taps};
+use arb_node_adapter::{
+    Egress, LdkFees, MonitorEgress, TappedMessages, TappedSigner, TappedSigners, Taps,
+};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Block, FeeRate, Network, Transaction};
 use lightning::chain::chaininterface::BroadcasterInterface;
@@ -33,7 +35,7 @@ pub type Stored = dyn Fn(&Arc<Taps>) -> StoredMonitors;
 pub type Monitors = ChainMonitor<
     ChannelKeys,
     Arc<dyn Filter + Send + Sync>,
-    Arc<Outbox>,
+    Arc<MonitorEgress<Arc<Outbox>>>,
     Arc<LdkFees>,
     Arc<Quiet>,
     StoredMonitors,
@@ -164,6 +166,8 @@ pub struct Node {
     pub signers: Arc<Signers>,
     /// What it wants broadcast.
     pub outbox: Arc<Outbox>,
+    /// Whether its monitors publish.
+    pub egress: Arc<Egress>,
     /// Its feerates.
     pub fees: Arc<LdkFees>,
     events: Mutex<Vec<Event>>,
@@ -185,9 +189,10 @@ impl Node {
         let floor = FeeRate::BROADCAST_MIN;
         let fees = Arc::new(LdkFees::new(FeeEstimates { targets: Vec::new(), floor }));
         let quiet = Arc::new(Quiet);
+        let egress = Arc::new(Egress::default());
         let monitors = Arc::new(ChainMonitor::new(
             None,
-            outbox.clone(),
+            Arc::new(MonitorEgress::new(outbox.clone(), egress.clone())),
             quiet.clone(),
             fees.clone(),
             stored,
@@ -215,7 +220,7 @@ impl Node {
         ));
         let messages = TappedMessages::new(manager.clone(), taps.clone());
         let events = Mutex::default();
-        Self { manager, messages, taps, monitors, keys, signers, outbox, fees, events }
+        Self { manager, messages, taps, monitors, keys, signers, outbox, egress, fees, events }
     }
 
     /// The node's id.
@@ -225,6 +230,7 @@ impl Node {
 
     /// A block is connected: LDK wants the manager to hear of it first.
     pub fn connect(&self, block: &Block, height: u32) {
+        self.egress.best_height(height);
         self.manager.block_connected(block, height);
         self.monitors.block_connected(block, height);
     }

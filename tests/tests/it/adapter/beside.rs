@@ -1,0 +1,329 @@
+//! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
+//! from LDK alone.
+use super::Failed;
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{ChannelFacts, Update};
+use arb_core::ids::{ChannelId, Preimage};
+use arb_core::memory::MemoryLog;
+use arb_core::ports::{Broadcast, Package, Verdict};
+use arb_node_adapter::{
+    ArbiterCoins, ArbiterEgress, Egress, FactSink, FromLdkFees, GatedPersist, ListenSource, Mode,
+    Recorder, Refusal,
+};
+use arb_tests::chain::Selection;
+use arb_tests::ldk::{ChannelKeys, Kept, Kind, Link, MemoryKv, Net, Outbox, Quiet};
+use arb_watcher::memory::MemoryCoins;
+use arb_watcher::{Arbiter, CommandError, Ports, Settings};
+use bitcoin::secp256k1::SecretKey;
+use bitcoin::{Amount, BlockHash, OutPoint, Transaction, Txid};
+use lightning::chain::Listen;
+use lightning::chain::channelmonitor::ChannelMonitor;
+use lightning::events::Event;
+use lightning::events::bump_transaction::BumpTransactionEvent;
+use lightning::ln::types::ChannelId as LdkChannelId;
+use lightning::util::ser::ReadableArgs;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+const CAPACITY: Amount = Amount::from_sat(1_000_000);
+const ANCHOR: Amount = Amount::from_sat(330);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the arbiter hands out, until the test submits it.
+#[derive(Clone, Default)]
+struct Sent(Arc<Mutex<Vec<Package>>>);
+
+impl Sent {
+    fn take(&self) -> Vec<Package> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Broadcast for Sent {
+    type Error = Infallible;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Infallible> {
+        let accepted = |tx: &Transaction| (tx.compute_txid(), Verdict::Accepted);
+        let verdicts = package.transactions.iter().map(accepted).collect();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(package);
+        Ok(verdicts)
+    }
+}
+
+/// The arbiter behind the recorder.
+struct ToArbiter(Arbiter, Arc<Egress>);
+
+fn refusal(error: CommandError) -> Refusal {
+    match error {
+        CommandError::UnknownChannel(_) => Refusal::NotWatched,
+        CommandError::Stopped | CommandError::NotStored(_) | CommandError::NotScanned(_) => {
+            Refusal::Later(error.to_string())
+        }
+        other => Refusal::Refused(other.to_string()),
+    }
+}
+
+impl FactSink for ToArbiter {
+    async fn watch(&self, facts: ChannelFacts) -> Result<(), Refusal> {
+        self.0.watch_channel(facts).await.map_err(refusal)
+    }
+
+    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+        self.0.update_channel(channel, updates).await.map_err(refusal)
+    }
+
+    async fn preimage(
+        &self,
+        channel: ChannelId,
+        preimage: Preimage,
+        source: PreimageSource,
+    ) -> Result<(), Refusal> {
+        self.0.preimage(channel, preimage, source).await.map_err(refusal)
+    }
+
+    async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
+        match self.1.mode() {
+            Mode::Own => match self.0.fail_channel(channel).await {
+                // The block was faster.
+                Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
+                Err(error) => Err(refusal(error)),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Two nodes with a channel, one HTLC in each direction, and an arbiter beside the first node.
+pub(super) struct World {
+    pub(super) net: Net,
+    pub(super) link: Link,
+    pub(super) arbiter: Arbiter,
+    sent: Sent,
+    coins: MemoryCoins,
+    /// The peer's monitors.
+    kept: Arc<Kept>,
+    /// Every transaction that the arbiter handed out.
+    pub(super) ours: BTreeMap<Txid, Transaction>,
+}
+
+impl World {
+    pub(super) async fn new(kind: Kind, mode: Mode) -> Result<Self, Failed> {
+        let kept = Arc::new(Kept::default());
+        let (first, peers) = (Cell::new(true), kept.clone());
+        let mut net = Net::with(2, kind, &move |taps| {
+            if first.replace(false) {
+                Arc::new(GatedPersist::new(Arc::new(Kept::default()), taps.clone()))
+            } else {
+                peers.clone()
+            }
+        });
+        let key = SecretKey::from_slice(&[42; 32])?;
+        let coins = MemoryCoins::new(key, &[]);
+        let script = arb_core::ports::CoinSource::change_script(&coins).await?;
+        for _ in 0..8 {
+            let outpoint = net.chain.fund(script.clone(), Amount::from_sat(100_000))?;
+            let output = net.chain.prevout(&outpoint).ok_or("no coin")?.clone();
+            coins.add(outpoint, output);
+        }
+        let source = ListenSource::new([]);
+        let shown = source.clone();
+        net.also_show(Box::new(move |block, height| {
+            shown.block_connected(block, height);
+            shown.round_complete();
+        }));
+        net.show(net.chain.height() - 8);
+
+        let node = &net.nodes[0];
+        let egress = node.egress.clone();
+        egress.set(mode);
+        let recorder = Recorder::open(node.taps.clone(), Arc::new(MemoryKv::default()), &[])?;
+        let sent = Sent::default();
+        let ports = Ports {
+            source,
+            broadcast: ArbiterEgress::new(sent.clone(), egress.clone()),
+            fees: FromLdkFees(node.fees.clone()),
+            signer: recorder.signer(node.keys.clone()),
+            coins: ArbiterCoins::new(coins.clone(), egress.clone()),
+        };
+        let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
+        let arbiter = Arbiter::start(MemoryLog::new(), ports, settings, Vec::new()).await?;
+        tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
+        let (recorder, sink) = (RefCell::new(recorder), ToArbiter(arbiter.clone(), egress.clone()));
+        net.when_quiet(Box::new(move |nodes| {
+            let node = &nodes[0];
+            let before = node.taps.backlog();
+            let completed = |channel: ChannelId, update| {
+                let done = node.monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
+                assert!(done.is_ok(), "LDK knows the channel");
+            };
+            let mut recorder = recorder.borrow_mut();
+            let drained =
+                block_in_place(|| Handle::current().block_on(recorder.drain(&sink, completed)));
+            assert_eq!(drained, Ok(()));
+            assert_eq!(recorder.held().next(), None);
+            before > 0
+        }));
+        let link = net.open(0, 1, CAPACITY, 400_000_000)?;
+        Ok(Self { net, link, arbiter, sent, coins, kept, ours: BTreeMap::new() })
+    }
+
+    /// The commitment that the peer's monitor would broadcast.
+    pub(super) fn peer_commitment(&self, monitor: &[u8]) -> Result<Transaction, Failed> {
+        let peer = &self.net.nodes[1];
+        let args = (&*peer.keys, &*peer.signers);
+        let (_, monitor) = <(BlockHash, ChannelMonitor<ChannelKeys>)>::read(&mut &*monitor, args)
+            .map_err(|_| "unreadable")?;
+        let (outbox, quiet) = (Arc::new(Outbox::default()), Arc::new(Quiet));
+        monitor.broadcast_latest_holder_commitment_txn(&outbox, &peer.fees, &quiet);
+        let closing = Mutex::new(outbox.take().concat());
+        let take = |event: Event| {
+            if let Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
+                commitment_tx,
+                ..
+            }) = event
+            {
+                closing.lock().unwrap_or_else(PoisonError::into_inner).push(commitment_tx);
+            }
+            Ok(())
+        };
+        monitor.process_pending_events(&&take, &quiet).map_err(|_| "events")?;
+        let closing = closing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
+        let commitment =
+            closing.into_iter().find(|tx| tx.input.iter().any(|i| i.previous_output == funding));
+        Ok(commitment.ok_or("no commitment")?)
+    }
+
+    pub(super) fn peer_monitor(&self) -> Result<Vec<u8>, Failed> {
+        Ok(self.kept.monitors().into_values().next().ok_or("no monitor")?)
+    }
+
+    /// Until the arbiter has nothing to do at this tip; all that it hands out must be accepted.
+    pub(super) async fn settle(&mut self) -> Result<(), Failed> {
+        let id = ChannelId(self.link.id.0);
+        loop {
+            tokio::time::timeout(PATIENCE, self.arbiter.idle()).await??;
+            let packages = self.sent.take();
+            if packages.is_empty() {
+                let report = self.arbiter.report(id).await?;
+                match report {
+                    Some(report) if report.tip.0 != self.net.chain.height() => {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        continue;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            for package in packages {
+                self.submit(package.transactions)?;
+            }
+        }
+    }
+
+    fn submit(&mut self, package: Vec<Transaction>) -> Result<(), Failed> {
+        for tx in &package {
+            self.ours.insert(tx.compute_txid(), tx.clone());
+        }
+        let chain = &mut self.net.chain;
+        let known = |tx: &Transaction| {
+            let txid = tx.compute_txid();
+            chain.in_mempool(&txid) || chain.tx_height(&txid).is_some()
+        };
+        let package: Vec<Transaction> = package.into_iter().filter(|tx| !known(tx)).collect();
+        match package.as_slice() {
+            [] => {}
+            [tx] => {
+                chain.submit(tx.clone()).map_err(|why| format!("refused: {why:?}: {tx:?}"))?;
+            }
+            all => {
+                let report = chain.submit_package(all);
+                for tx in all {
+                    assert!(chain.in_mempool(&tx.compute_txid()), "refused: {report:?}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn mine(&mut self, blocks: u32) -> Result<(), Failed> {
+        for _ in 0..blocks {
+            self.net.chain.mine(&Selection::All);
+            self.shown().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn mine_these(&mut self, transactions: &[Transaction]) -> Result<(), Failed> {
+        self.net.chain.mine_transactions(transactions)?;
+        self.shown().await
+    }
+
+    async fn shown(&mut self) -> Result<(), Failed> {
+        let height = self.net.chain.height();
+        for tx in &self.net.chain.block_at(height).ok_or("no block")?.txdata {
+            for input in &tx.input {
+                self.coins.remove(&input.previous_output);
+            }
+            let txid = tx.compute_txid();
+            for (vout, output) in (0..).zip(&tx.output) {
+                self.coins.add(OutPoint { txid, vout }, output.clone());
+            }
+        }
+        self.net.show(height);
+        self.net.pump();
+        self.settle().await
+    }
+
+    /// Outputs of these transactions, anchors left out, that the arbiter has spent in a block.
+    pub(super) fn spent(&self, of: &BTreeSet<Txid>) -> BTreeSet<OutPoint> {
+        let confirmed = self
+            .ours
+            .iter()
+            .filter(|(txid, _)| self.net.chain.tx_height(txid).is_some())
+            .flat_map(|(_, tx)| tx.input.iter().map(|input| input.previous_output));
+        confirmed
+            .filter(|outpoint| of.contains(&outpoint.txid))
+            .filter(|o| self.net.chain.prevout(o).is_some_and(|output| output.value != ANCHOR))
+            .collect()
+    }
+
+    /// Our commitment is in a block, and the arbiter has spent all of it: `to_local`, both HTLCs, and
+    /// the second stages after their delay.
+    pub(super) fn all_claimed_from_local(&self) {
+        let commitment: BTreeSet<Txid> = self
+            .ours
+            .iter()
+            .filter(|(_, tx)| tx.lock_time.to_consensus_u32() >> 24 == 0x20)
+            .map(|(txid, _)| *txid)
+            .collect();
+        assert_eq!(commitment.len(), 1);
+        let first = self.spent(&commitment);
+        assert_eq!(first.len(), 3, "to_local and two HTLCs: {first:?}");
+        let stages: BTreeSet<Txid> = self
+            .ours
+            .iter()
+            .filter(|(txid, tx)| {
+                let spends_htlc = tx.input.iter().any(|i| first.contains(&i.previous_output));
+                spends_htlc && !self.spent(&[**txid].into()).is_empty()
+            })
+            .map(|(txid, _)| *txid)
+            .collect();
+        assert_eq!(stages.len(), 2, "both second stages are spent after their delay");
+    }
+}
+
+/// Two HTLCs, the preimage of the received one known, the connection lost.
+pub(super) async fn cut_off(kind: Kind, mode: Mode) -> Result<World, Failed> {
+    let mut world = World::new(kind, mode).await?;
+    let link = world.link;
+    world.net.send(0, &[link], 20_000_000, "offered")?;
+    let received = world.net.send(1, &[link], 30_000_000, "received")?;
+    world.net.cut(0, 1);
+    world.net.claim(&received);
+    Ok(world)
+}

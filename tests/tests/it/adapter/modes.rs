@@ -1,0 +1,108 @@
+//! Who publishes: LDK or the arbiter. Either way the other one sees the channel resolved.
+use super::Failed;
+use super::beside::{World, cut_off};
+use arb_core::arbitrator::CloseKind;
+use arb_core::ids::{ChannelId, Side};
+use arb_core::picture::Role;
+use arb_node_adapter::Mode;
+use arb_tests::ldk::Kind;
+use bitcoin::{Transaction, Txid};
+use lightning::events::Event;
+use std::collections::BTreeSet;
+
+/// What LDK's node has put out, all of it accepted by the mempool.
+fn broadcast_of_ldk(world: &mut World) -> Result<Vec<Transaction>, Failed> {
+    let packages = world.net.nodes[0].outbox.take();
+    let all = packages.concat();
+    for tx in &all {
+        let txid = tx.compute_txid();
+        let chain = &mut world.net.chain;
+        if !chain.in_mempool(&txid) && chain.tx_height(&txid).is_none() {
+            // LDK publishes again what a block spends already.
+            let _refused = chain.submit(tx.clone());
+        }
+    }
+    Ok(all)
+}
+
+fn paid_and_failed(world: &World) {
+    let node = &world.net.nodes[0];
+    node.collect_events();
+    let failed = |event: &Event| matches!(event, Event::PaymentFailed { .. }).then_some(());
+    assert_eq!(node.take_event(failed), Some(()), "the offered HTLC timed out");
+    let claimed = |event: &Event| matches!(event, Event::PaymentClaimed { .. }).then_some(());
+    assert_eq!(node.take_event(claimed), Some(()), "the received HTLC was taken");
+}
+
+/// LDK closes, the arbiter publishes everything, and LDK's events and balances follow.
+async fn own(kind: Kind) -> Result<(), Failed> {
+    let mut world = cut_off(kind, Mode::Own).await?;
+    let link = world.link;
+    world.net.force_close(0, &link)?;
+    world.settle().await?;
+    for _ in 0..261 {
+        assert_eq!(broadcast_of_ldk(&mut world)?, [], "LDK publishes nothing");
+        world.mine(1).await?;
+    }
+    world.all_claimed_from_local();
+    paid_and_failed(&world);
+    let node = &world.net.nodes[0];
+    let spendable = |event: &Event| matches!(event, Event::SpendableOutputs { .. }).then_some(());
+    assert_eq!(node.take_event(spendable), Some(()));
+    assert_eq!(node.monitors.get_claimable_balances(&[]), []);
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_arbiter_publishes_with_static_remotekey() -> Result<(), Failed> {
+    own(Kind::StaticRemotekey).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_arbiter_publishes_with_anchors() -> Result<(), Failed> {
+    own(Kind::Anchors).await
+}
+
+/// LDK closes and claims; the arbiter sees all of it and publishes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_arbiter_observes() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::StaticRemotekey, Mode::Observe).await?;
+    let (link, id) = (world.link, ChannelId(world.link.id.0));
+    world.net.force_close(0, &link)?;
+    let mut theirs: BTreeSet<Txid> = BTreeSet::new();
+    for _ in 0..120 {
+        theirs.extend(broadcast_of_ldk(&mut world)?.iter().map(Transaction::compute_txid));
+        world.mine(1).await?;
+    }
+    assert!(world.ours.is_empty(), "the arbiter publishes nothing");
+    paid_and_failed(&world);
+    let report = world.arbiter.report(id).await?.ok_or("no report")?;
+    assert!(matches!(report.close, Some(CloseKind::Local(_))), "{:?}", report.close);
+    let htlcs: Vec<_> =
+        report.outputs.iter().filter(|output| matches!(output.role, Role::Htlc(_))).collect();
+    assert_eq!(htlcs.len(), 2);
+    for htlc in htlcs {
+        let spender = world.net.chain.confirmed_spender(&htlc.outpoint).ok_or("unspent")?;
+        assert!(theirs.contains(&spender.compute_txid()), "LDK spends {:?}", htlc.role);
+        assert_eq!(htlc.spent_by, Some(Side::Local), "{htlc:?}");
+    }
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// The mode changes while claims are pending: from the next block on the arbiter publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mode_changes_at_run_time() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Observe).await?;
+    let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+    world.mine_these(std::slice::from_ref(&commitment)).await?;
+    world.mine(5).await?;
+    assert!(world.ours.is_empty());
+    world.net.nodes[0].egress.set(Mode::Own);
+    world.mine(2).await?;
+    let spent = world.spent(&[commitment.compute_txid()].into());
+    assert_eq!(spent.len(), 2, "our balance and the received HTLC: {spent:?}");
+    world.arbiter.shutdown().await;
+    Ok(())
+}
