@@ -1,6 +1,6 @@
 //! The change log: what one append holds, and the receipt without which no effect is released.
 use crate::arbitrator::Change;
-use crate::facts::{ChannelFacts, HtlcRecord};
+use crate::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
 use crate::ids::{ChannelId, HtlcId, Slot};
 use crate::units::{BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
@@ -105,8 +105,8 @@ pub struct StoredChannel {
     pub slot: Slot,
     /// Its id, readable even when its records are not.
     pub id: ChannelId,
-    /// Its facts, or why they cannot be read: then the channel is quarantined.
-    pub facts: Result<Box<ChannelFacts>, Damaged>,
+    /// What the index holds of it, or why that cannot be read: then the channel is quarantined.
+    pub entry: Result<ChannelEntry, Damaged>,
     /// Named subscriptions to it.
     pub subscribers: Vec<(String, SubscriberState)>,
     /// Whether its log holds at least one change.
@@ -151,11 +151,28 @@ pub trait ChangeLog: Send + 'static {
     /// Appends a batch, atomically and durably.
     fn append(&mut self, batch: Batch) -> Self::Append;
 
-    /// All channels, by slot, in one pass.
+    /// Hands every channel to `each`, by slot, in one pass over the index. Facts are not read:
+    /// those that cannot be are found when they are asked for. `each` must not call the log.
     ///
     /// # Errors
     /// The medium cannot be read. One unreadable channel is a value, not an error.
-    fn channels(&self) -> Result<Vec<StoredChannel>, Self::Error>;
+    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), Self::Error>;
+
+    /// All channels, by slot.
+    ///
+    /// # Errors
+    /// The medium cannot be read. One unreadable channel is a value, not an error.
+    fn channels(&self) -> Result<Vec<StoredChannel>, Self::Error> {
+        let mut channels = Vec::new();
+        self.each_channel(&mut |channel| channels.push(channel))?;
+        Ok(channels)
+    }
+
+    /// How many channels there are.
+    ///
+    /// # Errors
+    /// The medium cannot be read.
+    fn channel_count(&self) -> Result<u64, Self::Error>;
 
     /// Facts of a channel; `None` if there is no such channel.
     ///

@@ -1,6 +1,6 @@
 //! A change log in memory, for simulators and tests; and the rules that every change log keeps.
 use crate::arbitrator::Change;
-use crate::facts::{ChannelFacts, HtlcRecord};
+use crate::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
 use crate::ids::{ChannelId, HtlcId, Slot};
 use crate::log::{Batch, ChangeLog, Damaged, Durable, StoredChannel, SubscriberState, Write};
 use crate::units::{BlockDelta, BlockHeight, BlockRef, CommitmentNumber};
@@ -223,7 +223,7 @@ impl Records {
         StoredChannel {
             slot,
             id: self.facts.id,
-            facts: Ok(self.facts.clone()),
+            entry: Ok(ChannelEntry::of(&self.facts)),
             subscribers: self.subscribers.iter().map(|(n, s)| (n.clone(), *s)).collect(),
             has_changes: !self.changes.is_empty(),
         }
@@ -245,8 +245,13 @@ impl ChangeLog for MemoryLog {
         ready(self.write(batch))
     }
 
-    fn channels(&self) -> Readable<Vec<StoredChannel>> {
-        Ok(self.channels.iter().map(|(slot, records)| records.stored(*slot)).collect())
+    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Readable<()> {
+        self.channels.iter().map(|(slot, records)| records.stored(*slot)).for_each(each);
+        Ok(())
+    }
+
+    fn channel_count(&self) -> Readable<u64> {
+        Ok(u64::try_from(self.channels.len()).unwrap_or(u64::MAX))
     }
 
     fn channel(&self, slot: Slot) -> Readable<Option<StoredChannel>> {

@@ -1,10 +1,12 @@
 //! Batches as bytes, and how they are put into a write transaction.
 use crate::StoreError;
 use crate::layout::{
-    Databases, NEXT_SLOT_KEY, Table, channel_id, height_key, log_key, next_slot, penalty_key, seal,
+    Databases, NEXT_SLOT_KEY, Table, height_key, log_key, next_slot, penalty_key, seal,
     sequence_of, slot_key, subscriber_key,
 };
+use crate::read::owner;
 use arb_core::codec::Record;
+use arb_core::facts::ChannelEntry;
 use arb_core::ids::{ChannelId, HtlcId, Slot};
 use arb_core::log::{Batch, BatchId, Write};
 use arb_core::memory::{KEPT_BLOCKS, Refused, SlotState, SlotUse, check_names, check_slots};
@@ -21,7 +23,7 @@ pub(crate) struct Prepared {
 }
 
 enum Operation {
-    Facts { slot: Slot, id: ChannelId, facts: Vec<u8> },
+    Facts { slot: Slot, id: ChannelId, entry: Vec<u8>, facts: Vec<u8> },
     Ended { slot: Slot, htlcs: Vec<(HtlcId, Vec<u8>)> },
     Changes { slot: Slot, changes: Vec<Vec<u8>> },
     Connected(BlockRef),
@@ -44,9 +46,12 @@ impl Prepared {
 impl Operation {
     fn new(write: Write) -> Self {
         match write {
-            Write::Facts { slot, facts } => {
-                Self::Facts { slot, id: facts.id, facts: facts.encode() }
-            }
+            Write::Facts { slot, facts } => Self::Facts {
+                slot,
+                id: facts.id,
+                entry: ChannelEntry::of(&facts).encode(),
+                facts: facts.encode(),
+            },
             Write::EndedHtlcs { slot, htlcs } => {
                 let htlcs = htlcs.iter().map(|(id, record)| (*id, record.encode())).collect();
                 Self::Ended { slot, htlcs }
@@ -120,7 +125,7 @@ impl Applier<'_, '_> {
     fn state(&self, slot: Slot) -> Result<SlotState, StoreError> {
         let key = slot_key(slot);
         Ok(match self.tables.channels.get(self.txn, &key)? {
-            Some(value) => SlotState::Taken(channel_id(&key, value).0),
+            Some(value) => SlotState::Taken(owner(self.tables, self.txn, &key, value)?),
             None if slot.0 < self.next => SlotState::Forgotten,
             None => SlotState::Free,
         })
@@ -128,7 +133,7 @@ impl Applier<'_, '_> {
 
     fn operation(&mut self, operation: &Operation) -> Result<(), StoreError> {
         match operation {
-            Operation::Facts { slot, id, facts } => self.facts(*slot, *id, facts),
+            Operation::Facts { slot, entry, facts, .. } => self.facts(*slot, entry, facts),
             Operation::Ended { slot, htlcs } if self.is_taken(*slot)? => {
                 htlcs.iter().try_for_each(|(id, record)| {
                     self.put(self.tables.penalty, &penalty_key(*slot, *id), record)
@@ -165,11 +170,16 @@ impl Applier<'_, '_> {
         Ok(self.tables.channels.get(self.txn, &slot_key(slot))?.is_some())
     }
 
-    fn facts(&mut self, slot: Slot, id: ChannelId, facts: &[u8]) -> Result<(), StoreError> {
+    fn facts(&mut self, slot: Slot, entry: &[u8], facts: &[u8]) -> Result<(), StoreError> {
         let key = slot_key(slot);
-        if !self.is_taken(slot)? {
-            self.put(self.tables.channels, &key, &id.0)?;
+        let sealed = seal(&key, entry);
+        let known = self.tables.channels.get(self.txn, &key)?;
+        if known.is_none() {
             self.next = self.next.max(slot.0.saturating_add(1));
+        }
+        // Most updates of facts leave the entry as it is, or move its numbers only.
+        if known != Some(&sealed) {
+            self.tables.channels.put(self.txn, &key, &sealed)?;
         }
         self.put(self.tables.facts, &key, facts)
     }

@@ -30,7 +30,7 @@ pub(crate) type Table = Database<'static, Bytes, Bytes>;
 pub(crate) struct Databases {
     /// What the store is; the next slot.
     pub(crate) meta: Table,
-    /// Slot -> channel id.
+    /// Slot -> `ChannelEntry`: the index that is read at start-up.
     pub(crate) channels: Table,
     /// Slot -> `ChannelFacts`.
     pub(crate) facts: Table,
@@ -129,16 +129,12 @@ pub(crate) fn damaged(key: &[u8], why: &str) -> Damaged {
     Damaged { what: format!("key {key}: {why}") }
 }
 
-/// Channel id in a value of `channels`: as good as it can be read, and whether it is sound.
-pub(crate) fn channel_id(key: &[u8], value: &[u8]) -> (ChannelId, Result<(), Damaged>) {
+/// The channel id in a value of `channels` whose checksum does not match, as good as it can be
+/// read: it stands first in the entry, behind the version and its own type and length.
+pub(crate) fn id_in_damaged_entry(value: &[u8]) -> ChannelId {
     let mut id = [0; 32];
-    id.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
-    let sound = match unseal(key, value) {
-        Ok(bytes) if bytes.len() == id.len() => Ok(()),
-        Ok(_) => Err(damaged(key, "not a channel id")),
-        Err(damage) => Err(damage),
-    };
-    (ChannelId(id), sound)
+    id.iter_mut().zip(value.iter().skip(3)).for_each(|(to, from)| *to = *from);
+    ChannelId(id)
 }
 
 /// What the store is.

@@ -99,8 +99,12 @@ impl ChangeLog for LmdbLog {
         append
     }
 
-    fn channels(&self) -> Result<Vec<StoredChannel>, StoreError> {
-        self.store.read(|tables, txn| read::channels(tables, txn))
+    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), StoreError> {
+        self.store.read(|tables, txn| read::channels(tables, txn, each))
+    }
+
+    fn channel_count(&self) -> Result<u64, StoreError> {
+        self.store.read(|tables, txn| Ok(tables.channels.len(txn)?))
     }
 
     fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, StoreError> {

@@ -1,10 +1,11 @@
 //! Reads. A record that cannot be understood is a value: the medium works, the channel is hurt.
 use crate::StoreError;
 use crate::layout::{
-    Databases, Table, channel_id, damaged, decode, htlc_of, sequence_of, slot_key, slot_of,
+    Databases, Table, damaged, decode, htlc_of, id_in_damaged_entry, log_key, sequence_of,
+    slot_key, slot_of,
 };
 use arb_core::arbitrator::Change;
-use arb_core::facts::{ChannelFacts, HtlcRecord};
+use arb_core::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, Slot};
 use arb_core::log::{Damaged, StoredChannel, SubscriberState};
 use arb_core::units::{BlockRef, CommitmentNumber};
@@ -13,82 +14,140 @@ use heed::RoTxn;
 type Read<T> = Result<T, StoreError>;
 type Facts = Result<Box<ChannelFacts>, Damaged>;
 
-pub(crate) fn channels(tables: &Databases, txn: &RoTxn<'_>) -> Read<Vec<StoredChannel>> {
-    let mut channels = Vec::new();
+/// Hands every channel over, in one pass over the index, with its subscribers and whether it has
+/// changes: all three tables are ordered by slot.
+pub(crate) fn channels(
+    tables: &Databases,
+    txn: &RoTxn<'_>,
+    each: &mut dyn FnMut(StoredChannel),
+) -> Read<()> {
+    let mut subscriptions = tables.subs.iter(txn)?.peekable();
+    let mut logged = Logged::default();
     for entry in tables.channels.iter(txn)? {
         let (key, value) = entry?;
-        if let Some(slot) = slot_of(key) {
-            channels.push(stored(tables, txn, slot, value)?);
+        let Some(slot) = slot_of(key) else { continue };
+        let mut of = Subscribers::default();
+        while let Some(next) = subscriptions.next_if(|next| is_up_to(next, slot)) {
+            let (key, value) = next?;
+            if slot_of(key) == Some(slot) {
+                of.add(key, value);
+            }
         }
+        let has_changes = logged.has(tables, txn, slot)?;
+        each(stored(tables, txn, slot, value, of, has_changes)?);
     }
-    Ok(channels)
+    Ok(())
 }
 
+/// One channel, as [`channels`] gives it.
 pub(crate) fn channel(
     tables: &Databases,
     txn: &RoTxn<'_>,
     slot: Slot,
 ) -> Read<Option<StoredChannel>> {
-    let value = tables.channels.get(txn, &slot_key(slot))?;
-    value.map(|value| stored(tables, txn, slot, value)).transpose()
-}
-
-fn stored(tables: &Databases, txn: &RoTxn<'_>, slot: Slot, value: &[u8]) -> Read<StoredChannel> {
     let key = slot_key(slot);
-    let (id, sound) = channel_id(&key, value);
-    let facts = read_facts(tables, txn, slot, id)?;
-    let (subscribers, damage) = subscribers(tables, txn, slot)?;
-    // With the id's checksum broken, the facts know the id better than the record does.
-    let id = match (&sound, &facts_unchecked(tables, txn, slot)?) {
-        (Err(_), Some(Ok(facts))) => facts.id,
-        _ => id,
-    };
-    let facts = sound.and(damage.map_or(Ok(()), Err)).and(facts);
-    let has_changes = tables.log.prefix_iter(txn, &key)?.next().transpose()?.is_some();
-    Ok(StoredChannel { slot, id, facts, subscribers, has_changes })
+    let Some(value) = tables.channels.get(txn, &key)? else { return Ok(None) };
+    let mut of = Subscribers::default();
+    for entry in tables.subs.prefix_iter(txn, &key)? {
+        let (key, value) = entry?;
+        of.add(key, value);
+    }
+    let has_changes = Logged::default().has(tables, txn, slot)?;
+    stored(tables, txn, slot, value, of, has_changes).map(Some)
 }
 
-type Subscribers = (Vec<(String, SubscriberState)>, Option<Damaged>);
+fn stored(
+    tables: &Databases,
+    txn: &RoTxn<'_>,
+    slot: Slot,
+    value: &[u8],
+    of: Subscribers,
+    has_changes: bool,
+) -> Read<StoredChannel> {
+    let key = slot_key(slot);
+    let entry = decode::<ChannelEntry>(&key, value);
+    let id = match &entry {
+        Ok(entry) => entry.id,
+        Err(_) => owner(tables, txn, &key, value)?,
+    };
+    let entry = entry.and_then(|entry| of.damage.map_or(Ok(entry), Err));
+    Ok(StoredChannel { slot, id, entry, subscribers: of.known, has_changes })
+}
+
+/// Whether an entry belongs to `slot` or one before it; a failure is taken, too, to be reported.
+fn is_up_to(entry: &heed::Result<(&[u8], &[u8])>, slot: Slot) -> bool {
+    entry.as_ref().map_or(true, |(key, _)| slot_of(key).is_none_or(|of| of <= slot))
+}
+
+/// The slots that have changes, asked for in ascending order.
+#[derive(Default)]
+struct Logged {
+    /// The first slot with changes at or above the one asked for last.
+    next: Option<Slot>,
+    begun: bool,
+}
+
+impl Logged {
+    fn has(&mut self, tables: &Databases, txn: &RoTxn<'_>, slot: Slot) -> Read<bool> {
+        let behind = self.next.is_some_and(|next| next < slot);
+        if behind || !self.begun {
+            self.begun = true;
+            let found = tables.log.get_greater_than_or_equal_to(txn, &log_key(slot, 0))?;
+            self.next = found.and_then(|(key, _)| slot_of(key));
+        }
+        Ok(self.next == Some(slot))
+    }
+}
 
 /// The subscribers that can be read, and what is wrong with one that cannot.
-fn subscribers(tables: &Databases, txn: &RoTxn<'_>, slot: Slot) -> Read<Subscribers> {
-    let mut subscribers = Vec::new();
-    let mut damage = None;
-    for entry in tables.subs.prefix_iter(txn, &slot_key(slot))? {
-        let (key, value) = entry?;
-        let name = key.get(4..).and_then(|name| std::str::from_utf8(name).ok());
-        match (name, decode(key, value)) {
-            (Some(name), Ok(state)) => subscribers.push((name.to_owned(), state)),
-            (_, Err(error)) => damage = Some(error),
-            (None, Ok(_)) => damage = Some(damaged(key, "the name is no text")),
-        }
-    }
-    Ok((subscribers, damage))
+#[derive(Default)]
+struct Subscribers {
+    known: Vec<(String, SubscriberState)>,
+    damage: Option<Damaged>,
 }
 
-fn facts_unchecked(tables: &Databases, txn: &RoTxn<'_>, slot: Slot) -> Read<Option<Facts>> {
-    let key = slot_key(slot);
-    let value = tables.facts.get(txn, &key)?;
-    Ok(value.map(|value| decode::<ChannelFacts>(&key, value).map(Box::new)))
+impl Subscribers {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        let name = key.get(4..).and_then(|name| std::str::from_utf8(name).ok());
+        match (name, decode(key, value)) {
+            (Some(name), Ok(state)) => self.known.push((name.to_owned(), state)),
+            (_, Err(error)) => self.damage = Some(error),
+            (None, Ok(_)) => self.damage = Some(damaged(key, "the name is no text")),
+        }
+    }
+}
+
+/// The channel that a slot belongs to. If its entry is damaged, its facts know it better.
+pub(crate) fn owner(
+    tables: &Databases,
+    txn: &RoTxn<'_>,
+    key: &[u8],
+    value: &[u8],
+) -> Read<ChannelId> {
+    if let Ok(entry) = decode::<ChannelEntry>(key, value) {
+        return Ok(entry.id);
+    }
+    let facts = tables.facts.get(txn, key)?.map(|facts| decode::<ChannelFacts>(key, facts));
+    Ok(match facts {
+        Some(Ok(facts)) => facts.id,
+        Some(Err(_)) | None => id_in_damaged_entry(value),
+    })
 }
 
 /// The facts of a channel, which must be those of the channel that the slot belongs to.
-fn read_facts(tables: &Databases, txn: &RoTxn<'_>, slot: Slot, id: ChannelId) -> Read<Facts> {
-    let key = slot_key(slot);
-    let Some(facts) = facts_unchecked(tables, txn, slot)? else {
-        return Ok(Err(damaged(&key, "the facts are missing")));
-    };
-    Ok(facts.and_then(|facts| {
-        if facts.id == id { Ok(facts) } else { Err(damaged(&key, "facts of another channel")) }
-    }))
-}
-
 pub(crate) fn facts(tables: &Databases, txn: &RoTxn<'_>, slot: Slot) -> Read<Option<Facts>> {
     let key = slot_key(slot);
     let Some(value) = tables.channels.get(txn, &key)? else { return Ok(None) };
-    let (id, sound) = channel_id(&key, value);
-    let facts = read_facts(tables, txn, slot, id)?;
-    Ok(Some(sound.and(facts)))
+    let entry = decode::<ChannelEntry>(&key, value);
+    let Some(value) = tables.facts.get(txn, &key)? else {
+        return Ok(Some(Err(damaged(&key, "the facts are missing"))));
+    };
+    let facts = decode::<ChannelFacts>(&key, value);
+    Ok(Some(match (entry, facts) {
+        (Ok(entry), Ok(facts)) if entry == ChannelEntry::of(&facts) => Ok(Box::new(facts)),
+        (Ok(_), Ok(_)) => Err(damaged(&key, "the index says something else than the facts")),
+        (Err(damage), _) | (_, Err(damage)) => Err(damage),
+    }))
 }
 
 pub(crate) fn changes(

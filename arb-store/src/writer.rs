@@ -11,10 +11,14 @@ use heed::RwTxn;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most batches in one transaction.
 const LARGEST_GROUP: usize = 256;
+/// While batches come in groups: how long to wait for the next one of a group, and for all of it.
+/// Both are little beside a commit, which those that come too late would need another one of.
+const NEXT_OF_GROUP: Duration = Duration::from_micros(100);
+const WHOLE_GROUP: Duration = Duration::from_millis(1);
 /// Most records that one step of cleaning up deletes.
 const CLEANING_STEP: usize = 2048;
 /// While the disk is full, how often to look whether it still is.
@@ -56,13 +60,16 @@ pub(crate) struct Writer {
     requests: Receiver<Request>,
     /// Taken from the queue while a group was collected, and not part of it.
     next: Option<Request>,
+    /// The last group held more than one batch.
+    in_groups: bool,
     cleaning: Cleaning,
 }
 
 impl Writer {
     pub(crate) fn new(store: Arc<Store>, space: Space, requests: Receiver<Request>) -> Self {
         // A previous run may have left something to clean up.
-        Self { store, space, requests, next: None, cleaning: Cleaning::Goes }
+        let (next, in_groups, cleaning) = (None, false, Cleaning::Goes);
+        Self { store, space, requests, next, in_groups, cleaning }
     }
 
     pub(crate) fn run(mut self) {
@@ -108,19 +115,27 @@ impl Writer {
         }
     }
 
-    /// A batch and those that wait behind it.
+    /// A batch and those that wait behind it. One that comes alone, as the last one did, does not
+    /// wait for others.
     fn collect(&mut self, first: Pending) -> Vec<Pending> {
         let mut group = vec![first];
+        let end = Instant::now() + WHOLE_GROUP;
         while group.len() < LARGEST_GROUP {
-            match self.requests.try_recv() {
-                Ok(Request::Append(pending)) => group.push(pending),
-                Ok(other) => {
+            let waiting = self.requests.try_recv().ok();
+            let next = waiting.or_else(|| {
+                let patient = self.in_groups && Instant::now() < end;
+                patient.then(|| self.requests.recv_timeout(NEXT_OF_GROUP).ok()).flatten()
+            });
+            match next {
+                Some(Request::Append(pending)) => group.push(pending),
+                Some(other) => {
                     self.next = Some(other);
                     break;
                 }
-                Err(_) => break,
+                None => break,
             }
         }
+        self.in_groups = group.len() > 1;
         group
     }
 

@@ -1,5 +1,4 @@
 //! Settings of the driver, and the ports that it is given.
-use arb_core::facts::ChannelFacts;
 use arb_core::ids::ChannelId;
 use arb_core::policy::Policy;
 use arb_core::units::CommitmentNumber;
@@ -71,9 +70,8 @@ pub struct ChannelNumbers {
 }
 
 impl ChannelNumbers {
-    /// Whether the node is further than these facts.
-    pub(crate) fn is_newer(&self, facts: &ChannelFacts) -> bool {
-        let current = &facts.candidates.current;
-        current.local.number < self.local || current.remote.number < self.remote
+    /// Whether the node is further than facts whose current commitments have these numbers.
+    pub(crate) fn is_newer(&self, local: CommitmentNumber, remote: CommitmentNumber) -> bool {
+        local < self.local || remote < self.remote
     }
 }

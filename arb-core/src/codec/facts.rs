@@ -3,8 +3,8 @@ use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter, put_body, take_body}
 use super::{DecodeError, Record, decode_record, encode_record};
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, HtlcRecord, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    Candidates, ChannelEntry, ChannelFacts, ChannelKeys, FundingCandidate, HtlcRecord,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing,
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{HtlcId, PerCommitmentSecret};
@@ -53,6 +53,41 @@ impl Body for ChannelFacts {
             destination: input.field(20)?,
             birth: input.field(22)?,
             standing: input.field(24)?,
+        })
+    }
+}
+
+impl Record for ChannelEntry {
+    const VERSION: u8 = 1;
+    fn encode(&self) -> Vec<u8> {
+        encode_record(Self::VERSION, self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode_record(Self::VERSION, bytes)
+    }
+}
+
+impl Body for ChannelEntry {
+    fn write(&self, out: &mut TlvWriter) {
+        out.field(0, &self.id);
+        out.field(2, &self.funding);
+        out.list(4, &self.others);
+        out.field(6, &self.local);
+        out.field(8, &self.remote);
+        out.field(10, &self.standing);
+        out.optional(12, self.offered.as_ref());
+        out.optional(14, self.incoming.as_ref());
+    }
+    fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: input.field(0)?,
+            funding: input.field(2)?,
+            others: input.list(4)?,
+            local: input.field(6)?,
+            remote: input.field(8)?,
+            standing: input.field(10)?,
+            offered: input.optional(12)?,
+            incoming: input.optional(14)?,
         })
     }
 }

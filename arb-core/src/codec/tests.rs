@@ -3,10 +3,11 @@ mod strategies;
 
 use super::tlv::{Reader, TlvReader};
 use super::{DecodeError, Record};
-use crate::arbitrator::{Change, FailReason};
-use crate::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord};
+use crate::arbitrator::{Change, ChannelArbitrator, FailReason, Now, Position};
+use crate::facts::{ChannelEntry, ChannelFacts, Htlc, HtlcLink, HtlcRecord};
 use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side};
 use crate::log::SubscriberState;
+use crate::policy::Policy;
 use crate::units::{BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, MilliSat};
 use alloc::vec::Vec;
 use bitcoin::hex::{DisplayHex, FromHex};
@@ -27,6 +28,26 @@ proptest! {
     #[test]
     fn facts_return(facts in strategies::facts()) {
         returns(&facts);
+    }
+
+    #[test]
+    fn entries_return_and_are_due_no_later_than_facts(
+        facts in strategies::facts(),
+        tip in any::<u32>(),
+        near in any::<bool>(),
+    ) {
+        let entry = ChannelEntry::of(&facts);
+        returns(&entry);
+        // Tips around the expiries, too, where a due height is about to be past.
+        let expiry = entry.offered.or(entry.incoming).unwrap_or(BlockHeight(tip));
+        let tip = if near { BlockHeight(expiry.0.saturating_sub(tip % 8)) } else { BlockHeight(tip) };
+        let policy = Policy::default();
+        let now = Now { tip, position: Position::AtTip, policy };
+        let due = ChannelArbitrator::default().next_height(&facts, &now).map(|due| due.tip);
+        let by_entry = entry.due(&policy);
+        prop_assert!(due.is_none() || by_entry.is_some_and(|by_entry| Some(by_entry) <= due));
+        // The only difference: a height that is past already is looked at once more.
+        prop_assert!(by_entry == due || by_entry.is_some_and(|by_entry| by_entry <= tip));
     }
 
     #[test]
@@ -101,6 +122,7 @@ fn strategies_reach_every_change() {
 fn decode_all(bytes: &[u8]) {
     let _ = ChannelFacts::decode(bytes);
     let _ = HtlcRecord::decode(bytes);
+    let _ = ChannelEntry::decode(bytes);
     let _ = Change::decode(bytes);
     let _ = BlockRef::decode(bytes);
     let _ = SubscriberState::decode(bytes);

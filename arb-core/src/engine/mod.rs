@@ -10,7 +10,7 @@ mod tasks;
 mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Position};
-use crate::facts::ChannelFacts;
+use crate::facts::{ChannelEntry, ChannelFacts};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
 use crate::picture::Picture;
@@ -89,6 +89,15 @@ impl ChainArbitrator {
         } else {
             self.insert_active(slot, Active::new(facts, state));
         }
+    }
+
+    /// Puts a quiet stored channel back, at start-up, from its index entry: its facts are loaded
+    /// when something touches it.
+    pub fn restore_quiet(&mut self, slot: Slot, entry: &ChannelEntry) {
+        self.active.remove(&slot);
+        let due = entry.due(&self.policy);
+        let watcher = ChainWatcher { slot, id: entry.id, funding: entry.funding, due };
+        self.watchers.put(watcher, entry.others.iter().copied());
     }
 
     /// Sets the cursor of a new store to the last of `blocks` (lowest first); the others are where

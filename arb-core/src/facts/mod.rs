@@ -1,6 +1,7 @@
 //! Facts: what the node told us of a channel, parsed once and consistent. The arbitrator never
 //! changes them; a new version replaces the old.
 pub mod channel;
+pub mod entry;
 pub mod htlc;
 pub mod secrets;
 pub mod update;
@@ -9,6 +10,7 @@ pub use channel::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, LocalCommitment, Party,
     RemoteCommitment, ShutdownScripts, Standing,
 };
+pub use entry::ChannelEntry;
 pub use htlc::{Htlc, HtlcLink, HtlcRecord};
 pub use secrets::SecretStore;
 pub use update::{Update, UpdateError, Updated};

@@ -1,8 +1,10 @@
 //! Bad days: shortened files, newer formats, flipped bytes.
 use crate::samples::{block, bump, bumps, facts, htlc, offered, register};
-use crate::support::{open, put, raw, small};
+use crate::support::{append, open, put, raw, small};
+use arb_core::codec::Record;
+use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
-use arb_core::log::{ChangeLog, SubscriberState, Write};
+use arb_core::log::{ChangeLog, StoredChannel, SubscriberState, Write};
 use arb_core::units::CommitmentNumber;
 use arb_store::{LmdbLog, StoreError};
 use std::fs::{self, File};
@@ -121,12 +123,11 @@ fn damaged_facts_hurt_their_channel_only() {
     for at in [0, 1, 40, undamaged - 1] {
         flip(folder.path(), "facts", &key, at);
         let log = open(folder.path());
+        // Nobody reads facts to list the channels.
         let channels = log.channels().unwrap();
-        assert_eq!(
-            channels.iter().map(|c| c.facts.is_ok()).collect::<Vec<_>>(),
-            [true, false, true]
-        );
+        assert!(channels.iter().all(|channel| channel.entry.is_ok()));
         assert_eq!(channels[1].id, facts(2).id);
+        assert!(log.facts(Slot(0)).unwrap().unwrap().is_ok());
         assert!(log.facts(Slot(1)).unwrap().unwrap().is_err());
         assert_eq!(log.facts(Slot(2)).unwrap(), Some(Ok(Box::new(facts(3)))));
         assert_eq!(log.changes(Slot(1)).unwrap(), Ok(vec![bump(1), bump(2), bump(3)]));
@@ -172,22 +173,72 @@ fn a_damaged_or_missing_change_is_seen() {
 }
 
 #[test]
-fn damaged_penalty_data_and_ids_are_seen() {
+fn damaged_penalty_data_and_subscribers_are_seen() {
     let folder = filled();
     flip(folder.path(), "penalty", &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1], 7);
     let log = open(folder.path());
     assert!(log.ended_htlcs(Slot(1), CommitmentNumber(2)).unwrap().is_err());
     assert_eq!(log.ended_htlcs(Slot(0), CommitmentNumber(2)).unwrap().unwrap().len(), 1);
     drop(log);
-    flip(folder.path(), "channels", &[0, 0, 0, 2], 5);
     flip(folder.path(), "subs", &[0, 0, 0, 0, b's'], 5);
+    let channels = open(folder.path()).channels().unwrap();
+    assert_eq!(sound(&channels), [false, true, true]);
+}
+
+fn sound(channels: &[StoredChannel]) -> Vec<bool> {
+    channels.iter().map(|channel| channel.entry.is_ok()).collect()
+}
+
+#[test]
+fn a_damaged_index_entry_hurts_its_channel_only() {
+    let folder = filled();
+    let key = [0, 0, 0, 2];
+    let length = raw(folder.path(), "channels", |t, txn| t.get(txn, &key).unwrap().unwrap().len());
+    for at in 0..length {
+        flip(folder.path(), "channels", &key, at);
+        let log = open(folder.path());
+        let channels = log.channels().unwrap();
+        assert_eq!(sound(&channels), [true, true, false], "{at}");
+        // The facts know whose the slot is.
+        let ids: Vec<_> = channels.iter().map(|channel| channel.id).collect();
+        assert_eq!(ids, [facts(1).id, facts(2).id, facts(3).id], "{at}");
+        assert!(log.facts(Slot(2)).unwrap().unwrap().is_err());
+        assert_eq!(log.changes(Slot(2)).unwrap(), Ok(vec![bump(1), bump(2), bump(3)]));
+        drop(log);
+        flip(folder.path(), "channels", &key, at);
+    }
+    // Facts of another channel are refused, those of this one make it whole.
+    flip(folder.path(), "channels", &key, 7);
+    let mut log = open(folder.path());
+    let other = Write::Facts { slot: Slot(2), facts: Box::new(facts(9)) };
+    assert!(matches!(append(&mut log, [other]), Err(StoreError::Refused(_))));
+    put(&mut log, [register(2)]);
+    assert_eq!(sound(&log.channels().unwrap()), [true; 3]);
+    assert_eq!(log.facts(Slot(2)).unwrap(), Some(Ok(Box::new(facts(3)))));
+    drop(log);
+    // With both records damaged the id is as good as it can be read.
+    flip(folder.path(), "channels", &key, length - 1);
+    flip(folder.path(), "facts", &key, 9);
+    let channels = open(folder.path()).channels().unwrap();
+    assert_eq!(sound(&channels), [true, true, false]);
+    assert_eq!(channels[2].id, facts(3).id);
+}
+
+/// An entry that says less than the facts would let a deadline pass.
+#[test]
+fn an_entry_that_does_not_belong_to_the_facts_is_damage() {
+    let folder = filled();
+    let key = [0, 0, 0, 1];
+    let mut older = facts(2);
+    older.candidates.current.local.number = CommitmentNumber(7);
+    let mut entry = ChannelEntry::of(&older).encode();
+    let sum = crc32c::crc32c(&[&key[..], &entry[..]].concat());
+    entry.extend(sum.to_be_bytes());
+    raw(folder.path(), "channels", |table, txn| table.put(txn, &key, &entry).unwrap());
     let log = open(folder.path());
-    let channels = log.channels().unwrap();
-    assert_eq!(
-        channels.iter().map(|c| c.id).collect::<Vec<_>>(),
-        [facts(1).id, facts(2).id, facts(3).id]
-    );
-    assert_eq!(channels.iter().map(|c| c.facts.is_ok()).collect::<Vec<_>>(), [false, true, false]);
+    let damage = log.facts(Slot(1)).unwrap().unwrap().unwrap_err();
+    assert!(damage.what.contains("index"), "{damage}");
+    assert!(log.facts(Slot(0)).unwrap().unwrap().is_ok());
 }
 
 #[test]

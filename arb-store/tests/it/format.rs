@@ -3,6 +3,7 @@ use crate::samples::{block, facts, handed_out, htlc, offered, register};
 use crate::support::{open, put, raw};
 use arb_core::arbitrator::Change;
 use arb_core::codec::Record;
+use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
 use arb_core::log::{SubscriberState, Write};
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ fn golden<T: Record + PartialEq + Debug>(name: &str, value: &T) {
 #[test]
 fn records_are_as_documented() {
     golden("ChannelFacts", &facts(1));
+    golden("ChannelEntry", &ChannelEntry::of(&facts(1)));
     golden("HtlcRecord", &htlc(3, Some(9)));
     golden("PreimageLearned", &preimage());
     golden("HandedOut", &handed_out());

@@ -50,7 +50,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn agree(store: &LmdbLog, memory: &MemoryLog) {
-    assert_eq!(store.channels().unwrap(), memory.channels().unwrap());
+    let channels = store.channels().unwrap();
+    assert_eq!(channels, memory.channels().unwrap());
+    assert_eq!(store.channel_count().unwrap(), channels.len() as u64);
+    assert_eq!(memory.channel_count().unwrap(), channels.len() as u64);
     assert_eq!(store.blocks().unwrap(), memory.blocks().unwrap());
     assert_eq!(store.next_slot().unwrap(), memory.next_slot().unwrap());
     for slot in (0..5).map(Slot) {

@@ -1,6 +1,7 @@
 //! What a store promises on a good day: it keeps what it gave receipts for, in order.
 use crate::samples::{block, bump, bumps, facts, handed_out, htlc, long_change, offered, register};
 use crate::support::{append, batch, open, put, raw, wait};
+use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
 use arb_core::log::{BatchId, ChangeLog, SubscriberState, Write};
 use arb_core::memory::Refused;
@@ -36,7 +37,9 @@ fn everything_is_there_after_a_restart() {
             channels.iter().map(|c| (c.slot, c.id)).collect::<Vec<_>>(),
             [(SLOT, facts(1).id), (Slot(1), facts(2).id)]
         );
-        assert_eq!(channels[0].facts, Ok(Box::new(facts(1))));
+        assert_eq!(channels[0].entry, Ok(ChannelEntry::of(&facts(1))));
+        assert_eq!(log.channel_count().unwrap(), 2);
+        assert_eq!(log.facts(SLOT).unwrap(), Some(Ok(Box::new(facts(1)))));
         let state = SubscriberState { next: 3, acknowledged: true };
         assert_eq!(channels[0].subscribers, [("s1".to_owned(), state)]);
         assert_eq!(channels.iter().map(|c| c.has_changes).collect::<Vec<_>>(), [true, false]);

@@ -72,7 +72,7 @@ where
 
     async fn fail(&mut self, id: ChannelId) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        let facts = self.facts_of(slot)?;
+        let facts = self.readable(slot)?;
         if facts.standing == Standing::Outdated {
             return Err(CommandError::Outdated(id));
         }
@@ -91,12 +91,12 @@ where
         Ok(())
     }
 
-    fn report(&self, id: ChannelId) -> Option<Box<ChannelReport>> {
+    fn report(&mut self, id: ChannelId) -> Option<Box<ChannelReport>> {
         let slot = self.engine.slot(&id)?;
         let now = self.engine.now();
         let report = match self.engine.active(slot) {
             Some(active) => ChannelReport::of(&active.facts, &active.state, &now),
-            None => ChannelReport::quiet(&*self.facts_of(slot).ok()?, &now),
+            None => ChannelReport::quiet(&*self.readable(slot).ok()?, &now),
         };
         let report = self.with_alarms(report);
         Some(Box::new(report))
@@ -130,8 +130,8 @@ where
         self.store_facts(slot, updated, reply);
     }
 
-    fn verified(&self, slot: Slot, updates: &[Update]) -> Result<Updated, CommandError> {
-        let facts = self.facts_of(slot)?;
+    fn verified(&mut self, slot: Slot, updates: &[Update]) -> Result<Updated, CommandError> {
+        let facts = self.readable(slot)?;
         let fenced = self
             .engine
             .active(slot)

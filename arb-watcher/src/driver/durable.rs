@@ -206,6 +206,16 @@ where
         Ok(facts)
     }
 
+    /// The newest facts of a channel that a command names. If they are damaged, which nobody may
+    /// have noticed so far, the channel is set aside.
+    pub(super) fn readable(&mut self, slot: Slot) -> Result<Arc<ChannelFacts>, Unreadable> {
+        let facts = self.facts_of(slot);
+        if let Err(Unreadable::Channel(why)) = &facts {
+            self.set_aside(slot, why);
+        }
+        facts
+    }
+
     fn stored_facts(&self, slot: Slot) -> Result<Arc<ChannelFacts>, Unreadable> {
         match self.log.facts(slot) {
             Ok(Some(Ok(facts))) => Ok(Arc::from(facts)),

@@ -21,7 +21,7 @@ use crate::command::{Envelope, Reply};
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::engine::{ChainArbitrator, Task, TaskKey};
-use arb_core::facts::{ChannelFacts, Standing};
+use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -113,9 +113,29 @@ impl End {
 struct Outdated(BTreeMap<Slot, Option<ChannelNumbers>>);
 
 impl Outdated {
+    /// Judges stored facts by their index entry. Facts that are older than what the node states,
+    /// or that it does not state at all, must not lead to a broadcast of a local commitment
+    /// (BOLT 5 F5).
+    fn judge(
+        &mut self,
+        slot: Slot,
+        entry: &ChannelEntry,
+        stated: Option<ChannelNumbers>,
+    ) -> Standing {
+        let older = stated.is_none_or(|stated| stated.is_newer(entry.local, entry.remote));
+        if older && entry.standing == Standing::Current {
+            self.0.insert(slot, stated);
+            return Standing::Outdated;
+        }
+        entry.standing
+    }
+
     /// Whether facts that say they are current are not.
     fn covers(&self, slot: Slot, facts: &ChannelFacts) -> bool {
-        self.0.get(&slot).is_some_and(|stated| stated.is_none_or(|stated| stated.is_newer(facts)))
+        let current = &facts.candidates.current;
+        let (local, remote) = (current.local.number, current.remote.number);
+        let newer = |stated: &ChannelNumbers| stated.is_newer(local, remote);
+        self.0.get(&slot).is_some_and(|stated| stated.as_ref().is_none_or(newer))
     }
 
     /// The standing of facts whose own standing counts for nothing if they are listed here.

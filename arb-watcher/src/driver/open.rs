@@ -1,4 +1,5 @@
-//! Start-up: the store is read in one pass; channels with anything to remember are resumed.
+//! Start-up: the index of the store is read in one pass, which is all that quiet channels need;
+//! channels with anything to remember are resumed.
 use super::on_the_way::OnTheWay;
 use super::quarantine::{Quarantine, Stated};
 use super::subscribers::Subscribers;
@@ -11,13 +12,13 @@ use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
 use arb_core::engine::ChainArbitrator;
-use arb_core::facts::{ChannelFacts, Standing};
+use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::Secp256k1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -28,6 +29,28 @@ pub(crate) struct Seams {
     pub(crate) commands: mpsc::WeakSender<Envelope>,
     pub(crate) end: End,
     pub(crate) alarms: Board,
+}
+
+/// Channels that room is made for at most before they are read, whatever the store says.
+const MOST_EXPECTED: usize = 1 << 24;
+
+/// What the node stated, by channel.
+type Statement = HashMap<ChannelId, ChannelNumbers>;
+
+/// Judges stored facts by their index entry, and raises the alarm if they are outdated.
+fn judge(
+    outdated: &mut Outdated,
+    notices: &mut NoticeHub,
+    slot: Slot,
+    entry: &ChannelEntry,
+    stated: Option<ChannelNumbers>,
+) -> Standing {
+    let standing = outdated.judge(slot, entry, stated);
+    if standing == Standing::Outdated {
+        tracing::error!(channel = %entry.id, "the stored facts are outdated");
+        notices.alarm(entry.id, Alert::OutdatedFacts);
+    }
+    standing
 }
 
 /// Why the arbiter did not start.
@@ -57,7 +80,6 @@ where
     ) -> Result<Self, StartError> {
         let unreadable = |error: L::Error| StartError::Store(error.to_string());
         let blocks = log.blocks().map_err(unreadable)?;
-        let channels = log.channels().map_err(unreadable)?;
         let mut driver = Self {
             engine: ChainArbitrator::new(settings.policy, blocks),
             log,
@@ -84,42 +106,59 @@ where
             next_direct: 0,
             idlers: Vec::new(),
         };
-        let stated: BTreeMap<ChannelId, ChannelNumbers> =
-            numbers.iter().map(|stated| (stated.id, *stated)).collect();
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
-        for channel in channels {
-            driver.resume(channel, &stated)?;
+        let stated: Statement = numbers.iter().map(|stated| (stated.id, *stated)).collect();
+        for channel in driver.resume_quiet(&stated).map_err(unreadable)? {
+            driver.resume(channel, &stated).map_err(unreadable)?;
         }
         driver.look_at_store();
         driver.reserve_coins().await;
         Ok(driver)
     }
 
-    fn resume(
-        &mut self,
-        channel: StoredChannel,
-        stated: &BTreeMap<ChannelId, ChannelNumbers>,
-    ) -> Result<(), StartError> {
+    /// Puts quiet channels back from the index alone. Gives the others.
+    fn resume_quiet(&mut self, stated: &Statement) -> Result<Vec<StoredChannel>, L::Error> {
+        let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
+        self.engine.reserve(expected.min(MOST_EXPECTED));
+        let mut others = Vec::new();
+        let Self { log, engine, subscribers, outdated, notices, .. } = self;
+        log.each_channel(&mut |mut channel| {
+            let slot = channel.slot;
+            for (name, state) in std::mem::take(&mut channel.subscribers) {
+                subscribers.restore(slot, name, state);
+            }
+            let Ok(entry) = &channel.entry else { return others.push(channel) };
+            judge(outdated, notices, slot, entry, stated.get(&entry.id).copied());
+            if channel.has_changes {
+                others.push(channel);
+            } else {
+                engine.restore_quiet(slot, entry);
+            }
+        })?;
+        Ok(others)
+    }
+
+    /// A channel with anything to remember, or that cannot be read.
+    fn resume(&mut self, channel: StoredChannel, stated: &Statement) -> Result<(), L::Error> {
         let (slot, id) = (channel.slot, channel.id);
-        for (name, state) in channel.subscribers {
-            self.subscribers.restore(slot, name, state);
-        }
-        let changes = if channel.has_changes {
-            self.log.changes(slot).map_err(|error| StartError::Store(error.to_string()))?
-        } else {
-            Ok(Vec::new())
+        // It may have been set aside for long, in earlier runs: nobody knows since when.
+        let aside = |driver: &mut Self, stated, why: &str| {
+            driver.put_aside(slot, id, stated, None, why);
         };
-        match (channel.facts, changes) {
-            (Ok(mut facts), Ok(changes)) => {
-                self.judge(slot, stated.get(&id).copied(), &mut facts);
+        if let Err(damaged) = channel.entry {
+            aside(self, Stated::Not(stated.get(&id).copied()), &damaged.to_string());
+            return Ok(());
+        }
+        match (self.log.facts(slot)?, self.log.changes(slot)?) {
+            (Some(Ok(mut facts)), Ok(changes)) => {
+                facts.standing = self.outdated.standing(slot, &facts);
                 let state = ChannelArbitrator::replay(&changes);
                 self.engine.restore(slot, Arc::from(facts), state);
             }
-            (Err(damaged), _) | (_, Err(damaged)) => {
-                let stated = Stated::Not(stated.get(&id).copied());
-                // It may have been set aside for long, in earlier runs: nobody knows since when.
-                self.put_aside(slot, id, stated, None, &damaged.to_string());
+            (Some(Err(damaged)), _) | (_, Err(damaged)) => {
+                aside(self, Stated::Judged, &damaged.to_string());
             }
+            (None, Ok(_)) => aside(self, Stated::Judged, "no facts are stored"),
         }
         Ok(())
     }
@@ -132,15 +171,8 @@ where
         stated: Option<ChannelNumbers>,
         facts: &mut ChannelFacts,
     ) {
-        let older = stated.is_none_or(|stated| stated.is_newer(facts));
-        if older && facts.standing == Standing::Current {
-            self.outdated.0.insert(slot, stated);
-            facts.standing = Standing::Outdated;
-        }
-        if facts.standing == Standing::Outdated {
-            tracing::error!(channel = %facts.id, "the stored facts are outdated");
-            self.notices.alarm(facts.id, Alert::OutdatedFacts);
-        }
+        let entry = ChannelEntry::of(facts);
+        facts.standing = judge(&mut self.outdated, &mut self.notices, slot, &entry, stated);
     }
 
     /// Coins in transactions that were handed out before the restart stay theirs. What the wallet

@@ -143,7 +143,10 @@ where
     fn sound(&self, slot: Slot) -> Result<Sound, String> {
         let channel = self.log.channel(slot).map_err(|error| error.to_string())?;
         let channel = channel.ok_or_else(|| "no such channel is stored".to_owned())?;
-        let facts = channel.facts.map_err(|damaged| damaged.to_string())?;
+        channel.entry.map_err(|damaged| damaged.to_string())?;
+        let facts = self.log.facts(slot).map_err(|error| error.to_string())?;
+        let facts = facts.ok_or_else(|| "no facts are stored".to_owned())?;
+        let facts = facts.map_err(|damaged| damaged.to_string())?;
         let changes = self.log.changes(slot).map_err(|error| error.to_string())?;
         let changes = changes.map_err(|damaged| damaged.to_string())?;
         let state = ChannelArbitrator::replay(&changes);

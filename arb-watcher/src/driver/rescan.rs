@@ -1,6 +1,7 @@
 //! Watching: a channel's past, from its birth to the tip, is scanned before it is taken on. The
 //! tip may move or be reorganised meanwhile.
 use super::Driver;
+use super::durable::Unreadable;
 use super::work::{Job, Outcome};
 use crate::command::{CommandError, Reply};
 use crate::settings::Settings;
@@ -107,7 +108,12 @@ where
     /// Verifies facts and scans from the channel's birth before they are taken on.
     pub(super) fn watch(&mut self, facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {
-            return reply.send(self.is_same(slot, &facts));
+            match self.readable(slot) {
+                Ok(known) => return reply.send(self.is_same(slot, &known, &facts)),
+                Err(error @ Unreadable::Medium(_)) => return reply.send(Err(error.into())),
+                // Set aside just now: these facts take the place of the damaged ones.
+                Err(Unreadable::Channel(_)) => {}
+            }
         }
         if let Err(error) = facts.verify(&self.secp) {
             return reply.send(Err(CommandError::Facts(error)));
@@ -118,8 +124,12 @@ where
 
     /// Whether these facts are watched already. That the stored ones are outdated makes no
     /// difference: the node said so at start-up, not with the facts.
-    fn is_same(&self, slot: Slot, facts: &ChannelFacts) -> Result<(), CommandError> {
-        let known = self.facts_of(slot)?;
+    fn is_same(
+        &self,
+        slot: Slot,
+        known: &ChannelFacts,
+        facts: &ChannelFacts,
+    ) -> Result<(), CommandError> {
         let mut stated = facts.clone();
         stated.standing = known.standing;
         let unlisted = !self.outdated.0.contains_key(&slot);

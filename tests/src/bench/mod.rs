@@ -1,12 +1,15 @@
 //! Benchmarks whose results are ratios: our cost against the cost of something that everybody
 //! pays, measured in turn within one run.
+mod bare;
 mod block;
 mod channels;
 mod measure;
 mod memory;
 mod report;
+mod start;
 mod store;
 mod synthetic;
+mod update;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,9 @@ pub enum BenchError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// LMDB, without our store, failed.
+    #[error("LMDB: {0}")]
+    Lmdb(#[from] heed::Error),
     /// A file failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -60,10 +66,12 @@ struct Bench {
 }
 
 /// Memory comes first: what others leave behind would be counted in.
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 5] = [
     Bench { name: "memory", run: memory::run },
     Bench { name: "block", run: block::run },
     Bench { name: "store", run: store::run },
+    Bench { name: "start", run: start::run },
+    Bench { name: "update", run: update::run },
 ];
 
 /// The names of all benchmarks.
@@ -111,7 +119,8 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
         let refused = run(Some("blok"), false).err().map(|error| error.to_string());
-        let expected = "there is no benchmark `blok`; there are: memory, block, store";
+        let expected =
+            "there is no benchmark `blok`; there are: memory, block, store, start, update";
         assert_eq!(refused.as_deref(), Some(expected));
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     ])
 }
 
-fn timed_result(
+pub(super) fn timed_result(
     work: impl FnOnce() -> Result<(), BenchError>,
 ) -> Result<std::time::Duration, BenchError> {
     let (time, done) = timed(work);
@@ -60,7 +60,7 @@ fn timed_result(
 }
 
 /// A temporary folder of the system may lie in memory, where nothing needs to be synced.
-fn beside_this_program() -> Result<PathBuf, BenchError> {
+pub(super) fn beside_this_program() -> Result<PathBuf, BenchError> {
     let program = std::env::current_exe()?;
     Ok(program.parent().unwrap_or(Path::new(".")).to_owned())
 }
@@ -103,7 +103,7 @@ impl Log {
 }
 
 /// Waits for a future on this thread.
-fn wait<F: Future>(future: F) -> F::Output {
+pub(super) fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

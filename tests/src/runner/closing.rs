@@ -202,7 +202,9 @@ impl Runner<'_> {
         };
         let mut replayed = BTreeMap::new();
         for stored in log.channels().map_err(|error| unreadable(&error))? {
-            let facts = stored.facts.map_err(|error| unreadable(&error))?;
+            let facts = log.facts(stored.slot).map_err(|error| unreadable(&error))?;
+            let facts = facts.ok_or_else(|| unreadable(&"no facts"))?;
+            let facts = facts.map_err(|error| unreadable(&error))?;
             let changes = log.changes(stored.slot).map_err(|error| unreadable(&error))?;
             let changes = changes.map_err(|error| unreadable(&error))?;
             let state = ChannelArbitrator::replay(&changes);

@@ -165,8 +165,12 @@ impl<L: ChangeLog> ChangeLog for MortalLog<L> {
         })
     }
 
-    fn channels(&self) -> Result<Vec<StoredChannel>, L::Error> {
-        self.inner.channels()
+    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), L::Error> {
+        self.inner.each_channel(each)
+    }
+
+    fn channel_count(&self) -> Result<u64, L::Error> {
+        self.inner.channel_count()
     }
 
     fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, L::Error> {

@@ -78,7 +78,7 @@ async fn streams_that_are_slow_or_dropped_hold_nothing_up() {
 async fn a_quarantine_is_told_until_it_is_over() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     world.watching(&channel).await.shutdown().await;
-    world.log.damage_facts(0);
+    world.log.damage_entry(0);
     let quarantined = [(channel.id(), Notice::Alert(Alert::Quarantined))];
     let arbiter = world.restart(&[&channel]).await;
     arbiter.idle().await.expect("running");

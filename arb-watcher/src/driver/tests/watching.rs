@@ -2,7 +2,7 @@
 use super::support::channel::spend;
 use super::support::*;
 use crate::CommandError;
-use arb_core::arbitrator::{Change, Phase};
+use arb_core::arbitrator::{Alert, Change, Notice, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use bitcoin::{Amount, OutPoint};
@@ -210,6 +210,67 @@ async fn a_channel_with_damaged_facts_is_set_aside_and_healed_by_watching_it_aga
     let arbiter = world.restart(&[&broken, &sound]).await;
     arbiter.idle().await.expect("running");
     assert_eq!(phase(&arbiter, &broken).await, Phase::Failing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_facts_of_a_quiet_channel_are_found_when_something_touches_it() {
+    let touches = ["watch", "fail", "update", "report", "block", "deadline"];
+    for touch in touches {
+        let (world, mut broken) = (World::default(), Channel::new(1, StaticRemotekey));
+        let sound = Channel::new(2, StaticRemotekey);
+        broken.add(offered(0));
+        broken.next_local(1, &[offered(0)]);
+        let arbiter = world.watching(&broken).await;
+        arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
+        arbiter.shutdown().await;
+        world.log.damage_facts(0);
+        let arbiter = world.restart(&[&broken, &sound]).await;
+        let mut notices = arbiter.notices().await.expect("running");
+        arbiter.idle().await.expect("running");
+        assert_eq!(drain(&mut notices).await, [], "{touch}: nobody looked at it yet");
+        let id = broken.id();
+        match touch {
+            "fail" => assert!(arbiter.fail_channel(id).await.is_err()),
+            "update" => assert!(arbiter.update_channel(id, vec![]).await.is_err()),
+            "report" => assert_eq!(arbiter.report(id).await, Ok(None)),
+            "block" => drop(world.chain.mine(vec![broken.remote_tx(0, &[])])),
+            "deadline" => world.chain.mine_many(405),
+            _ => arbiter.watch_channel(broken.facts.clone()).await.expect("these are sound"),
+        }
+        arbiter.idle().await.expect("running");
+        if touch != "watch" {
+            let told = drain(&mut notices).await;
+            let quarantined = (id, Notice::Alert(Alert::Quarantined));
+            assert!(told.contains(&quarantined), "{touch}: {told:?}");
+            arbiter.watch_channel(broken.facts.clone()).await.expect("these are sound");
+        }
+        arbiter.idle().await.expect("running");
+        let expected = match touch {
+            "block" => CLOSED,
+            "deadline" => Phase::Failing,
+            _ => Phase::Open,
+        };
+        assert_eq!(phase(&arbiter, &broken).await, expected, "{touch}");
+        assert_eq!(phase(&arbiter, &sound).await, Phase::Open, "{touch}");
+        assert_eq!(world.log.stored_facts(0), Some(broken.facts.clone()), "{touch}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_index_entry_sets_its_channel_aside() {
+    let world = World::default();
+    let (broken, sound) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
+    arbiter.shutdown().await;
+    world.log.damage_entry(0);
+    let arbiter = world.restart(&[&broken, &sound]).await;
+    assert_eq!(arbiter.report(broken.id()).await, Ok(None));
+    assert_eq!(phase(&arbiter, &sound).await, Phase::Open);
+    arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&broken, &sound]).await;
+    assert_eq!(phase(&arbiter, &broken).await, Phase::Open);
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,7 +58,7 @@ pub(crate) fn restart(log: &MemoryLog) -> ChainArbitrator {
     let mut engine = ChainArbitrator::new(Policy::default(), log.blocks().expect("memory"));
     engine.set_estimates(estimates());
     for channel in log.channels().expect("memory") {
-        let facts = channel.facts.expect("memory");
+        let facts = log.facts(channel.slot).expect("memory").expect("known").expect("memory");
         let changes = log.changes(channel.slot).expect("memory").expect("memory");
         let state = ChannelArbitrator::replay(&changes);
         engine.restore(channel.slot, Arc::from(facts), state);

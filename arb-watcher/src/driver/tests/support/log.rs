@@ -22,6 +22,7 @@ struct Inner {
     refused: usize,
     gates: VecDeque<oneshot::Receiver<bool>>,
     unreadable: bool,
+    damaged_entries: BTreeSet<Slot>,
     damaged_facts: BTreeSet<Slot>,
     damaged_changes: BTreeSet<Slot>,
     damaged_ended: BTreeSet<Slot>,
@@ -70,6 +71,10 @@ impl Log {
 
     pub(in super::super) fn unreadable(&self, unreadable: bool) {
         self.inner().unreadable = unreadable;
+    }
+
+    pub(in super::super) fn damage_entry(&self, slot: u32) {
+        self.inner().damaged_entries.insert(Slot(slot));
     }
 
     pub(in super::super) fn damage_facts(&self, slot: u32) {
@@ -132,6 +137,7 @@ impl Log {
         for write in &batch.writes {
             if let Write::Facts { slot, .. } = write {
                 inner.damaged_facts.remove(slot);
+                inner.damaged_entries.remove(slot);
             }
         }
         let appended = inner.memory.append(batch).into_inner();
@@ -171,21 +177,27 @@ impl ChangeLog for Log {
         }
     }
 
-    fn channels(&self) -> Result<Vec<StoredChannel>, Failure> {
-        let mut channels = self.read(ChangeLog::channels)?;
-        let broken = self.inner().damaged_facts.clone();
-        for channel in channels.iter_mut().filter(|channel| broken.contains(&channel.slot)) {
-            channel.facts = Err(damaged());
+    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), Failure> {
+        let broken = self.inner().damaged_entries.clone();
+        for mut channel in self.read(ChangeLog::channels)? {
+            if broken.contains(&channel.slot) {
+                channel.entry = Err(damaged());
+            }
+            each(channel);
         }
-        Ok(channels)
+        Ok(())
+    }
+
+    fn channel_count(&self) -> Result<u64, Failure> {
+        self.read(ChangeLog::channel_count)
     }
 
     fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, Failure> {
         self.inner().channel_reads += 1;
-        let broken = self.inner().damaged_facts.contains(&slot);
+        let broken = self.inner().damaged_entries.contains(&slot);
         let mut channel = self.read(|memory| memory.channel(slot))?;
         if let Some(channel) = channel.as_mut().filter(|_| broken) {
-            channel.facts = Err(damaged());
+            channel.entry = Err(damaged());
         }
         Ok(channel)
     }
