@@ -95,6 +95,7 @@ impl Log {
     /// The medium is sound again.
     pub(in super::super) fn heal(&self) {
         let mut inner = self.inner();
+        inner.damaged_entries.clear();
         inner.damaged_facts.clear();
         inner.damaged_changes.clear();
         inner.damaged_ended.clear();
