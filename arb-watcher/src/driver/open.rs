@@ -18,7 +18,7 @@ use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::Secp256k1;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
