@@ -9,12 +9,15 @@ use crate::format::{Commitment, OutputKind, commitment, scripts};
 use crate::height::{Due, Reason};
 use crate::ids::Side;
 use crate::picture::{Output, Picture, Role, Way};
-use crate::units::{BlockHeight, CommitmentNumber};
+use crate::units::{BlockDelta, BlockHeight, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, OutPoint, TxOut};
+
+/// Blocks that are left to an HTLC transaction once the commitment is confirmed: half of BOLT 2's S.
+const SECOND_STAGE: BlockDelta = BlockDelta(6);
 
 /// Everything that is desired, by identity.
 pub type Desire = BTreeMap<EffectKey, Effect>;
@@ -67,15 +70,8 @@ impl ChannelArbitrator {
             let effect = Effect::LoadRevokedHtlcs(number);
             desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
         }
-        // The penalty data is at hand in a moment: one transaction for all of it, then. If it cannot be
-        // had, a block later the rest is taken without it.
-        let moment = now.tip <= picture.at.height;
-        let incomplete = moment && self.awaits_penalty_data(facts, picture).is_some();
         for output in &picture.outputs {
             let Some(claim) = claim_of(facts, output) else { continue };
-            if incomplete && claim.kind() == TxKind::Penalty {
-                continue;
-            }
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }
@@ -133,7 +129,8 @@ impl ChannelArbitrator {
         core::iter::once(base).chain(anchor).collect()
     }
 
-    /// By when the commitment should be confirmed, and what is lost otherwise.
+    /// By when the commitment should be confirmed, so that its HTLC transactions have time, and what
+    /// is lost otherwise.
     fn stake(&self, facts: &ChannelFacts) -> (Option<BlockHeight>, Amount) {
         let mut deadline = None::<BlockHeight>;
         let mut at_risk = Amount::ZERO;
@@ -146,7 +143,7 @@ impl ChannelArbitrator {
                     crate::picture::usable_preimage(self, *id, htlc).map(|_| htlc.expiry.0)
                 }
             };
-            let Some(due) = due else { continue };
+            let Some(due) = due.map(|due| due.minus(SECOND_STAGE)) else { continue };
             deadline = Some(deadline.map_or(due, |known| known.min(due)));
             at_risk = at_risk.checked_add(htlc.amount.floor()).unwrap_or(Amount::MAX_MONEY);
         }

@@ -6,7 +6,8 @@
 //! the value; a straight line to the value of a big output would be absurd after one block.
 //!
 //! Without a deadline it is the estimate of somebody who has a day, and, for whoever has waited
-//! for days, of somebody who has less and less: a claim that never confirms is worth nothing.
+//! for days, of somebody who has less and less. While that is more than the budget, better times are
+//! waited for, but not for ever: after a day a part of the budget is offered, and more the day after.
 use crate::ports::FeeEstimates;
 use bitcoin::{Amount, FeeRate, Weight};
 
@@ -45,7 +46,8 @@ pub struct Price<'a> {
 impl Price<'_> {
     /// The feerate to pay: within the budget, and as far as the budget allows neither below the
     /// mempool's floor, nor what the operator asked for, nor what was paid before. `None` while
-    /// the budget does not cover the floor: it costs more than it brings.
+    /// the budget does not cover the floor: it costs more than it brings; and, without a deadline,
+    /// while better times are waited for.
     #[must_use]
     pub fn feerate(&self) -> Option<FeeRate> {
         let most = feerate_of(self.budget, self.weight)?;
@@ -53,11 +55,14 @@ impl Price<'_> {
             return None;
         }
         let market = match self.hurry {
-            Hurry::Left(left) => self.estimates.within(left.max(1)).max(approach(most, left)),
-            Hurry::Waited(waited) => self.estimates.within(patience(waited)),
+            Hurry::Left(left) => Some(self.estimates.within(left.max(1)).max(approach(most, left))),
+            Hurry::Waited(waited) => {
+                let estimate = self.estimates.within(patience(waited));
+                if estimate <= most { Some(estimate) } else { offer(most, waited) }
+            }
         };
-        let least = self.asked.max(self.paid).unwrap_or(FeeRate::ZERO);
-        Some(market.max(least).min(most))
+        let rate = market.max(self.asked).max(self.paid)?.min(most);
+        (rate >= self.estimates.floor).then_some(rate)
     }
 }
 
@@ -79,13 +84,14 @@ fn patience(waited: u32) -> u32 {
     PATIENT.checked_shr(days).unwrap_or(0).max(PATIENT_AT_LAST)
 }
 
-/// The part of its value that a claim may cost which nobody else can make: an eighth, twice as
-/// much after each day of waiting, half in the end.
-#[must_use]
-pub fn patient_share(value: Amount, waited: u32) -> Amount {
-    let days = waited.checked_div(PATIENT).unwrap_or(0);
-    let halvings = 3u32.saturating_sub(days).max(1);
-    Amount::from_sat(value.to_sat().checked_shr(halvings).unwrap_or(0))
+/// What is offered where even the estimate of the patient is too much: nothing on the first day,
+/// then a quarter of the most, half of it, all of it.
+fn offer(most: FeeRate, waited: u32) -> Option<FeeRate> {
+    let halvings = match waited.checked_div(PATIENT).unwrap_or(0) {
+        0 => return None,
+        days => 3u32.saturating_sub(days),
+    };
+    most.to_sat_per_kwu().checked_shr(halvings).map(FeeRate::from_sat_per_kwu)
 }
 
 /// The feerate at which `fee` pays for `weight`, rounded down; `None` for no weight.

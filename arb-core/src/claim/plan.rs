@@ -8,6 +8,7 @@ use crate::claim::{Claim, Extensible, SpendPath};
 use crate::ports::FeeEstimates;
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
@@ -66,6 +67,29 @@ pub fn plan(
         planner.group(&group, &mut steps);
     }
     steps
+}
+
+/// The outputs whose claims stand first in a transaction that is live or wanted: coins are reserved
+/// for these.
+#[must_use]
+pub fn leads(
+    claims: &[Claim],
+    acts: &Acts,
+    tip: BlockHeight,
+    estimates: &FeeEstimates,
+) -> BTreeSet<OutPoint> {
+    let planner = Planner { claims, acts, tip, estimates };
+    let open = || claims.iter().filter(|claim| claim.open_at <= tip);
+    let fixed = open().filter(|claim| !is_free(claim)).map(|claim| claim.outpoint);
+    let mut leads: BTreeSet<OutPoint> = fixed.collect();
+    for group in group::form(open().filter(|claim| is_free(claim)), acts, tip) {
+        let parts = match group.standing {
+            Standing::New => planner.worth_it(&group.claims),
+            Standing::Live(_) | Standing::Splitting(_) => vec![group.claims],
+        };
+        leads.extend(parts.iter().filter_map(|part| part.first()).map(|claim| claim.outpoint));
+    }
+    leads
 }
 
 /// Whether the claim's transaction is ours to shape: inputs may be added to it.
@@ -148,7 +172,9 @@ impl Planner<'_> {
         draft.parent = Some(Parent { fee: parent.fee, weight: parent.transaction.weight() });
         let weight = draft.weight().checked_add(parent.transaction.weight())?;
         let enough = fee::feerate_of(parent.fee, parent.transaction.weight())?;
-        let budget = claim.value_at_risk.max(ANCHOR_BUDGET);
+        // The other half is for the HTLC transactions.
+        let half = Amount::from_sat(claim.value_at_risk.to_sat().checked_div(2).unwrap_or(0));
+        let budget = half.max(ANCHOR_BUDGET);
         let current = self.current(claim);
         let wanted = self.price(&draft, weight, budget.checked_add(parent.fee)?).feerate()?;
         if current.is_none() && enough >= wanted {
@@ -206,14 +232,14 @@ impl Planner<'_> {
         self.priced(draft, budget, over)
     }
 
-    /// Most that a transaction may cost: what it brings. What nobody else can take is patient: a
-    /// share of it.
+    /// Most that a transaction may cost: what it brings. What nobody else can take is patient: half
+    /// of it.
     fn budget(&self, draft: &Draft) -> Amount {
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
         match draft.claim.kind() {
-            TxKind::Sweep => fee::patient_share(value, self.waited(draft)).min(spendable),
+            TxKind::Sweep => Amount::from_sat(value.to_sat() >> 1).min(spendable),
             TxKind::Commitment
             | TxKind::Anchor
             | TxKind::HtlcTimeout
@@ -224,10 +250,18 @@ impl Planner<'_> {
     }
 
     fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
-        let left = draft.claims().filter_map(|claim| claim.deadline).min();
-        let left = left.map(|deadline| Hurry::Left(self.tip.until(deadline).0));
+        let waited = self.waited(draft);
+        let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
+        let hurry = match (deadline, &draft.claim.path) {
+            (Some(deadline), _) => Hurry::Left(self.tip.until(deadline).0),
+            // A commitment does not wait for better times, even with nothing at risk by a deadline.
+            (None, SpendPath::Anchor { .. }) => {
+                Hurry::Left(fee::PATIENT.saturating_sub(waited).max(NEAR))
+            }
+            (None, _) => Hurry::Waited(waited),
+        };
         Price {
-            hurry: left.unwrap_or_else(|| Hurry::Waited(self.waited(draft))),
+            hurry,
             weight,
             budget,
             estimates: self.estimates,

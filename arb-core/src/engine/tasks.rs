@@ -71,16 +71,18 @@ impl ChainArbitrator {
         tasks
     }
 
-    /// Outputs of a channel that we want to spend, now or later.
+    /// Outputs of a channel that coins may be reserved for: those whose claims stand first in a
+    /// transaction that is live or wanted.
     #[must_use]
-    pub fn claimed_outpoints(&self, slot: Slot) -> BTreeSet<OutPoint> {
+    pub fn funded_outpoints(&self, slot: Slot) -> BTreeSet<OutPoint> {
         let Some(active) = self.active(slot) else { return BTreeSet::new() };
         let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &self.now());
         let claims = desire.into_values().filter_map(|effect| match effect {
-            Effect::Claim(claim) => Some(claim.outpoint),
+            Effect::Claim(claim) => Some(*claim),
             Effect::LoadRevokedHtlcs(_) | Effect::Notify(_) | Effect::Forget => None,
         });
-        claims.collect()
+        let claims: Vec<Claim> = claims.collect();
+        plan::leads(&claims, active.state.acts(), self.height(), &self.estimates)
     }
 
     /// Whether forgetting is all that is left to do for a channel.

@@ -310,6 +310,7 @@ where
         if !inputs.is_empty() && self.step(inputs).await.is_err() {
             return;
         }
+        self.tasks.mempool_holds(shown.iter().copied().collect());
         self.chain.shown(shown, next, &self.settings);
     }
 }

@@ -26,14 +26,14 @@ use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockRef;
-use bitcoin::OutPoint;
 use bitcoin::secp256k1::{All, Secp256k1};
+use bitcoin::{OutPoint, Txid};
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
 use quarantine::Quarantine;
 use rescan::Watching;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use subscribers::Subscribers;
 use tokio::sync::{Notify, mpsc, watch};
@@ -78,6 +78,8 @@ struct Tasks {
     tried: BTreeMap<Slot, BTreeMap<TaskKey, Tried>>,
     /// Claims that wallet coins are or may be reserved for.
     funded: BTreeSet<(Slot, OutPoint)>,
+    /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
+    in_mempool: HashSet<Txid>,
 }
 
 /// The last attempt at a task.

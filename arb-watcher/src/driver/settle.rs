@@ -5,6 +5,7 @@ use super::{Driver, Tasks};
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::NoticeKey;
 use arb_core::claim::Claim;
+use arb_core::claim::plan::StepKey;
 use arb_core::engine::{Released, Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
@@ -12,6 +13,7 @@ use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockRef;
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
+use std::collections::{BTreeSet, HashSet};
 use tokio::time::timeout;
 
 impl Tasks {
@@ -33,6 +35,21 @@ impl Tasks {
         let first = OutPoint { txid: Txid::all_zeros(), vout: 0 };
         let from_there = self.funded.range((slot, first)..);
         from_there.take_while(|(of, _)| *of == slot).map(|(_, claim)| *claim).collect()
+    }
+
+    /// The mempool holds these spends of what active channels watch. What of ours was among them at
+    /// the last look and is no more, goes out again at once.
+    pub(super) fn mempool_holds(&mut self, now: HashSet<Txid>) {
+        let vanished = |key: &TaskKey| match key {
+            TaskKey::Step(StepKey::Publish(txid)) => {
+                self.in_mempool.contains(txid) && !now.contains(txid)
+            }
+            TaskKey::Step(StepKey::Sign(_)) | TaskKey::Effect(_) => false,
+        };
+        for tried in self.tried.values_mut() {
+            tried.retain(|key, _| !vanished(key));
+        }
+        self.in_mempool = now;
     }
 
     /// Whether a transaction for the very claims of `task` is still to be signed.
@@ -87,13 +104,14 @@ where
         self.end_troubles(slot);
     }
 
-    /// Coins of claims that are no longer ours to make go back to the wallet.
+    /// Coins of claims that are no longer ours to make, or are made with others, go back to the
+    /// wallet.
     fn release_coins(&mut self, slot: Slot) {
         let funded = self.tasks.funded_of(slot);
         if funded.is_empty() {
             return;
         }
-        let wanted = self.engine.claimed_outpoints(slot);
+        let wanted = self.engine.funded_outpoints(slot);
         for claim in funded.into_iter().filter(|claim| !wanted.contains(claim)) {
             self.tasks.funded.remove(&(slot, claim));
             let (ports, patience) = (self.ports.clone(), self.settings.patience);
@@ -126,9 +144,13 @@ where
         let workers = self.settings.workers.max(1);
         let mut free = workers.saturating_sub(self.tasks.running.len());
         let mut due = Vec::new();
+        let loads = |(slot, _, task)| matches!(task, &Task::LoadRevokedHtlcs(_)).then_some(slot);
+        let loading: BTreeSet<Slot> = self.tasks.due(tip).filter_map(loads).collect();
         for (slot, key, task) in self.tasks.due(tip) {
             let works = matches!(task, Task::Sign(_) | Task::Publish(_));
-            if works && free == 0 {
+            // Penalty data is at hand in a moment, or not at all: one transaction for everything.
+            let waits = matches!(task, Task::Sign(_)) && loading.contains(&slot);
+            if waits || (works && free == 0) {
                 continue;
             }
             free = free.saturating_sub(usize::from(works));

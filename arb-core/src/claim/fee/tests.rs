@@ -62,7 +62,13 @@ proptest! {
                 prop_assert!(rate >= paid.unwrap_or(FeeRate::ZERO).min(most));
                 prop_assert!(rate >= asked.unwrap_or(FeeRate::ZERO).min(most));
             }
-            None => prop_assert!(most < market.floor),
+            None => {
+                let waits = match hurry {
+                    Hurry::Left(_) => false,
+                    Hurry::Waited(waited) => market.within(patience(waited)) > most,
+                };
+                prop_assert!(most < market.floor || waits);
+            }
         }
     }
 
@@ -84,15 +90,6 @@ proptest! {
         let by_half = before.to_sat_per_kwu() / 2 * 3 + 3;
         let estimate = market.within((left - 1).max(1)).to_sat_per_kwu();
         prop_assert!(now.to_sat_per_kwu() <= by_half.max(estimate));
-    }
-
-    #[test]
-    fn the_patient_pay_an_eighth_at_first_and_half_at_most(
-        value in 0..MAX_BUDGET, waited in 0u32..3_000,
-    ) {
-        let share = patient_share(Amount::from_sat(value), waited).to_sat();
-        prop_assert!(share >= value / 8 && share <= value / 2);
-        prop_assert!(patient_share(Amount::from_sat(value), waited + 1).to_sat() >= share);
     }
 
     #[test]
@@ -141,10 +138,19 @@ fn who_waits_for_days_takes_shorter_targets() {
         let rate = price(Hurry::Waited(waited), 600, 100_000, &market).feerate();
         assert_eq!(rate, Some(FeeRate::from_sat_per_vb_u32(expected)), "after {waited} blocks");
     }
-    // A small budget is offered, not kept back, as long as anybody relays it.
-    let small = price(Hurry::Waited(0), 600, 300, &market).feerate();
-    assert_eq!(small, Some(FeeRate::from_sat_per_vb_u32(2)));
-    assert_eq!(price(Hurry::Waited(0), 600, 149, &market).feerate(), None);
+    // What that estimate would eat up waits a day for a better one, and then offers what it can.
+    let offers =
+        [(0, None), (143, None), (144, Some(2)), (288, Some(4)), (432, Some(8)), (3_000, Some(8))];
+    for (waited, expected) in offers {
+        let rate = price(Hurry::Waited(waited), 600, 1_200, &market_of([90, 80, 60, 50])).feerate();
+        let expected = expected.map(FeeRate::from_sat_per_vb_u32);
+        assert_eq!(rate, expected, "after {waited} blocks");
+    }
+    assert_eq!(price(Hurry::Waited(3_000), 600, 149, &market).feerate(), None);
+    // Whoever asks does not wait.
+    let asked = Some(FeeRate::from_sat_per_vb_u32(3));
+    let rate = Price { asked, ..price(Hurry::Waited(0), 600, 600, &market) }.feerate();
+    assert_eq!(rate, asked);
 }
 
 #[test]

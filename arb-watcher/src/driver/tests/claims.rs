@@ -181,6 +181,27 @@ async fn penalty_data_is_loaded_and_used_without_another_block() {
     assert_eq!(penalty.iter().map(|tx| tx.input.len()).collect::<Vec<_>>(), [outputs - 1]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_vanishes_from_the_mempool_goes_out_again_at_once() {
+    let world = World::default();
+    let (arbiter, _) = punishing(&world).await;
+    arbiter.idle().await.expect("running");
+    let sent = world.net.sent();
+    let [penalty] = sent.as_slice() else { panic!("{} packages", sent.len()) };
+    let txid = penalty[0].compute_txid();
+    world.chain.enter_mempool(penalty[0].clone());
+    sleep(Duration::from_secs(1)).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), [], "it is there");
+    world.chain.leave_mempool(txid);
+    sleep(Duration::from_secs(1)).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), [txid]);
+    // Once: what the mempool does not hold after all waits for the next block.
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.net.txids(), []);
+}
+
 /// Fails a channel with an anchor whose commitment the network's feerates leave behind.
 async fn with_coins(world: &World) -> (Arbiter, Channel) {
     let channel = Channel::new(1, Anchors);

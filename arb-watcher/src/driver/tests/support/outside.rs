@@ -160,6 +160,11 @@ impl Chain {
         self.0.bell.notify_one();
     }
 
+    pub(in super::super) fn leave_mempool(&self, txid: Txid) {
+        self.state().mempool.retain(|tx| tx.compute_txid() != txid);
+        self.0.bell.notify_one();
+    }
+
     /// The best chain, to come back to.
     pub(in super::super) fn best(&self) -> Vec<BlockRef> {
         self.state().best.clone()
