@@ -130,6 +130,18 @@ impl Net {
         }
     }
 
+    /// Puts a node that was started again in the place of the one that stopped, and connects it.
+    pub fn replace(&mut self, at: usize, node: Node) {
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != at).collect();
+        for other in &others {
+            self.nodes[*other].messages.peer_disconnected(node.id());
+        }
+        self.nodes[at] = node;
+        for other in others {
+            self.meet(at, other);
+        }
+    }
+
     /// Cuts a connection: what was on its way is lost.
     pub fn cut(&mut self, one: usize, two: usize) {
         self.cut.push((one.min(two), one.max(two)));

@@ -6,22 +6,22 @@ use arb_node_adapter::{
     Egress, LdkFees, MonitorEgress, TappedMessages, TappedSigner, TappedSigners, Taps,
 };
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Block, FeeRate, Network, Transaction};
+use bitcoin::{Block, BlockHash, FeeRate, Network, Transaction};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
 use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter, Listen};
 use lightning::events::{Event, EventsProvider};
-use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
+use lightning::ln::channelmanager::{ChainParameters, ChannelManager, ChannelManagerReadArgs};
 use lightning::sign::{InMemorySigner, KeysManager, NodeSigner};
 use lightning::util::config::UserConfig;
 use lightning::util::logger::{Logger, Record};
-use lightning::util::persist::MonitorName;
-use lightning::util::ser::Writeable;
+use lightning::util::persist::{MonitorName, read_channel_monitors};
+use lightning::util::ser::{ReadableArgs, Writeable};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::NoRoutes;
+use super::{LdkError, MemoryKv, NoRoutes};
 
 /// Signers of the channels.
 pub type Signers = TappedSigners<Arc<KeysManager>>;
@@ -150,6 +150,56 @@ impl Persist<ChannelKeys> for Kept {
     }
 }
 
+/// What a channel manager is given.
+struct Parts {
+    taps: Arc<Taps>,
+    monitors: Arc<Monitors>,
+    keys: Arc<KeysManager>,
+    signers: Arc<Signers>,
+    outbox: Arc<Outbox>,
+    egress: Arc<Egress>,
+    fees: Arc<LdkFees>,
+}
+
+impl Parts {
+    /// `run` makes the random numbers of each start its own.
+    fn new(seed: u8, run: u64, stored: &Stored) -> Self {
+        let taps = Arc::new(Taps::new());
+        let keys = Arc::new(KeysManager::new(&[seed; 32], run, u32::from(seed), true));
+        let outbox = Arc::new(Outbox::default());
+        let egress = Arc::new(Egress::default());
+        let floor = FeeRate::BROADCAST_MIN;
+        let fees = Arc::new(LdkFees::new(FeeEstimates { targets: Vec::new(), floor }));
+        let monitors = Arc::new(ChainMonitor::new(
+            None,
+            Arc::new(MonitorEgress::new(outbox.clone(), egress.clone())),
+            Arc::new(Quiet),
+            fees.clone(),
+            stored(&taps),
+            keys.clone(),
+            keys.get_peer_storage_key(),
+        ));
+        let signers = Arc::new(TappedSigners::new(keys.clone(), taps.clone()));
+        Self { taps, monitors, keys, signers, outbox, egress, fees }
+    }
+
+    fn with(self, manager: Manager) -> Node {
+        let manager = Arc::new(manager);
+        Node {
+            messages: TappedMessages::new(manager.clone(), self.taps.clone()),
+            manager,
+            taps: self.taps,
+            monitors: self.monitors,
+            keys: self.keys,
+            signers: self.signers,
+            outbox: self.outbox,
+            egress: self.egress,
+            fees: self.fees,
+            events: Mutex::default(),
+        }
+    }
+}
+
 /// One node.
 pub struct Node {
     /// Its channels.
@@ -182,45 +232,63 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// A node without channels at the tip of `chain`. Equal seeds give equal keys.
     pub fn new(seed: u8, kind: Kind, chain: &EmbeddedChain, stored: &Stored) -> Self {
-        let taps = Arc::new(Taps::new());
-        let stored = stored(&taps);
-        let keys = Arc::new(KeysManager::new(&[seed; 32], 1, u32::from(seed), true));
-        let outbox = Arc::new(Outbox::default());
-        let floor = FeeRate::BROADCAST_MIN;
-        let fees = Arc::new(LdkFees::new(FeeEstimates { targets: Vec::new(), floor }));
-        let quiet = Arc::new(Quiet);
-        let egress = Arc::new(Egress::default());
-        let monitors = Arc::new(ChainMonitor::new(
-            None,
-            Arc::new(MonitorEgress::new(outbox.clone(), egress.clone())),
-            quiet.clone(),
-            fees.clone(),
-            stored,
-            keys.clone(),
-            keys.get_peer_storage_key(),
-        ));
+        let parts = Parts::new(seed, 1, stored);
         let (height, hash) = chain.tip();
         let params =
             ChainParameters { network: Network::Regtest, best_block: BestBlock::new(hash, height) };
-        let routes = Arc::new(NoRoutes);
-        let signers = Arc::new(TappedSigners::new(keys.clone(), taps.clone()));
-        let manager = Arc::new(ChannelManager::new(
-            fees.clone(),
-            monitors.clone(),
-            outbox.clone(),
-            routes.clone(),
-            routes,
-            quiet,
-            keys.clone(),
-            keys.clone(),
-            signers.clone(),
+        let manager = ChannelManager::new(
+            parts.fees.clone(),
+            parts.monitors.clone(),
+            parts.outbox.clone(),
+            Arc::new(NoRoutes),
+            Arc::new(NoRoutes),
+            Arc::new(Quiet),
+            parts.keys.clone(),
+            parts.keys.clone(),
+            parts.signers.clone(),
             kind.config(),
             params,
             1_700_000_000,
-        ));
-        let messages = TappedMessages::new(manager.clone(), taps.clone());
-        let events = Mutex::default();
-        Self { manager, messages, taps, monitors, keys, signers, outbox, egress, fees, events }
+        );
+        parts.with(manager)
+    }
+
+    /// The node with this seed, started again from a channel manager and the monitors in `store`.
+    /// It is where it was: blocks that it missed are to be shown.
+    ///
+    /// # Errors
+    /// LDK cannot read what was written.
+    pub fn restarted(
+        seed: u8,
+        kind: Kind,
+        manager: &[u8],
+        store: &Arc<MemoryKv>,
+        stored: &Stored,
+    ) -> Result<Self, LdkError> {
+        let parts = Parts::new(seed, 2, stored);
+        let monitors =
+            read_channel_monitors(store.clone(), parts.keys.clone(), parts.signers.clone())
+                .map_err(LdkError::refused)?;
+        let args = ChannelManagerReadArgs::new(
+            parts.keys.clone(),
+            parts.keys.clone(),
+            parts.signers.clone(),
+            parts.fees.clone(),
+            parts.monitors.clone(),
+            parts.outbox.clone(),
+            Arc::new(NoRoutes),
+            Arc::new(NoRoutes),
+            Arc::new(Quiet),
+            kind.config(),
+            monitors.iter().map(|(_, monitor)| monitor).collect(),
+        );
+        let (_, manager) =
+            <(BlockHash, Manager)>::read(&mut &*manager, args).map_err(LdkError::refused)?;
+        for (_, monitor) in monitors {
+            let loaded = parts.monitors.load_existing_monitor(monitor.channel_id(), monitor);
+            loaded.map_err(LdkError::refused)?;
+        }
+        Ok(parts.with(manager))
     }
 
     /// The node's id.

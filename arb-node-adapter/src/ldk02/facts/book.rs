@@ -44,6 +44,9 @@ pub(super) struct Book {
     pub(super) parameters: ChannelTransactionParameters,
     /// The last update of LDK's that they contain.
     pub(super) applied: u64,
+    /// A digest of that update. A node that lost its last steps may make another update of the
+    /// same number.
+    pub(super) digest: [u8; 32],
     /// Ids of offered HTLCs, by what LDK knows them by.
     pub(super) offered: BTreeMap<SourceKey, u64>,
     /// The next id of an offered HTLC.
@@ -80,6 +83,7 @@ impl Book {
             keys: opening.keys,
             parameters: opening.parameters.clone(),
             applied,
+            digest: [0; 32],
             offered: BTreeMap::new(),
             next_offered: 0,
             announced: BTreeMap::new(),

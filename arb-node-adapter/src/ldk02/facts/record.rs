@@ -21,6 +21,7 @@ impl Book {
         out.extend(self.keys);
         out.extend(self.parameters.encode());
         out.extend(self.applied.encode());
+        out.extend(self.digest);
         out.extend(self.next_offered.encode());
         put_size(&mut out, self.offered.len());
         for (source, id) in &self.offered {
@@ -55,6 +56,7 @@ impl Book {
         let parameters = ChannelTransactionParameters::read(&mut all.0, None)
             .map_err(|_| Unreadable("the channel's parameters cannot be read"))?;
         let applied = all.value()?;
+        let digest = all.value()?;
         let next_offered = all.value()?;
         let mut offered = BTreeMap::new();
         for _ in 0..all.big_size()? {
@@ -77,6 +79,7 @@ impl Book {
             keys,
             parameters,
             applied,
+            digest,
             offered,
             next_offered,
             announced,

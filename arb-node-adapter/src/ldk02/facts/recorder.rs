@@ -9,6 +9,7 @@ use super::{opening, update};
 use arb_core::facts::Update;
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
+use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
 use core::ops::Deref;
@@ -142,22 +143,21 @@ where
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
         while let Some(job) = self.taps.first() {
-            let (channel, update) = (job.channel(), job.update());
-            if !self.held.contains_key(&channel) {
-                let done = match self.one(job, sink).await {
-                    Err(Stop::Gone) => self.forget(channel).map_err(Stop::Wait),
-                    done => done,
-                };
-                match done {
-                    Ok(()) | Err(Stop::Gone) => {
-                        if let Some(update) = update {
+            // Nothing more is written of a held channel: its monitor contains what is held.
+            let channel = job.channel();
+            if !channel.is_some_and(|channel| self.held.contains_key(&channel)) {
+                match self.write(&job, sink).await {
+                    Ok(()) => {
+                        if let (Some(channel), Some(update)) = (channel, job.update()) {
                             completed(channel, update);
                         }
                     }
-                    Err(Stop::Wait(waiting)) => return Err(waiting),
-                    Err(Stop::Hold(why)) => {
+                    Err((_, Stop::Wait(waiting))) => return Err(waiting),
+                    Err((channel, Stop::Hold(why))) => {
+                        let update = job.update();
                         self.held.insert(channel, Held { channel, update, why });
                     }
+                    Err((_, Stop::Gone)) => {}
                 }
             }
             self.taps.first_done();
@@ -165,36 +165,66 @@ where
         Ok(())
     }
 
-    async fn one<S: FactSink>(&mut self, job: Job, sink: &S) -> Result<(), Stop> {
-        let channel = job.channel();
+    /// Tells the arbiter first; LDK's own record follows.
+    async fn write<S: FactSink>(&mut self, job: &Job, sink: &S) -> Result<(), (ChannelId, Stop)> {
+        if let Some(channel) = job.channel() {
+            let told = match self.one(channel, job, sink).await {
+                Err(Stop::Gone) => self.forget(channel).map_err(Stop::Wait),
+                told => told,
+            };
+            told.map_err(|stop| (channel, stop))?;
+        }
+        let failed = |why| (ChannelId([0; 32]), Stop::Wait(Waiting::Store(why)));
+        if let Some(monitor) = job.monitor() {
+            self.shelf.put_monitor(monitor).map_err(failed)?;
+        }
+        if let Job::Archive { name } = job {
+            self.shelf.archive_monitor(name).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn one<S: FactSink>(
+        &mut self,
+        channel: ChannelId,
+        job: &Job,
+        sink: &S,
+    ) -> Result<(), Stop> {
         match job {
+            Job::Monitor { .. } | Job::Archive { .. } => Ok(()),
             Job::Open { update, opening, .. } => {
                 if self.shelf.books().contains_key(&channel) {
                     return Ok(());
                 }
                 let Some(opening) = opening else { return self.leave(channel) };
-                let facts = match opening::facts(&opening, &self.secp) {
+                let facts = match opening::facts(opening, &self.secp) {
                     Err(Untranslated::Format) => return self.leave(channel),
                     facts => facts?,
                 };
                 answered(sink.watch(facts.clone()).await)?;
-                let book = Book::new(facts, update, &opening);
+                let book = Book::new(facts, *update, opening);
                 self.keep(channel, [(channel, book)].into(), Vec::new())
             }
             Job::Update { update, bytes, txids, announced, .. } => {
-                let applied = self.shelf.books().get(&channel).map(|book| book.applied);
+                let digest = sha256::Hash::hash(bytes).to_byte_array();
+                let applied = {
+                    let books = self.shelf.books();
+                    books.get(&channel).map(|book| (book.applied, book.digest))
+                };
                 match applied {
                     None => return self.leave(channel),
-                    Some(applied) if applied >= update => return Ok(()),
+                    Some((applied, _)) if applied > *update => return Ok(()),
+                    Some((applied, of)) if applied == *update && of == digest => return Ok(()),
                     Some(_) => {}
                 }
-                let (_, steps) = update::read(&bytes).map_err(Untranslated::from)?;
+                let (_, steps) = update::read(bytes).map_err(Untranslated::from)?;
                 let translated = {
                     let books = self.shelf.books();
                     let mut translation = Translation::new(channel, &books, &self.secp)?;
-                    translation.book_mut(channel)?.announced.extend(announced);
-                    translation.steps(&steps, &txids)?;
-                    translation.book_mut(channel)?.applied = update;
+                    translation.book_mut(channel)?.announced.extend(announced.clone());
+                    translation.steps(&steps, txids)?;
+                    let book = translation.book_mut(channel)?;
+                    (book.applied, book.digest) = (*update, digest);
                     translation.done()
                 };
                 self.tell(channel, translated.told, sink).await?;
@@ -208,7 +238,7 @@ where
                         return Ok(());
                     }
                     let mut translation = Translation::new(channel, &books, &self.secp)?;
-                    translation.tell(Update::Shutdown(scripts))?;
+                    translation.tell(Update::Shutdown(scripts.clone()))?;
                     translation.done()
                 };
                 self.tell(channel, translated.told, sink).await?;

@@ -2,12 +2,18 @@
 //! them, and what of them is in the node's key-value store only.
 use super::book::Book;
 use super::bytes::Unreadable;
+use super::taps::Stored;
 use crate::ldk02::lock;
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, PaymentHash};
 use bitcoin::hashes::{Hash, ripemd160};
 use core::ops::Deref;
-use lightning::util::persist::KVStoreSync;
+use lightning::util::persist::{
+    ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as ARCHIVE,
+    ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as ARCHIVE_SECOND,
+    CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS,
+    CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as MONITORS_SECOND, KVStoreSync,
+};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
@@ -56,6 +62,26 @@ where
             .map_err(|error| error.to_string())?;
         lock(&self.books).insert(channel, book);
         Ok(())
+    }
+
+    /// Writes a monitor where LDK's own persisters do.
+    pub(super) fn put_monitor(&self, monitor: &Stored) -> Result<(), String> {
+        self.store
+            .write(MONITORS, MONITORS_SECOND, &monitor.name, monitor.bytes.clone())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Puts a monitor away, as LDK's own persisters do.
+    pub(super) fn archive_monitor(&self, name: &str) -> Result<(), String> {
+        let monitor = match self.store.read(MONITORS, MONITORS_SECOND, name) {
+            Ok(monitor) => monitor,
+            Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        self.store
+            .write(ARCHIVE, ARCHIVE_SECOND, name, monitor)
+            .and_then(|()| self.store.remove(MONITORS, MONITORS_SECOND, name, true))
+            .map_err(|error| error.to_string())
     }
 
     /// Remembers the hash of an HTLC that left all commitments. A revoked commitment may still

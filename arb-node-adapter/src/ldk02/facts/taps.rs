@@ -12,7 +12,7 @@ use lightning::ln::chan_utils::{
     ChannelTransactionParameters, CommitmentTransaction, HolderCommitmentTransaction,
 };
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Received HTLCs of one channel that no commitment has shown yet. Beyond twice what a commitment
 /// may contain the peer breaks the protocol, and LDK closes the channel.
@@ -72,11 +72,18 @@ pub(super) struct Opening {
     pub(super) birth: u32,
 }
 
+/// A monitor as LDK writes it.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// Something that LDK wants written before it goes on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Job {
-    /// A new channel; `None`: its beginning was not seen.
-    Open { channel: ChannelId, update: u64, opening: Option<Box<Opening>> },
+    /// A new channel; without an opening, its beginning was not seen.
+    Open { channel: ChannelId, update: u64, opening: Option<Box<Opening>>, monitor: Stored },
     Update {
         channel: ChannelId,
         update: u64,
@@ -84,17 +91,24 @@ pub(super) enum Job {
         /// The peer's commitments in it, by LDK's typed word.
         txids: Vec<Txid>,
         announced: BTreeMap<u64, Terms>,
+        monitor: Stored,
     },
+    /// What a monitor saw of the chain. Nothing waits for it.
+    Monitor { channel: ChannelId, monitor: Stored },
+    /// A monitor that LDK needs no more. Nothing waits for it.
+    Archive { name: String },
     /// A party's script for a mutual close, as it went over the wire. Nothing waits for it.
     Shutdown { channel: ChannelId, scripts: ShutdownScripts },
 }
 
 impl Job {
-    pub(super) const fn channel(&self) -> ChannelId {
+    pub(super) const fn channel(&self) -> Option<ChannelId> {
         match self {
             Self::Open { channel, .. }
             | Self::Update { channel, .. }
-            | Self::Shutdown { channel, .. } => *channel,
+            | Self::Monitor { channel, .. }
+            | Self::Shutdown { channel, .. } => Some(*channel),
+            Self::Archive { .. } => None,
         }
     }
 
@@ -102,14 +116,24 @@ impl Job {
     pub(super) const fn update(&self) -> Option<u64> {
         match self {
             Self::Open { update, .. } | Self::Update { update, .. } => Some(*update),
-            Self::Shutdown { .. } => None,
+            Self::Monitor { .. } | Self::Archive { .. } | Self::Shutdown { .. } => None,
+        }
+    }
+
+    /// The monitor to be written.
+    pub(super) const fn monitor(&self) -> Option<&Stored> {
+        match self {
+            Self::Open { monitor, .. }
+            | Self::Update { monitor, .. }
+            | Self::Monitor { monitor, .. } => Some(monitor),
+            Self::Archive { .. } | Self::Shutdown { .. } => None,
         }
     }
 }
 
 #[derive(Debug, Default)]
 struct Jobs {
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Arc<Job>>,
     waker: Option<Waker>,
 }
 
@@ -140,11 +164,18 @@ impl Taps {
     }
 
     // The queue has no bound of its own: its callers hold LDK's locks and must not wait. LDK's
-    // protocol bounds it, as no channel goes on before its updates are completed.
+    // protocol bounds it, as no channel goes on before its updates are completed; of the monitors'
+    // views of the chain the last one of a channel replaces the one before.
     pub(super) fn enqueue(&self, job: Job) {
+        let job = Arc::new(job);
         let waker = {
             let mut jobs = lock(&self.jobs);
-            jobs.waiting.push_back(job);
+            let last =
+                jobs.waiting.iter_mut().skip(1).rev().find(|of| of.channel() == job.channel());
+            match last {
+                Some(last) if is_view(last) && is_view(&job) => *last = job,
+                Some(_) | None => jobs.waiting.push_back(job),
+            }
             jobs.waker.take()
         };
         if let Some(waker) = waker {
@@ -152,7 +183,7 @@ impl Taps {
         }
     }
 
-    pub(super) fn first(&self) -> Option<Job> {
+    pub(super) fn first(&self) -> Option<Arc<Job>> {
         lock(&self.jobs).waiting.front().cloned()
     }
 
@@ -286,4 +317,8 @@ impl Taps {
 pub(super) enum DustLimit {
     Local(u64),
     Remote(u64),
+}
+
+const fn is_view(job: &Job) -> bool {
+    matches!(job, Job::Monitor { .. })
 }

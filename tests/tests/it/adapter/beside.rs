@@ -117,7 +117,7 @@ impl World {
         let (first, peers) = (Cell::new(true), kept.clone());
         let mut net = Net::with(2, kind, &move |taps| {
             if first.replace(false) {
-                Arc::new(GatedPersist::new(Arc::new(Kept::default()), taps.clone()))
+                Arc::new(GatedPersist::new(taps.clone()))
             } else {
                 peers.clone()
             }

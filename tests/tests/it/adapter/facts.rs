@@ -230,12 +230,40 @@ fn crash_everywhere(rig: &Rig) -> Result<(), Failed> {
         }
         crashes += 1;
         rig.restart_recorder(1)?;
-        // One job, which may take two records: the incoming channel's and its own.
-        store.fail_after(Some(2));
+        // One job, which may take four records: a hash, the incoming channel's, its own and LDK's.
+        store.fail_after(Some(4));
         rig.net.pump();
     }
     store.fail_after(None);
     assert!(crashes > 1, "{crashes} crashes");
+    Ok(())
+}
+
+/// The middle node stops after every number of writes while it forwards two equal HTLCs, and starts
+/// again from its disk: LDK says what was not written once more, and the payment goes on.
+#[test]
+fn a_node_that_stops_anywhere_goes_on() -> Result<(), Failed> {
+    for writes in 0..24 {
+        let (mut rig, near, far) = three(Kind::Anchors)?;
+        let store = rig.desks.borrow()[1].store.clone();
+        store.fail_after(Some(writes));
+        let payment = rig.net.start(0, &[near, far], 20_000_000, "stopped", 2)?;
+        rig.net.pump();
+        store.fail_after(None);
+        rig.restart_node(1)?;
+        rig.net.pump();
+        rig.net.arrived(&payment)?;
+        rig.check(&near)?;
+        rig.check(&far)?;
+        store.fail_after(Some(writes));
+        rig.net.claim(&payment);
+        store.fail_after(None);
+        rig.restart_node(1)?;
+        rig.net.pump();
+        rig.check(&near)?;
+        rig.check(&far)?;
+        assert!(rig.facts(1, &near)?.htlcs.is_empty(), "after {writes} writes");
+    }
     Ok(())
 }
 

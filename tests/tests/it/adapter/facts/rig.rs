@@ -3,10 +3,11 @@ use super::super::Failed;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, HtlcRecord, Update};
 use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
-use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal};
-use arb_tests::ldk::{Kept, Kind, Link, MemoryKv, Net, Node};
+use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal, Taps};
+use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, StoredMonitors};
 use bitcoin::secp256k1::{All, Secp256k1};
 use lightning::ln::types::ChannelId as LdkChannelId;
+use lightning::util::ser::Writeable;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -119,13 +120,15 @@ pub(super) struct Desk {
 pub(super) struct Rig {
     pub(super) net: Net,
     pub(super) desks: Rc<RefCell<Vec<Desk>>>,
+    kind: Kind,
+}
+
+fn gated(taps: &Arc<Taps>) -> StoredMonitors {
+    Arc::new(GatedPersist::new(taps.clone()))
 }
 
 impl Rig {
     pub(super) fn new(count: u8, kind: Kind) -> Result<Self, Failed> {
-        let gated = |taps: &Arc<_>| {
-            Arc::new(GatedPersist::new(Arc::new(Kept::default()), Arc::clone(taps))) as Arc<_>
-        };
         let mut net = Net::with(count, kind, &gated);
         let mut all = Vec::new();
         for node in &net.nodes {
@@ -143,7 +146,7 @@ impl Rig {
             }
             any
         }));
-        Ok(Self { net, desks })
+        Ok(Self { net, desks, kind })
     }
 
     pub(super) fn sink(&self, node: usize) -> Arc<Sink> {
@@ -163,6 +166,17 @@ impl Rig {
         let (taps, store) = (self.net.nodes[node].taps.clone(), desks[node].store.clone());
         desks[node].recorder = Recorder::open(taps, store, &channels)?;
         Ok(())
+    }
+
+    /// The node stops where it stands, and starts again from what it wrote; its channel manager was
+    /// written last of all.
+    pub(super) fn restart_node(&mut self, node: usize) -> Result<(), Failed> {
+        let manager = self.net.nodes[node].manager.encode();
+        let store = self.desks.borrow()[node].store.clone();
+        let seed = u8::try_from(node)? + 1;
+        let again = Node::restarted(seed, self.kind, &manager, &store, &gated)?;
+        self.net.replace(node, again);
+        self.restart_recorder(node)
     }
 
     /// Nothing is held, and both ends know the same of the channel, with LDK's own HTLC ids.
