@@ -161,6 +161,17 @@ impl Draft {
         bring.unwrap_or(Amount::ZERO)
     }
 
+    /// The same at three quarters of its price, for a wallet that cannot pay all of it: coins
+    /// that are not worth their inputs at a high feerate are at a lower one. `None` once nothing
+    /// cheaper would be relayed.
+    #[must_use]
+    pub fn cheaper(&self) -> Option<Self> {
+        let three_quarters = |all: u64| all.saturating_sub(all.div_ceil(4));
+        let fee = Amount::from_sat(three_quarters(self.fee.to_sat())).max(self.least);
+        let feerate = FeeRate::from_sat_per_kwu(three_quarters(self.feerate.to_sat_per_kwu()));
+        (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
+    }
+
     /// The transaction before coins and fees.
     fn base(&self) -> Transaction {
         let lock_time = match &self.claim.path {

@@ -5,12 +5,12 @@ use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
 use crate::settings::Ports;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
-use arb_core::claim::build::Draft;
+use arb_core::claim::build::{BuildError, Draft, Unsigned};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{
-    BlockSource, Broadcast, CoinRequest, CoinSource, FeeSource, Package, Signer, Verdict,
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, Txid};
@@ -305,15 +305,7 @@ where
     K: Signer,
     C: CoinSource,
 {
-    let (mut coins, mut change) = (Vec::new(), None);
-    if draft.wants_coins() {
-        let claim = draft.claim.outpoint;
-        let request = CoinRequest { claim, amount: draft.coins_wanted(), feerate: draft.feerate };
-        coins = answer(patience, ports.coins.select(request)).await.map_err(Failed::Other)?;
-        let script = answer(patience, ports.coins.change_script()).await;
-        change = Some(script.map_err(Failed::Other)?);
-    }
-    let unsigned = draft.assemble(&coins, change).map_err(Failed::other)?;
+    let (unsigned, coins) = fund(&ports.coins, draft, patience).await?;
     let mut signatures = Vec::new();
     for request in unsigned.requests() {
         let signature = answer(patience, ports.signer.sign(request)).await;
@@ -326,6 +318,33 @@ where
         transaction = answer(patience, signing).await.map_err(Failed::Other)?;
     }
     Ok(unsigned.handed_out(transaction, tip))
+}
+
+/// Adds the wallet's coins, if it is to pay. What it cannot pay today is paid in part: a claim
+/// that waits for its whole price may wait past its deadline.
+async fn fund<C: CoinSource>(
+    wallet: &C,
+    mut draft: Draft,
+    patience: Duration,
+) -> Result<(Unsigned, Vec<Coin>), Failed> {
+    if !draft.wants_coins() {
+        return Ok((draft.assemble(&[], None).map_err(Failed::other)?, Vec::new()));
+    }
+    let mut change = None;
+    loop {
+        let claim = draft.claim.outpoint;
+        let request = CoinRequest { claim, amount: draft.coins_wanted(), feerate: draft.feerate };
+        let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;
+        if change.is_none() {
+            change = Some(answer(patience, wallet.change_script()).await.map_err(Failed::Other)?);
+        }
+        let cheaper = draft.cheaper();
+        match (draft.assemble(&coins, change.clone()), cheaper) {
+            (Ok(unsigned), _) => return Ok((unsigned, coins)),
+            (Err(BuildError::NoCoins), Some(cheaper)) => draft = cheaper,
+            (Err(error), _) => return Err(Failed::other(error)),
+        }
+    }
 }
 
 /// What a port answers, if it does so in time.

@@ -95,3 +95,16 @@ fn a_child_pays_for_its_coins_and_at_least_what_it_must() {
     assert_eq!(partial.fee, Amount::from_sat(4_900 + 330 - 354));
     assert_eq!(draft.assemble(&[], change).err(), Some(BuildError::NoCoins));
 }
+
+#[test]
+fn a_price_falls_as_far_as_what_is_relayed() {
+    let mut draft = anchor();
+    draft.fee = Amount::from_sat(1_000);
+    draft.least = Amount::from_sat(600);
+    draft.feerate = FeeRate::from_sat_per_kwu(2_500);
+    let once = draft.cheaper().expect("there is room");
+    assert_eq!((once.fee.to_sat(), once.feerate.to_sat_per_kwu()), (750, 1_875));
+    let twice = once.cheaper().expect("there is room");
+    assert_eq!((twice.fee.to_sat(), twice.feerate.to_sat_per_kwu()), (600, 1_406));
+    assert_eq!(twice.cheaper(), None);
+}
