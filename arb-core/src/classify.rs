@@ -43,7 +43,7 @@ impl FundingSpend {
             Self::RemoteCommitment(n) => CloseKind::Remote(n),
             Self::RevokedCommitment(n) => CloseKind::Revoked(n),
             Self::FutureCommitment(n) => CloseKind::Future(n),
-            Self::Splice(_) => CloseKind::Splice,
+            Self::Splice(txid) => CloseKind::Splice(txid),
             Self::Unknown => CloseKind::Unknown,
         }
     }
@@ -100,7 +100,12 @@ pub(crate) fn classify(
     }
 }
 
-fn splice_of(facts: &ChannelFacts, spent: &FundingCandidate, tx: &Transaction) -> Option<Txid> {
+/// The splice that `tx` is: it makes the funding output of another candidate.
+pub(crate) fn splice_of(
+    facts: &ChannelFacts,
+    spent: &FundingCandidate,
+    tx: &Transaction,
+) -> Option<Txid> {
     let txid = tx.compute_txid();
     let creates = |other: &FundingCandidate| {
         other.funding != spent.funding

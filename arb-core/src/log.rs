@@ -62,6 +62,14 @@ pub enum Write {
         /// What the subscriber has acknowledged; `None` ends the subscription.
         state: Option<SubscriberState>,
     },
+    /// A named subscription to all channels, those to come included. What it has acknowledged of a
+    /// channel is written as that of a subscriber of the channel.
+    SubscriberToAll {
+        /// Name of the subscriber.
+        name: String,
+        /// Whether forgetting a channel waits for its acknowledgement; `None` ends the subscription.
+        acknowledged: Option<bool>,
+    },
     /// Everything of a channel is deleted.
     Forget {
         /// The channel's key.
@@ -196,6 +204,13 @@ pub trait ChangeLog: Send + 'static {
         slot: Slot,
         number: CommitmentNumber,
     ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Self::Error>;
+
+    /// Named subscriptions to all channels, by name, and whether forgetting a channel waits for
+    /// the subscriber's acknowledgement.
+    ///
+    /// # Errors
+    /// The medium cannot be read. One whose record cannot be read is held for.
+    fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, Self::Error>;
 
     /// The lowest slot that was never used.
     ///

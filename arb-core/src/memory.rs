@@ -76,7 +76,9 @@ impl SlotUse {
             | Write::Changes { slot, .. }
             | Write::Subscriber { slot, .. } => Some(Self::Other(*slot)),
             Write::Forget { slot } => Some(Self::Forget(*slot)),
-            Write::BlockConnected(_) | Write::Disconnected { .. } => None,
+            Write::BlockConnected(_)
+            | Write::Disconnected { .. }
+            | Write::SubscriberToAll { .. } => None,
         }
     }
 }
@@ -114,7 +116,9 @@ pub fn check_slots(
 /// One is not.
 pub fn check_names(writes: &[Write]) -> Result<(), Refused> {
     let too_long = |write: &Write| match write {
-        Write::Subscriber { name, .. } => name.len() > LONGEST_NAME,
+        Write::Subscriber { name, .. } | Write::SubscriberToAll { name, .. } => {
+            name.len() > LONGEST_NAME
+        }
         Write::Facts { .. }
         | Write::EndedHtlcs { .. }
         | Write::Changes { .. }
@@ -131,6 +135,7 @@ pub struct MemoryLog {
     channels: BTreeMap<Slot, Records>,
     next_slot: u32,
     blocks: BTreeMap<BlockHeight, BlockRef>,
+    to_all: BTreeMap<String, bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -184,6 +189,12 @@ impl MemoryLog {
                     None => records.subscribers.remove(&name),
                 };
             }),
+            Write::SubscriberToAll { name, acknowledged } => {
+                match acknowledged {
+                    Some(acknowledged) => self.to_all.insert(name, acknowledged),
+                    None => self.to_all.remove(&name),
+                };
+            }
             Write::Forget { slot } => {
                 self.channels.remove(&slot);
             }
@@ -236,6 +247,10 @@ type Readable<T> = Result<T, Refused>;
 impl ChangeLog for MemoryLog {
     type Error = Refused;
     type Append = Ready<Result<Durable, Refused>>;
+
+    fn subscribers_to_all(&self) -> Readable<Vec<(String, bool)>> {
+        Ok(self.to_all.iter().map(|(name, acknowledged)| (name.clone(), *acknowledged)).collect())
+    }
 
     fn next_slot(&self) -> Readable<Slot> {
         Ok(Slot(self.next_slot))

@@ -1,14 +1,14 @@
 //! Batches as bytes, and how they are put into a write transaction.
 use crate::StoreError;
 use crate::layout::{
-    Databases, NEXT_SLOT_KEY, Table, height_key, log_key, next_slot, penalty_key, seal,
-    sequence_of, slot_key, subscriber_key,
+    ALL_CHANNELS, Databases, NEXT_SLOT_KEY, Table, height_key, log_key, next_slot, penalty_key,
+    seal, sequence_of, slot_key, subscriber_key,
 };
 use crate::read::owner;
 use arb_core::codec::Record;
 use arb_core::facts::ChannelEntry;
 use arb_core::ids::{ChannelId, HtlcId, Slot};
-use arb_core::log::{Batch, BatchId, Write};
+use arb_core::log::{Batch, BatchId, SubscriberState, Write};
 use arb_core::memory::{KEPT_BLOCKS, Refused, SlotState, SlotUse, check_names, check_slots};
 use arb_core::units::{BlockDelta, BlockHeight, BlockRef};
 use heed::{RoTxn, RwTxn};
@@ -29,6 +29,7 @@ enum Operation {
     Connected(BlockRef),
     Disconnected(BlockRef),
     Subscriber { slot: Slot, name: String, state: Option<Vec<u8>> },
+    ToAll { name: String, state: Option<Vec<u8>> },
     Forget { slot: Slot },
 }
 
@@ -64,6 +65,10 @@ impl Operation {
             Write::Subscriber { slot, name, state } => {
                 Self::Subscriber { slot, name, state: state.map(|state| state.encode()) }
             }
+            Write::SubscriberToAll { name, acknowledged } => {
+                let state = |acknowledged| SubscriberState { next: 0, acknowledged }.encode();
+                Self::ToAll { name, state: acknowledged.map(state) }
+            }
             Write::Forget { slot } => Self::Forget { slot },
         }
     }
@@ -75,7 +80,7 @@ impl Operation {
             | Self::Changes { slot, .. }
             | Self::Subscriber { slot, .. } => Some(SlotUse::Other(*slot)),
             Self::Forget { slot } => Some(SlotUse::Forget(*slot)),
-            Self::Connected(_) | Self::Disconnected(_) => None,
+            Self::Connected(_) | Self::Disconnected(_) | Self::ToAll { .. } => None,
         }
     }
 }
@@ -146,11 +151,10 @@ impl Applier<'_, '_> {
                 })
             }
             Operation::Subscriber { slot, name, state } if self.is_taken(*slot)? => {
-                let key = subscriber_key(*slot, name);
-                match state {
-                    Some(state) => self.put(self.tables.subs, &key, state),
-                    None => Ok(self.tables.subs.delete(self.txn, &key).map(drop)?),
-                }
+                self.subscriber(*slot, name, state.as_deref())
+            }
+            Operation::ToAll { name, state } => {
+                self.subscriber(ALL_CHANNELS, name, state.as_deref())
             }
             // Nothing can be added to a channel that was forgotten.
             Operation::Ended { .. } | Operation::Changes { .. } | Operation::Subscriber { .. } => {
@@ -163,6 +167,19 @@ impl Applier<'_, '_> {
             }
             Operation::Disconnected(fork_point) => self.move_cursor(*fork_point),
             Operation::Forget { slot } => self.forget(*slot),
+        }
+    }
+
+    fn subscriber(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        state: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let key = subscriber_key(slot, name);
+        match state {
+            Some(state) => self.put(self.tables.subs, &key, state),
+            None => Ok(self.tables.subs.delete(self.txn, &key).map(drop)?),
         }
     }
 

@@ -21,6 +21,9 @@ pub(crate) const NAMES: [&str; 8] =
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const NEXT_SLOT_KEY: &[u8] = b"next";
 
+/// Stands for all channels in front of a subscriber's name; no channel has this slot.
+pub(crate) const ALL_CHANNELS: Slot = Slot(u32::MAX);
+
 const CHECKSUM: usize = 4;
 
 pub(crate) type Table = Database<'static, Bytes, Bytes>;
@@ -40,7 +43,7 @@ pub(crate) struct Databases {
     pub(crate) log: Table,
     /// Height -> `BlockRef`.
     pub(crate) chain: Table,
-    /// Slot, name -> `SubscriberState`.
+    /// Slot, name -> `SubscriberState`; [`ALL_CHANNELS`], name -> a subscription to all channels.
     pub(crate) subs: Table,
     /// Slots of forgotten channels whose penalty data and log are still being deleted.
     pub(crate) gone: Table,

@@ -89,6 +89,10 @@ impl ChangeLog for LmdbLog {
         self.store.read(|tables, txn| next_slot(tables, txn).map(Slot))
     }
 
+    fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, StoreError> {
+        self.store.read(|tables, txn| read::subscribers_to_all(tables, txn))
+    }
+
     fn append(&mut self, batch: Batch) -> Append {
         let (receipt, append) = receipt::channel();
         match Prepared::new(batch) {

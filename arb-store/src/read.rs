@@ -1,8 +1,8 @@
 //! Reads. A record that cannot be understood is a value: the medium works, the channel is hurt.
 use crate::StoreError;
 use crate::layout::{
-    Databases, Table, damaged, decode, htlc_of, id_in_damaged_entry, log_key, sequence_of,
-    slot_key, slot_of,
+    ALL_CHANNELS, Databases, Table, damaged, decode, htlc_of, id_in_damaged_entry, log_key,
+    sequence_of, slot_key, slot_of,
 };
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
@@ -115,6 +115,20 @@ impl Subscribers {
             (None, Ok(_)) => self.damage = Some(damaged(key, "the name is no text")),
         }
     }
+}
+
+/// Subscriptions to all channels. One whose record cannot be read is held for.
+pub(crate) fn subscribers_to_all(tables: &Databases, txn: &RoTxn<'_>) -> Read<Vec<(String, bool)>> {
+    let mut all = Vec::new();
+    for entry in tables.subs.prefix_iter(txn, &slot_key(ALL_CHANNELS))? {
+        let (key, value) = entry?;
+        let Some(name) = key.get(4..).and_then(|name| std::str::from_utf8(name).ok()) else {
+            continue;
+        };
+        let acknowledged = decode(key, value).map_or(true, |s: SubscriberState| s.acknowledged);
+        all.push((name.to_owned(), acknowledged));
+    }
+    Ok(all)
 }
 
 /// The channel that a slot belongs to. If its entry is damaged, its facts know it better.

@@ -1,6 +1,7 @@
 //! Commands as plain data, their answers, and why they are refused.
+use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
-use crate::subscription::{ChainEventSubscription, Delivery};
+use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
 use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
@@ -62,6 +63,18 @@ pub enum Command {
         /// Whether the channel's records wait for it.
         delivery: Delivery,
     },
+    /// [`crate::Arbiter::subscribe_all`]. Answered by [`Answer::AllChannels`].
+    SubscribeAll {
+        /// Name of the subscription.
+        name: String,
+        /// Whether the channels' records wait for it.
+        delivery: Delivery,
+    },
+    /// [`crate::Arbiter::unsubscribe_all`]. Answered by [`Answer::Done`].
+    UnsubscribeAll {
+        /// Name of the subscription.
+        name: String,
+    },
     /// [`ChainEventSubscription::acknowledge`]. Answered by [`Answer::Done`].
     AcknowledgeEvents {
         /// The channel.
@@ -80,6 +93,10 @@ pub enum Command {
     },
     /// [`crate::Arbiter::report`]. Answered by [`Answer::Report`].
     Report(ChannelId),
+    /// [`crate::Arbiter::epochs`]. Answered by [`Answer::Epochs`].
+    Epochs,
+    /// [`crate::Arbiter::counts`]. Answered by [`Answer::Counts`].
+    Counts,
     /// [`crate::Arbiter::idle`]. Answered by [`Answer::Done`].
     Idle,
 }
@@ -94,8 +111,32 @@ pub enum Answer {
     Notices(NoticeStream),
     /// Events from now on.
     Subscription(ChainEventSubscription),
+    /// Events of all channels from now on.
+    AllChannels(AllChannelsSubscription),
     /// A report; `None` if the channel is not watched, or forgotten.
     Report(Option<Box<ChannelReport>>),
+    /// Epochs from now on.
+    Epochs(Epochs),
+    /// What is open and under way.
+    Counts(Counts),
+}
+
+/// What is open and under way at a moment. What its holder has dropped, or has ended with, is not
+/// counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Open epochs.
+    pub epochs: usize,
+    /// Open subscriptions.
+    pub subscriptions: usize,
+    /// Open streams of notices.
+    pub notices: usize,
+    /// Workers: looks at the source, rescans, signatures, broadcasts.
+    pub workers: usize,
+    /// Appends of facts.
+    pub appends: usize,
+    /// Callers that wait for the arbiter to be idle, or for a first tip.
+    pub waiting: usize,
 }
 
 /// Why a command did nothing.
@@ -112,6 +153,10 @@ pub enum CommandError {
     /// No such channel: it was never watched, or is forgotten.
     #[error("channel {0} is not watched")]
     UnknownChannel(ChannelId),
+    /// The name belongs to a subscription of the other kind, to one channel or to all: end that one
+    /// or take another name.
+    #[error("the name {0} belongs to a subscription of another kind")]
+    NameTaken(String),
     /// The channel is watched with other facts: update it instead.
     #[error("channel {0} is watched already, with other facts")]
     AlreadyWatched(ChannelId),
@@ -179,6 +224,24 @@ impl From<NoticeStream> for Answer {
 impl From<ChainEventSubscription> for Answer {
     fn from(subscription: ChainEventSubscription) -> Self {
         Self::Subscription(subscription)
+    }
+}
+
+impl From<AllChannelsSubscription> for Answer {
+    fn from(subscription: AllChannelsSubscription) -> Self {
+        Self::AllChannels(subscription)
+    }
+}
+
+impl From<Epochs> for Answer {
+    fn from(epochs: Epochs) -> Self {
+        Self::Epochs(epochs)
+    }
+}
+
+impl From<Counts> for Answer {
+    fn from(counts: Counts) -> Self {
+        Self::Counts(counts)
     }
 }
 

@@ -1,11 +1,12 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
 use crate::alarms::{Alarms, Board};
-use crate::command::{Answer, Command, CommandError};
+use crate::command::{Answer, Command, CommandError, Counts};
 use crate::driver::{Driver, End, Seams, StartError};
+use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
 use crate::queue::{Answering, Sender};
 use crate::settings::{ChannelNumbers, Ports, Settings};
-use crate::subscription::{ChainEventSubscription, Delivery};
+use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
 use arb_core::arbitrator::{NoticeKey, PreimageSource};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
@@ -208,6 +209,32 @@ impl Arbiter {
         }
     }
 
+    /// Opens a named subscription to the events of all channels, those that are watched later
+    /// included, of each from the first that it has not acknowledged.
+    ///
+    /// # Errors
+    /// The name is too long, or that of a subscription to one channel.
+    pub async fn subscribe_all(
+        &self,
+        name: &str,
+        delivery: Delivery,
+    ) -> Result<AllChannelsSubscription, CommandError> {
+        let name = name.to_owned();
+        match self.ask(Command::SubscribeAll { name, delivery }).await? {
+            Answer::AllChannels(subscription) => Ok(subscription),
+            _ => Err(CommandError::Stopped),
+        }
+    }
+
+    /// Ends a named subscription to all channels for good: nobody waits for it any more. That there
+    /// is none is no error.
+    ///
+    /// # Errors
+    /// The store refused the write.
+    pub async fn unsubscribe_all(&self, name: &str) -> Result<(), CommandError> {
+        self.do_it(Command::UnsubscribeAll { name: name.to_owned() }).await
+    }
+
     /// Ends a named subscription for good: nobody waits for it any more.
     ///
     /// # Errors
@@ -224,6 +251,28 @@ impl Arbiter {
     pub async fn report(&self, id: ChannelId) -> Result<Option<ChannelReport>, CommandError> {
         match self.ask(Command::Report(id)).await? {
             Answer::Report(report) => Ok(report.map(|report| *report)),
+            _ => Err(CommandError::Stopped),
+        }
+    }
+
+    /// Blocks as the arbiter digests them, the present tip first.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn epochs(&self) -> Result<Epochs, CommandError> {
+        match self.ask(Command::Epochs).await? {
+            Answer::Epochs(epochs) => Ok(epochs),
+            _ => Err(CommandError::Stopped),
+        }
+    }
+
+    /// What is open and under way.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn counts(&self) -> Result<Counts, CommandError> {
+        match self.ask(Command::Counts).await? {
+            Answer::Counts(counts) => Ok(counts),
             _ => Err(CommandError::Stopped),
         }
     }

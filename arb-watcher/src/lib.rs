@@ -6,8 +6,10 @@ mod alarms;
 mod command;
 pub mod core_rpc;
 mod driver;
+mod epochs;
 mod handle;
 pub mod layers;
+mod mailbox;
 pub mod memory;
 mod notices;
 mod queue;
@@ -15,11 +17,14 @@ mod settings;
 mod subscription;
 
 pub use alarms::{Alarms, ChainAlarm, StoreAlarm};
-pub use command::{Answer, Command, CommandError};
+pub use command::{Answer, Command, CommandError, Counts};
 pub use core_rpc::{StalledTip, TipAlarm};
 pub use driver::StartError;
+pub use epochs::{Epoch, Epochs};
 pub use handle::Arbiter;
 pub use notices::NoticeStream;
 pub use queue::Answering;
 pub use settings::{ChannelNumbers, Ports, Settings};
-pub use subscription::{ChainEventSubscription, Delivered, Delivery};
+pub use subscription::{
+    AllChannelsSubscription, ChainEventSubscription, Closing, Delivered, Delivery,
+};

@@ -1,34 +1,46 @@
 //! The way out: notices to the node, repeated until acknowledged.
+use crate::mailbox::{Inbox, Outbox, Readers, mailbox};
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::ids::ChannelId;
 use futures_core::Stream;
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::mpsc;
 
 /// Notices that a slow reader may have waiting; what does not fit is repeated at the next block.
 const WAITING: usize = 1024;
 
 /// Notices to the node: everything outstanding first, then new ones, each repeated with every
-/// block until it is acknowledged.
+/// block until it is acknowledged. Any number of streams may be open; each gets every notice, and
+/// one acknowledgement is enough. Dropping it, in whatever way, ends it.
 #[derive(Debug)]
-pub struct NoticeStream {
-    receiver: mpsc::Receiver<(ChannelId, Notice)>,
-}
+pub struct NoticeStream(Inbox<(ChannelId, Notice)>);
 
 impl NoticeStream {
-    /// The next notice; `None` once the driver has ended.
+    /// The next notice; `None` once the driver has ended. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<(ChannelId, Notice)> {
-        self.receiver.recv().await
+        self.0.next().await
+    }
+
+    /// A notice that is there already; `None` if none is.
+    pub fn try_next(&mut self) -> Option<(ChannelId, Notice)> {
+        self.0.try_next()
+    }
+
+    /// How many notices there was no room for, since the last for which there was: this reader is
+    /// too slow. They come again with the next block, as all that are not acknowledged.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.0.late()
     }
 }
 
 impl Stream for NoticeStream {
     type Item = (ChannelId, Notice);
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next(cx)
     }
 }
 
@@ -39,18 +51,44 @@ pub(crate) struct NoticeHub {
     outstanding: BTreeMap<(ChannelId, NoticeKey), Notice>,
     /// What the driver itself found out; no part of the log.
     alarms: BTreeMap<(ChannelId, NoticeKey), Notice>,
-    listeners: Vec<mpsc::Sender<(ChannelId, Notice)>>,
+    listeners: Vec<Listener>,
+    pub(crate) readers: Arc<Readers>,
+}
+
+/// A stream's other end.
+#[derive(Debug)]
+struct Listener {
+    outbox: Outbox<(ChannelId, Notice)>,
+    late: u64,
+}
+
+impl Listener {
+    /// What there is no room for is no loss: notices are repeated.
+    fn tell(&mut self, id: ChannelId, notice: &Notice) {
+        let told = self.outbox.put((id, notice.clone()), WAITING);
+        let late = if told { 0 } else { self.late.saturating_add(1) };
+        if late != self.late {
+            self.outbox.set_late(late);
+        }
+        self.late = late;
+    }
 }
 
 impl NoticeHub {
     pub(crate) fn listen(&mut self) -> NoticeStream {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (outbox, inbox) = mailbox(&self.readers);
+        let mut listener = Listener { outbox, late: 0 };
         for ((id, _), notice) in self.alarms.iter().chain(&self.outstanding) {
-            // A full queue is no loss: notices are repeated.
-            let _ = sender.try_send((*id, notice.clone()));
+            listener.tell(*id, notice);
         }
-        self.listeners.push(sender);
-        NoticeStream { receiver }
+        self.listeners.push(listener);
+        NoticeStream(inbox)
+    }
+
+    /// Readers that are gone are forgotten.
+    pub(crate) fn tidy(&mut self) {
+        self.listeners.retain(|listener| !listener.outbox.is_gone());
+        self.listeners.shrink_to(self.listeners.len().saturating_mul(2));
     }
 
     pub(crate) fn tell(&mut self, id: ChannelId, notice: &Notice) {
@@ -74,9 +112,8 @@ impl NoticeHub {
     }
 
     fn send(&mut self, id: ChannelId, notice: &Notice) {
-        self.listeners.retain(|listener| !listener.is_closed());
-        for listener in &self.listeners {
-            let _ = listener.try_send((id, notice.clone()));
+        for listener in &mut self.listeners {
+            listener.tell(id, notice);
         }
     }
 

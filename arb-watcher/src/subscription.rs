@@ -1,15 +1,24 @@
 //! Subscriptions to a channel's events: at least once, in order, across restarts.
 use crate::command::{Command, CommandError, Envelope};
+use crate::mailbox::Inbox;
 use crate::queue::Sender;
-use arb_core::arbitrator::ChannelEvent;
+use arb_core::arbitrator::{ChannelEvent, CloseKind, TxKind};
+use arb_core::claim::{SingleSpend, SpendPath};
 use arb_core::ids::ChannelId;
+use arb_core::picture::{Output, Picture, Way};
+use arb_core::units::{BlockHeight, CommitmentNumber};
+use bitcoin::Transaction;
 use futures_core::Stream;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
 /// Events that a slow subscriber may have waiting; the others wait in the log.
 pub(crate) const WAITING: usize = 64;
+
+/// As [`WAITING`], of a subscriber to all channels.
+pub(crate) const WAITING_OF_ALL: usize = 1024;
 
 /// Whether the channel's records wait for the subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,34 +31,116 @@ pub enum Delivery {
 
 /// An event with its number within the channel. After a restart, events that were not
 /// acknowledged come again with the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Delivered {
-    /// Number, from 0.
+    /// The channel.
+    pub channel: ChannelId,
+    /// Number within the channel, from 0.
     pub number: u64,
     /// The event.
     pub event: ChannelEvent,
+    /// How the channel closed, as it was known when the event was delivered, which may be later
+    /// than the event; `None` while no funding output is spent but by a splice.
+    pub detail: Option<Arc<Closing>>,
 }
 
-/// A named subscription to one channel. Dropping it ends the delivery; the name and what it
-/// acknowledged stay until [`crate::Arbiter::unsubscribe`].
+/// How a channel closed: enough to act on it without the arbiter.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    /// The transaction that spends the funding output.
+    pub transaction: Transaction,
+    /// What it is, its block, and every output: value, script and role, who spent it, and how we
+    /// may: witness script, what unlocks it, the key by its BOLT 3 derivation, from which height
+    /// and by which deadline. Secrets and preimages are in it, and in no `Debug` output.
+    pub picture: Arc<Picture>,
+    /// Whether every output was known. The HTLCs of a revoked commitment are not while its penalty
+    /// data cannot be read; a later event has them.
+    pub complete: bool,
+}
+
+impl Closing {
+    /// Number of the commitment, if it is one.
+    #[must_use]
+    pub fn commitment(&self) -> Option<CommitmentNumber> {
+        match self.picture.spend.kind() {
+            CloseKind::Local(number)
+            | CloseKind::Outdated(number)
+            | CloseKind::Remote(number)
+            | CloseKind::Revoked(number)
+            | CloseKind::Future(number) => Some(number),
+            CloseKind::Mutual | CloseKind::Splice(_) | CloseKind::Unknown => None,
+        }
+    }
+
+    /// Unspent outputs of a breach, each with the spend that brings it to justice, and its deadline:
+    /// from there on the peer may take it.
+    pub fn penalties(&self) -> impl Iterator<Item = (&Output, &SingleSpend, Option<BlockHeight>)> {
+        let unspent = self.picture.outputs.iter().filter(|output| output.spent.is_none());
+        unspent.filter_map(|output| match &output.way {
+            Way::Spend { path: SpendPath::Single(single), deadline, .. }
+                if single.kind == TxKind::Penalty =>
+            {
+                Some((output, &**single, *deadline))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// A named subscription to one channel. Dropping it, in whatever way, ends the delivery; the name
+/// and what it acknowledged stay until [`crate::Arbiter::unsubscribe`].
+///
+/// Nobody waits for it: what it is slow to take waits in the log, and once the channel is forgotten,
+/// here.
+///
+/// ```
+/// use arb_core::arbitrator::{ChannelEvent, CloseKind};
+/// use arb_core::ids::ChannelId;
+/// use arb_watcher::{Arbiter, CommandError, Delivery};
+///
+/// async fn follow(arbiter: Arbiter, channel: ChannelId) -> Result<(), CommandError> {
+///     let mut events = arbiter.subscribe(channel, "ledger", Delivery::Acknowledged).await?;
+///     while let Some(delivered) = events.next().await {
+///         match (delivered.event, &delivered.detail) {
+///             (ChannelEvent::Closed(CloseKind::Revoked(number)), Some(detail)) => {
+///                 println!("breach: revoked commitment {}", number.0);
+///                 for (output, spend, deadline) in detail.penalties() {
+///                     println!("{} of {}: {spend:?} by {deadline:?}", output.outpoint, output.output.value);
+///                 }
+///             }
+///             (ChannelEvent::Output { outpoint, progress }, _) => println!("{outpoint}: {progress:?}"),
+///             (event, _) => println!("{event:?}"),
+///         }
+///         events.acknowledge(delivered.number).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ChainEventSubscription {
     pub(crate) id: ChannelId,
     pub(crate) name: String,
-    pub(crate) receiver: mpsc::Receiver<Delivered>,
+    pub(crate) events: Inbox<Delivered>,
     /// Weak: a subscription does not keep the driver running.
     pub(crate) commands: mpsc::WeakSender<Envelope>,
 }
 
 impl ChainEventSubscription {
-    /// The next event; `None` once the driver has ended or the channel is forgotten.
+    /// The next event; `None` once the driver has ended, the channel is forgotten, or another of
+    /// the same name was opened. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Delivered> {
-        self.receiver.recv().await
+        self.events.next().await
     }
 
     /// An event that is there already; `None` if none is.
     pub fn try_next(&mut self) -> Option<Delivered> {
-        self.receiver.try_recv().ok()
+        self.events.try_next()
+    }
+
+    /// How many events wait in the log because this subscriber is slow: it lags if there are any.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.events.late()
     }
 
     /// Acknowledges every event up to and including `number`, durably.
@@ -57,17 +148,84 @@ impl ChainEventSubscription {
     /// # Errors
     /// The driver has ended, or the store refused the write.
     pub async fn acknowledge(&self, number: u64) -> Result<(), CommandError> {
-        let commands = self.commands.upgrade().ok_or(CommandError::Stopped)?;
-        let (id, name) = (self.id, self.name.clone());
-        let command = Command::AcknowledgeEvents { id, name, number };
-        Sender::new(commands).ask(command).await.map(drop)
+        acknowledge(&self.commands, self.id, &self.name, number).await
+    }
+}
+
+async fn acknowledge(
+    commands: &mpsc::WeakSender<Envelope>,
+    id: ChannelId,
+    name: &str,
+    number: u64,
+) -> Result<(), CommandError> {
+    let commands = commands.upgrade().ok_or(CommandError::Stopped)?;
+    let command = Command::AcknowledgeEvents { id, name: name.to_owned(), number };
+    Sender::new(commands).ask(command).await.map(drop)
+}
+
+/// A named subscription to all channels, those that are watched later included: at least once, and
+/// in order for each channel. Otherwise as [`ChainEventSubscription`]; the name and what it
+/// acknowledged stay until [`crate::Arbiter::unsubscribe_all`].
+///
+/// ```
+/// use arb_core::memory::MemoryLog;
+/// use arb_watcher::{Arbiter, Delivery};
+#[doc = include_str!("../doc/start.md")]
+/// let mut events = arbiter.subscribe_all("ledger", Delivery::Acknowledged).await?;
+/// while let Some(delivered) = events.try_next() {
+///     events.acknowledge(delivered.channel, delivered.number).await?;
+/// }
+/// arbiter.unsubscribe_all("ledger").await?;
+/// assert!(events.next().await.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct AllChannelsSubscription {
+    pub(crate) name: String,
+    pub(crate) events: Inbox<Delivered>,
+    /// Weak: a subscription does not keep the driver running.
+    pub(crate) commands: mpsc::WeakSender<Envelope>,
+}
+
+impl AllChannelsSubscription {
+    /// The next event; `None` once the driver has ended or another of the same name was opened.
+    /// Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Option<Delivered> {
+        self.events.next().await
+    }
+
+    /// An event that is there already; `None` if none is.
+    pub fn try_next(&mut self) -> Option<Delivered> {
+        self.events.try_next()
+    }
+
+    /// How many events wait in the log because this subscriber is slow: it lags if there are any.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.events.late()
+    }
+
+    /// Acknowledges every event of a channel up to and including `number`, durably.
+    ///
+    /// # Errors
+    /// The driver has ended, the channel is forgotten, or the store refused the write.
+    pub async fn acknowledge(&self, channel: ChannelId, number: u64) -> Result<(), CommandError> {
+        acknowledge(&self.commands, channel, &self.name, number).await
+    }
+}
+
+impl Stream for AllChannelsSubscription {
+    type Item = Delivered;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_next(cx)
     }
 }
 
 impl Stream for ChainEventSubscription {
     type Item = Delivered;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.receiver.poll_recv(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_next(cx)
     }
 }

@@ -1,12 +1,10 @@
 //! `decide`: what an input means, as changes. Total: no `Result`, no panic.
-use crate::arbitrator::upstream;
 use crate::arbitrator::{
-    BlockView, Change, ChannelArbitrator, ChannelEvent, CloseKind, FailReason, Input,
-    PreimageSource,
+    BlockView, Change, ChannelArbitrator, ChannelEvent, FailReason, Input, PreimageSource,
 };
+use crate::arbitrator::{event, upstream};
 use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, HtlcRecord, Standing};
-use crate::height;
 use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
 use crate::picture::Picture;
 use crate::policy::Policy;
@@ -152,7 +150,15 @@ impl Draft<'_> {
         for (htlc, verdict) in due {
             self.push(Change::UpstreamTold { htlc, verdict });
         }
-        for event in self.events(picture.as_deref()) {
+        self.announce();
+    }
+
+    /// Brings what subscribers were told up to what is so.
+    fn announce(&mut self) {
+        let picture = self.picture();
+        let disconnected = self.disconnected();
+        for event in event::due(self.facts, &self.state, picture.as_deref(), self.now, disconnected)
+        {
             self.push(Change::Announced(event));
         }
     }
@@ -185,6 +191,8 @@ impl Draft<'_> {
     }
 
     fn block(&mut self, view: &BlockView) {
+        // In the order in which the transactions would be told of one by one.
+        self.announce();
         for tx in &view.transactions {
             // Judged by the state that its predecessors in the block leave: a commitment and the
             // transactions that spend it may share one.
@@ -195,6 +203,7 @@ impl Draft<'_> {
             self.extract_preimages(tx, picture.as_deref());
             let spent = Confirmed { at: view.at, value: tx.clone() };
             self.push(Change::Spent(Box::new(spent)));
+            self.announce();
         }
     }
 
@@ -259,7 +268,7 @@ impl Draft<'_> {
     }
 
     fn early_mutual(&mut self, tx: &Transaction) {
-        if self.told().is_some() {
+        if event::is_told(&self.state) {
             return;
         }
         let secp = bitcoin::secp256k1::Secp256k1::new();
@@ -272,49 +281,6 @@ impl Draft<'_> {
         if mutual {
             self.push(Change::Announced(ChannelEvent::EarlyMutual));
         }
-    }
-
-    /// What subscribers were told last, with reorganised-out notices taken off.
-    fn told(&self) -> Option<ChannelEvent> {
-        let last = self.state.acts.events.last().copied();
-        last.filter(|event| *event != ChannelEvent::Reorged)
-    }
-
-    /// Events that bring what subscribers were told up to what is so.
-    fn events(&self, picture: Option<&Picture>) -> Vec<ChannelEvent> {
-        let (tip, policy) = (self.now.tip, &self.now.policy);
-        let told = self.told();
-        let Some(picture) = picture else {
-            // An early notice from the mempool stands until the spend confirms or another does.
-            let stands = matches!(told, None | Some(ChannelEvent::EarlyMutual));
-            return if stands && !self.disconnected() { Vec::new() } else { reorged(told) };
-        };
-        if self.state.awaits_penalty_data(self.facts, picture).is_some()
-            && matches!(picture.spend, FundingSpend::OutdatedLocalCommitment(_))
-        {
-            // It may yet turn out to be the peer's.
-            return Vec::new();
-        }
-        let kind = picture.spend.kind();
-        let mutual = kind == CloseKind::Mutual;
-        let deep = height::depth(picture.at.height, policy.act_depth).is_open(tip);
-        let close =
-            if mutual && !deep { ChannelEvent::EarlyMutual } else { ChannelEvent::Closed(kind) };
-        let mut events = Vec::new();
-        match told {
-            Some(ChannelEvent::Resolved) => return events,
-            Some(event) if event == close => {}
-            Some(ChannelEvent::Closed(known)) if known == kind => {}
-            Some(ChannelEvent::EarlyMutual) if mutual => events.push(close),
-            Some(ChannelEvent::EarlyMutual | ChannelEvent::Closed(_)) => {
-                events.extend([ChannelEvent::Reorged, close]);
-            }
-            Some(ChannelEvent::Reorged) | None => events.push(close),
-        }
-        if picture.is_resolved(tip, policy) {
-            events.push(ChannelEvent::Resolved);
-        }
-        events
     }
 
     /// Whether this input took chain evidence away.
@@ -339,10 +305,6 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::Announced(_)
         | Change::BumpRequested { .. } => false,
     }
-}
-
-fn reorged(told: Option<ChannelEvent>) -> Vec<ChannelEvent> {
-    told.map(|_| ChannelEvent::Reorged).into_iter().collect()
 }
 
 /// The deadline of BOLT 2 that is past at this tip, if any (B4, B5).

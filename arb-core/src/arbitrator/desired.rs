@@ -80,7 +80,8 @@ impl ChannelArbitrator {
 
     /// The revoked commitment whose HTLCs must be loaded: of the peer's, or of one that looks like
     /// ours only as long as they are not known.
-    pub(crate) fn awaits_penalty_data(
+    #[must_use]
+    pub fn awaits_penalty_data(
         &self,
         facts: &ChannelFacts,
         picture: &Picture,

@@ -15,7 +15,7 @@ pub use desired::Desire;
 pub use effect::{
     Alert, Effect, EffectKey, Notice, NoticeKey, UpstreamResolution, UpstreamVerdict,
 };
-pub use event::{ChannelEvent, CloseKind};
+pub use event::{ChannelEvent, CloseKind, OutputProgress};
 pub use evidence::{Acts, ChannelArbitrator, Intent, Rejections};
 pub use input::{BlockView, Input};
 pub use phase::{OutputState, Phase};

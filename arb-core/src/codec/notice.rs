@@ -1,7 +1,9 @@
 //! Fields of changes that say what was told: notices, alerts, events, verdicts.
 use super::DecodeError;
 use super::tlv::{Field, Reader};
-use crate::arbitrator::{Alert, ChannelEvent, CloseKind, NoticeKey, UpstreamVerdict};
+use crate::arbitrator::{
+    Alert, ChannelEvent, CloseKind, NoticeKey, OutputProgress, UpstreamVerdict,
+};
 use crate::ids::HtlcId;
 use crate::units::CommitmentNumber;
 use alloc::vec::Vec;
@@ -84,6 +86,10 @@ impl Field for ChannelEvent {
             Self::Closed(kind) => put_tagged(out, 1, kind),
             Self::Reorged => out.push(2),
             Self::Resolved => out.push(3),
+            Self::Output { outpoint, progress } => {
+                put_tagged(out, 4, outpoint);
+                progress.put(out);
+            }
         }
     }
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -92,7 +98,31 @@ impl Field for ChannelEvent {
             1 => Self::Closed(CloseKind::take(input)?),
             2 => Self::Reorged,
             3 => Self::Resolved,
+            4 => Self::Output {
+                outpoint: OutPoint::take(input)?,
+                progress: OutputProgress::take(input)?,
+            },
             _ => return Err(DecodeError::Invalid("event")),
+        })
+    }
+}
+
+impl Field for OutputProgress {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Unspent => 0,
+            Self::Claimed => 1,
+            Self::PeerClaimed => 2,
+            Self::Irrevocable => 3,
+        });
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match u8::take(input)? {
+            0 => Self::Unspent,
+            1 => Self::Claimed,
+            2 => Self::PeerClaimed,
+            3 => Self::Irrevocable,
+            _ => return Err(DecodeError::Invalid("progress of an output")),
         })
     }
 }
@@ -106,7 +136,7 @@ impl Field for CloseKind {
             Self::Remote(number) => put_tagged(out, 3, number),
             Self::Revoked(number) => put_tagged(out, 4, number),
             Self::Future(number) => put_tagged(out, 5, number),
-            Self::Splice => out.push(6),
+            Self::Splice(txid) => put_tagged(out, 6, txid),
             Self::Unknown => out.push(7),
         }
     }
@@ -118,7 +148,7 @@ impl Field for CloseKind {
             3 => Self::Remote(CommitmentNumber::take(input)?),
             4 => Self::Revoked(CommitmentNumber::take(input)?),
             5 => Self::Future(CommitmentNumber::take(input)?),
-            6 => Self::Splice,
+            6 => Self::Splice(Txid::take(input)?),
             7 => Self::Unknown,
             _ => return Err(DecodeError::Invalid("kind of close")),
         })

@@ -4,6 +4,7 @@ use super::work::{Job, Outcome};
 use super::{Driver, durable::Patience};
 use crate::alarms::ChainAlarm;
 use crate::core_rpc::TipAlarm;
+use crate::epochs::Epoch;
 use crate::settings::{Ports, Settings};
 use arb_core::arbitrator::{Input, Position};
 use arb_core::engine::EngineInput;
@@ -214,7 +215,12 @@ where
             What::Fork(fork_point) => {
                 let from = self.engine.height().0;
                 tracing::info!(from, to = fork_point.height.0, "reorganisation");
+                let above = |block: &&BlockRef| block.height > fork_point.height;
+                let gone: Vec<_> = self.engine.blocks().take_while(above).copied().collect();
                 self.step(vec![EngineInput::Disconnected { fork_point }]).await?;
+                for block in gone {
+                    self.epochs.tell(Epoch::Disconnected { block });
+                }
                 self.chain.moved();
             }
             What::Next { at, block, position, estimates } => {
@@ -223,6 +229,7 @@ where
                 tracing::debug!(height = at.height.0, touched = touched.len(), "block");
                 self.step(vec![EngineInput::Block { at, touched, position }]).await?;
                 self.notices.repeat_alarms();
+                self.epochs.tell(Epoch::Connected { block: at, position });
                 self.chain.failures = 0;
                 self.chain.moved();
             }
@@ -230,6 +237,7 @@ where
                 self.engine_estimates(estimates);
                 if self.engine.position() == Position::CatchingUp {
                     self.step(vec![EngineInput::ReachedTip]).await?;
+                    self.epochs.tell(Epoch::ReachedTip { block: found.tip });
                 }
                 self.renew_active();
                 self.look_at_mempool();
@@ -246,6 +254,9 @@ where
         let receipt = self.append(batch, Patience::UntilDurable).await?;
         tracing::debug!(batch = receipt.batch().0, "the cursor begins");
         self.engine.begin_at(blocks);
+        if let Some(block) = self.engine.tip() {
+            self.epochs.tell(Epoch::Connected { block, position: self.engine.position() });
+        }
         for watching in std::mem::take(&mut self.waiting) {
             self.rescan(watching);
         }

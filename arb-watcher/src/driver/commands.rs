@@ -1,7 +1,8 @@
 //! Commands of the handle.
 use super::Driver;
 use super::work::Stored;
-use crate::command::{Command, CommandError, Envelope, Reply};
+use crate::command::{Command, CommandError, Counts, Envelope, Reply};
+use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
 use arb_core::arbitrator::{Alert, FailReason, Input, NoticeKey};
 use arb_core::engine::EngineInput;
@@ -44,6 +45,12 @@ where
             Command::Subscribe { id, name, delivery } => {
                 self.subscribe(id, name, delivery, Reply::new(answer)).await;
             }
+            Command::SubscribeAll { name, delivery } => {
+                self.subscribe_all(name, delivery, Reply::new(answer)).await;
+            }
+            Command::UnsubscribeAll { name } => {
+                Reply::new(answer).send(self.unsubscribe_all(&name).await);
+            }
             Command::AcknowledgeEvents { id, name, number } => {
                 let next = number.saturating_add(1);
                 Reply::new(answer).send(self.delivered(id, &name, next).await);
@@ -52,6 +59,8 @@ where
                 Reply::new(answer).send(self.unsubscribe(id, &name).await);
             }
             Command::Report(id) => Reply::new(answer).send(Ok(self.report(id))),
+            Command::Epochs => self.open_epochs(Reply::new(answer)),
+            Command::Counts => Reply::new(answer).send(Ok(self.counts())),
             Command::Idle => {
                 self.chain.look_at_all();
                 self.idlers.push(Reply::new(answer));
@@ -63,6 +72,32 @@ where
         if !reply.is_closed() {
             reply.send(Ok(self.notices.listen()));
         }
+    }
+
+    fn open_epochs(&mut self, reply: Reply<Epochs>) {
+        if !reply.is_closed() {
+            reply.send(Ok(self.epochs.open(self.engine.tip(), self.engine.position())));
+        }
+    }
+
+    fn counts(&mut self) -> Counts {
+        self.tidy();
+        Counts {
+            epochs: self.epochs.count(),
+            subscriptions: self.subscribers.readers.count(),
+            notices: self.notices.readers.count(),
+            workers: self.workers.len(),
+            appends: self.appends.len(),
+            waiting: self.idlers.len().saturating_add(self.waiting.len()),
+        }
+    }
+
+    /// Forgets about readers and callers that are gone.
+    pub(super) fn tidy(&mut self) {
+        self.notices.tidy();
+        self.subscribers.tidy();
+        self.idlers.retain(|idler| !idler.is_closed());
+        self.waiting.retain(|waiting| waiting.is_wanted());
     }
 
     async fn input_for(&mut self, id: ChannelId, input: Input) -> Result<(), CommandError> {

@@ -18,6 +18,7 @@ mod tests;
 
 use crate::alarms::Board;
 use crate::command::{Envelope, Reply};
+use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::engine::{ChainArbitrator, Task, TaskKey};
@@ -59,6 +60,7 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     notices: NoticeHub,
     alarms: Board,
     subscribers: Subscribers,
+    epochs: EpochHub,
     on_the_way: OnTheWay,
     outdated: Outdated,
     quarantine: Quarantine,
@@ -171,6 +173,7 @@ where
     /// Runs until the last handle is dropped or a shutdown is asked for.
     pub(crate) async fn run(mut self) {
         let listener = self.listen();
+        let readers = (self.subscribers.readers.clone(), self.notices.readers.clone());
         while !self.end.is_near() {
             let (due, looking) = (self.chain.due(), self.chain.is_looking());
             let again = self.quarantine.due();
@@ -181,6 +184,9 @@ where
                 Some(stored) = self.appends.next() => self.on_stored(stored),
                 Some(outcome) = self.workers.next() => self.on_outcome(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
+                () = readers.0.room.notified() => {}
+                () = readers.0.gone.notified() => self.subscribers.tidy(),
+                () = readers.1.gone.notified() => self.notices.tidy(),
                 () = tokio::time::sleep_until(due), if !looking => self.look(),
                 () = tokio::time::sleep_until(again.unwrap_or(due)), if again.is_some() => {
                     self.read_again();

@@ -8,6 +8,7 @@ use super::work::{Appends, Job, Outcome, Workers};
 use super::{Driver, End, Outdated, Tasks, chain};
 use crate::alarms::Board;
 use crate::command::Envelope;
+use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
@@ -97,6 +98,7 @@ where
             notices: NoticeHub::default(),
             alarms: seams.alarms,
             subscribers: Subscribers::default(),
+            epochs: EpochHub::default(),
             on_the_way: OnTheWay::default(),
             outdated: Outdated::default(),
             quarantine: Quarantine::default(),
@@ -106,6 +108,8 @@ where
             next_direct: 0,
             idlers: Vec::new(),
         };
+        let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
+        driver.subscribers = Subscribers::to_all(to_all);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
         let stated: Statement = numbers.iter().map(|stated| (stated.id, *stated)).collect();
         for channel in driver.resume_quiet(&stated).map_err(unreadable)? {

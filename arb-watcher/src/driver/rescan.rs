@@ -45,7 +45,8 @@ impl Watching {
         Self { facts, history, origin: Origin::Healed, stuck: false }
     }
 
-    fn is_wanted(&self) -> bool {
+    /// Whether somebody still waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
         match &self.origin {
             Origin::Asked(reply) => !reply.is_closed(),
             Origin::Healed => true,

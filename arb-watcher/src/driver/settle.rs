@@ -81,6 +81,7 @@ where
     pub(super) fn release(&mut self, released: Released) {
         for slot in &released.concerned {
             self.renew(*slot);
+            self.subscribers.has_news(*slot);
         }
     }
 
@@ -132,8 +133,8 @@ where
     }
 
     pub(super) async fn settle(&mut self) {
-        self.deliver_events();
         while !self.end.is_near() && self.start_tasks().await {}
+        self.deliver_events();
         self.answer_idlers();
     }
 
@@ -189,7 +190,6 @@ where
     }
 
     fn answer_idlers(&mut self) {
-        self.idlers.retain(|idler| !idler.is_closed());
         if !self.idlers.is_empty() && self.is_idle() {
             for idler in self.idlers.drain(..) {
                 idler.send(Ok(()));

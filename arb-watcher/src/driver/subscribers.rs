@@ -2,52 +2,205 @@
 use super::Driver;
 use super::durable::Patience;
 use crate::command::{CommandError, Reply};
-use crate::subscription::{ChainEventSubscription, Delivered, Delivery, WAITING};
+use crate::mailbox::{Outbox, Readers, mailbox};
+use crate::subscription::{
+    AllChannelsSubscription, ChainEventSubscription, Closing, Delivered, Delivery, WAITING,
+    WAITING_OF_ALL,
+};
+use arb_core::engine::Active;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, SubscriberState, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use std::collections::BTreeMap;
-use tokio::sync::mpsc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 #[derive(Default)]
 pub(super) struct Subscribers {
-    of: BTreeMap<(Slot, String), Subscriber>,
+    /// Of one channel each.
+    of: BTreeMap<Slot, BTreeMap<String, Subscriber>>,
+    /// Of all channels.
+    to_all: BTreeMap<String, ToAll>,
+    /// Channels with events that somebody who listens may not have been sent.
+    news: BTreeSet<Slot>,
+    pub(super) readers: Arc<Readers>,
 }
 
 struct Subscriber {
     state: SubscriberState,
     sent: u64,
-    sender: Option<mpsc::Sender<Delivered>>,
+    outbox: Option<Outbox<Delivered>>,
 }
 
-impl Subscribers {
-    pub(super) fn restore(&mut self, slot: Slot, name: String, state: SubscriberState) {
-        let subscriber = Subscriber { state, sent: state.next, sender: None };
-        self.of.insert((slot, name), subscriber);
+#[derive(Default)]
+struct ToAll {
+    acknowledged: bool,
+    /// First event of a channel that is not acknowledged yet; 0 of those that are not here.
+    next: BTreeMap<Slot, u64>,
+    /// As [`Self::next`], not sent yet.
+    sent: BTreeMap<Slot, u64>,
+    /// Events of the last round that there was no room for.
+    late: u64,
+    outbox: Option<Outbox<Delivered>>,
+}
+
+impl ToAll {
+    fn next(&self, slot: Slot) -> u64 {
+        self.next.get(&slot).copied().unwrap_or(0)
     }
 
-    /// As [`Self::restore`], for one that could not be read at start-up.
-    pub(super) fn restore_missing(&mut self, slot: Slot, name: String, state: SubscriberState) {
-        let subscriber = || Subscriber { state, sent: state.next, sender: None };
-        self.of.entry((slot, name)).or_insert_with(subscriber);
+    fn state(&self, slot: Slot) -> SubscriberState {
+        SubscriberState { next: self.next(slot), acknowledged: self.acknowledged }
+    }
+}
+
+/// The events of one channel, and what is delivered with them.
+struct News<'a> {
+    active: &'a Active,
+    detail: Option<Arc<Closing>>,
+}
+
+impl<'a> News<'a> {
+    fn of(active: &'a Active) -> Self {
+        let detail = active.picture.as_ref().and_then(|picture| {
+            let (tx, _) = active.state.spender(&picture.funding)?;
+            let awaited = active.state.awaits_penalty_data(&active.facts, picture);
+            Some(Arc::new(Closing {
+                transaction: tx.value.clone(),
+                picture: picture.clone(),
+                complete: awaited.is_none(),
+            }))
+        });
+        Self { active, detail }
     }
 
-    fn of_slot(&mut self, slot: Slot) -> impl Iterator<Item = &mut Subscriber> {
-        self.of.iter_mut().filter(move |((of, _), _)| *of == slot).map(|(_, s)| s)
+    fn count(&self) -> u64 {
+        count(self.active.state.acts().events.len())
     }
 
-    /// Whether forgetting a channel with this many events waits for somebody.
-    fn awaits(&mut self, slot: Slot, events: u64) -> bool {
-        self.of_slot(slot).any(|s| s.state.acknowledged && s.state.next < events)
-    }
-
-    fn remove_slot(&mut self, slot: Slot) {
-        self.of.retain(|(of, _), _| *of != slot);
+    /// Sends from `sent` on, as far as there is room. Gives the first that was not sent.
+    fn send(&self, outbox: &Outbox<Delivered>, mut sent: u64, most: usize) -> u64 {
+        let first = usize::try_from(sent).unwrap_or(usize::MAX);
+        for event in self.active.state.acts().events.iter().skip(first) {
+            let delivered = Delivered {
+                channel: self.active.facts.id,
+                number: sent,
+                event: *event,
+                detail: self.detail.clone(),
+            };
+            if !outbox.put(delivered, most) {
+                break;
+            }
+            sent = sent.saturating_add(1);
+        }
+        sent
     }
 }
 
 fn count(events: usize) -> u64 {
     u64::try_from(events).unwrap_or(u64::MAX)
+}
+
+impl Subscribers {
+    /// Those of all channels, from the store: they must be known before those of one.
+    pub(super) fn to_all(stored: Vec<(String, bool)>) -> Self {
+        let subscriber = |(name, acknowledged)| (name, ToAll { acknowledged, ..ToAll::default() });
+        Self { to_all: stored.into_iter().map(subscriber).collect(), ..Self::default() }
+    }
+
+    pub(super) fn restore(&mut self, slot: Slot, name: String, state: SubscriberState) {
+        if let Some(to_all) = self.to_all.get_mut(&name) {
+            to_all.next.insert(slot, state.next);
+            return;
+        }
+        let subscriber = Subscriber { state, sent: state.next, outbox: None };
+        self.of.entry(slot).or_default().insert(name, subscriber);
+    }
+
+    /// As [`Self::restore`], for one that could not be read at start-up.
+    pub(super) fn restore_missing(&mut self, slot: Slot, name: String, state: SubscriberState) {
+        let is_missing = match self.to_all.get(&name) {
+            Some(to_all) => !to_all.next.contains_key(&slot),
+            None => self.get(slot, &name).is_none(),
+        };
+        if is_missing {
+            self.restore(slot, name, state);
+        }
+    }
+
+    /// The channel may have new events.
+    pub(super) fn has_news(&mut self, slot: Slot) {
+        if !self.to_all.is_empty() || self.of.contains_key(&slot) {
+            self.news.insert(slot);
+        }
+    }
+
+    /// Readers that are gone are forgotten; their names are not.
+    pub(super) fn tidy(&mut self) {
+        for subscriber in self.of.values_mut().flat_map(BTreeMap::values_mut) {
+            subscriber.outbox.take_if(|outbox| outbox.is_gone());
+        }
+        for to_all in self.to_all.values_mut() {
+            to_all.outbox.take_if(|outbox| outbox.is_gone());
+        }
+    }
+
+    fn get(&self, slot: Slot, name: &str) -> Option<&Subscriber> {
+        self.of.get(&slot)?.get(name)
+    }
+
+    /// What is stored of a subscriber, to one channel or to all.
+    fn state(&self, slot: Slot, name: &str) -> Option<SubscriberState> {
+        let to_all = || self.to_all.get(name).map(|to_all| to_all.state(slot));
+        self.get(slot, name).map(|subscriber| subscriber.state).or_else(to_all)
+    }
+
+    fn acknowledged(&mut self, slot: Slot, name: &str, state: SubscriberState) {
+        if let Some(subscriber) = self.of.get_mut(&slot).and_then(|of| of.get_mut(name)) {
+            subscriber.state = state;
+        } else if let Some(to_all) = self.to_all.get_mut(name) {
+            to_all.next.insert(slot, state.next);
+        }
+    }
+
+    /// Whether forgetting a channel with this many events waits for somebody.
+    fn awaits(&self, slot: Slot, events: u64) -> bool {
+        let of_slot = self.of.get(&slot).into_iter().flat_map(BTreeMap::values);
+        let of_all = self.to_all.values().map(|to_all| to_all.state(slot));
+        let mut all = of_slot.map(|subscriber| subscriber.state).chain(of_all);
+        all.any(|state| state.acknowledged && state.next < events)
+    }
+
+    /// Sends the events of one channel. True if somebody had no room for all of them.
+    fn send(&mut self, slot: Slot, news: &News<'_>, bounded: bool) -> bool {
+        let room = |most| if bounded { most } else { usize::MAX };
+        let mut is_late = false;
+        for subscriber in self.of.get_mut(&slot).into_iter().flat_map(BTreeMap::values_mut) {
+            let Some(outbox) = &subscriber.outbox else { continue };
+            subscriber.sent = news.send(outbox, subscriber.sent, room(WAITING));
+            let late = news.count().saturating_sub(subscriber.sent);
+            outbox.set_late(late);
+            is_late |= late > 0;
+        }
+        for to_all in self.to_all.values_mut() {
+            let next = to_all.next(slot);
+            let Some(outbox) = &to_all.outbox else { continue };
+            let sent = to_all.sent.entry(slot).or_insert(next);
+            *sent = news.send(outbox, *sent, room(WAITING_OF_ALL));
+            let late = news.count().saturating_sub(*sent);
+            to_all.late = to_all.late.saturating_add(late);
+            is_late |= late > 0;
+        }
+        is_late
+    }
+
+    fn remove_slot(&mut self, slot: Slot) {
+        self.of.remove(&slot);
+        self.news.remove(&slot);
+        for to_all in self.to_all.values_mut() {
+            to_all.next.remove(&slot);
+            to_all.sent.remove(&slot);
+        }
+    }
 }
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
@@ -62,18 +215,20 @@ where
     /// Sends what subscribers have not been sent yet. One that does not keep up gets the rest
     /// later; nobody waits for it.
     pub(super) fn deliver_events(&mut self) {
-        for ((slot, _), subscriber) in &mut self.subscribers.of {
-            let Some(active) = self.engine.active(*slot) else { continue };
-            let Some(sender) = &subscriber.sender else { continue };
-            let events = &active.state.acts().events;
-            while let Some(event) =
-                usize::try_from(subscriber.sent).ok().and_then(|i| events.get(i))
-            {
-                let delivered = Delivered { number: subscriber.sent, event: *event };
-                if sender.try_send(delivered).is_err() {
-                    break;
-                }
-                subscriber.sent = subscriber.sent.saturating_add(1);
+        let subscribers = &mut self.subscribers;
+        if subscribers.news.is_empty() {
+            return;
+        }
+        subscribers.to_all.values_mut().for_each(|to_all| to_all.late = 0);
+        for slot in std::mem::take(&mut subscribers.news) {
+            let Some(active) = self.engine.active(slot) else { continue };
+            if subscribers.send(slot, &News::of(active), true) {
+                subscribers.news.insert(slot);
+            }
+        }
+        for to_all in subscribers.to_all.values() {
+            if let Some(outbox) = &to_all.outbox {
+                outbox.set_late(to_all.late);
             }
         }
     }
@@ -93,8 +248,10 @@ where
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(CommandError::UnknownChannel(id)));
         };
-        let key = (slot, name.clone());
-        let known = self.subscribers.of.get(&key).map(|s| s.state);
+        if self.subscribers.to_all.contains_key(&name) {
+            return reply.send(Err(CommandError::NameTaken(name)));
+        }
+        let known = self.subscribers.get(slot, &name).map(|s| s.state);
         let acknowledged = delivery == Delivery::Acknowledged;
         let next = known.map_or(0, |state| state.next);
         let state = SubscriberState { next, acknowledged };
@@ -109,11 +266,51 @@ where
             }
             return;
         }
-        let (sender, receiver) = mpsc::channel(WAITING);
-        let subscriber = Subscriber { state, sent: next, sender: Some(sender) };
-        self.subscribers.of.insert(key, subscriber);
+        let (outbox, events) = mailbox(&self.subscribers.readers);
+        let subscriber = Subscriber { state, sent: next, outbox: Some(outbox) };
+        self.subscribers.of.entry(slot).or_default().insert(name.clone(), subscriber);
+        self.subscribers.has_news(slot);
         let commands = self.commands.clone();
-        reply.send(Ok(ChainEventSubscription { id, name, receiver, commands }));
+        reply.send(Ok(ChainEventSubscription { id, name, events, commands }));
+    }
+
+    /// As [`Self::subscribe`], to all channels.
+    pub(super) async fn subscribe_all(
+        &mut self,
+        name: String,
+        delivery: Delivery,
+        reply: Reply<AllChannelsSubscription>,
+    ) {
+        if reply.is_closed() {
+            return;
+        }
+        if self.subscribers.of.values().any(|of| of.contains_key(&name)) {
+            return reply.send(Err(CommandError::NameTaken(name)));
+        }
+        let known = self.subscribers.to_all.get(&name).map(|to_all| to_all.acknowledged);
+        let acknowledged = delivery == Delivery::Acknowledged;
+        if known != Some(acknowledged)
+            && let Err(error) = self.store_to_all(&name, Some(acknowledged)).await
+        {
+            return reply.send(Err(error));
+        }
+        let given_up = reply.is_closed();
+        if given_up
+            && (known == Some(acknowledged) || self.store_to_all(&name, known).await.is_ok())
+        {
+            return;
+        }
+        let to_all = self.subscribers.to_all.entry(name.clone()).or_default();
+        to_all.acknowledged = acknowledged;
+        if given_up {
+            return;
+        }
+        let (outbox, events) = mailbox(&self.subscribers.readers);
+        to_all.outbox = Some(outbox);
+        to_all.sent.clear();
+        self.subscribers.news.extend(self.engine.actives().map(|(slot, _)| slot));
+        let commands = self.commands.clone();
+        reply.send(Ok(AllChannelsSubscription { name, events, commands }));
     }
 
     pub(super) async fn delivered(
@@ -123,8 +320,7 @@ where
         next: u64,
     ) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        let key = (slot, name.to_owned());
-        let Some(known) = self.subscribers.of.get(&key).map(|s| s.state) else {
+        let Some(known) = self.subscribers.state(slot, name) else {
             return Err(CommandError::UnknownChannel(id));
         };
         // Nobody can acknowledge what was not there to be sent.
@@ -133,9 +329,7 @@ where
         if next > known.next {
             let state = SubscriberState { next, ..known };
             self.store_subscriber(slot, name, Some(state)).await?;
-            if let Some(subscriber) = self.subscribers.of.get_mut(&key) {
-                subscriber.state = state;
-            }
+            self.subscribers.acknowledged(slot, name, state);
         }
         self.tasks.forget_again(slot);
         Ok(())
@@ -147,9 +341,30 @@ where
         name: &str,
     ) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        if self.subscribers.to_all.contains_key(name) {
+            return Err(CommandError::NameTaken(name.to_owned()));
+        }
         self.store_subscriber(slot, name, None).await?;
-        self.subscribers.of.remove(&(slot, name.to_owned()));
+        if let Some(of) = self.subscribers.of.get_mut(&slot) {
+            of.remove(name);
+            if of.is_empty() {
+                self.subscribers.of.remove(&slot);
+            }
+        }
         self.tasks.forget_again(slot);
+        Ok(())
+    }
+
+    pub(super) async fn unsubscribe_all(&mut self, name: &str) -> Result<(), CommandError> {
+        let Some(to_all) = self.subscribers.to_all.get(name) else { return Ok(()) };
+        let mut writes: Vec<Write> = to_all.next.keys().map(|slot| ended(*slot, name)).collect();
+        writes.push(Write::SubscriberToAll { name: name.to_owned(), acknowledged: None });
+        let batch = self.direct_batch(writes);
+        self.append(batch, Patience::Once).await.map(drop)?;
+        self.subscribers.to_all.remove(name);
+        for (slot, _) in self.engine.actives() {
+            self.tasks.forget_again(slot);
+        }
         Ok(())
     }
 
@@ -161,7 +376,17 @@ where
     ) -> Result<(), CommandError> {
         let write = Write::Subscriber { slot, name: name.to_owned(), state };
         let batch = self.direct_batch(vec![write]);
-        self.append(batch, Patience::Once).await.map(|_| ())
+        self.append(batch, Patience::Once).await.map(drop)
+    }
+
+    async fn store_to_all(
+        &mut self,
+        name: &str,
+        acknowledged: Option<bool>,
+    ) -> Result<(), CommandError> {
+        let write = Write::SubscriberToAll { name: name.to_owned(), acknowledged };
+        let batch = self.direct_batch(vec![write]);
+        self.append(batch, Patience::Once).await.map(drop)
     }
 
     /// Deletes a resolved channel, unless somebody must acknowledge first.
@@ -173,7 +398,8 @@ where
         }
         let id = active.facts.id;
         tracing::info!(channel = %id, "forgotten");
-        self.deliver_events();
+        // The log will not be there to hold it for those who are slow: they hold it themselves.
+        self.subscribers.send(slot, &News::of(active), false);
         let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
         if forgotten.is_ok() {
             self.subscribers.remove_slot(slot);
@@ -182,4 +408,8 @@ where
             self.notices.forgotten(id);
         }
     }
+}
+
+fn ended(slot: Slot, name: &str) -> Write {
+    Write::Subscriber { slot, name: name.to_owned(), state: None }
 }

@@ -109,6 +109,10 @@ impl Workers {
         self.set.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.set.len()
+    }
+
     pub(super) fn abort(&mut self) {
         self.set.abort_all();
     }
@@ -150,6 +154,10 @@ impl Appends {
 
     pub(super) fn is_empty(&self) -> bool {
         self.set.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.set.len()
     }
 }
 

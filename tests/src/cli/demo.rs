@@ -107,7 +107,7 @@ fn close_name(close: Option<CloseKind>) -> String {
         Some(CloseKind::Remote(n)) => format!("remote#{}", n.0),
         Some(CloseKind::Revoked(n)) => format!("revoked#{}", n.0),
         Some(CloseKind::Future(n)) => format!("future#{}", n.0),
-        Some(CloseKind::Splice) => "splice".to_owned(),
+        Some(CloseKind::Splice(_)) => "splice".to_owned(),
         Some(CloseKind::Unknown) => "unknown".to_owned(),
     }
 }

@@ -137,7 +137,7 @@ fn describe(batch: &Batch) -> String {
             changes.iter().map(name).collect::<Vec<_>>().join("+")
         }
         Write::BlockConnected(_) | Write::Disconnected { .. } => "cursor".to_owned(),
-        Write::Subscriber { .. } => "subscriber".to_owned(),
+        Write::Subscriber { .. } | Write::SubscriberToAll { .. } => "subscriber".to_owned(),
         Write::Forget { .. } => "forget".to_owned(),
     };
     batch.writes.iter().map(kind).collect::<Vec<_>>().join(", ")
@@ -195,6 +195,10 @@ impl<L: ChangeLog> ChangeLog for MortalLog<L> {
         number: CommitmentNumber,
     ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, L::Error> {
         self.inner.ended_htlcs(slot, number)
+    }
+
+    fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, L::Error> {
+        self.inner.subscribers_to_all()
     }
 
     fn next_slot(&self) -> Result<Slot, L::Error> {

@@ -1,7 +1,7 @@
 //! Values of every kind, for property tests of the codec.
 use crate::arbitrator::{
-    Alert, Change, ChannelEvent, CloseKind, FailReason, HandedOut, NoticeKey, PreimageSource,
-    Refusal, TxKind, UpstreamVerdict,
+    Alert, Change, ChannelEvent, CloseKind, FailReason, HandedOut, NoticeKey, OutputProgress,
+    PreimageSource, Refusal, TxKind, UpstreamVerdict,
 };
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
@@ -284,8 +284,17 @@ fn close_kind() -> impl Strategy<Value = CloseKind> {
         number().prop_map(CloseKind::Remote),
         number().prop_map(CloseKind::Revoked),
         number().prop_map(CloseKind::Future),
-        Just(CloseKind::Splice),
+        txid().prop_map(CloseKind::Splice),
         Just(CloseKind::Unknown),
+    ]
+}
+
+fn progress() -> impl Strategy<Value = OutputProgress> {
+    prop_oneof![
+        Just(OutputProgress::Unspent),
+        Just(OutputProgress::Claimed),
+        Just(OutputProgress::PeerClaimed),
+        Just(OutputProgress::Irrevocable),
     ]
 }
 
@@ -295,6 +304,8 @@ fn event() -> impl Strategy<Value = ChannelEvent> {
         close_kind().prop_map(ChannelEvent::Closed),
         Just(ChannelEvent::Reorged),
         Just(ChannelEvent::Resolved),
+        (outpoint(), progress())
+            .prop_map(|(outpoint, progress)| ChannelEvent::Output { outpoint, progress }),
     ]
 }
 

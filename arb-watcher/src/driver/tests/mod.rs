@@ -1,6 +1,8 @@
 //! Tests of the driver, with ports that do as they are told.
+mod all_channels;
 mod chain;
 mod claims;
+mod epochs;
 mod facts;
 mod life;
 mod mocks;

@@ -1,8 +1,9 @@
 //! Subscriptions: at least once, in order, across restarts.
 use super::support::*;
 use crate::{Arbiter, ChainEventSubscription, Delivered, Delivery};
-use arb_core::arbitrator::{ChannelEvent, CloseKind};
+use arb_core::arbitrator::{ChannelEvent, CloseKind, OutputProgress};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use bitcoin::OutPoint;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -14,7 +15,7 @@ async fn subscribe(of: &Arbiter, channel: &Channel, how: Delivery) -> ChainEvent
 }
 
 fn all(subscription: &mut ChainEventSubscription) -> Vec<(u64, ChannelEvent)> {
-    let next = || subscription.try_next().map(|Delivered { number, event }| (number, event));
+    let next = || subscription.try_next().map(|Delivered { number, event, .. }| (number, event));
     std::iter::from_fn(next).collect()
 }
 
@@ -45,7 +46,7 @@ async fn events_come_in_order_and_again_after_a_restart() {
     let mut other = subscribe(&arbiter, &channel, Delivery::Detached).await;
     arbiter.idle().await.expect("running");
     assert_eq!(all(&mut other), []);
-    assert_eq!(again.next().await, None);
+    assert!(again.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,12 +83,14 @@ async fn acknowledged_delivery_holds_back_forgetting() {
 
     let mut late = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
     arbiter.idle().await.expect("running");
-    assert_eq!(all(&mut late), [(0, CLOSED), (1, ChannelEvent::Resolved)]);
-    late.acknowledge(0).await.expect("stored");
+    let home = OutPoint { txid: channel.remote_tx(0, &[]).compute_txid(), vout: 1 };
+    let done = ChannelEvent::Output { outpoint: home, progress: OutputProgress::Irrevocable };
+    assert_eq!(all(&mut late), [(0, CLOSED), (1, done), (2, ChannelEvent::Resolved)]);
+    late.acknowledge(1).await.expect("stored");
     arbiter.idle().await.expect("running");
     assert!(world.log.stored_facts(0).is_some(), "one is left");
     world.net.sent();
-    late.acknowledge(1).await.expect("stored");
+    late.acknowledge(2).await.expect("stored");
     arbiter.idle().await.expect("running");
     assert_eq!(world.log.stored_facts(0), None, "at once");
 }
@@ -128,4 +131,79 @@ async fn a_slow_subscriber_holds_nothing_up_and_misses_nothing() {
         numbers.push(delivered.expect("in time").expect("running").number);
     }
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_subscriber_is_told_that_it_lags_and_gets_the_rest_of_a_forgotten_channel() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut slow = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    assert_eq!(slow.lag(), 0);
+    for _ in 0..50 {
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        arbiter.idle().await.expect("running");
+        world.chain.undo(1);
+        world.pass(&arbiter, 1).await;
+    }
+    assert_eq!(slow.lag(), 100 - 64);
+    // Room is used at once, without another block.
+    assert_eq!(slow.try_next().map(|delivered| delivered.number), Some(0));
+    arbiter.counts().await.expect("running");
+    assert_eq!(slow.lag(), 100 - 65);
+    resolve(&world, &arbiter, &channel).await;
+    assert_eq!(world.log.stored_facts(0), None, "nobody waits for it");
+    let got = all(&mut slow);
+    let numbers: Vec<u64> = got.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..numbers.len() as u64 + 1).collect::<Vec<_>>());
+    assert_eq!(got.last().map(|(_, event)| *event), Some(ChannelEvent::Resolved));
+    assert!(slow.next().await.is_none());
+    assert_eq!(slow.lag(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_a_subscriber_does_in_its_own_handler_holds_nothing_up() {
+    let world = World::default();
+    let (channel, other) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    arbiter.watch_channel(other.facts.clone()).await.expect("sound facts");
+    let (handle, ids) = (arbiter.clone(), (channel.id(), other.id()));
+    let mut subscription = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    let handler = tokio::spawn(async move {
+        let delivered = subscription.next().await.expect("running");
+        handle.subscribe(ids.1, "b", Delivery::Detached).await.expect("watched");
+        handle.fail_channel(ids.1).await.expect("current facts");
+        subscription.acknowledge(delivered.number).await.expect("stored");
+        let again = handle.subscribe(ids.0, "a", Delivery::Detached).await.expect("watched");
+        assert!(subscription.next().await.is_none(), "another of the same name");
+        drop(subscription);
+        handle.unsubscribe(ids.0, "a").await.expect("stored");
+        drop(again);
+        handle.shutdown().await;
+    });
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    timeout(Duration::from_secs(10), handler).await.expect("in time").expect("no panic");
+    world.gone().await;
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    assert!(arbiter.is_stopped());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_subscribers_hold_back_neither_blocks_nor_other_channels_nor_the_end() {
+    let world = World::default();
+    let (channel, other) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    arbiter.watch_channel(other.facts.clone()).await.expect("sound facts");
+    let unread = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    let dead = subscribe(&arbiter, &channel, Delivery::Acknowledged).await;
+    tokio::spawn(async move { panic!("with {dead:?}") }).await.expect_err("a panic");
+    let mut sound = subscribe(&arbiter, &other, Delivery::Detached).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[]), other.remote_tx(0, &[])]);
+    world.chain.mine_many(99);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
+    assert!(world.log.stored_facts(0).is_some(), "it must be acknowledged");
+    assert_eq!(world.log.stored_facts(1), None);
+    assert_eq!(all(&mut sound).last().map(|(_, event)| *event), Some(ChannelEvent::Resolved));
+    timeout(Duration::from_secs(1), arbiter.shutdown()).await.expect("at once");
+    drop(unread);
 }

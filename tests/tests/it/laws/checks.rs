@@ -1,6 +1,7 @@
 //! The laws, one function each.
 use arb_core::arbitrator::{
-    Alert, ChannelEvent, CloseKind, Notice, Phase, Position, TxKind, UpstreamVerdict,
+    Alert, ChannelEvent, CloseKind, Notice, OutputProgress, Phase, Position, TxKind,
+    UpstreamVerdict,
 };
 use arb_core::claim::build::{BuildError, Draft};
 use arb_core::claim::{Claim, SpendPath};
@@ -105,7 +106,19 @@ fn upstream(world: &World, active: &Active, watch: &mut Watch) -> Law {
 fn events(active: &Active) -> Law {
     let events = &active.state.acts().events;
     let mut last = None;
+    let mut outputs = std::collections::BTreeMap::new();
     for event in events {
+        if let ChannelEvent::Output { outpoint, progress } = event {
+            let closed = matches!(last, Some(ChannelEvent::Closed(_)));
+            let known = outputs.insert(*outpoint, *progress);
+            prop_assert!(closed && known != Some(*progress), "{:?}", events);
+            let settled = known == Some(OutputProgress::Irrevocable);
+            prop_assert!(!settled || *progress == OutputProgress::Claimed, "{:?}", events);
+            continue;
+        }
+        if *event == ChannelEvent::Reorged {
+            outputs.clear();
+        }
         let fits = match (last, event) {
             (None | Some(ChannelEvent::Reorged), ChannelEvent::EarlyMutual) => true,
             (None | Some(ChannelEvent::Reorged), ChannelEvent::Closed(_)) => true,

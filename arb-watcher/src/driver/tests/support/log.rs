@@ -230,6 +230,10 @@ impl ChangeLog for Log {
         self.read(|memory| memory.ended_htlcs(slot, number))
     }
 
+    fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, Failure> {
+        self.read(ChangeLog::subscribers_to_all)
+    }
+
     fn next_slot(&self) -> Result<Slot, Failure> {
         self.read(ChangeLog::next_slot)
     }
