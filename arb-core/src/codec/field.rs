@@ -37,6 +37,25 @@ impl Field for u64 {
     }
 }
 
+/// A number in as few bytes as it takes (`tu64` of BOLT 1). It takes all the bytes that are left.
+pub(super) struct Shortest(pub(super) u64);
+
+impl Field for Shortest {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend(self.0.to_be_bytes().iter().skip_while(|byte| **byte == 0));
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bytes = input.rest();
+        if bytes.first() == Some(&0) {
+            return Err(DecodeError::NotMinimal);
+        }
+        if bytes.len() > size_of::<u64>() {
+            return Err(DecodeError::TrailingBytes);
+        }
+        Ok(Self(bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte))))
+    }
+}
+
 impl Field for bool {
     fn put(&self, out: &mut Vec<u8>) {
         u8::from(*self).put(out);

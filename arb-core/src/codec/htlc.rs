@@ -1,9 +1,10 @@
 //! HTLCs: their terms, their link, and the record that penalty data is made of.
+use super::field::Shortest;
 use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter, put_body, take_body};
 use super::{DecodeError, Record, decode_record, encode_record};
 use crate::facts::{Htlc, HtlcLink, HtlcRecord};
 use crate::ids::{HtlcId, HtlcRef};
-use crate::units::{CltvExpiry, MilliSat};
+use crate::units::{CltvExpiry, CommitmentNumber, MilliSat};
 use alloc::vec::Vec;
 
 impl Record for HtlcRecord {
@@ -18,21 +19,23 @@ impl Record for HtlcRecord {
 
 impl Body for HtlcRecord {
     fn write(&self, out: &mut TlvWriter) {
-        out.field(0, &self.htlc.amount);
+        out.field(0, &Shortest(self.htlc.amount.0));
         out.field(2, &self.htlc.hash);
         out.field(4, &self.htlc.expiry);
         out.field(6, &self.htlc.link);
-        out.optional(8, self.remote_from.as_ref());
-        out.optional(10, self.remote_until.as_ref());
+        out.optional(8, self.remote_from.map(|number| Shortest(number.0)).as_ref());
+        out.optional(10, self.remote_until.map(|number| Shortest(number.0)).as_ref());
     }
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
         let htlc = Htlc {
-            amount: input.field(0)?,
+            amount: MilliSat(input.field::<Shortest>(0)?.0),
             hash: input.field(2)?,
             expiry: input.field(4)?,
             link: input.field(6)?,
         };
-        Ok(Self { htlc, remote_from: input.optional(8)?, remote_until: input.optional(10)? })
+        let number = |number: Shortest| CommitmentNumber(number.0);
+        let remote_from = input.optional(8)?.map(number);
+        Ok(Self { htlc, remote_from, remote_until: input.optional(10)?.map(number) })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tests of the codec: every value returns, no bytes panic, known bytes stay.
 mod strategies;
 
-use super::tlv::{Reader, TlvReader};
+use super::field::Shortest;
+use super::tlv::{Field, Reader, TlvReader};
 use super::{DecodeError, Record};
 use crate::arbitrator::{Change, ChannelArbitrator, FailReason, Now, Position};
 use crate::facts::{ChannelEntry, ChannelFacts, Htlc, HtlcLink, HtlcRecord};
@@ -235,6 +236,23 @@ fn bigsize_takes_its_shortest_form_only() {
     }
 }
 
+#[test]
+fn numbers_of_any_length_take_their_shortest_form_only() {
+    for (number, bytes) in [(0, &[][..]), (1, &[1]), (256, &[1, 0]), (u64::MAX, &[0xff; 8])] {
+        let mut written = Vec::new();
+        Shortest(number).put(&mut written);
+        assert_eq!(written, bytes);
+        assert_eq!(Shortest::take(&mut Reader::new(bytes)).map(|read| read.0), Ok(number));
+    }
+    for (bytes, expected) in [
+        (&[0][..], DecodeError::NotMinimal),
+        (&[0, 7], DecodeError::NotMinimal),
+        (&[1, 0, 0, 0, 0, 0, 0, 0, 0], DecodeError::TrailingBytes),
+    ] {
+        assert_eq!(Shortest::take(&mut Reader::new(bytes)).map(|read| read.0), Err(expected));
+    }
+}
+
 fn golden<T: Record + PartialEq + Debug>(value: &T, hex: &str) {
     assert_eq!(format!("{}", value.encode().as_hex()), hex);
     assert_eq!(T::decode(&Vec::from_hex(hex).unwrap()).as_ref(), Ok(value));
@@ -269,11 +287,11 @@ fn golden_bytes() {
         &record,
         concat!(
             "01",
-            "00080000000002faf080",
+            "000402faf080",
             "02202222222222222222222222222222222222222222222222222222222222222222",
             "0404000c3528",
             "062a033333333333333333333333333333333333333333333333333333333333333333000000000000000009",
-            "08080000000000000004",
+            "080104",
         ),
     );
     let change = Change::FailRequested {
