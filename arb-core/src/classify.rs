@@ -1,15 +1,15 @@
 //! What a spend of a funding output is. Computed from the logged transaction and the facts, never
 //! stored: a secret or a script that arrives later changes the verdict.
-use crate::arbitrator::CloseKind;
+use crate::arbitrator::{ChannelArbitrator, CloseKind};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
 use crate::format::{Commitment, CommitmentKeys, ObscuringFactor, commitment, number, scripts};
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
+use crate::ports::ScriptOwner;
 use crate::units::CommitmentNumber;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
-use bitcoin::{OutPoint, Script, Sequence, Transaction, Txid};
+use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxOut, Txid};
 
 /// What spent the funding output (BOLT 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,15 +69,12 @@ impl Classified {
     }
 }
 
-/// Penalty data that was loaded, by remote commitment number.
-pub(crate) type EndedHtlcs = BTreeMap<CommitmentNumber, Vec<(HtlcId, HtlcRecord)>>;
-
 /// Classifies `tx`, which spends `candidate`'s funding output.
 pub(crate) fn classify(
     facts: &ChannelFacts,
+    state: &ChannelArbitrator,
     candidate: &FundingCandidate,
     tx: &Transaction,
-    ended: &EndedHtlcs,
     secp: &Secp256k1<All>,
 ) -> Classified {
     let factor = ObscuringFactor::of(facts);
@@ -92,10 +89,10 @@ pub(crate) fn classify(
     }
     match shaped {
         Some(number) => {
-            let ended = ended.get(&number).map(Vec::as_slice).unwrap_or_default();
+            let ended = state.revoked_htlcs.get(&number).map(Vec::as_slice).unwrap_or_default();
             by_scripts(facts, candidate, tx, number, ended, secp)
         }
-        None if is_mutual_close(facts, tx) => Classified::Other(FundingSpend::MutualClose),
+        None if is_mutual_close(facts, state, tx) => Classified::Other(FundingSpend::MutualClose),
         None => Classified::Other(FundingSpend::Unknown),
     }
 }
@@ -218,23 +215,53 @@ pub(crate) fn revoked_point(
     Some((secret, PublicKey::from_secret_key(secp, &key)))
 }
 
-/// BOLT 2: sequence 0xFFFFFFFF (legacy) or 0xFFFFFFFD (simple close), and every output agreed,
-/// ours, or an OP_RETURN.
-fn is_mutual_close(facts: &ChannelFacts, tx: &Transaction) -> bool {
+/// Most outputs of a transaction that is asked about as a mutual close: BOLT 2 has two.
+const CLOSING_OUTPUTS: usize = 16;
+
+/// Whether a transaction may be a mutual close by its shape (BOLT 2): one input, with sequence
+/// 0xFFFFFFFF (legacy) or 0xFFFFFFFD (simple close), and outputs.
+#[must_use]
+pub fn is_closing_shaped(tx: &Transaction) -> bool {
     let [input] = tx.input.as_slice() else { return false };
     let closing = [Sequence::MAX, Sequence::ENABLE_RBF_NO_LOCKTIME].contains(&input.sequence);
-    closing && !tx.output.is_empty() && tx.output.iter().all(|o| is_agreed(facts, &o.script_pubkey))
+    closing && !tx.output.is_empty()
 }
 
-fn is_agreed(facts: &ChannelFacts, script: &Script) -> bool {
-    is_ours(facts, script)
+/// A mutual close: of that shape, and every output agreed, ours, or an OP_RETURN.
+fn is_mutual_close(facts: &ChannelFacts, state: &ChannelArbitrator, tx: &Transaction) -> bool {
+    let agreed = |output: &TxOut| is_agreed(facts, state, &output.script_pubkey);
+    is_closing_shaped(tx) && tx.output.iter().all(agreed)
+}
+
+fn is_agreed(facts: &ChannelFacts, state: &ChannelArbitrator, script: &Script) -> bool {
+    is_ours(facts, state, script)
         || facts.shutdown.remote.as_deref() == Some(script)
         || script.is_op_return()
 }
 
-/// Whether a script is ours: agreed for a mutual close, or the destination of our claims.
-pub(crate) fn is_ours(facts: &ChannelFacts, script: &Script) -> bool {
-    facts.shutdown.local.as_deref() == Some(script) || facts.destination.as_script() == script
+/// Whether a script is ours: agreed for a mutual close, the destination of our claims, or the
+/// node's as it said when it was asked.
+pub(crate) fn is_ours(facts: &ChannelFacts, state: &ChannelArbitrator, script: &Script) -> bool {
+    facts.shutdown.local.as_deref() == Some(script)
+        || facts.destination.as_script() == script
+        || state.owner_of(script) == Some(ScriptOwner::Node)
+}
+
+/// The scripts that a transaction pays, if it may be a mutual close, and of which nobody knows
+/// whose they are.
+#[must_use]
+pub fn open_scripts(
+    facts: &ChannelFacts,
+    state: &ChannelArbitrator,
+    tx: &Transaction,
+) -> Vec<ScriptBuf> {
+    if !is_closing_shaped(tx) || tx.output.len() > CLOSING_OUTPUTS {
+        return Vec::new();
+    }
+    let scripts = tx.output.iter().map(|output| &output.script_pubkey);
+    let open =
+        |script: &&ScriptBuf| !is_agreed(facts, state, script) && state.owner_of(script).is_none();
+    scripts.filter(open).cloned().collect()
 }
 
 /// The funding outputs of all candidates.

@@ -15,6 +15,9 @@ pub struct Policy {
     pub upstream_margin: BlockDelta,
     /// Depth at which an output is irrevocably resolved (BOLT 5: 100).
     pub forget_depth: BlockDelta,
+    /// Depth at which a close that nobody has explained is alerted, although the node was not able
+    /// to say whose its scripts are.
+    pub verdict_patience: BlockDelta,
 }
 
 impl Default for Policy {
@@ -26,6 +29,7 @@ impl Default for Policy {
             fulfil_margin: BlockDelta(18),
             upstream_margin: BlockDelta(3),
             forget_depth: BlockDelta(100),
+            verdict_patience: BlockDelta(6),
         }
     }
 }

@@ -204,3 +204,44 @@ pub trait CoinSource: Send + Sync + 'static {
         coins: Vec<OutPoint>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
+
+/// Whose a script is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ScriptOwner {
+    /// The node: what is paid to it is at home.
+    Node,
+    /// Somebody else, for all that the node knows.
+    Other,
+}
+
+/// Says which scripts are the node's own, so that a mutual close is known by what it pays.
+///
+/// ```
+/// use arb_core::ports::{OurScripts, ScriptOwner};
+/// use bitcoin::ScriptBuf;
+/// use std::collections::HashSet;
+///
+/// struct Wallet(HashSet<ScriptBuf>);
+///
+/// impl OurScripts for Wallet {
+///     type Error = std::convert::Infallible;
+///
+///     async fn owners(&self, scripts: Vec<ScriptBuf>) -> Result<Vec<ScriptOwner>, Self::Error> {
+///         let owner = |script| match self.0.contains(script) {
+///             true => ScriptOwner::Node,
+///             false => ScriptOwner::Other,
+///         };
+///         Ok(scripts.iter().map(owner).collect())
+///     }
+/// }
+/// ```
+pub trait OurScripts: Send + Sync + 'static {
+    /// Why a call failed; it is repeated later.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Whose each script is, in the same order.
+    fn owners(
+        &self,
+        scripts: Vec<ScriptBuf>,
+    ) -> impl Future<Output = Result<Vec<ScriptOwner>, Self::Error>> + Send;
+}

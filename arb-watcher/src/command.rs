@@ -5,8 +5,8 @@ use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Deliv
 use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
-use arb_core::ids::{ChannelId, Preimage};
-use arb_core::report::ChannelReport;
+use arb_core::ids::{ChannelId, Preimage, Slot};
+use arb_core::report::{ChannelReport, ReportPage};
 use bitcoin::{FeeRate, OutPoint};
 use std::marker::PhantomData;
 use tokio::sync::oneshot;
@@ -93,6 +93,11 @@ pub enum Command {
     },
     /// [`crate::Arbiter::report`]. Answered by [`Answer::Report`].
     Report(ChannelId),
+    /// A part of [`crate::Arbiter::report_all`]. Answered by [`Answer::ReportPage`].
+    ReportPage {
+        /// What the page before said to go on from; `None`: the first page.
+        after: Option<Slot>,
+    },
     /// [`crate::Arbiter::epochs`]. Answered by [`Answer::Epochs`].
     Epochs,
     /// [`crate::Arbiter::counts`]. Answered by [`Answer::Counts`].
@@ -115,6 +120,8 @@ pub enum Answer {
     AllChannels(AllChannelsSubscription),
     /// A report; `None` if the channel is not watched, or forgotten.
     Report(Option<Box<ChannelReport>>),
+    /// Reports of some channels, and where to go on.
+    ReportPage(Box<ReportPage>),
     /// Epochs from now on.
     Epochs(Epochs),
     /// What is open and under way.
@@ -248,5 +255,11 @@ impl From<Counts> for Answer {
 impl From<Option<Box<ChannelReport>>> for Answer {
     fn from(report: Option<Box<ChannelReport>>) -> Self {
         Self::Report(report)
+    }
+}
+
+impl From<Box<ReportPage>> for Answer {
+    fn from(page: Box<ReportPage>) -> Self {
+        Self::ReportPage(page)
     }
 }

@@ -12,7 +12,7 @@ use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::report::ChannelReport;
+use arb_core::report::{AllReports, ChannelReport};
 use bitcoin::{FeeRate, OutPoint};
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, watch};
@@ -274,6 +274,39 @@ impl Arbiter {
         match self.ask(Command::Counts).await? {
             Answer::Counts(counts) => Ok(counts),
             _ => Err(CommandError::Stopped),
+        }
+    }
+
+    /// What there is to report of all channels: counts by phase, and everything about each channel
+    /// that is not open and quiet. Quiet ones are counted only, so that their number costs nothing;
+    /// the others are asked for in pages, and blocks and commands are taken between two.
+    ///
+    /// ```
+    /// use arb_watcher::{Arbiter, CommandError};
+    ///
+    /// async fn print_what_is_pending(arbiter: &Arbiter) -> Result<(), CommandError> {
+    ///     let all = arbiter.report_all().await?;
+    ///     println!("{:?}, {} set aside", all.phases, all.quarantined.len());
+    ///     for output in all.channels.iter().flat_map(|channel| &channel.outputs) {
+    ///         println!("{}: {} is {:?}", output.outpoint, output.amount, output.state);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn report_all(&self) -> Result<AllReports, CommandError> {
+        let (mut all, mut after) = (AllReports::default(), None);
+        loop {
+            let Answer::ReportPage(page) = self.ask(Command::ReportPage { after }).await? else {
+                return Err(CommandError::Stopped);
+            };
+            after = page.next;
+            all.take(*page);
+            if after.is_none() {
+                return Ok(all);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod mailbox;
 pub mod memory;
 mod notices;
 mod queue;
+mod scripts;
 mod settings;
 mod subscription;
 
@@ -24,6 +25,7 @@ pub use epochs::{Epoch, Epochs};
 pub use handle::Arbiter;
 pub use notices::NoticeStream;
 pub use queue::Answering;
+pub use scripts::ScriptsPort;
 pub use settings::{ChannelNumbers, Ports, Settings};
 pub use subscription::{
     AllChannelsSubscription, ChainEventSubscription, Closing, Delivered, Delivery,

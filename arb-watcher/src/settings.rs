@@ -1,4 +1,5 @@
 //! Settings of the driver, and the ports that it is given.
+use crate::scripts::ScriptsPort;
 use arb_core::ids::ChannelId;
 use arb_core::policy::Policy;
 use arb_core::units::CommitmentNumber;
@@ -17,6 +18,8 @@ pub struct Ports<S, B, F, K, C> {
     pub signer: K,
     /// The wallet, as far as fees go.
     pub coins: C,
+    /// Says whose a script is; [`ScriptsPort::default`]: nobody can say.
+    pub scripts: ScriptsPort,
 }
 
 /// Settings of the driver.

@@ -2,10 +2,11 @@
 use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamVerdict};
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, Preimage};
+use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use bitcoin::{Amount, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 
 /// One entry of a channel's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Change {
         /// HTLCs that were live in it and have left every live commitment since.
         htlcs: Vec<(HtlcId, HtlcRecord)>,
     },
+    /// Knowledge: whose the scripts are that a close pays, as the node said.
+    ScriptsJudged(Vec<(ScriptBuf, ScriptOwner)>),
     /// Act: a transaction of ours, about to be broadcast.
     HandedOut(Box<HandedOut>),
     /// Act: the network refused a transaction of ours.

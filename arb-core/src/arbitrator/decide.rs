@@ -8,12 +8,13 @@ use crate::facts::{ChannelFacts, HtlcRecord, Standing};
 use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
 use crate::picture::Picture;
 use crate::policy::Policy;
+use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
 
 /// What deciding needs besides facts and evidence.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +106,7 @@ impl Draft<'_> {
             Input::Fail(reason) => self.fail(*reason),
             Input::FactsUpdated => {}
             Input::RevokedHtlcsLoaded { number, htlcs } => self.loaded(*number, htlcs),
+            Input::ScriptsJudged(verdicts) => self.judged(verdicts),
             Input::Signed(out) => {
                 if self.state.acts.ours(out.transaction.compute_txid()).is_none() {
                     self.push(Change::HandedOut(out.clone()));
@@ -187,6 +189,17 @@ impl Draft<'_> {
         let all: Vec<_> = known.into_iter().flatten().copied().chain(more).collect();
         if known != Some(&all) {
             self.push(Change::RevokedHtlcsLoaded { number, htlcs: all });
+        }
+    }
+
+    /// Verdicts on scripts: a later one takes the place of an earlier.
+    fn judged(&mut self, verdicts: &[(ScriptBuf, ScriptOwner)]) {
+        let is_new = |(script, owner): &&(ScriptBuf, ScriptOwner)| {
+            self.state.owner_of(script) != Some(*owner)
+        };
+        let news: Vec<_> = verdicts.iter().filter(is_new).cloned().collect();
+        if !news.is_empty() {
+            self.push(Change::ScriptsJudged(news));
         }
     }
 
@@ -274,8 +287,7 @@ impl Draft<'_> {
         let secp = bitcoin::secp256k1::Secp256k1::new();
         let spends = |outpoint: OutPoint| tx.input.iter().any(|i| i.previous_output == outpoint);
         let mutual = self.facts.candidates.iter().filter(|c| spends(c.funding)).any(|candidate| {
-            let ended = &self.state.revoked_htlcs;
-            classify::classify(self.facts, candidate, tx, ended, &secp).spend()
+            classify::classify(self.facts, &self.state, candidate, tx, &secp).spend()
                 == FundingSpend::MutualClose
         });
         if mutual {
@@ -294,6 +306,7 @@ const fn alters_picture(change: &Change) -> bool {
     match change {
         Change::PreimageLearned { .. }
         | Change::RevokedHtlcsLoaded { .. }
+        | Change::ScriptsJudged(_)
         | Change::HandedOut(_)
         | Change::Spent(_)
         | Change::Disconnected { .. } => true,

@@ -3,7 +3,7 @@ use crate::arbitrator::{
     Alert, ChannelArbitrator, Effect, EffectKey, Notice, Now, TxKind, upstream,
 };
 use crate::claim::{Claim, Presigned, SigningKey, SpendPath};
-use crate::classify::FundingSpend;
+use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
 use crate::format::{Commitment, OutputKind, commitment, scripts};
 use crate::height::{Due, Reason};
@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Amount, OutPoint, TxOut};
+use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut};
 
 /// Blocks that are left to an HTLC transaction once the commitment is confirmed: half of BOLT 2's S.
 const SECOND_STAGE: BlockDelta = BlockDelta(6);
@@ -44,7 +44,7 @@ impl ChannelArbitrator {
                 }
             }
         }
-        let alerts = self.alerts(facts, picture).into_iter().map(Notice::Alert);
+        let alerts = self.alerts(facts, picture, now).into_iter().map(Notice::Alert);
         let failing = self.intent.iter().map(|intent| Notice::Failing(intent.reason));
         for notice in upstream::notices(facts, self).chain(alerts).chain(failing) {
             if !self.acts.acknowledged.contains(&notice.key()) {
@@ -69,6 +69,10 @@ impl ChannelArbitrator {
         if let Some(number) = self.awaits_penalty_data(facts, picture) {
             let effect = Effect::LoadRevokedHtlcs(number);
             desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
+        }
+        let scripts = self.open_scripts(facts, picture);
+        if !scripts.is_empty() {
+            desire.insert(EffectKey::JudgeScripts, Effect::JudgeScripts(scripts));
         }
         for output in &picture.outputs {
             let Some(claim) = claim_of(facts, output) else { continue };
@@ -132,7 +136,7 @@ impl ChannelArbitrator {
 
     /// By when the commitment should be confirmed, so that its HTLC transactions have time, and what
     /// is lost otherwise.
-    fn stake(&self, facts: &ChannelFacts) -> (Option<BlockHeight>, Amount) {
+    pub(crate) fn stake(&self, facts: &ChannelFacts) -> (Option<BlockHeight>, Amount) {
         let mut deadline = None::<BlockHeight>;
         let mut at_risk = Amount::ZERO;
         for (id, record) in &facts.htlcs {
@@ -151,13 +155,40 @@ impl ChannelArbitrator {
         (deadline, at_risk)
     }
 
-    pub(crate) fn alerts(&self, facts: &ChannelFacts, picture: Option<&Picture>) -> Vec<Alert> {
+    /// Scripts that decide whether an unexplained close is a mutual one, and of which the node has
+    /// not said whose they are.
+    pub(crate) fn open_scripts(&self, facts: &ChannelFacts, picture: &Picture) -> Vec<ScriptBuf> {
+        let unknown = picture.spend == FundingSpend::Unknown;
+        let spend = self.spender(&picture.funding).filter(|_| unknown);
+        spend.map_or_else(Vec::new, |(tx, _)| classify::open_scripts(facts, self, &tx.value))
+    }
+
+    /// Whether what an unexplained close is may still be learned from the node: nothing is said
+    /// about it for [`crate::policy::Policy::verdict_patience`].
+    pub(crate) fn awaits_verdict(
+        &self,
+        facts: &ChannelFacts,
+        picture: &Picture,
+        now: &Now,
+    ) -> bool {
+        let patience = now.policy.verdict_patience;
+        let over = crate::height::depth(picture.at.height, patience).is_open(now.tip);
+        !over && !self.open_scripts(facts, picture).is_empty()
+    }
+
+    pub(crate) fn alerts(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<&Picture>,
+        now: &Now,
+    ) -> Vec<Alert> {
         let mut alerts = Vec::new();
         if facts.standing == Standing::Outdated && picture.is_none() {
             alerts.push(Alert::OutdatedFacts);
         }
         if let Some(picture) = picture {
             match picture.spend {
+                FundingSpend::Unknown if self.awaits_verdict(facts, picture, now) => {}
                 FundingSpend::Unknown => alerts.push(Alert::UnknownSpend(picture.txid)),
                 FundingSpend::FutureCommitment(_) => alerts.push(Alert::DataLoss(picture.txid)),
                 FundingSpend::OutdatedLocalCommitment(_) => {

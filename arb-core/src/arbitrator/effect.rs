@@ -4,7 +4,8 @@ use crate::claim::Claim;
 use crate::ids::{HtlcId, HtlcRef, PaymentHash, Preimage};
 use crate::units::{CommitmentNumber, MilliSat};
 use alloc::boxed::Box;
-use bitcoin::{OutPoint, Txid};
+use alloc::vec::Vec;
+use bitcoin::{OutPoint, ScriptBuf, Txid};
 
 /// Identity of an effect: the same key is the same duty, even when its content has changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +14,8 @@ pub enum EffectKey {
     Claim(OutPoint),
     /// Load this revoked commitment's HTLCs.
     LoadRevokedHtlcs(CommitmentNumber),
+    /// Ask whose the scripts are that a close pays.
+    JudgeScripts,
     /// Tell the node.
     Notify(NoticeKey),
     /// Delete the channel's records.
@@ -26,6 +29,8 @@ pub enum Effect {
     Claim(Box<Claim>),
     /// The store is to be asked for the HTLCs of a revoked commitment.
     LoadRevokedHtlcs(CommitmentNumber),
+    /// The node is to be asked whose these scripts are.
+    JudgeScripts(Vec<ScriptBuf>),
     /// The node is to be told, until it acknowledges.
     Notify(Notice),
     /// The channel's records are to be deleted.

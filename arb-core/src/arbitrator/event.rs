@@ -183,6 +183,10 @@ impl Draft {
             // It may yet turn out to be the peer's.
             return;
         }
+        if state.awaits_verdict(facts, picture, now) {
+            // It may yet turn out to be a mutual close.
+            return;
+        }
         let kind = picture.spend.kind();
         let mutual = kind == CloseKind::Mutual;
         let deep = height::depth(picture.at.height, now.policy.act_depth).is_open(now.tip);

@@ -5,10 +5,11 @@ use crate::arbitrator::{
 };
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, PaymentHash, Preimage};
+use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Script, ScriptBuf, Transaction, Txid};
 
 /// Evidence of one channel. Phase, classification and claims are computed from it and the facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub struct ChannelArbitrator {
     pub(crate) intent: Option<Intent>,
     pub(crate) preimages: BTreeMap<(PaymentHash, PreimageSource), Preimage>,
     pub(crate) revoked_htlcs: BTreeMap<CommitmentNumber, Vec<(HtlcId, HtlcRecord)>>,
+    pub(crate) scripts: BTreeMap<ScriptBuf, ScriptOwner>,
     pub(crate) acts: Acts,
     pub(crate) chain: Vec<Confirmed<Transaction>>,
 }
@@ -71,6 +73,7 @@ impl ChannelArbitrator {
             Change::RevokedHtlcsLoaded { number, htlcs } => {
                 self.revoked_htlcs.insert(*number, htlcs.clone());
             }
+            Change::ScriptsJudged(verdicts) => self.scripts.extend(verdicts.iter().cloned()),
             Change::Spent(spent) => self.spent(spent),
             Change::Disconnected { fork_point } => {
                 self.chain.retain(|tx| tx.at.height <= fork_point.height);
@@ -170,6 +173,12 @@ impl ChannelArbitrator {
         self.preimages.contains_key(&(preimage.hash(), source))
     }
 
+    /// Whose a script is, if the node was asked.
+    #[must_use]
+    pub fn owner_of(&self, script: &Script) -> Option<ScriptOwner> {
+        self.scripts.get(script).copied()
+    }
+
     /// Everything known of a hash.
     pub(crate) fn sources(
         &self,
@@ -210,6 +219,7 @@ impl Acts {
             Change::FailRequested { .. }
             | Change::PreimageLearned { .. }
             | Change::RevokedHtlcsLoaded { .. }
+            | Change::ScriptsJudged(_)
             | Change::Spent(_)
             | Change::Disconnected { .. } => {}
         }

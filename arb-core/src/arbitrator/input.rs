@@ -2,10 +2,11 @@
 use crate::arbitrator::{FailReason, HandedOut, NoticeKey, PreimageSource, Refusal};
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, Preimage};
+use crate::ports::ScriptOwner;
 use crate::units::{BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 
 /// The part of a block that concerns one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub enum Input {
         /// HTLCs of it that are in no live commitment.
         htlcs: Vec<(HtlcId, HtlcRecord)>,
     },
+    /// The node said whose these scripts are.
+    ScriptsJudged(Vec<(ScriptBuf, ScriptOwner)>),
     /// A transaction of ours was signed.
     Signed(Box<HandedOut>),
     /// The network refused a transaction of ours.

@@ -1,11 +1,13 @@
 //! `Change`: one TLV record whose type names the variant and whose value is a stream of its own.
-use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter};
+use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter, put_prefixed};
 use super::{DecodeError, Record, decode_record, encode_record};
 use crate::arbitrator::{Change, FailReason, HandedOut, PreimageSource, Refusal, TxKind};
 use crate::ids::HtlcId;
+use crate::ports::ScriptOwner;
 use crate::units::Confirmed;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use bitcoin::ScriptBuf;
 
 // Types of the variants. A number is never used again.
 const FAIL_REQUESTED: u64 = 0;
@@ -20,6 +22,7 @@ const BUMP_REQUESTED: u64 = 16;
 const SPENT: u64 = 18;
 const DISCONNECTED: u64 = 20;
 const CONTESTED: u64 = 22;
+const SCRIPTS_JUDGED: u64 = 24;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -46,6 +49,9 @@ impl Body for Change {
                 out.field(0, number);
                 out.list(2, htlcs);
             }),
+            Self::ScriptsJudged(verdicts) => {
+                out.stream(SCRIPTS_JUDGED, |out| out.list(0, verdicts));
+            }
             Self::HandedOut(handed_out) => out.body(HANDED_OUT, handed_out.as_ref()),
             Self::Rejected { txid, why, at } => out.stream(REJECTED, |out| {
                 out.field(0, txid);
@@ -106,6 +112,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
             Change::BumpRequested { outpoint: input.optional(0)?, sat_per_kwu: input.field(2)? }
         }
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
+        SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
         unknown => return Err(DecodeError::UnknownType(unknown)),
     })
@@ -221,5 +228,24 @@ impl Field for PreimageSource {
             2 => Self::Linked(HtlcId::take(input)?),
             _ => return Err(DecodeError::Invalid("source of a preimage")),
         })
+    }
+}
+
+/// Whose a script is, then the script with its length in front.
+impl Field for (ScriptBuf, ScriptOwner) {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self.1 {
+            ScriptOwner::Node => 0,
+            ScriptOwner::Other => 1,
+        });
+        put_prefixed(out, self.0.as_bytes());
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let owner = match u8::take(input)? {
+            0 => ScriptOwner::Node,
+            1 => ScriptOwner::Other,
+            _ => return Err(DecodeError::Invalid("owner of a script")),
+        };
+        Ok((ScriptBuf::from_bytes(input.prefixed()?.to_vec()), owner))
     }
 }

@@ -9,10 +9,11 @@ use crate::facts::{ChannelEntry, ChannelFacts, Htlc, HtlcLink, HtlcRecord};
 use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side};
 use crate::log::SubscriberState;
 use crate::policy::Policy;
+use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, MilliSat};
 use alloc::vec::Vec;
 use bitcoin::hex::{DisplayHex, FromHex};
-use bitcoin::{BlockHash, hashes::Hash};
+use bitcoin::{BlockHash, ScriptBuf, hashes::Hash};
 use core::fmt::Debug;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -100,6 +101,7 @@ fn variant(change: &Change) -> usize {
         Change::Spent(_) => 9,
         Change::Disconnected { .. } => 10,
         Change::Contested(_) => 11,
+        Change::ScriptsJudged(_) => 12,
     }
 }
 
@@ -115,9 +117,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 12];
+    let mut seen = [false; 13];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 12]);
+    assert_eq!(seen, [true; 13]);
 }
 
 fn decode_all(bytes: &[u8]) {
@@ -299,4 +301,7 @@ fn golden_bytes() {
         reason: FailReason::OfferedDeadline(HtlcId { offerer: Side::Local, id: 1 }),
     };
     golden(&change, "0100160008000000000000002a020a01000000000000000001");
+    let ours = ScriptBuf::from_bytes([5; 3].to_vec());
+    let verdicts = [(ours, ScriptOwner::Node), (ScriptBuf::new(), ScriptOwner::Other)];
+    golden(&Change::ScriptsJudged(verdicts.to_vec()), "011809000700030505050100");
 }

@@ -22,6 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitcoin::{FeeRate, OutPoint, Txid};
 pub use commit::{Released, WrongReceipt};
+use core::ops::Bound;
 pub use index::Scan;
 pub use stage::{EngineInput, NeedFacts, Transition};
 pub use tasks::{Task, TaskKey};
@@ -192,6 +193,18 @@ impl ChainArbitrator {
     #[must_use]
     pub fn active(&self, slot: Slot) -> Option<&Active> {
         self.active.get(&slot)
+    }
+
+    /// Channels with anything to remember whose slot is above `after`, by slot.
+    pub fn active_after(&self, after: Option<Slot>) -> impl Iterator<Item = (Slot, &Active)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.active.range((from, Bound::Unbounded)).map(|(slot, active)| (*slot, active))
+    }
+
+    /// Number of channels with anything to remember.
+    #[must_use]
+    pub fn active_len(&self) -> usize {
+        self.active.len()
     }
 
     /// Every confirmed transaction that a channel's evidence rests on, and its block.

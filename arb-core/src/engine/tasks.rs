@@ -9,7 +9,7 @@ use crate::units::CommitmentNumber;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
 
 /// One thing to do. Everything that a transaction or a notice says is in the log already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Task {
     Publish(Vec<Transaction>),
     /// Load the HTLCs of a revoked commitment.
     LoadRevokedHtlcs(CommitmentNumber),
+    /// Ask the node whose these scripts are.
+    JudgeScripts(Vec<ScriptBuf>),
     /// Tell the node.
     Notify(Notice),
     /// Delete the channel's records, once every subscriber that asked for it has acknowledged.
@@ -53,6 +55,7 @@ impl ChainArbitrator {
                     continue;
                 }
                 Effect::LoadRevokedHtlcs(number) => Task::LoadRevokedHtlcs(number),
+                Effect::JudgeScripts(scripts) => Task::JudgeScripts(scripts),
                 Effect::Notify(notice) => Task::Notify(notice),
                 Effect::Forget => Task::Forget,
             };
@@ -79,7 +82,10 @@ impl ChainArbitrator {
         let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &self.now());
         let claims = desire.into_values().filter_map(|effect| match effect {
             Effect::Claim(claim) => Some(*claim),
-            Effect::LoadRevokedHtlcs(_) | Effect::Notify(_) | Effect::Forget => None,
+            Effect::LoadRevokedHtlcs(_)
+            | Effect::JudgeScripts(_)
+            | Effect::Notify(_)
+            | Effect::Forget => None,
         });
         let claims: Vec<Claim> = claims.collect();
         plan::leads(&claims, active.state.acts(), self.height(), &self.estimates)

@@ -131,8 +131,8 @@ impl Picture {
         let secp = Secp256k1::new();
         let mut spends = facts.candidates.iter().filter_map(|candidate| {
             let (tx, _) = arbitrator.spender(&candidate.funding)?;
-            let ended = &arbitrator.revoked_htlcs;
-            Some((candidate, tx, classify::classify(facts, candidate, &tx.value, ended, &secp)))
+            let found = classify::classify(facts, arbitrator, candidate, &tx.value, &secp);
+            Some((candidate, tx, found))
         });
         let close = |(_, _, c): &(_, _, Classified)| !matches!(c.spend(), FundingSpend::Splice(_));
         let (candidate, tx, classified) = spends.find(close)?;
@@ -223,7 +223,7 @@ impl View<'_> {
             let script = &output.script_pubkey;
             let (role, way) = if *script == form.script_pubkey {
                 (Role::ToRemote, way.clone())
-            } else if classify::is_ours(self.facts, script) {
+            } else if classify::is_ours(self.facts, self.arbitrator, script) {
                 (Role::Paid(Side::Local), Way::Home)
             } else if spend == FundingSpend::MutualClose {
                 (Role::Paid(Side::Remote), Way::Theirs)

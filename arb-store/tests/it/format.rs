@@ -6,6 +6,7 @@ use arb_core::codec::Record;
 use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
 use arb_core::log::{SubscriberState, Write};
+use arb_core::ports::ScriptOwner;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
@@ -44,6 +45,12 @@ fn preimage() -> Change {
     }
 }
 
+fn judged() -> Change {
+    let ours = bitcoin::ScriptBuf::from_bytes([&[0x00, 0x14][..], &[0x05; 20]].concat());
+    let other = bitcoin::ScriptBuf::from_bytes(vec![0x51]);
+    Change::ScriptsJudged(vec![(ours, ScriptOwner::Node), (other, ScriptOwner::Other)])
+}
+
 fn golden<T: Record + PartialEq + Debug>(name: &str, value: &T) {
     let page = page();
     let expected = page.get(name).unwrap_or_else(|| panic!("no block {name}"));
@@ -57,6 +64,7 @@ fn records_are_as_documented() {
     golden("ChannelEntry", &ChannelEntry::of(&facts(1)));
     golden("HtlcRecord", &htlc(3, Some(9)));
     golden("PreimageLearned", &preimage());
+    golden("ScriptsJudged", &judged());
     golden("HandedOut", &handed_out());
     golden("BlockRef", &block(800_000));
     golden("SubscriberState", &subscriber());

@@ -7,6 +7,7 @@ use crate::core_rpc::TipAlarm;
 use crate::epochs::Epoch;
 use crate::settings::{Ports, Settings};
 use arb_core::arbitrator::{Input, Position};
+use arb_core::classify;
 use arb_core::engine::EngineInput;
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
@@ -113,6 +114,13 @@ impl Following {
     /// When the next look is due.
     pub(super) fn due(&self) -> Instant {
         self.behind.unwrap_or(self.heartbeat).min(self.heartbeat)
+    }
+
+    /// A transaction of the mempool is to be shown again.
+    pub(super) fn unseen(&mut self, txid: &Txid) {
+        for seen in &mut self.seen {
+            seen.remove(txid);
+        }
     }
 
     /// Channels or facts are new: what the mempool holds may mean something else to them.
@@ -304,7 +312,7 @@ where
         self.chain.looking = false;
         self.chain.failures = 0;
         let mut shown = Vec::new();
-        let mut inputs = Vec::new();
+        let (mut inputs, mut closes) = (Vec::new(), Vec::new());
         for tx in found {
             let txid = tx.compute_txid();
             shown.push(txid);
@@ -313,6 +321,9 @@ where
             }
             let of = tx.input.iter().flat_map(|i| self.engine.watching(i.previous_output));
             let slots: BTreeSet<_> = of.collect();
+            if classify::is_closing_shaped(&tx) {
+                closes.push((slots.clone(), tx.clone()));
+            }
             inputs.extend(slots.into_iter().map(|slot| EngineInput::Channel {
                 slot,
                 input: Box::new(Input::SeenInMempool(Box::new(tx.clone()))),
@@ -323,6 +334,9 @@ where
         }
         self.tasks.mempool_holds(shown.iter().copied().collect());
         self.chain.shown(shown, next, &self.settings);
+        for (slots, tx) in closes {
+            self.judge_close(slots, tx);
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use arb_core::facts::{Standing, Update, UpdateError, Updated};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::report::ChannelReport;
 use std::sync::Arc;
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
@@ -61,6 +60,9 @@ where
             Command::Report(id) => Reply::new(answer).send(Ok(self.report(id))),
             Command::Epochs => self.open_epochs(Reply::new(answer)),
             Command::Counts => Reply::new(answer).send(Ok(self.counts())),
+            Command::ReportPage { after } => {
+                Reply::new(answer).send(Ok(Box::new(self.report_page(after))));
+            }
             Command::Idle => {
                 self.chain.look_at_all();
                 self.idlers.push(Reply::new(answer));
@@ -124,27 +126,6 @@ where
         }
         self.notices.acknowledged(id, key);
         Ok(())
-    }
-
-    fn report(&mut self, id: ChannelId) -> Option<Box<ChannelReport>> {
-        let slot = self.engine.slot(&id)?;
-        let now = self.engine.now();
-        let report = match self.engine.active(slot) {
-            Some(active) => ChannelReport::of(&active.facts, &active.state, &now),
-            None => ChannelReport::quiet(&*self.readable(slot).ok()?, &now),
-        };
-        let report = self.with_alarms(report);
-        Some(Box::new(report))
-    }
-
-    /// What the driver found out by itself stands in the report too.
-    fn with_alarms(&self, mut report: ChannelReport) -> ChannelReport {
-        for alert in self.notices.alarms_of(report.id) {
-            if !report.alerts.contains(&alert) {
-                report.alerts.push(alert);
-            }
-        }
-        report
     }
 
     /// Verifies updates and makes the facts durable. A quiet channel's do not pass through the

@@ -2,11 +2,13 @@
 //! block source and the end reach it; after each it settles what is desired with what is under
 //! way. It awaits nothing but its store: whatever else is outside is asked by a worker.
 mod chain;
+mod closes;
 mod commands;
 mod durable;
 mod on_the_way;
 mod open;
 mod quarantine;
+mod reports;
 mod rescan;
 mod settle;
 mod subscribers;

@@ -59,6 +59,10 @@ impl Quarantine {
         self.of.get(id).map(|aside| aside.slot)
     }
 
+    pub(super) fn ids(&self) -> impl Iterator<Item = ChannelId> {
+        self.of.keys().copied()
+    }
+
     pub(super) fn remove(&mut self, id: &ChannelId) {
         self.of.remove(id);
     }

@@ -148,7 +148,7 @@ where
         let loads = |(slot, _, task)| matches!(task, &Task::LoadRevokedHtlcs(_)).then_some(slot);
         let loading: BTreeSet<Slot> = self.tasks.due(tip).filter_map(loads).collect();
         for (slot, key, task) in self.tasks.due(tip) {
-            let works = matches!(task, Task::Sign(_) | Task::Publish(_));
+            let works = is_work(task);
             // Penalty data is at hand in a moment, or not at all: one transaction for everything.
             let waits = matches!(task, Task::Sign(_)) && loading.contains(&slot);
             if waits || (works && free == 0) {
@@ -160,7 +160,7 @@ where
         let mut stepped = false;
         for (slot, key, task) in due {
             match &task {
-                Task::Sign(_) | Task::Publish(_) => {
+                Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) => {
                     self.start(slot, key, task);
                     continue;
                 }
@@ -175,7 +175,7 @@ where
             match task {
                 Task::Forget => self.forget(slot).await,
                 Task::LoadRevokedHtlcs(number) => self.load_revoked(slot, number).await,
-                Task::Sign(_) | Task::Publish(_) | Task::Notify(_) => {}
+                Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) | Task::Notify(_) => {}
             }
         }
         stepped
@@ -196,6 +196,11 @@ where
             }
         }
     }
+}
+
+/// Whether a worker does it.
+const fn is_work(task: &Task) -> bool {
+    matches!(task, Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_))
 }
 
 const fn notice_key(key: &TaskKey) -> Option<NoticeKey> {

@@ -3,6 +3,7 @@
 use super::Driver;
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
+use crate::scripts::ScriptsPort;
 use crate::settings::Ports;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::claim::build::{BuildError, Draft, Unsigned};
@@ -10,11 +11,12 @@ use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, Signer, Verdict,
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, ScriptOwner, Signer,
+    Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
-use bitcoin::{OutPoint, Txid};
-use std::collections::HashMap;
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::{Id, JoinSet};
@@ -24,6 +26,8 @@ use tokio::time::timeout;
 pub(super) enum Outcome {
     Looked(Result<Found, FollowError>),
     Mempool(Result<MempoolSlice, FollowError>),
+    /// Whose the scripts are that a transaction of the mempool pays, which may be a mutual close.
+    SeenClose(Box<SeenClose>),
     Done(Attempt, Done),
     Rescanned(Box<Watching>, Result<(), String>),
     Released {
@@ -36,10 +40,21 @@ pub(super) enum Outcome {
     Panicked(Job),
 }
 
+/// Scripts and whose they are.
+pub(super) type Verdicts = Vec<(ScriptBuf, ScriptOwner)>;
+
+/// A transaction of the mempool that may be the mutual close of these channels.
+pub(super) struct SeenClose {
+    pub(super) slots: BTreeSet<Slot>,
+    pub(super) tx: Transaction,
+    pub(super) verdicts: Result<Verdicts, String>,
+}
+
 /// What became of a task.
 pub(super) enum Done {
     Signed(Box<HandedOut>),
     Published(Vec<(Txid, Verdict)>),
+    Judged(Verdicts),
     Failed(Failed),
 }
 
@@ -75,6 +90,7 @@ pub(super) enum Job {
     Look,
     Task(Box<Attempt>),
     Rescan(ChannelId),
+    SeenClose(Txid),
     Other,
 }
 
@@ -200,6 +216,16 @@ where
                     Outcome::Done(attempt, done)
                 });
             }
+            Task::JudgeScripts(scripts) => {
+                let scripts = scripts.clone();
+                self.workers.spawn(job, async move {
+                    let done = match judge(&ports.scripts, scripts, patience).await {
+                        Ok(verdicts) => Done::Judged(verdicts),
+                        Err(why) => Done::Failed(Failed::Other(why)),
+                    };
+                    Outcome::Done(attempt, done)
+                });
+            }
             Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => {
                 self.tasks.running.remove(&(slot, attempt.key));
             }
@@ -210,6 +236,7 @@ where
         match outcome {
             Outcome::Looked(found) => self.on_looked(found).await,
             Outcome::Mempool(found) => self.on_mempool(found).await,
+            Outcome::SeenClose(seen) => self.on_seen_close(*seen).await,
             Outcome::Done(attempt, done) => self.on_done(attempt, done).await,
             Outcome::Rescanned(watching, result) => self.on_rescanned(*watching, result).await,
             Outcome::Released { slot, claim, result: Err(why) } => {
@@ -225,6 +252,7 @@ where
                 };
                 self.on_done(*attempt, Done::Failed(failed)).await;
             }
+            Outcome::Panicked(Job::SeenClose(txid)) => self.chain.unseen(&txid),
             Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
         }
     }
@@ -247,6 +275,9 @@ where
                 let _ = self.channel_input(slot, Input::Signed(out)).await;
             }
             Done::Published(verdicts) => self.on_verdicts(slot, verdicts).await,
+            Done::Judged(verdicts) => {
+                let _ = self.channel_input(slot, Input::ScriptsJudged(verdicts)).await;
+            }
             Done::Failed(why) => tracing::warn!(slot = slot.0, %why, "tried again later"),
         }
     }
@@ -364,4 +395,14 @@ async fn answer<T, E: std::error::Error>(
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),
     }
+}
+
+/// Whose these scripts are, if the node says so in time.
+pub(super) async fn judge(
+    port: &ScriptsPort,
+    scripts: Vec<ScriptBuf>,
+    patience: Duration,
+) -> Result<Verdicts, String> {
+    let judged = timeout(patience, port.judge(scripts)).await;
+    judged.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }

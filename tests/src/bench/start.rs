@@ -101,6 +101,7 @@ fn start(
         fees: MemoryFees::default(),
         signer: MemorySigner::new(),
         coins: MemoryCoins::new(wallet, &[]),
+        scripts: arb_watcher::ScriptsPort::default(),
     };
     let before = anonymous_memory()?;
     let stated = numbers.to_vec();

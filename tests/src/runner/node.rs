@@ -139,6 +139,7 @@ impl Node {
             fees: WorldFees { faults: Arc::clone(&world.faults) },
             signer: world.signer.clone(),
             coins: world.wallet.clone(),
+            scripts: arb_watcher::ScriptsPort::default(),
         };
         let log = MortalLog { inner: log, life };
         let arbiter = Arbiter::start(log, ports, self.settings, numbers)

@@ -77,6 +77,7 @@ fn policy(policy: &ast::Policy) -> Policy {
         fulfil_margin: BlockDelta(policy.fulfil_margin),
         upstream_margin: BlockDelta(policy.upstream_margin),
         forget_depth: BlockDelta(policy.forget_depth),
+        ..Policy::default()
     }
 }
 

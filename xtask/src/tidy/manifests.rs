@@ -12,6 +12,10 @@ use crate::workspace::Workspace;
 /// What arb-core may depend on outside its tests.
 const CORE_ALLOWED: &[&str] = &["bitcoin", "hashbrown"];
 
+/// What arb-core may depend on if somebody asks for it by a feature: never by default, without its
+/// default features, with these features alone (ADR 0006).
+const CORE_OPTIONAL: &[(&str, &[&str])] = &[("serde", &["alloc"])];
+
 /// Crates of which none may depend on another.
 const LAYER: &[&str] = &["arb-watcher", "arb-store", "arb-node-adapter"];
 
@@ -43,6 +47,9 @@ struct Dependency {
     /// The name of the package, whatever the manifest calls it.
     name: String,
     kind: Kind,
+    optional: bool,
+    default_features: bool,
+    features: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +82,14 @@ fn read_dependency(dependency: &Value) -> Option<Dependency> {
         Some("build") => Kind::Build,
         Some(_) => return None,
     };
-    Some(Dependency { name: dependency["name"].as_str()?.to_owned(), kind })
+    let features = dependency["features"].as_array()?.iter();
+    Some(Dependency {
+        name: dependency["name"].as_str()?.to_owned(),
+        kind,
+        optional: dependency["optional"].as_bool()?,
+        default_features: dependency["uses_default_features"].as_bool()?,
+        features: features.map(|name| Some(name.as_str()?.to_owned())).collect::<Option<_>>()?,
+    })
 }
 
 fn dependencies(package: &Package, manifest: &str) -> Vec<Violation> {
@@ -96,7 +110,8 @@ fn dependencies(package: &Package, manifest: &str) -> Vec<Violation> {
 fn broken_rule(package: &str, dependency: &Dependency) -> Option<String> {
     let name = dependency.name.as_str();
     let shipped = dependency.kind != Kind::Development;
-    if package == "arb-core" && shipped && !CORE_ALLOWED.contains(&name) {
+    if package == "arb-core" && shipped && !CORE_ALLOWED.contains(&name) && !is_optional(dependency)
+    {
         return Some(format!(
             "arb-core depends on `{name}`, not on {}",
             CORE_ALLOWED.join(" and ")
@@ -121,6 +136,15 @@ fn broken_rule(package: &str, dependency: &Dependency) -> Option<String> {
     (!homes.contains(&package)).then(|| {
         format!("`{package}` depends on `{name}`, which belongs to {}", homes.join(" and "))
     })
+}
+
+/// Whether arb-core may have this dependency behind a feature.
+fn is_optional(dependency: &Dependency) -> bool {
+    let allowed = CORE_OPTIONAL.iter().find(|(name, _)| *name == dependency.name);
+    dependency.kind == Kind::Normal
+        && dependency.optional
+        && !dependency.default_features
+        && allowed.is_some_and(|(_, features)| dependency.features == *features)
 }
 
 /// The line of the manifest that begins with the name of the dependency; the first line otherwise.
@@ -148,7 +172,8 @@ mod tests {
     use serde_json::json;
 
     fn on(name: &str, kind: Kind) -> Dependency {
-        Dependency { name: name.to_owned(), kind }
+        let (optional, default_features, features) = (false, false, Vec::new());
+        Dependency { name: name.to_owned(), kind, optional, default_features, features }
     }
 
     fn refused(package: &str, name: &str, kind: Kind) {
@@ -168,6 +193,24 @@ mod tests {
         allowed("arb-core", "bitcoin", Kind::Normal);
         allowed("arb-core", "hashbrown", Kind::Normal);
         allowed("arb-core", "proptest", Kind::Development);
+    }
+
+    #[test]
+    fn arb_core_may_have_serde_if_asked_for_and_bare() {
+        let serde = || Dependency {
+            optional: true,
+            features: vec!["alloc".to_owned()],
+            ..on("serde", Kind::Normal)
+        };
+        let refused = |dependency| broken_rule("arb-core", &dependency).is_some();
+        assert!(!refused(serde()));
+        assert!(refused(Dependency { optional: false, ..serde() }));
+        assert!(refused(Dependency { default_features: true, ..serde() }));
+        assert!(refused(Dependency { features: Vec::new(), ..serde() }));
+        assert!(refused(Dependency { kind: Kind::Build, ..serde() }));
+        assert!(refused(Dependency { name: "serde_derive".to_owned(), ..serde() }));
+        let more = vec!["alloc".to_owned(), "std".to_owned()];
+        assert!(refused(Dependency { features: more, ..serde() }));
     }
 
     #[test]
@@ -201,9 +244,12 @@ mod tests {
             "name": "arb-core",
             "manifest_path": "/w/arb-core/Cargo.toml",
             "dependencies": [
-                { "name": "bitcoin", "kind": null },
-                { "name": "serde", "kind": null },
-                { "name": "proptest", "kind": "dev" },
+                { "name": "bitcoin", "kind": null, "optional": false,
+                  "uses_default_features": true, "features": [] },
+                { "name": "serde", "kind": null, "optional": false,
+                  "uses_default_features": true, "features": [] },
+                { "name": "proptest", "kind": "dev", "optional": false,
+                  "uses_default_features": true, "features": [] },
             ],
         }] });
         let manifest = "[package]\nname = \"arb-core\"\n[dependencies]\nbitcoin = \"1\"\nserde.workspace = true\n";

@@ -10,6 +10,7 @@ use crate::facts::{
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Preimage, Side};
+use crate::ports::ScriptOwner;
 use crate::units::{
     BlockDelta, BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, Confirmed, FeeratePerKw,
     MilliSat,
@@ -317,6 +318,10 @@ fn reason() -> impl Strategy<Value = FailReason> {
     ]
 }
 
+fn owner() -> impl Strategy<Value = ScriptOwner> {
+    prop_oneof![Just(ScriptOwner::Node), Just(ScriptOwner::Other)]
+}
+
 fn source() -> impl Strategy<Value = PreimageSource> {
     prop_oneof![
         Just(PreimageSource::Node),
@@ -336,6 +341,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         }),
         (number(), vec((htlc_id(), htlc_record()), 0..4))
             .prop_map(|(number, htlcs)| Change::RevokedHtlcsLoaded { number, htlcs }),
+        vec((script(), owner()), 0..4).prop_map(Change::ScriptsJudged),
         handed_out().prop_map(|handed_out| Change::HandedOut(Box::new(handed_out))),
         outpoint().prop_map(Change::Contested),
         (txid(), refusal(), height()).prop_map(|(txid, why, at)| Change::Rejected {

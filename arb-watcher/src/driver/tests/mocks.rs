@@ -168,6 +168,7 @@ async fn a_source_that_fails_and_contradicts_itself() {
         fees: world.fees.clone(),
         signer: world.signer.clone(),
         coins: world.wallet.clone(),
+        scripts: crate::ScriptsPort::default(),
     };
     let arbiter = watching(&world.log, ports, &channel).await;
     world.chain.mine_many(3);
@@ -214,6 +215,7 @@ async fn a_failing_broadcast_and_signature_are_repeated_once_a_block() {
         fees: world.fees.clone(),
         signer,
         coins: world.wallet.clone(),
+        scripts: crate::ScriptsPort::default(),
     };
     let arbiter = watching(&world.log, ports, &channel).await;
     arbiter.fail_channel(channel.id()).await.expect("current facts");
@@ -241,6 +243,7 @@ async fn the_last_feerates_stay_in_use() {
         fees,
         signer: world.signer.clone(),
         coins: world.wallet.clone(),
+        scripts: crate::ScriptsPort::default(),
     };
     let arbiter = watching(&world.log, ports, &channel).await;
     *failing.lock().unwrap() = true;
@@ -288,6 +291,7 @@ async fn coins_are_selected_signed_and_given_back_in_this_order() {
         fees: world.fees.clone(),
         signer: world.signer.clone(),
         coins,
+        scripts: crate::ScriptsPort::default(),
     };
     let arbiter = watching(&world.log, ports, &channel).await;
     arbiter.fail_channel(channel.id()).await.expect("current facts");

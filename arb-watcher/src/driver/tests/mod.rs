@@ -2,12 +2,14 @@
 mod all_channels;
 mod chain;
 mod claims;
+mod closes;
 mod epochs;
 mod facts;
 mod life;
 mod mocks;
 mod notices;
 mod quarantine;
+mod reports;
 mod service;
 mod start;
 mod store;

@@ -75,6 +75,7 @@ async fn damaged_penalty_data_is_told_and_read_again() {
     arbiter.idle().await.expect("running");
     let unreadable = Alert::PenaltyDataUnreadable(number(0));
     assert!(alerts(&arbiter, &channel).await.contains(&unreadable));
+    world.pass(&arbiter, 1).await;
     assert!(!world.net.txids().is_empty(), "what needs no penalty data is punished all the same");
     world.log.damage_ended(0, false);
     world.pass(&arbiter, 1).await;

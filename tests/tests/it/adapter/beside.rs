@@ -149,6 +149,7 @@ impl World {
             fees: FromLdkFees(node.fees.clone()),
             signer: recorder.signer(node.keys.clone()),
             coins: ArbiterCoins::new(coins.clone(), egress.clone()),
+            scripts: arb_watcher::ScriptsPort::default(),
         };
         let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
         let arbiter = Arbiter::start(MemoryLog::new(), ports, settings, Vec::new()).await?;

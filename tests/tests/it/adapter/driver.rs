@@ -76,6 +76,7 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
         fees: FromLdkFees(fees),
         signer: Away,
         coins: Away,
+        scripts: arb_watcher::ScriptsPort::default(),
     };
     let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
     let arbiter = Arbiter::start(MemoryLog::new(), ports, settings, Vec::new()).await?;

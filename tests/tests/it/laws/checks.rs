@@ -236,6 +236,11 @@ fn lost_is_alerted(
     picture: &Picture,
     output: &Output,
 ) -> Law {
+    let asked = world.engine.tasks(SLOT);
+    if asked.values().any(|task| matches!(task, Task::JudgeScripts(_))) {
+        // What it is may still be learned.
+        return Ok(());
+    }
     let of_close = match picture.spend {
         FundingSpend::Unknown => Some(Alert::UnknownSpend(picture.txid)),
         FundingSpend::FutureCommitment(_) => Some(Alert::DataLoss(picture.txid)),

@@ -9,7 +9,7 @@ use arb_core::ids::{PerCommitmentSecret, Preimage, Side, Slot};
 use arb_core::log::{Batch, BatchId, ChangeLog, Write};
 use arb_core::memory::MemoryLog;
 use arb_core::policy::Policy;
-use arb_core::ports::{Coin, FeeEstimates, SignRequest};
+use arb_core::ports::{Coin, FeeEstimates, ScriptOwner, SignRequest};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use arb_tests::peer::{self, Bundle, ClaimFee, ClosingStyle, Commitment, OutputRole, PeerCoin};
 use bitcoin::block::{Header, Version};
@@ -387,6 +387,11 @@ impl World {
                         let htlcs = self.log.ended_htlcs(SLOT, number);
                         let htlcs = htlcs.expect("memory").expect("memory");
                         self.input(Input::RevokedHtlcsLoaded { number, htlcs });
+                    }
+                    Task::JudgeScripts(scripts) => {
+                        let other = |script| (script, ScriptOwner::Other);
+                        let verdicts = scripts.into_iter().map(other).collect();
+                        self.input(Input::ScriptsJudged(verdicts));
                     }
                     Task::Notify(notice) if acknowledge => {
                         self.input(Input::NoticeAcknowledged(notice.key()));

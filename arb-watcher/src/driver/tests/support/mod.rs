@@ -3,13 +3,13 @@ pub(super) mod channel;
 pub(super) mod log;
 pub(super) mod outside;
 
-use crate::{Arbiter, ChannelNumbers, NoticeStream, Ports, Settings};
+use crate::{Arbiter, ChannelNumbers, NoticeStream, Ports, ScriptsPort, Settings};
 use arb_core::arbitrator::Notice;
 use arb_core::ids::ChannelId;
 use arb_core::units::CommitmentNumber;
 pub(super) use channel::{BIRTH, Channel, number, offered, preimage, received};
 pub(super) use log::Log;
-pub(super) use outside::{Chain, Down, Fees, Mood, Net, Signing, Wallet};
+pub(super) use outside::{Chain, Down, Fees, Mood, Net, Scripts, Signing, Wallet};
 use std::time::Duration;
 
 /// Everything around an arbiter that outlives it.
@@ -20,6 +20,7 @@ pub(super) struct World {
     pub(super) fees: Fees,
     pub(super) signer: Signing,
     pub(super) wallet: Wallet,
+    pub(super) scripts: Scripts,
     pub(super) log: Log,
 }
 
@@ -31,6 +32,7 @@ impl World {
             fees: self.fees.clone(),
             signer: self.signer.clone(),
             coins: self.wallet.clone(),
+            scripts: ScriptsPort::new(self.scripts.clone()),
         }
     }
 

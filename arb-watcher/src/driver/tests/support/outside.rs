@@ -3,8 +3,8 @@ use super::channel::{BIRTH, our_secrets, wallet_script};
 use arb_core::format::sighash;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, Package,
-    SignRequest, Signer, Verdict,
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, OurScripts,
+    Package, ScriptOwner, SignRequest, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::{Header, Version};
@@ -345,6 +345,54 @@ impl Signer for Signing {
         let (spent, script) = (&request.prevouts[request.input], request.script.as_deref());
         let message = sighash(&request.transaction, request.input, spent, script, request.sighash);
         Ok(secp.sign_ecdsa(&message.map_err(|_| Down)?, &key))
+    }
+}
+
+/// A node that knows its scripts, and counts how often it is asked.
+#[derive(Clone, Default)]
+pub(in super::super) struct Scripts(Arc<Mutex<ScriptsState>>);
+
+#[derive(Default)]
+struct ScriptsState {
+    ours: Vec<ScriptBuf>,
+    mood: Mood,
+    asked: usize,
+}
+
+impl Scripts {
+    fn state(&self) -> MutexGuard<'_, ScriptsState> {
+        self.0.lock().expect("no panic with the lock")
+    }
+
+    pub(in super::super) fn own(&self, script: ScriptBuf) {
+        self.state().ours.push(script);
+    }
+
+    pub(in super::super) fn is(&self, mood: Mood) {
+        self.state().mood = mood;
+    }
+
+    pub(in super::super) fn asked(&self) -> usize {
+        self.state().asked
+    }
+}
+
+impl OurScripts for Scripts {
+    type Error = Down;
+
+    async fn owners(&self, scripts: Vec<ScriptBuf>) -> Result<Vec<ScriptOwner>, Down> {
+        let mood = {
+            let mut state = self.state();
+            state.asked += 1;
+            state.mood
+        };
+        mood.act().await?;
+        let state = self.state();
+        let owner = |script| match state.ours.contains(script) {
+            true => ScriptOwner::Node,
+            false => ScriptOwner::Other,
+        };
+        Ok(scripts.iter().map(owner).collect())
     }
 }
 

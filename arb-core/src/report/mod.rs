@@ -1,18 +1,31 @@
 //! Reports: for every satoshi that is not home yet, where it is, why, what it waits for, and what
-//! it has cost. Computed from facts, evidence and tip.
-use crate::arbitrator::phase::{OutputState, Phase};
+//! it has cost. Computed from facts, evidence and tip. With the feature `serde` they can be
+//! serialised; their field names are stable, and no secret or preimage is in them.
+mod all;
+mod closing;
+#[cfg(feature = "serde")]
+mod json;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use crate::arbitrator::phase::Phase;
 use crate::arbitrator::{
     Alert, ChannelArbitrator, ChannelEvent, CloseKind, Effect, HandedOut, Notice, Now, TxKind,
     UpstreamVerdict,
 };
-use crate::claim::fee;
 use crate::facts::ChannelFacts;
-use crate::height::{Due, Reason};
+use crate::height::Due;
 use crate::ids::{ChannelId, HtlcId, Side};
-use crate::picture::{Output, Picture, Role, Way};
+use crate::picture::{Output, Picture, Way};
 use crate::units::BlockHeight;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
+use bitcoin::{Amount, OutPoint, Txid, Weight};
+
+pub use all::{AllReports, PhaseCounts, ReportPage};
+pub use closing::ClosingReport;
+pub use output::{OutputReport, Payer, Rival, Taker};
 
 /// Everything about one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +38,12 @@ pub struct ChannelReport {
     pub phase: Phase,
     /// How the funding output was spent, if a block says so.
     pub close: Option<CloseKind>,
+    /// Value of the current funding output.
+    pub capacity: Amount,
+    /// Our balance in our current commitment, HTLCs and fees aside, rounded down.
+    pub balance: Amount,
+    /// Our commitment on its way, while the channel is to be failed and not closed.
+    pub closing: Option<ClosingReport>,
     /// Outputs of the closing transaction and of second-stage transactions.
     pub outputs: Vec<OutputReport>,
     /// What the node was told upstream.
@@ -38,39 +57,13 @@ pub struct ChannelReport {
     /// Fees of our confirmed transactions, wallet-paid ones included. The fee of a commitment
     /// transaction is not among them: it was never part of an output.
     pub fees: Amount,
+    /// What our newest unconfirmed transactions would pay, should they confirm; without the
+    /// commitment's own fee, again.
+    pub pending_fees: Amount,
     /// Every transaction of ours that was handed out, oldest first.
     pub transactions: Vec<TransactionReport>,
     /// What happens next by height alone.
     pub next: Option<Due>,
-}
-
-/// One output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputReport {
-    /// The output.
-    pub outpoint: OutPoint,
-    /// What it is.
-    pub role: Role,
-    /// Its value.
-    pub amount: Amount,
-    /// Its state.
-    pub state: OutputState,
-    /// Why it is pending, and the height at which something happens; `None`: nothing is awaited.
-    pub waits: Option<Due>,
-    /// By when a claim must be confirmed.
-    pub deadline: Option<BlockHeight>,
-    /// Who spent it.
-    pub spent_by: Option<Side>,
-    /// The confirmed spend.
-    pub spender: Option<Txid>,
-    /// Height of the confirmed spend.
-    pub spent_at: Option<BlockHeight>,
-    /// Its share of the fees of our confirmed transactions that claim it.
-    pub fees: Amount,
-    /// Our newest unconfirmed claim of it.
-    pub unconfirmed: Option<Txid>,
-    /// Its feerate.
-    pub feerate: Option<FeeRate>,
 }
 
 /// A transaction of ours.
@@ -114,21 +107,28 @@ impl ChannelReport {
         now: &Now,
     ) -> Self {
         let outputs = picture.map(|p| p.outputs.as_slice()).unwrap_or_default();
-        let desired = state.alerts(facts, picture);
+        let current = &facts.candidates.current;
         let transactions = transactions(state);
         let confirmed = transactions
             .iter()
             .filter(|tx| tx.confirmed.is_some() && tx.kind != TxKind::Commitment);
         let fees = confirmed.map(|tx| tx.fee).fold(Amount::ZERO, plus);
+        let of_output = |o| picture.map(|p| output::output(facts, state, p, o, now));
+        let closing = if picture.is_none() { closing::closing(facts, state) } else { None };
+        let outputs_reported: Vec<OutputReport> = outputs.iter().filter_map(of_output).collect();
         Self {
             id: facts.id,
             tip: now.tip,
             phase: state.phase_of(picture, now.tip, &now.policy),
             close: picture.map(|p| p.spend.kind()),
-            outputs: outputs.iter().map(|o| output(state, o, now)).collect(),
+            capacity: current.capacity,
+            balance: current.local.local_balance.floor(),
+            pending_fees: pending_fees(&transactions, &outputs_reported, closing.as_ref()),
+            closing,
+            outputs: outputs_reported,
             upstream: state.acts().upstream.iter().map(|(id, v)| (*id, *v)).collect(),
             events: state.acts().events.clone(),
-            alerts: desired,
+            alerts: state.alerts(facts, picture, now),
             received: outputs
                 .iter()
                 .filter(|o| reached_us(o))
@@ -151,6 +151,20 @@ fn plus(a: Amount, b: Amount) -> Amount {
     a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
 }
 
+/// What the newest transactions of ours that wait for a block would pay. One that claims several
+/// outputs counts once.
+fn pending_fees(
+    transactions: &[TransactionReport],
+    outputs: &[OutputReport],
+    closing: Option<&ClosingReport>,
+) -> Amount {
+    let child = closing.and_then(|closing| closing.child);
+    let newest = outputs.iter().filter_map(|output| output.unconfirmed).chain(child);
+    let fee_of = |txid| transactions.iter().find(|tx| tx.txid == txid).map(|tx| tx.fee);
+    let fees: BTreeMap<Txid, Amount> = newest.filter_map(|t| Some((t, fee_of(t)?))).collect();
+    fees.into_values().fold(Amount::ZERO, plus)
+}
+
 /// Whether an output's value is with us for good: paid to us directly, or claimed. What a second
 /// stage of ours makes is counted when that is spent, not before.
 fn reached_us(output: &Output) -> bool {
@@ -164,56 +178,6 @@ fn reached_us(output: &Output) -> bool {
 /// Whether our spend of the output makes another output of the channel: a second stage of ours.
 fn passes_on(output: &Output) -> bool {
     matches!(&output.way, Way::Spend { path: crate::claim::SpendPath::SecondStage(_), .. })
-}
-
-fn output(state: &ChannelArbitrator, output: &Output, now: &Now) -> OutputReport {
-    let ours = || state.acts().claims_of(output.outpoint);
-    let confirmed = |txid: Txid| state.confirmed_at(txid);
-    let paid = ours().filter(|out| confirmed(out.transaction.compute_txid()).is_some());
-    let fees = paid.map(|out| share(out, output.outpoint)).fold(Amount::ZERO, plus);
-    let newest = ours().next_back().filter(|_| output.spent.is_none());
-    OutputReport {
-        outpoint: output.outpoint,
-        role: output.role,
-        amount: output.output.value,
-        state: output.state(now.tip, &now.policy),
-        waits: waits(output, now),
-        deadline: match &output.way {
-            Way::Spend { deadline, .. } => *deadline,
-            Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
-        },
-        spent_by: output.spent.map(|spent| spent.by),
-        spender: output.spent.map(|spent| spent.txid),
-        spent_at: output.spent.map(|spent| spent.at.height),
-        fees,
-        unconfirmed: newest.map(|out| out.transaction.compute_txid()),
-        feerate: newest.and_then(|out| fee::feerate_of(out.fee, out.transaction.weight())),
-    }
-}
-
-/// What one of the claims of a transaction bears of its fee: an equal part, the first one the rest.
-fn share(out: &HandedOut, claim: OutPoint) -> Amount {
-    let count = u64::try_from(out.claims.len()).unwrap_or(u64::MAX).max(1);
-    let part = out.fee.to_sat().checked_div(count).unwrap_or(0);
-    let rest = out.fee.to_sat().checked_rem(count).unwrap_or(0);
-    let first = out.claims.first() == Some(&claim);
-    Amount::from_sat(part.saturating_add(if first { rest } else { 0 }))
-}
-
-fn waits(output: &Output, now: &Now) -> Option<Due> {
-    let here = |reason| Due { tip: now.tip, until: now.tip, reason };
-    if let Some(depth) = output.irrevocable_at(now.tip, &now.policy) {
-        return (!depth.is_open(now.tip)).then_some(depth);
-    }
-    match &output.way {
-        Way::Spend { due, .. } if !due.is_open(now.tip) => Some(*due),
-        Way::Spend { .. } if output.is_uneconomic() => Some(here(Reason::Uneconomic)),
-        Way::Spend { .. } => Some(here(Reason::Confirmation)),
-        Way::NeedsPreimage { expiry } => {
-            Some(Due { tip: *expiry, until: *expiry, reason: Reason::Preimage })
-        }
-        Way::Theirs | Way::Home | Way::Nothing | Way::Lost => None,
-    }
 }
 
 fn transactions(state: &ChannelArbitrator) -> Vec<TransactionReport> {
@@ -248,7 +212,10 @@ impl ChannelArbitrator {
             .into_values()
             .filter_map(|effect| match effect {
                 Effect::Notify(notice) => Some(notice),
-                Effect::Claim(_) | Effect::LoadRevokedHtlcs(_) | Effect::Forget => None,
+                Effect::Claim(_)
+                | Effect::LoadRevokedHtlcs(_)
+                | Effect::JudgeScripts(_)
+                | Effect::Forget => None,
             })
             .collect()
     }
