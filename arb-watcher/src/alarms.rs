@@ -72,6 +72,11 @@ impl Board {
         (Self(sender), receiver)
     }
 
+    /// What stands now.
+    pub(crate) fn now(&self) -> Alarms {
+        *self.0.borrow()
+    }
+
     pub(crate) fn chain(&self, now: Option<ChainAlarm>) {
         self.0.send_if_modified(|alarms| {
             let same = match (alarms.chain, now) {

@@ -97,6 +97,7 @@ impl Arbiter {
         K: Signer,
         C: CoinSource,
     {
+        crate::metrics::describe();
         let (commands, queue) = mpsc::channel(settings.queue.max(1));
         let (end, asked) = watch::channel(false);
         let (board, alarms) = Board::new();

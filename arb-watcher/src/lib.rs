@@ -11,6 +11,7 @@ mod handle;
 pub mod layers;
 mod mailbox;
 pub mod memory;
+pub mod metrics;
 mod notices;
 mod queue;
 mod scripts;

@@ -138,6 +138,11 @@ impl NoticeHub {
         self.alarms.remove(&(id, NoticeKey::Alert(alert)));
     }
 
+    /// How many nobody acknowledged.
+    pub(crate) fn waiting(&self) -> usize {
+        self.outstanding.len().saturating_add(self.alarms.len())
+    }
+
     /// What the driver found out about a channel by itself, and nobody acknowledged.
     pub(crate) fn alarms_of(&self, id: ChannelId) -> impl Iterator<Item = Alert> {
         let of = self.alarms.keys().filter(move |(of, _)| *of == id);

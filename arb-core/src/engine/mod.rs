@@ -9,18 +9,18 @@ mod stage;
 mod tasks;
 mod watchers;
 
-use crate::arbitrator::{ChannelArbitrator, Now, Position};
+use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
 use crate::facts::{ChannelEntry, ChannelFacts};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
-use crate::picture::Picture;
+use crate::picture::{Picture, Way};
 use crate::policy::Policy;
 use crate::ports::FeeEstimates;
 use crate::units::{BlockHeight, BlockRef};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitcoin::{FeeRate, OutPoint, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 pub use commit::{Released, WrongReceipt};
 use core::ops::Bound;
 pub use index::Scan;
@@ -65,6 +65,25 @@ impl Active {
     fn new(facts: Arc<ChannelFacts>, state: ChannelArbitrator) -> Self {
         let picture = Picture::of(&facts, &state).map(Arc::new);
         Self { facts, state, picture }
+    }
+
+    /// Where the channel stands.
+    #[must_use]
+    pub fn phase(&self, now: &Now) -> Phase {
+        self.state.phase_of(self.picture.as_deref(), now.tip, &now.policy)
+    }
+
+    /// What is lost unless a claim of ours confirms, each with the height by which it must.
+    pub fn at_risk(&self) -> impl Iterator<Item = (Option<BlockHeight>, Amount)> {
+        let failing = self.picture.is_none() && self.state.is_failing();
+        let closing = failing.then(|| self.state.stake(&self.facts));
+        let outputs = self.picture.iter().flat_map(|picture| &picture.outputs);
+        let unspent = outputs.filter(|output| output.spent.is_none());
+        let claimed = unspent.filter_map(|output| match &output.way {
+            Way::Spend { deadline, .. } => Some((*deadline, output.output.value)),
+            Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
+        });
+        closing.into_iter().chain(claimed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Following the chain: one block a step, so that commands and outcomes are never far behind. A
 //! worker asks the source; the driver takes what it found.
 use super::work::{Job, Outcome};
-use super::{Driver, durable::Patience};
+use super::{Driver, durable::Patience, measure};
 use crate::alarms::ChainAlarm;
 use crate::core_rpc::TipAlarm;
 use crate::epochs::Epoch;
@@ -16,6 +16,7 @@ use bitcoin::{Block, Transaction, Txid};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 /// Longest wait for feerates: a block is worth more than fresh ones.
 const FEES_PATIENCE: Duration = Duration::from_secs(10);
@@ -199,8 +200,10 @@ where
             Ok(found) => {
                 let stalled = self.chain.stalled.observe(found.tip, now);
                 self.alarms.chain(stalled.map(ChainAlarm::Stalled));
+                let source = found.tip.height;
                 // An error: the driver is to end.
                 let _ = self.on_found(found).await;
+                self.measure_channels(source);
             }
             Err(error) => {
                 tracing::warn!(%error, "following the chain");
@@ -225,6 +228,7 @@ where
                 tracing::info!(from, to = fork_point.height.0, "reorganisation");
                 let above = |block: &&BlockRef| block.height > fork_point.height;
                 let gone: Vec<_> = self.engine.blocks().take_while(above).copied().collect();
+                measure::reorganised(self.engine.height(), fork_point.height);
                 self.step(vec![EngineInput::Disconnected { fork_point }]).await?;
                 for block in gone {
                     self.epochs.tell(Epoch::Disconnected { block });
@@ -235,7 +239,16 @@ where
                 self.engine_estimates(estimates);
                 let touched = self.engine.scan(&block).touched;
                 tracing::debug!(height = at.height.0, touched = touched.len(), "block");
-                self.step(vec![EngineInput::Block { at, touched, position }]).await?;
+                let hash = tracing::field::display(at.hash);
+                let span = tracing::info_span!("block", height = at.height.0, hash);
+                let of: Vec<_> = touched.iter().map(|(slot, txs)| (*slot, txs.clone())).collect();
+                let block = vec![EngineInput::Block { at, touched, position }];
+                self.step(block).instrument(span).await?;
+                for (slot, transactions) in of {
+                    if let Some(active) = self.engine.active(slot) {
+                        measure::confirmed(&active.state, &transactions);
+                    }
+                }
                 self.notices.repeat_alarms();
                 self.epochs.tell(Epoch::Connected { block: at, position });
                 self.chain.failures = 0;

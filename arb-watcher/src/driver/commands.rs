@@ -1,6 +1,6 @@
 //! Commands of the handle.
-use super::Driver;
 use super::work::Stored;
+use super::{Driver, measure};
 use crate::command::{Command, CommandError, Counts, Envelope, Reply};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
@@ -178,7 +178,10 @@ where
         let batch = self.direct_batch(writes);
         let appended = self.hand_over(batch);
         self.appends.spawn((slot, number), async move {
-            appended.await.map(|_| ()).map_err(|error| error.to_string())
+            let since = std::time::Instant::now();
+            let appended = appended.await;
+            measure::appended(since.elapsed(), appended.is_ok());
+            appended.map(|_| ()).map_err(|error| error.to_string())
         });
     }
 

@@ -1,5 +1,5 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
-use super::Driver;
+use super::{Driver, measure};
 use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Released, Transition};
@@ -119,7 +119,10 @@ where
         patience: Patience,
     ) -> Result<Durable, CommandError> {
         loop {
-            let error = match self.hand_over(batch.clone()).await {
+            let since = std::time::Instant::now();
+            let appended = self.hand_over(batch.clone()).await;
+            measure::appended(since.elapsed(), appended.is_ok());
+            let error = match appended {
                 Ok(receipt) => {
                     self.look_at_store();
                     return Ok(receipt);

@@ -5,6 +5,7 @@ mod chain;
 mod closes;
 mod commands;
 mod durable;
+mod measure;
 mod on_the_way;
 mod open;
 mod quarantine;

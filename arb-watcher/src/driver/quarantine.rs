@@ -59,6 +59,10 @@ impl Quarantine {
         self.of.get(id).map(|aside| aside.slot)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = ChannelId> {
         self.of.keys().copied()
     }

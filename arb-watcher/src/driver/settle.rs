@@ -136,6 +136,7 @@ where
         while !self.end.is_near() && self.start_tasks().await {}
         self.deliver_events();
         self.answer_idlers();
+        self.measure();
     }
 
     /// Starts what is due; tells whether that changed what is desired. What goes beyond the number

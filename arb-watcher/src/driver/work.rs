@@ -1,8 +1,8 @@
 //! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
-use super::Driver;
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
+use super::{Driver, measure};
 use crate::scripts::ScriptsPort;
 use crate::settings::Ports;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
@@ -21,6 +21,7 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// What a worker brings back.
 pub(super) enum Outcome {
@@ -191,6 +192,7 @@ where
         let (ports, patience) = (self.ports.clone(), self.settings.patience);
         let attempt = Attempt { slot, key, task, tip: self.engine.tip() };
         let job = Job::Task(Box::new(attempt.clone()));
+        let span = self.channel_span(slot, &attempt.task);
         let height = self.engine.height();
         self.tasks.running.insert((slot, attempt.key.clone()));
         match &attempt.task {
@@ -199,32 +201,35 @@ where
                 if draft.wants_coins() {
                     self.tasks.funded.insert((slot, draft.claim.outpoint));
                 }
-                self.workers.spawn(job, async move {
+                let work = async move {
                     let signed = sign(&ports, draft, height, patience).await;
                     let signed = signed.map_or_else(Done::Failed, |out| Done::Signed(out.into()));
                     Outcome::Done(attempt, signed)
-                });
+                };
+                self.workers.spawn(job, work.instrument(span));
             }
             Task::Publish(transactions) => {
                 let package = Package { transactions: transactions.clone() };
-                self.workers.spawn(job, async move {
+                let work = async move {
                     let done = match timeout(patience, ports.broadcast.broadcast(package)).await {
                         Ok(Ok(verdicts)) => Done::Published(verdicts),
                         Ok(Err(error)) => Done::Failed(Failed::other(error)),
                         Err(_) => Done::Failed(Failed::other("no answer in time")),
                     };
                     Outcome::Done(attempt, done)
-                });
+                };
+                self.workers.spawn(job, work.instrument(span));
             }
             Task::JudgeScripts(scripts) => {
                 let scripts = scripts.clone();
-                self.workers.spawn(job, async move {
+                let work = async move {
                     let done = match judge(&ports.scripts, scripts, patience).await {
                         Ok(verdicts) => Done::Judged(verdicts),
                         Err(why) => Done::Failed(Failed::Other(why)),
                     };
                     Outcome::Done(attempt, done)
-                });
+                };
+                self.workers.spawn(job, work.instrument(span));
             }
             Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => {
                 self.tasks.running.remove(&(slot, attempt.key));
@@ -260,6 +265,7 @@ where
     /// What failed is tried again at the next block; what a new fact or feerate changed, at once.
     async fn on_done(&mut self, attempt: Attempt, done: Done) {
         let Attempt { slot, key, task, tip } = attempt;
+        let name = measure::task(&task);
         self.tasks.running.remove(&(slot, key.clone()));
         if matches!(done, Done::Signed(_)) && !self.tasks.wants(slot, &key, &task) {
             // Its claims are made in other company by now: nobody has seen it, nobody shall.
@@ -272,13 +278,17 @@ where
         // Errors: the driver is to end.
         match done {
             Done::Signed(out) => {
+                measure::handed_out(out.kind);
                 let _ = self.channel_input(slot, Input::Signed(out)).await;
             }
             Done::Published(verdicts) => self.on_verdicts(slot, verdicts).await,
             Done::Judged(verdicts) => {
                 let _ = self.channel_input(slot, Input::ScriptsJudged(verdicts)).await;
             }
-            Done::Failed(why) => tracing::warn!(slot = slot.0, %why, "tried again later"),
+            Done::Failed(why) => {
+                tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
+                measure::failed(name);
+            }
         }
     }
 

@@ -6,6 +6,7 @@ mod closes;
 mod epochs;
 mod facts;
 mod life;
+mod metrics;
 mod mocks;
 mod notices;
 mod quarantine;

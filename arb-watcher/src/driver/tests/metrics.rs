@@ -1,0 +1,279 @@
+//! Metrics and spans: what `docs/metrics.md` names is what the driver emits, and nothing else.
+use super::support::*;
+use crate::{Arbiter, ChainEventSubscription, Delivery};
+use arb_core::arbitrator::PreimageSource;
+use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata as Meta, Subscriber};
+
+/// Everything that was emitted: values by name and labels, and kinds by described name.
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    values: BTreeMap<String, f64>,
+    kinds: BTreeMap<String, &'static str>,
+    described: BTreeMap<String, &'static str>,
+}
+
+struct Value {
+    seen: Seen,
+    key: String,
+}
+
+impl Seen {
+    fn key(&self, key: &Key, kind: &'static str) -> Arc<Value> {
+        self.0.lock().expect("no panic").kinds.insert(key.name().to_owned(), kind);
+        let mut name = key.name().to_owned();
+        for label in key.labels() {
+            write!(name, " {}={}", label.key(), label.value()).expect("text");
+        }
+        Arc::new(Value { seen: self.clone(), key: name })
+    }
+
+    fn value(&self, key: &str) -> Option<f64> {
+        self.0.lock().expect("no panic").values.get(key).copied()
+    }
+
+    fn described(&self, name: &KeyName, kind: &'static str) {
+        self.0.lock().expect("no panic").described.insert(name.as_str().to_owned(), kind);
+    }
+}
+
+impl Value {
+    fn change(&self, change: impl FnOnce(f64) -> f64) {
+        let mut inner = self.seen.0.lock().expect("no panic");
+        let value = inner.values.entry(self.key.clone()).or_default();
+        *value = change(*value);
+    }
+}
+
+impl CounterFn for Value {
+    fn increment(&self, value: u64) {
+        self.change(|before| before + value as f64);
+    }
+    fn absolute(&self, value: u64) {
+        self.change(|_| value as f64);
+    }
+}
+
+impl GaugeFn for Value {
+    fn increment(&self, value: f64) {
+        self.change(|before| before + value);
+    }
+    fn decrement(&self, value: f64) {
+        self.change(|before| before - value);
+    }
+    fn set(&self, value: f64) {
+        self.change(|_| value);
+    }
+}
+
+impl HistogramFn for Value {
+    fn record(&self, value: f64) {
+        self.change(|_| value);
+    }
+}
+
+impl Recorder for Seen {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.described(&name, "counter");
+    }
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.described(&name, "gauge");
+    }
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.described(&name, "histogram");
+    }
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.key(key, "counter"))
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.key(key, "gauge"))
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.key(key, "histogram"))
+    }
+}
+
+/// Spans by name with the fields that had a value, and everything that was said.
+#[derive(Clone, Default)]
+struct Traced(Arc<Mutex<(Spans, String)>>);
+
+/// Spans by name, and the fields of each.
+type Spans = BTreeMap<String, BTreeSet<String>>;
+
+struct Fields<'a>(&'a mut BTreeSet<String>, &'a mut String);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name().to_owned());
+        writeln!(self.1, "{}={value:?}", field.name()).expect("text");
+    }
+}
+
+impl Subscriber for Traced {
+    fn enabled(&self, of: &Meta<'_>) -> bool {
+        of.target().starts_with("arb_watcher")
+    }
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut inner = self.0.lock().expect("no panic");
+        let (spans, said) = &mut *inner;
+        let fields = spans.entry(span.metadata().name().to_owned()).or_default();
+        span.record(&mut Fields(fields, said));
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let mut inner = self.0.lock().expect("no panic");
+        event.record(&mut Fields(&mut BTreeSet::new(), &mut inner.1));
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// The rows of the page whose first cell, a code, begins like this, as its cells.
+fn rows(section: &str) -> Vec<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let text = std::fs::read_to_string(path).expect("docs/metrics.md");
+    let after = text.split(&format!("## {section}")).nth(1).expect("that section");
+    let lines = after.lines().skip(1).take_while(|line| !line.starts_with("## "));
+    let cells = |line: &str| -> Vec<String> {
+        line.split('|').skip(1).map(|cell| cell.trim().replace('`', "")).collect()
+    };
+    lines.filter(|line| line.starts_with("| `")).map(cells).collect()
+}
+
+/// Every metric has something to say in this story: a close, a reorganisation, trouble with store
+/// and signer, fees that are paid.
+async fn story(world: &World) -> (Arbiter, Channel, ChainEventSubscription) {
+    world.fees.are(5_000);
+    let mut channel = Channel::new(1, Anchors);
+    channel.add(received(0));
+    channel.next_local(1, &[received(0)]);
+    let arbiter = world.watching(&channel).await;
+    let mut events =
+        arbiter.subscribe(channel.id(), "s", Delivery::Detached).await.expect("watched");
+    world.log.refuse(true);
+    arbiter.fail_channel(channel.id()).await.expect_err("no room");
+    world.log.refuse(false);
+    let source = PreimageSource::Node;
+    arbiter.preimage(channel.id(), preimage(0), source).await.expect("watched");
+    world.signer.is(channel.id(), Mood::Fails);
+    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    world.pass(&arbiter, 1).await;
+    world.signer.is(channel.id(), Mood::Well);
+    world.pass(&arbiter, 1).await;
+    world.chain.mine(vec![channel.local_tx()]);
+    world.pass(&arbiter, 7).await;
+    let sent: Vec<_> = world.net.sent().into_iter().flatten().collect();
+    let spends = |tx: &&bitcoin::Transaction| {
+        tx.input.iter().all(|input| input.previous_output.txid == channel.local_tx().compute_txid())
+    };
+    let sweep = sent.iter().rev().find(spends).expect("a sweep").clone();
+    world.chain.mine(vec![sweep]);
+    world.pass(&arbiter, 1).await;
+    world.chain.undo(1);
+    world.chain.mine_many(2);
+    arbiter.idle().await.expect("running");
+    assert!(events.next().await.is_some());
+    (arbiter, channel, events)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_names_what_is_emitted_and_nothing_else() {
+    let seen = Seen::default();
+    let _guard = metrics::set_default_local_recorder(&seen);
+    let _story = story(&World::default()).await;
+    let page: BTreeMap<String, String> =
+        rows("Metrics").into_iter().map(|cells| (cells[0].clone(), cells[1].clone())).collect();
+    let inner = seen.0.lock().expect("no panic");
+    let owned = |kinds: &BTreeMap<String, &str>| -> BTreeMap<String, String> {
+        kinds.iter().map(|(name, kind)| (name.clone(), (*kind).to_owned())).collect()
+    };
+    assert_eq!(owned(&inner.kinds), page, "emitted, and on the page");
+    assert_eq!(owned(&inner.described), page, "described, and on the page");
+    // And the labels.
+    let labels: BTreeSet<(String, String)> = inner
+        .values
+        .keys()
+        .flat_map(|key| {
+            let (name, labels) = key.split_once(' ').unwrap_or((key, ""));
+            let label = |label: &str| label.split('=').next().expect("a name").to_owned();
+            let name = name.to_owned();
+            labels.split_whitespace().map(move |of| (name.clone(), label(of))).collect::<Vec<_>>()
+        })
+        .collect();
+    let on_page: BTreeSet<(String, String)> = rows("Metrics")
+        .into_iter()
+        .filter_map(|cells| {
+            let label = cells[2].split(':').next().expect("a cell").trim().to_owned();
+            (!label.is_empty()).then(|| (cells[0].clone(), label))
+        })
+        .collect();
+    assert_eq!(labels, on_page);
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_follow_what_happens() {
+    let seen = Seen::default();
+    let _guard = metrics::set_default_local_recorder(&seen);
+    let world = World::default();
+    let (arbiter, channel, _events) = story(&world).await;
+    let tip = world.chain.tip_now().height.0;
+    let is = |key: &str, value: f64| assert_eq!(seen.value(key), Some(value), "{key}");
+    is("arb_channels phase=closed", 1.0);
+    is("arb_channels phase=open", 0.0);
+    is("arb_block_height", f64::from(tip));
+    is("arb_block_lag", 0.0);
+    is("arb_reorg_depth", 1.0);
+    is("arb_append_failures_total", 1.0);
+    is("arb_tasks_running", 0.0);
+    is("arb_subscriptions_open", 1.0);
+    is("arb_claims_total kind=commitment", 1.0);
+    assert!(seen.value("arb_task_failures_total task=sign").is_some_and(|failed| failed >= 1.0));
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    let paid = seen.value("arb_fees_paid_sat_total payer=output").expect("a sweep confirmed");
+    assert_eq!(paid, report.fees.to_sat() as f64);
+    // A quiet channel is in the count; one that is set aside is not.
+    for id in [2, 3] {
+        let quiet = Channel::new(id, StaticRemotekey);
+        arbiter.watch_channel(quiet.facts.clone()).await.expect("sound facts");
+    }
+    world.log.damage_facts(1);
+    world.chain.mine(vec![Channel::new(2, StaticRemotekey).remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    is("arb_channels phase=open", 1.0);
+    is("arb_channels_quarantined", 1.0);
+    is("arb_alarm of=store", 0.0);
+    world.log.is(arb_core::log::Health::Low);
+    world.pass(&arbiter, 1).await;
+    is("arb_alarm of=store", 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_are_as_the_page_names_them_and_tell_no_secret() {
+    let traced = Traced::default();
+    let _guard = tracing::subscriber::set_default(traced.clone());
+    let _story = story(&World::default()).await;
+    let page: BTreeMap<String, BTreeSet<String>> = rows("Spans")
+        .into_iter()
+        .map(|cells| (cells[0].clone(), cells[1].split(", ").map(str::to_owned).collect()))
+        .collect();
+    let inner = traced.0.lock().expect("no panic");
+    assert_eq!(inner.0, page);
+    let secret: String = preimage(0).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(inner.1.contains("height="), "something was said");
+    assert!(!inner.1.contains(&secret) && !inner.1.contains(&format!("{:?}", preimage(0).0)));
+}
