@@ -103,6 +103,7 @@ pub(crate) fn splice_of(
     spent: &FundingCandidate,
     tx: &Transaction,
 ) -> Option<Txid> {
+    facts.candidates.iter().nth(1)?;
     let txid = tx.compute_txid();
     let creates = |other: &FundingCandidate| {
         other.funding != spent.funding
@@ -122,7 +123,7 @@ fn live_commitment(
     let txid = tx.compute_txid();
     let same = |commitment: &Commitment| commitment.transaction.compute_txid() == txid;
     let local = || {
-        let local = Some(&candidate.local).filter(|local| local.number == number)?;
+        let local = facts.unrevoked_local(candidate).filter(|local| local.number == number)?;
         let built = commitment::local_commitment(facts, candidate, local, secp).ok();
         let commitment = built.filter(same)?;
         let spend = FundingSpend::LocalCommitment(number);
@@ -130,8 +131,8 @@ fn live_commitment(
         Some(Classified::Live { spend, owner: Side::Local, point: local.point, commitment })
     };
     let remote = || {
-        let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
-        remotes.filter(|remote| remote.number == number).find_map(|remote| {
+        let mut remotes = facts.unrevoked_remotes(candidate).filter(|r| r.number == number);
+        remotes.find_map(|remote| {
             let built = commitment::remote_commitment(facts, candidate, remote, secp).ok();
             let commitment = built.filter(same)?;
             let spend = FundingSpend::RemoteCommitment(number);
@@ -163,7 +164,9 @@ fn by_scripts(
         pays(&scripts::to_remote(candidate.format, &facts.local.keys.payment).script_pubkey);
     let to_peer =
         pays(&scripts::to_remote(candidate.format, &facts.remote.keys.payment).script_pubkey);
-    if number < candidate.remote.number
+    // A former candidate's own numbers stand still: the current one's say what is revoked.
+    let current = &facts.candidates.current;
+    if number < current.remote.number
         && let Some((secret, point)) = revoked_point(facts, number, secp)
     {
         // Told without deriving keys, which is most of the work.
@@ -194,10 +197,10 @@ fn by_scripts(
             return Classified::Revoked { number, secret, point };
         }
     }
-    if number < candidate.local.number && !to_us {
+    if number < current.local.number && !to_us {
         return Classified::Other(FundingSpend::OutdatedLocalCommitment(number));
     }
-    let newest = candidate.remote_next.as_ref().map_or(candidate.remote.number, |r| r.number);
+    let newest = current.remote_next.as_ref().map_or(current.remote.number, |r| r.number);
     if number > newest && (to_us || !to_peer) {
         return Classified::Other(FundingSpend::FutureCommitment(number));
     }

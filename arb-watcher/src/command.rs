@@ -4,7 +4,7 @@ use crate::notices::NoticeStream;
 use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
 use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{ChannelFacts, Update, UpdateError};
+use arb_core::facts::{ChannelFacts, ChannelNumbers, Update, UpdateError};
 use arb_core::ids::{ChannelId, Preimage, Slot};
 use arb_core::report::{ChannelReport, ReportPage};
 use bitcoin::{FeeRate, OutPoint};
@@ -25,6 +25,8 @@ pub enum Command {
         /// The updates, in order.
         updates: Vec<Update>,
     },
+    /// [`crate::Arbiter::state_numbers`]. Answered by [`Answer::Done`].
+    StateNumbers(ChannelNumbers),
     /// [`crate::Arbiter::fail_channel`]. Answered by [`Answer::Done`].
     Fail(ChannelId),
     /// [`crate::Arbiter::preimage`]. Answered by [`Answer::Done`].

@@ -139,6 +139,16 @@ impl Arbiter {
         self.do_it(Command::Update { id, updates }).await
     }
 
+    /// States what the node knows of a channel by now: facts that are older are outdated from now
+    /// on, as when the peer proves that it is further (BOLT 2 data loss), until updates reach these
+    /// numbers. Not stored: at the next start it is to be stated again.
+    ///
+    /// # Errors
+    /// No such channel.
+    pub async fn state_numbers(&self, numbers: ChannelNumbers) -> Result<(), CommandError> {
+        self.do_it(Command::StateNumbers(numbers)).await
+    }
+
     /// Asks for a unilateral close. The intent is durable when it returns.
     ///
     /// # Errors

@@ -1,8 +1,7 @@
 //! Settings of the driver, and the ports that it is given.
 use crate::scripts::ScriptsPort;
-use arb_core::ids::ChannelId;
+pub use arb_core::facts::ChannelNumbers;
 use arb_core::policy::Policy;
-use arb_core::units::CommitmentNumber;
 use std::time::Duration;
 
 /// What the driver needs from outside, as the port traits of arb-core.
@@ -57,24 +56,5 @@ impl Default for Settings {
             mempool_slice: 10_000,
             stalled_after: Duration::from_secs(90 * 60),
         }
-    }
-}
-
-/// What the node knows of a channel at start-up: facts in the store that are older are outdated,
-/// and so are those of a channel that the node does not state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChannelNumbers {
-    /// The channel.
-    pub id: ChannelId,
-    /// Number of the node's current local commitment.
-    pub local: CommitmentNumber,
-    /// Number of the peer's current commitment.
-    pub remote: CommitmentNumber,
-}
-
-impl ChannelNumbers {
-    /// Whether the node is further than facts whose current commitments have these numbers.
-    pub(crate) fn is_newer(&self, local: CommitmentNumber, remote: CommitmentNumber) -> bool {
-        local < self.local || remote < self.remote
     }
 }

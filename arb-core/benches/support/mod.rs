@@ -1,7 +1,7 @@
 //! One verified channel, and a block that does not touch it: what the micro-benchmarks work on.
 use arb_core::facts::{
     Candidates, ChannelFacts, FundingCandidate, LocalCommitment, Party, RemoteCommitment,
-    SecretStore, ShutdownScripts, Standing,
+    SecretStore, ShutdownScripts,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat, local_commitment, sighash};
 use arb_core::ids::{ChannelId, Side};
@@ -49,33 +49,30 @@ pub(crate) fn channel(secp: &Secp256k1<All>) -> ChannelFacts {
     let mut facts = ChannelFacts {
         id: ChannelId([3; 32]),
         opener: Side::Local,
-        candidates: Candidates {
-            current: FundingCandidate {
-                funding: outpoint(u32::MAX),
-                capacity: Amount::from_sat(1_000_000),
-                format: CommitmentFormat::Anchors,
-                local: LocalCommitment {
-                    number: CommitmentNumber(0),
-                    point: local.keys.funding,
-                    feerate: FEERATE,
-                    local_balance: OUR_BALANCE,
-                    remote_balance: PEER_BALANCE,
-                    htlcs: Vec::new(),
-                    signature: ecdsa::Signature::from_compact(&[1; 64]).expect("a signature"),
-                    htlc_signatures: Vec::new(),
-                },
-                remote: RemoteCommitment {
-                    number: CommitmentNumber(0),
-                    point: remote.keys.funding,
-                    feerate: FEERATE,
-                    local_balance: OUR_BALANCE,
-                    remote_balance: PEER_BALANCE,
-                    htlcs: Vec::new(),
-                },
-                remote_next: None,
+        candidates: Candidates::only(FundingCandidate {
+            funding: outpoint(u32::MAX),
+            capacity: Amount::from_sat(1_000_000),
+            format: CommitmentFormat::Anchors,
+            local: LocalCommitment {
+                number: CommitmentNumber(0),
+                point: local.keys.funding,
+                feerate: FEERATE,
+                local_balance: OUR_BALANCE,
+                remote_balance: PEER_BALANCE,
+                htlcs: Vec::new(),
+                signature: ecdsa::Signature::from_compact(&[1; 64]).expect("a signature"),
+                htlc_signatures: Vec::new(),
             },
-            others: Vec::new(),
-        },
+            remote: RemoteCommitment {
+                number: CommitmentNumber(0),
+                point: remote.keys.funding,
+                feerate: FEERATE,
+                local_balance: OUR_BALANCE,
+                remote_balance: PEER_BALANCE,
+                htlcs: Vec::new(),
+            },
+            remote_next: None,
+        }),
         local,
         remote,
         htlcs: BTreeMap::new(),
@@ -83,7 +80,6 @@ pub(crate) fn channel(secp: &Secp256k1<All>) -> ChannelFacts {
         shutdown: ShutdownScripts::default(),
         destination: ScriptBuf::from_bytes([vec![0, 20], vec![7; 20]].concat()),
         birth: BlockHeight(0),
-        standing: Standing::Current,
     };
     let candidate = &facts.candidates.current;
     let built = local_commitment(&facts, candidate, &candidate.local, secp);

@@ -25,6 +25,8 @@ pub struct Now {
     pub position: Position,
     /// Settings.
     pub policy: Policy,
+    /// Whether the facts are the newest that exist.
+    pub standing: Standing,
 }
 
 /// Whether the block source has more blocks to come.
@@ -166,7 +168,7 @@ impl Draft<'_> {
     }
 
     fn fail(&mut self, reason: FailReason) {
-        let outdated = self.facts.standing == Standing::Outdated;
+        let outdated = self.now.standing == Standing::Outdated;
         if outdated || self.state.intent.is_some() || self.picture().is_some() {
             return;
         }

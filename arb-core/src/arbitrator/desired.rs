@@ -39,7 +39,7 @@ impl ChannelArbitrator {
         match picture {
             Some(picture) => self.desired_closed(facts, picture, now, &mut desire),
             None => {
-                for claim in self.commitment_claims(facts) {
+                for claim in self.commitment_claims(facts, now) {
                     desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
                 }
             }
@@ -106,12 +106,12 @@ impl ChannelArbitrator {
     }
 
     /// The local commitment that fails the channel, and the anchor that pays for it.
-    fn commitment_claims(&self, facts: &ChannelFacts) -> Vec<Claim> {
-        if self.intent.is_none() || facts.standing == Standing::Outdated {
+    fn commitment_claims(&self, facts: &ChannelFacts, now: &Now) -> Vec<Claim> {
+        if self.intent.is_none() || now.standing == Standing::Outdated {
             return Vec::new();
         }
         let secp = Secp256k1::verification_only();
-        let candidate = &facts.candidates.current;
+        let Some(candidate) = self.closing_candidate(facts, now.tip) else { return Vec::new() };
         let Ok(built) = commitment::local_commitment(facts, candidate, &candidate.local, &secp)
         else {
             return Vec::new();
@@ -183,7 +183,7 @@ impl ChannelArbitrator {
         now: &Now,
     ) -> Vec<Alert> {
         let mut alerts = Vec::new();
-        if facts.standing == Standing::Outdated && picture.is_none() {
+        if now.standing == Standing::Outdated && picture.is_none() {
             alerts.push(Alert::OutdatedFacts);
         }
         if let Some(picture) = picture {

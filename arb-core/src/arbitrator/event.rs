@@ -1,6 +1,6 @@
 //! What subscribers of a channel are told, and when it is due.
 use crate::arbitrator::{ChannelArbitrator, Now, OutputState};
-use crate::classify::{self, FundingSpend};
+use crate::classify::FundingSpend;
 use crate::facts::ChannelFacts;
 use crate::height;
 use crate::picture::{Output, Picture, Role, Way};
@@ -123,7 +123,7 @@ pub(crate) fn due(
     disconnected: bool,
 ) -> Vec<ChannelEvent> {
     let mut draft = Draft { told: Told::of(state), events: Vec::new() };
-    let splices = splices(facts, state);
+    let splices = state.splices(facts).map(|tx| tx.value.compute_txid());
     let gone = |txid: &Txid| state.confirmed_at(*txid).is_none();
     if disconnected && draft.told.splices.iter().any(gone) {
         draft.push(ChannelEvent::Reorged);
@@ -148,15 +148,6 @@ pub(crate) fn due(
         draft.closed(facts, state, picture, now);
     }
     draft.events
-}
-
-/// Confirmed spends of a candidate's funding output that make another candidate's.
-fn splices(facts: &ChannelFacts, state: &ChannelArbitrator) -> Vec<Txid> {
-    let of = facts.candidates.iter().filter_map(|candidate| {
-        let (tx, _) = state.spender(&candidate.funding)?;
-        classify::splice_of(facts, candidate, &tx.value)
-    });
-    of.collect()
 }
 
 struct Draft {

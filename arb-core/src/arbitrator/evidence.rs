@@ -3,7 +3,8 @@ use crate::arbitrator::{
     BlockView, Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, Refusal,
     TxKind, UpstreamVerdict,
 };
-use crate::facts::HtlcRecord;
+use crate::classify;
+use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
 use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
@@ -141,6 +142,61 @@ impl ChannelArbitrator {
             let index = tx.value.input.iter().position(|i| i.previous_output == *outpoint)?;
             Some((tx, index))
         })
+    }
+
+    /// Confirmed splices: transactions that spend one funding candidate and make another, in order
+    /// of their blocks.
+    pub(crate) fn splices<'a>(
+        &'a self,
+        facts: &'a ChannelFacts,
+    ) -> impl Iterator<Item = &'a Confirmed<Transaction>> {
+        let several = facts.candidates.iter().nth(1).is_some();
+        let candidates = facts.candidates.iter().filter(move |_| several);
+        let spends = candidates.filter_map(|candidate| {
+            let (tx, _) = self.spender(&candidate.funding)?;
+            classify::splice_of(facts, candidate, &tx.value).map(|_| tx)
+        });
+        let mut splices: Vec<_> = spends.collect();
+        splices.sort_by_key(|tx| tx.at.height);
+        splices.into_iter()
+    }
+
+    /// The candidate whose commitment of ours can still close the channel: the one that confirmed
+    /// last, as far as blocks say; else the current one, or another that may be in its place while
+    /// the network refuses its commitment, and by turns if it refuses all. `None`: we revoked what
+    /// there is.
+    pub(crate) fn closing_candidate<'a>(
+        &self,
+        facts: &'a ChannelFacts,
+        tip: BlockHeight,
+    ) -> Option<&'a FundingCandidate> {
+        if facts.candidates.iter().nth(1).is_none() {
+            return Some(&facts.candidates.current);
+        }
+        let made: Vec<Txid> = self.splices(facts).map(|tx| tx.value.compute_txid()).collect();
+        let unspent = |c: &&FundingCandidate| self.spender(&c.funding).is_none();
+        let usable = |c: &&FundingCandidate| unspent(c) && facts.unrevoked_local(c).is_some();
+        if !made.is_empty() {
+            let confirmed = |c: &&FundingCandidate| made.contains(&c.funding.txid);
+            return facts.candidates.iter().filter(usable).find(confirmed);
+        }
+        let all: Vec<_> = facts.candidates.iter().filter(usable).collect();
+        let turn = usize::try_from(tip.0).ok().and_then(|tip| tip.checked_rem(all.len()));
+        let in_turn = turn.and_then(|turn| all.get(turn));
+        all.iter().find(|c| !self.is_refused(c.funding)).or(in_turn).copied()
+    }
+
+    /// Whether the network refused our commitment for this funding output.
+    fn is_refused(&self, funding: OutPoint) -> bool {
+        let mut commitments = self.acts.claims_of(funding).filter(|o| o.kind == TxKind::Commitment);
+        commitments.any(|out| self.acts.rejected.contains_key(&out.transaction.compute_txid()))
+    }
+
+    /// Whether a candidate may still matter: a block holds a spend of it or the transaction that
+    /// made it, or a commitment of it was handed out.
+    pub(crate) fn needs(&self, funding: &OutPoint) -> bool {
+        let made = self.chain.iter().any(|tx| tx.value.compute_txid() == funding.txid);
+        made || self.spender(funding).is_some() || self.acts.claims_of(*funding).next().is_some()
     }
 
     /// Every confirmed transaction that the evidence rests on, and its block, in order of arrival.

@@ -38,7 +38,7 @@ pub(crate) fn due(
             return Some((*id, UpstreamVerdict::Failed));
         }
         // Outdated facts close no channel, but the incoming one can be saved all the same.
-        let outdated = facts.standing == Standing::Outdated;
+        let outdated = now.standing == Standing::Outdated;
         let failing = arbitrator.is_failing() || picture.is_some() || outdated;
         let margin = failing && is_late(htlc, tip, policy);
         let committed = facts.is_committed(*id);

@@ -4,7 +4,7 @@ use super::{DecodeError, Record, decode_record, encode_record};
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
     Candidates, ChannelEntry, ChannelFacts, ChannelKeys, FundingCandidate, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{HtlcId, PerCommitmentSecret};
@@ -38,22 +38,27 @@ impl Body for ChannelFacts {
         out.optional(18, self.shutdown.remote.as_ref());
         out.field(20, &self.destination);
         out.field(22, &self.birth);
-        out.field(24, &self.standing);
+        out.list(24, &self.candidates.former);
     }
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
+        let mut facts = Self {
             id: input.field(0)?,
             opener: input.field(2)?,
             local: input.body(4)?,
             remote: input.body(6)?,
-            candidates: Candidates { current: input.body(8)?, others: input.list(10)? },
+            candidates: Candidates {
+                current: input.body(8)?,
+                others: input.list(10)?,
+                former: Vec::new(),
+            },
             htlcs: htlc_map(input.list(12)?)?,
             secrets: secret_store(input.list(14)?)?,
             shutdown: ShutdownScripts { local: input.optional(16)?, remote: input.optional(18)? },
             destination: input.field(20)?,
             birth: input.field(22)?,
-            standing: input.field(24)?,
-        })
+        };
+        facts.candidates.former = input.list(24)?;
+        Ok(facts)
     }
 }
 
@@ -74,7 +79,6 @@ impl Body for ChannelEntry {
         out.list(4, &self.others);
         out.field(6, &self.local);
         out.field(8, &self.remote);
-        out.field(10, &self.standing);
         out.optional(12, self.offered.as_ref());
         out.optional(14, self.incoming.as_ref());
     }
@@ -85,7 +89,6 @@ impl Body for ChannelEntry {
             others: input.list(4)?,
             local: input.field(6)?,
             remote: input.field(8)?,
-            standing: input.field(10)?,
             offered: input.optional(12)?,
             incoming: input.optional(14)?,
         })
@@ -229,22 +232,6 @@ impl Field for CommitmentFormat {
             0 => Ok(Self::StaticRemotekey),
             1 => Ok(Self::Anchors),
             _ => Err(DecodeError::Invalid("commitment format")),
-        }
-    }
-}
-
-impl Field for Standing {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(match self {
-            Self::Current => 0,
-            Self::Outdated => 1,
-        });
-    }
-    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match u8::take(input)? {
-            0 => Ok(Self::Current),
-            1 => Ok(Self::Outdated),
-            _ => Err(DecodeError::Invalid("standing")),
         }
     }
 }

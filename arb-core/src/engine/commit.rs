@@ -1,7 +1,6 @@
 //! `commit`: state and effects, in exchange for the receipt of the very batch.
 use crate::engine::stage::{Next, Transition};
-use crate::engine::{ChainArbitrator, Task, TaskKey};
-use crate::facts::ChannelFacts;
+use crate::engine::{ChainArbitrator, Task, TaskKey, Updated};
 use crate::ids::{ChannelId, Slot};
 use crate::log::{BatchId, Durable};
 use alloc::boxed::Box;
@@ -78,7 +77,10 @@ impl ChainArbitrator {
             match next {
                 Next::Quiet(facts) => self.insert_quiet(slot, &facts),
                 Next::Active(active) => self.insert_active(slot, *active),
-                Next::Forgotten => drop(self.remove_channel(slot)),
+                Next::Forgotten => {
+                    self.remove_channel(slot);
+                    self.outdated.remove(&slot);
+                }
             }
             released.concerned.insert(slot);
         }
@@ -89,11 +91,12 @@ impl ChainArbitrator {
         released
     }
 
-    /// The facts of a quiet channel were replaced, durably: its watches and its due height follow.
-    /// An active channel's facts are replaced through [`ChainArbitrator::stage`] only.
-    pub fn quiet_facts_replaced(&mut self, slot: Slot, facts: &ChannelFacts) {
+    /// Verified updates of a quiet channel became durable: its due height follows. Until then they
+    /// go into every stage that touches the channel, before the other inputs. An active channel's
+    /// facts, and what moves candidates, are replaced through [`ChainArbitrator::stage`] only.
+    pub fn quiet_facts_replaced(&mut self, slot: Slot, updated: &Updated) {
         if self.active(slot).is_none() {
-            self.insert_quiet(slot, facts);
+            self.insert_quiet(slot, updated.facts());
         }
     }
 

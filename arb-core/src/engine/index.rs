@@ -56,12 +56,13 @@ impl ChainArbitrator {
 
     pub(super) fn insert_quiet(&mut self, slot: Slot, facts: &ChannelFacts) {
         self.active.remove(&slot);
-        let due = self.quiet_due(facts);
+        let due = self.quiet_due(slot, facts);
         self.watchers.put(watcher(slot, facts, due), classify::fundings(facts));
     }
 
-    fn quiet_due(&self, facts: &ChannelFacts) -> Option<BlockHeight> {
-        ChannelArbitrator::default().next_due(facts, None, &self.now()).map(|due| due.tip)
+    fn quiet_due(&self, slot: Slot, facts: &ChannelFacts) -> Option<BlockHeight> {
+        let now = self.now(slot, facts);
+        ChannelArbitrator::default().next_due(facts, None, &now).map(|due| due.tip)
     }
 
     pub(super) fn insert_active(&mut self, slot: Slot, active: Active) {

@@ -4,13 +4,15 @@
 //! has anything to remember is [`Active`] as well, with its facts. State moves by `stage` (pure) and `commit`
 //! (with the receipt of the store) only.
 mod commit;
+mod fence;
 mod index;
 mod stage;
+mod standing;
 mod tasks;
 mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
-use crate::facts::{ChannelEntry, ChannelFacts};
+use crate::facts::{ChannelEntry, ChannelFacts, ChannelNumbers};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
 use crate::picture::{Picture, Way};
@@ -23,6 +25,7 @@ use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 pub use commit::{Released, WrongReceipt};
 use core::ops::Bound;
+pub use fence::Updated;
 pub use index::Scan;
 pub use stage::{EngineInput, NeedFacts, Transition};
 pub use tasks::{Task, TaskKey};
@@ -47,6 +50,9 @@ pub struct ChainArbitrator {
     blocks: VecDeque<BlockRef>,
     position: Position,
     estimates: FeeEstimates,
+    /// Channels whose facts were older than the node's when it stated its numbers, and these;
+    /// `None`: it did not know the channel.
+    outdated: BTreeMap<Slot, Option<ChannelNumbers>>,
     next_batch: u64,
 }
 
@@ -98,6 +104,7 @@ impl ChainArbitrator {
             blocks: blocks.into(),
             position: Position::CatchingUp,
             estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
+            outdated: BTreeMap::new(),
             next_batch: 0,
         }
     }
@@ -260,12 +267,6 @@ impl ChainArbitrator {
     /// same funding output.
     pub fn watching(&self, outpoint: OutPoint) -> impl Iterator<Item = Slot> {
         self.watchers.watching(outpoint)
-    }
-
-    /// Tip and settings, as deciding needs them.
-    #[must_use]
-    pub fn now(&self) -> Now {
-        Now { tip: self.height(), position: self.position, policy: self.policy }
     }
 
     fn take_batch_id(&self) -> BatchId {

@@ -2,8 +2,9 @@
 use crate::arbitrator::{
     BlockView, Change, ChannelArbitrator, Input, Now, Position, PreimageSource,
 };
+use crate::engine::fence::{Updated, refused_registration};
 use crate::engine::{Active, ChainArbitrator, Loaded};
-use crate::facts::{ChannelFacts, HtlcLink, Updated};
+use crate::facts::{ChannelFacts, HtlcLink, UpdateError};
 use crate::ids::{Preimage, Side, Slot};
 use crate::log::{Batch, BatchId, Write};
 use crate::units::{BlockHeight, BlockRef};
@@ -46,17 +47,22 @@ pub enum EngineInput {
         /// Its slot.
         slot: Slot,
         /// Its facts, verified. If the channel is there already (restored by
-        /// [`ChainArbitrator::restore`]), what is remembered of it stays.
+        /// [`ChainArbitrator::restore`]), what is remembered of it stays; facts with another local
+        /// commitment than the one that was handed out are refused.
         facts: Box<ChannelFacts>,
         /// Blocks between birth and tip that touch it, lowest first.
         history: Vec<BlockView>,
     },
-    /// A verified update of a channel's facts.
+    /// Verified updates of a channel's facts. Refused if what reached the channel since, in this
+    /// stage or before, stands against them.
     Facts {
         /// The channel.
         slot: Slot,
-        /// What the update led to.
+        /// What the updates lead to.
         updated: Box<Updated>,
+        /// Blocks between the birth of new funding candidates and the tip that touch these, lowest
+        /// first.
+        history: Vec<BlockView>,
     },
     /// The channel is resolved and everybody knows: its records go.
     Forget {
@@ -101,6 +107,7 @@ pub struct NeedFacts(pub BTreeSet<Slot>);
 #[must_use = "a transition does nothing until its changes are durable"]
 pub struct Transition {
     batch: Batch,
+    refused: Vec<(Slot, UpdateError)>,
     pub(super) next: BTreeMap<Slot, Next>,
     pub(super) blocks: VecDeque<BlockRef>,
     pub(super) position: Position,
@@ -127,6 +134,12 @@ impl Transition {
         self.batch.id
     }
 
+    /// Facts among the inputs that were refused: of them nothing is in the batch.
+    #[must_use]
+    pub fn refused(&self) -> &[(Slot, UpdateError)] {
+        &self.refused
+    }
+
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -148,6 +161,7 @@ impl ChainArbitrator {
             next: BTreeMap::new(),
             writes: Vec::new(),
             missing: BTreeSet::new(),
+            refused: Vec::new(),
         };
         for input in inputs {
             staging.take(input);
@@ -157,6 +171,7 @@ impl ChainArbitrator {
         }
         Ok(Transition {
             batch: Batch { id: self.take_batch_id(), writes: staging.writes },
+            refused: staging.refused,
             next: staging.next,
             blocks: staging.blocks,
             position: staging.position,
@@ -198,12 +213,16 @@ struct Staging<'a> {
     next: BTreeMap<Slot, Next>,
     writes: Vec<Write>,
     missing: BTreeSet<Slot>,
+    refused: Vec<(Slot, UpdateError)>,
 }
 
 impl Staging<'_> {
-    fn now(&self) -> Now {
-        let tip = self.blocks.back().map_or(BlockHeight(0), |block| block.height);
-        Now { tip, position: self.position, policy: self.engine.policy }
+    fn tip(&self) -> BlockHeight {
+        self.blocks.back().map_or(BlockHeight(0), |block| block.height)
+    }
+
+    fn now(&self, slot: Slot, facts: &ChannelFacts) -> Now {
+        Now { tip: self.tip(), position: self.position, ..self.engine.now(slot, facts) }
     }
 
     fn take(&mut self, input: &EngineInput) {
@@ -218,14 +237,11 @@ impl Staging<'_> {
             }
             EngineInput::Channel { slot, input } => self.input(*slot, input),
             EngineInput::Watch { slot, facts, history } => {
-                // A block of the history may hold the preimage that decides an HTLC of an earlier
-                // one: nothing is judged before all of it is read.
-                let position = core::mem::replace(&mut self.position, Position::CatchingUp);
                 self.watch(*slot, facts, history);
-                self.position = position;
-                self.input(*slot, &Input::FactsUpdated);
             }
-            EngineInput::Facts { slot, updated } => self.facts(*slot, updated),
+            EngineInput::Facts { slot, updated, history } => {
+                self.facts(*slot, updated, history);
+            }
             EngineInput::Forget { slot } => {
                 self.writes.push(Write::Forget { slot: *slot });
                 self.next.insert(*slot, Next::Forgotten);
@@ -238,7 +254,7 @@ impl Staging<'_> {
         let engine = self.engine;
         let mut slots: BTreeSet<Slot> = engine.active.keys().copied().collect();
         if self.position == Position::AtTip {
-            slots.extend(engine.due_at(self.now().tip));
+            slots.extend(engine.due_at(self.tip()));
         }
         slots.extend(self.next.keys());
         slots
@@ -275,40 +291,59 @@ impl Staging<'_> {
     }
 
     fn watch(&mut self, slot: Slot, facts: &ChannelFacts, history: &[BlockView]) {
-        self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
         // A channel that was set aside comes back with what its log remembers.
         let active = self.engine.active.get(&slot);
         let state = active.map(|active| active.state.clone()).unwrap_or_default();
+        if let Some(refused) = refused_registration(&state, facts) {
+            self.refused.push((slot, refused));
+            return;
+        }
+        self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
         let stale = !state.is_confirmed_by(history);
         self.put(slot, Active::new(Arc::new(facts.clone()), state));
+        let position = core::mem::replace(&mut self.position, Position::CatchingUp);
         if stale {
             let hash = BlockHash::all_zeros();
             let fork_point = BlockRef { height: facts.birth, hash };
             self.input(slot, &Input::Disconnected { fork_point });
         }
+        self.position = position;
+        self.past(slot, history);
+    }
+
+    /// Blocks that were connected before the channel, or a candidate of it, was known. One of them
+    /// may hold the preimage that decides an HTLC of an earlier one: nothing is judged before all
+    /// of it is read.
+    fn past(&mut self, slot: Slot, history: &[BlockView]) {
+        let position = core::mem::replace(&mut self.position, Position::CatchingUp);
         for view in history {
             self.input(slot, &Input::BlockConnected(view.clone()));
         }
+        self.position = position;
         self.input(slot, &Input::FactsUpdated);
     }
 
-    fn facts(&mut self, slot: Slot, updated: &Updated) {
+    fn facts(&mut self, slot: Slot, updated: &Updated, history: &[BlockView]) {
         let Some(mut active) = self.channel(slot) else { return };
-        let facts = Box::new(updated.facts.clone());
-        self.writes.push(Write::Facts { slot, facts });
-        if !updated.ended.is_empty() {
-            self.writes.push(Write::EndedHtlcs { slot, htlcs: updated.ended.clone() });
+        if let Some(refused) = updated.refused_by(&active) {
+            self.refused.push((slot, refused));
+            return;
         }
-        active.facts = Arc::new(updated.facts.clone());
+        let (facts, ended) = (updated.facts(), updated.ended());
+        self.writes.push(Write::Facts { slot, facts: Box::new((**facts).clone()) });
+        if !ended.is_empty() {
+            self.writes.push(Write::EndedHtlcs { slot, htlcs: ended.to_vec() });
+        }
+        active.facts = facts.clone();
         active.picture = crate::picture::Picture::of(&active.facts, &active.state).map(Arc::new);
         let loaded: Vec<_> = active.state.revoked_htlcs.keys().copied().collect();
         self.put(slot, active);
         for number in loaded {
-            let ended = updated.ended.iter().filter(|(_, record)| record.in_remote(number));
+            let ended = ended.iter().filter(|(_, record)| record.in_remote(number));
             let htlcs = ended.copied().collect();
             self.input(slot, &Input::RevokedHtlcsLoaded { number, htlcs });
         }
-        self.input(slot, &Input::FactsUpdated);
+        self.past(slot, history);
     }
 
     /// The channel as the inputs so far leave it; notes that its facts are missing.
@@ -346,7 +381,7 @@ impl Staging<'_> {
         // A preimage learned on one channel may serve an incoming HTLC on another, and so on.
         while let Some((slot, input)) = pending.pop() {
             let Some(mut active) = self.channel(slot) else { continue };
-            let now = self.now();
+            let now = self.now(slot, &active.facts);
             let decided = active.state.decide_by(&active.facts, active.picture, &input, &now);
             active.state = decided.state;
             active.picture = decided.picture;

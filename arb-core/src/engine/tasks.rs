@@ -43,7 +43,7 @@ impl ChainArbitrator {
     #[must_use]
     pub fn tasks(&self, slot: Slot) -> BTreeMap<TaskKey, Task> {
         let Some(active) = self.active(slot) else { return BTreeMap::new() };
-        let now = self.now();
+        let now = self.now(slot, &active.facts);
         let picture = active.picture.as_deref();
         let desire = active.state.desired_by(&active.facts, picture, &now);
         let mut claims: Vec<Claim> = Vec::new();
@@ -79,7 +79,8 @@ impl ChainArbitrator {
     #[must_use]
     pub fn funded_outpoints(&self, slot: Slot) -> BTreeSet<OutPoint> {
         let Some(active) = self.active(slot) else { return BTreeSet::new() };
-        let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &self.now());
+        let now = self.now(slot, &active.facts);
+        let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &now);
         let claims = desire.into_values().filter_map(|effect| match effect {
             Effect::Claim(claim) => Some(*claim),
             Effect::LoadRevokedHtlcs(_)

@@ -5,6 +5,10 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use std::vec;
 
+mod fence;
+mod splice;
+mod support;
+
 fn at(height: u32) -> BlockRef {
     BlockRef { height: BlockHeight(height), hash: BlockHash::all_zeros() }
 }

@@ -31,18 +31,6 @@ pub struct ChannelFacts {
     pub destination: ScriptBuf,
     /// No spend of any candidate can be in a block at or below this height.
     pub birth: BlockHeight,
-    /// Whether these facts are the node's newest.
-    pub standing: Standing,
-}
-
-/// Whether the facts are the newest that exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// They are, for all that we know.
-    Current,
-    /// They are known to be older than the node's or the peer's: no local commitment may be
-    /// broadcast (BOLT 5 F5, BOLT 2 data loss).
-    Outdated,
 }
 
 /// One party's keys and parameters.
@@ -72,19 +60,34 @@ pub struct ChannelKeys {
     pub htlc: PublicKey,
 }
 
-/// A non-empty list of funding candidates: the current one, then splices and replacements.
+/// The funding outputs that may be spent: the current one, splices and replacements that may
+/// confirm instead, and those that another took the place of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidates {
     /// The current funding output.
     pub current: FundingCandidate,
-    /// Others that may confirm instead.
+    /// Others that may confirm instead. Each new commitment is stated for them too.
     pub others: Vec<FundingCandidate>,
+    /// Those that were current, or could have been, when another was locked. Their commitments are
+    /// as they were then: a reorganisation may bring them back.
+    pub former: Vec<FundingCandidate>,
 }
 
 impl Candidates {
+    /// One candidate: no splice, no replacement.
+    #[must_use]
+    pub const fn only(current: FundingCandidate) -> Self {
+        Self { current, others: Vec::new(), former: Vec::new() }
+    }
+
     /// All candidates, current one first.
     pub fn iter(&self) -> impl Iterator<Item = &FundingCandidate> {
-        core::iter::once(&self.current).chain(self.others.iter())
+        self.moving().chain(&self.former)
+    }
+
+    /// Those whose commitments go on, current one first.
+    pub fn moving(&self) -> impl Iterator<Item = &FundingCandidate> {
+        core::iter::once(&self.current).chain(&self.others)
     }
 
     /// The candidate with this funding output.
@@ -93,10 +96,10 @@ impl Candidates {
         self.iter().find(|candidate| candidate.funding == *funding)
     }
 
-    /// The candidate with this funding output.
-    pub fn get_mut(&mut self, funding: &OutPoint) -> Option<&mut FundingCandidate> {
+    /// The candidate with this funding output, if its commitments go on.
+    pub(crate) fn moving_mut(&mut self, funding: &OutPoint) -> Option<&mut FundingCandidate> {
         core::iter::once(&mut self.current)
-            .chain(self.others.iter_mut())
+            .chain(&mut self.others)
             .find(|candidate| candidate.funding == *funding)
     }
 }
@@ -166,13 +169,33 @@ pub struct ShutdownScripts {
 }
 
 impl ChannelFacts {
-    /// Whether any live commitment of any candidate contains this HTLC.
+    /// A candidate's local commitment, unless we revoked it: once another candidate was locked and
+    /// went on, what the former ones hold is worth a penalty.
+    #[must_use]
+    pub fn unrevoked_local<'a>(
+        &self,
+        candidate: &'a FundingCandidate,
+    ) -> Option<&'a LocalCommitment> {
+        let newest = self.candidates.moving().map(|moving| moving.local.number).min()?;
+        Some(&candidate.local).filter(|local| local.number >= newest)
+    }
+
+    /// A candidate's remote commitments that the peer has not revoked.
+    pub fn unrevoked_remotes<'a>(
+        &self,
+        candidate: &'a FundingCandidate,
+    ) -> impl Iterator<Item = &'a RemoteCommitment> + use<'a> {
+        let current = self.candidates.current.remote.number;
+        let remotes = core::iter::once(&candidate.remote).chain(&candidate.remote_next);
+        remotes.filter(move |remote| remote.number >= current)
+    }
+
+    /// Whether any unrevoked commitment of any candidate contains this HTLC.
     #[must_use]
     pub fn is_committed(&self, id: HtlcId) -> bool {
         self.candidates.iter().any(|candidate| {
-            let remotes = core::iter::once(&candidate.remote).chain(&candidate.remote_next);
-            candidate.local.htlcs.contains(&id)
-                || remotes.into_iter().any(|r| r.htlcs.contains(&id))
+            self.unrevoked_local(candidate).is_some_and(|local| local.htlcs.contains(&id))
+                || self.unrevoked_remotes(candidate).any(|remote| remote.htlcs.contains(&id))
         })
     }
 

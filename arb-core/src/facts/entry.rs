@@ -1,6 +1,6 @@
 //! `ChannelEntry`: what the index of a store holds of a channel, so that starting up needs no facts
 //! of quiet channels.
-use crate::facts::{ChannelFacts, HtlcLink, Standing};
+use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink};
 use crate::ids::{ChannelId, HtlcId, Side};
 use crate::policy::Policy;
 use crate::units::{BlockHeight, CommitmentNumber};
@@ -15,14 +15,12 @@ pub struct ChannelEntry {
     pub id: ChannelId,
     /// The current funding output.
     pub funding: OutPoint,
-    /// Funding outputs of the other candidates.
+    /// Funding outputs of the other candidates, former ones too.
     pub others: Vec<OutPoint>,
     /// Number of our current commitment.
     pub local: CommitmentNumber,
     /// Number of the peer's current commitment.
     pub remote: CommitmentNumber,
-    /// Whether the facts are the node's newest.
-    pub standing: Standing,
     /// Earliest expiry of the offered HTLCs in live commitments (BOLT 2 "G").
     pub offered: Option<BlockHeight>,
     /// Earliest expiry of the incoming HTLCs that offered ones forward.
@@ -34,11 +32,13 @@ impl ChannelEntry {
     #[must_use]
     pub fn of(facts: &ChannelFacts) -> Self {
         let ours = |id: &HtlcId| id.offerer == Side::Local;
-        let committed = facts.candidates.iter().flat_map(|candidate| {
-            let remotes = core::iter::once(&candidate.remote).chain(&candidate.remote_next);
-            candidate.local.htlcs.iter().chain(remotes.flat_map(|remote| &remote.htlcs))
-        });
-        let offered = committed.filter(|id| ours(id)).filter_map(|id| facts.htlcs.get(id));
+        let committed = |candidate: &'_ FundingCandidate| {
+            let local = facts.unrevoked_local(candidate).map(|local| local.htlcs.clone());
+            let remotes = facts.unrevoked_remotes(candidate).map(|remote| remote.htlcs.clone());
+            local.into_iter().chain(remotes).flatten().collect::<Vec<_>>()
+        };
+        let committed = facts.candidates.iter().flat_map(committed);
+        let offered = committed.filter(ours).filter_map(|id| facts.htlcs.get(&id));
         let records = facts.htlcs.iter().filter(|(id, _)| ours(id));
         let incoming = records.filter_map(|(_, record)| match record.htlc.link {
             HtlcLink::ForwardOf { expiry, .. } => Some(expiry.0),
@@ -51,10 +51,9 @@ impl ChannelEntry {
         Self {
             id: facts.id,
             funding: current.funding,
-            others: facts.candidates.others.iter().map(|other| other.funding).collect(),
+            others: facts.candidates.iter().skip(1).map(|other| other.funding).collect(),
             local: current.local.number,
             remote: current.remote.number,
-            standing: facts.standing,
             offered: offered.map(|record| record.htlc.expiry.0).min(),
             incoming: incoming.min(),
         }

@@ -4,13 +4,15 @@ pub mod channel;
 pub mod entry;
 pub mod htlc;
 pub mod secrets;
+pub mod standing;
 pub mod update;
 
 pub use channel::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, LocalCommitment, Party,
-    RemoteCommitment, ShutdownScripts, Standing,
+    RemoteCommitment, ShutdownScripts,
 };
 pub use entry::ChannelEntry;
 pub use htlc::{Htlc, HtlcLink, HtlcRecord};
 pub use secrets::SecretStore;
-pub use update::{Update, UpdateError, Updated};
+pub use standing::{ChannelNumbers, Standing};
+pub use update::{Followed, Update, UpdateError};

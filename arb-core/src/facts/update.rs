@@ -1,4 +1,5 @@
 //! Updates of facts at payment speed: verified whole before anything is acknowledged.
+mod candidates;
 pub mod error;
 mod htlcs;
 mod verify;
@@ -9,7 +10,8 @@ use crate::facts::{
 };
 use crate::format::keys::per_commitment_point;
 use crate::ids::{HtlcId, PerCommitmentSecret};
-use crate::units::CommitmentNumber;
+use crate::units::{BlockHeight, CommitmentNumber};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::{Secp256k1, Signing, Verification};
@@ -60,11 +62,35 @@ pub enum Update {
     },
     /// Scripts agreed for a mutual close. One that is not stated stays as it was.
     Shutdown(ShutdownScripts),
+    /// Another funding output that may confirm instead of the current one: a splice, or a
+    /// replacement of one. Its commitments have the numbers, points and HTLCs of the current one's.
+    CandidateAdded {
+        /// The candidate, with its commitments.
+        candidate: Box<FundingCandidate>,
+        /// No spend of it can be in a block at or below this height.
+        birth: BlockHeight,
+    },
+    /// This candidate is the funding output from now on (BOLT 2 `splice_locked`). All others stay
+    /// as they are, since a reorganisation may bring one back; new commitments are stated for this
+    /// one alone.
+    CandidateLocked {
+        /// Its funding output.
+        funding: OutPoint,
+    },
+    /// This candidate will never confirm, or its spend would be no concern of ours. Never the
+    /// current one.
+    CandidateDiscarded {
+        /// Its funding output.
+        funding: OutPoint,
+    },
 }
 
-/// What an accepted update leads to.
+/// What an update leads to as far as facts go. Whether a channel may take it depends on what
+/// happened to it as well: see [`ChainArbitrator::verify_updates`].
+///
+/// [`ChainArbitrator::verify_updates`]: crate::engine::ChainArbitrator::verify_updates
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Updated {
+pub struct Followed {
     /// The facts from now on.
     pub facts: ChannelFacts,
     /// HTLCs that left the last live commitment: penalty data from now on.
@@ -81,7 +107,7 @@ impl ChannelFacts {
         &self,
         update: &Update,
         secp: &Secp256k1<C>,
-    ) -> Result<Updated, UpdateError> {
+    ) -> Result<Followed, UpdateError> {
         let mut facts = self.clone();
         match update {
             Update::HtlcAdded { id, htlc } => htlcs::add(&mut facts, *id, *htlc)?,
@@ -94,9 +120,14 @@ impl ChannelFacts {
             }
             Update::RemoteRevoked { number, secret } => facts.revoke(*number, *secret, secp)?,
             Update::Shutdown(scripts) => facts.set_shutdown(scripts),
+            Update::CandidateAdded { candidate, birth } => {
+                candidates::add(&mut facts, candidate, *birth, secp)?;
+            }
+            Update::CandidateLocked { funding } => candidates::lock(&mut facts, funding)?,
+            Update::CandidateDiscarded { funding } => candidates::discard(&mut facts, funding)?,
         }
         let ended = htlcs::take_ended(&mut facts);
-        Ok(Updated { facts, ended })
+        Ok(Followed { facts, ended })
     }
 
     fn set_local<C: Verification>(
@@ -115,9 +146,8 @@ impl ChannelFacts {
             return if same { Ok(()) } else { Err(UpdateError::CommitmentConflict(stated)) };
         }
         verify::check_local(self, candidate, commitment, secp)?;
-        if let Some(candidate) = self.candidates.get_mut(funding) {
-            candidate.local = commitment.clone();
-        }
+        let replaced = UpdateError::CandidateReplaced(*funding);
+        self.candidates.moving_mut(funding).ok_or(replaced)?.local = commitment.clone();
         Ok(())
     }
 
@@ -137,10 +167,9 @@ impl ChannelFacts {
         verify::check_agreement(self, candidate, commitment)?;
         htlcs::check_none_ended(self, commitment)?;
         verify::check_remote(self, candidate, commitment, secp)?;
+        let replaced = UpdateError::CandidateReplaced(*funding);
+        self.candidates.moving_mut(funding).ok_or(replaced)?.remote_next = Some(commitment.clone());
         htlcs::advance(self, commitment);
-        if let Some(candidate) = self.candidates.get_mut(funding) {
-            candidate.remote_next = Some(commitment.clone());
-        }
         Ok(())
     }
 
@@ -159,11 +188,11 @@ impl ChannelFacts {
             return if told { Ok(()) } else { Err(error) };
         }
         let point = per_commitment_point(secp, &secret).map_err(|_| UpdateError::SecretMismatch)?;
-        if self.candidates.iter().any(|candidate| candidate.remote.point != point) {
+        if self.candidates.moving().any(|candidate| candidate.remote.point != point) {
             return Err(UpdateError::SecretMismatch);
         }
         let without_next = |candidate: &&FundingCandidate| candidate.remote_next.is_none();
-        if let Some(candidate) = self.candidates.iter().find(without_next) {
+        if let Some(candidate) = self.candidates.moving().find(without_next) {
             return Err(UpdateError::NoNextCommitment(candidate.funding));
         }
         self.secrets.insert(number, secret)?;
@@ -187,4 +216,4 @@ impl ChannelFacts {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

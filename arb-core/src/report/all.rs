@@ -100,18 +100,18 @@ impl ChainArbitrator {
     /// ```
     #[must_use]
     pub fn report_page(&self, after: Option<Slot>, most: usize) -> ReportPage {
-        let now = self.now();
         let mut rest = self.active_after(after).peekable();
         let (mut channels, mut last) = (Vec::new(), None);
         while channels.len() < most.max(1)
             && let Some((slot, active)) = rest.next()
         {
             let picture = active.picture.as_deref();
+            let now = self.now(slot, &active.facts);
             channels.push(ChannelReport::by(&active.facts, &active.state, picture, &now));
             last = Some(slot);
         }
         let next = if rest.peek().is_some() { last } else { None };
         let quiet = self.len().saturating_sub(self.active_len());
-        ReportPage { tip: now.tip, quiet, quarantined: Vec::new(), channels, next }
+        ReportPage { tip: self.height(), quiet, quarantined: Vec::new(), channels, next }
     }
 }

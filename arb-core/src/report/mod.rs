@@ -36,7 +36,7 @@ pub struct ChannelReport {
     pub tip: BlockHeight,
     /// Where it stands.
     pub phase: Phase,
-    /// How the funding output was spent, if a block says so.
+    /// How the funding output was spent, if a block says so. After a splice the channel goes on.
     pub close: Option<CloseKind>,
     /// Value of the current funding output.
     pub capacity: Amount,
@@ -109,6 +109,10 @@ impl ChannelReport {
         let outputs = picture.map(|p| p.outputs.as_slice()).unwrap_or_default();
         let current = &facts.candidates.current;
         let transactions = transactions(state);
+        let spliced = || {
+            let last = state.splices(facts).last()?;
+            Some(CloseKind::Splice(last.value.compute_txid()))
+        };
         let confirmed = transactions
             .iter()
             .filter(|tx| tx.confirmed.is_some() && tx.kind != TxKind::Commitment);
@@ -120,7 +124,7 @@ impl ChannelReport {
             id: facts.id,
             tip: now.tip,
             phase: state.phase_of(picture, now.tip, &now.policy),
-            close: picture.map(|p| p.spend.kind()),
+            close: picture.map(|p| p.spend.kind()).or_else(spliced),
             capacity: current.capacity,
             balance: current.local.local_balance.floor(),
             pending_fees: pending_fees(&transactions, &outputs_reported, closing.as_ref()),

@@ -2,7 +2,7 @@
 use arb_core::arbitrator::{Change, HandedOut, TxKind};
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::CommitmentFormat;
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side, Slot};
@@ -114,7 +114,7 @@ pub(crate) fn facts(id: u8) -> ChannelFacts {
         opener: Side::Local,
         local: party(2, 144),
         remote: party(3, 720),
-        candidates: Candidates { current: candidate(), others: Vec::new() },
+        candidates: Candidates::only(candidate()),
         htlcs: [(offered(1), htlc(41, None))].into(),
         secrets: SecretStore::default(),
         shutdown: ShutdownScripts {
@@ -123,7 +123,6 @@ pub(crate) fn facts(id: u8) -> ChannelFacts {
         },
         destination: ScriptBuf::from_bytes(vec![0x00, 0x14, 0x77]),
         birth: BlockHeight(799_000),
-        standing: Standing::Current,
     }
 }
 

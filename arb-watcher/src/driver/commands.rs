@@ -4,13 +4,12 @@ use super::{Driver, measure};
 use crate::command::{Command, CommandError, Counts, Envelope, Reply};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
-use arb_core::arbitrator::{Alert, FailReason, Input, NoticeKey};
-use arb_core::engine::EngineInput;
-use arb_core::facts::{Standing, Update, UpdateError, Updated};
+use arb_core::arbitrator::{Alert, BlockView, FailReason, Input, NoticeKey};
+use arb_core::engine::{EngineInput, Updated};
+use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use std::sync::Arc;
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
 where
@@ -26,7 +25,10 @@ where
         match command {
             Command::Watch(facts) => self.watch(facts, Reply::new(answer)),
             Command::Update { id, updates } => {
-                self.update(id, &updates, Reply::new(answer)).await;
+                self.update(id, updates, Reply::new(answer)).await;
+            }
+            Command::StateNumbers(numbers) => {
+                Reply::new(answer).send(self.restate(numbers));
             }
             Command::Fail(id) => Reply::new(answer).send(self.fail(id).await),
             Command::Preimage { id, preimage, source } => {
@@ -107,10 +109,22 @@ where
         self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
     }
 
+    fn restate(&mut self, numbers: ChannelNumbers) -> Result<(), CommandError> {
+        let id = numbers.id;
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let facts = self.readable(slot)?;
+        self.state_numbers(slot, &facts, Some(numbers));
+        if self.engine.standing(slot, &facts) == Standing::Current {
+            self.notices.over(id, Alert::OutdatedFacts);
+        }
+        self.renew(slot);
+        Ok(())
+    }
+
     async fn fail(&mut self, id: ChannelId) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
         let facts = self.readable(slot)?;
-        if facts.standing == Standing::Outdated {
+        if self.engine.standing(slot, &facts) == Standing::Outdated {
             return Err(CommandError::Outdated(id));
         }
         if self.engine.active(slot).is_some_and(|active| active.picture.is_some()) {
@@ -130,53 +144,53 @@ where
 
     /// Verifies updates and makes the facts durable. A quiet channel's do not pass through the
     /// engine: they go to the writer at once, many in flight.
-    async fn update(&mut self, id: ChannelId, updates: &[Update], reply: Reply<()>) {
+    async fn update(&mut self, id: ChannelId, updates: Vec<Update>, reply: Reply<()>) {
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(CommandError::UnknownChannel(id)));
         };
-        let updated = match self.verified(slot, updates) {
+        let updated = match self.verified(slot, &updates) {
             Ok(updated) => updated,
             Err(error) => return reply.send(Err(error)),
         };
-        if self.engine.active(slot).is_some() {
-            let updated = Box::new(updated);
-            let stored = self.try_step(vec![EngineInput::Facts { slot, updated }]).await;
-            return reply.send(stored);
+        if updated.new_fundings().next().is_some() {
+            return self.scan_candidates(updates, &updated, reply);
+        }
+        if self.engine.active(slot).is_some() || updated.moves_candidates() {
+            return reply.send(self.take_facts(slot, updated, Vec::new()).await);
         }
         self.store_facts(slot, updated, reply);
     }
 
-    fn verified(&mut self, slot: Slot, updates: &[Update]) -> Result<Updated, CommandError> {
+    pub(super) fn verified(
+        &mut self,
+        slot: Slot,
+        updates: &[Update],
+    ) -> Result<Updated, CommandError> {
         let facts = self.readable(slot)?;
-        let fenced = self
-            .engine
-            .active(slot)
-            .is_some_and(|active| active.state.is_failing() || active.picture.is_some());
-        let mut all = Updated { facts: (*facts).clone(), ended: Vec::new() };
-        for update in updates {
-            let local = matches!(update, Update::LocalCommitment { .. });
-            let one = all.facts.updated(update, &self.secp).map_err(CommandError::Facts)?;
-            // Of any candidate: what was handed out may be the node's next to revoke.
-            if fenced && local && one.facts.candidates != all.facts.candidates {
-                return Err(CommandError::Facts(UpdateError::Fenced));
-            }
-            all.facts = one.facts;
-            all.ended.extend(one.ended);
-        }
-        all.facts.standing = self.outdated.standing(slot, &all.facts);
-        Ok(all)
+        let verified = self.engine.verify_updates(slot, &facts, updates, &self.secp);
+        verified.map_err(CommandError::Facts)
+    }
+
+    /// Hands verified updates to the engine, with what the past holds of new candidates.
+    pub(super) async fn take_facts(
+        &mut self,
+        slot: Slot,
+        updated: Updated,
+        history: Vec<BlockView>,
+    ) -> Result<(), CommandError> {
+        let updated = Box::new(updated);
+        self.try_step(vec![EngineInput::Facts { slot, updated, history }]).await
     }
 
     fn store_facts(&mut self, slot: Slot, updated: Updated, reply: Reply<()>) {
-        let facts = Arc::new(updated.facts);
-        let write = Write::Facts { slot, facts: Box::new((*facts).clone()) };
-        let (number, ended) = self.on_the_way.begin(slot, facts, updated.ended, reply);
-        let mut writes = vec![write];
-        if !ended.is_empty() {
-            writes.push(Write::EndedHtlcs { slot, htlcs: ended });
+        let (number, all) = self.on_the_way.begin(slot, updated, reply);
+        let facts = Box::new((**all.facts()).clone());
+        let mut writes = vec![Write::Facts { slot, facts }];
+        if !all.ended().is_empty() {
+            writes.push(Write::EndedHtlcs { slot, htlcs: all.ended().to_vec() });
         }
         let batch = self.direct_batch(writes);
-        let appended = self.hand_over(batch);
+        let appended = self.log.append(batch);
         self.appends.spawn((slot, number), async move {
             let since = std::time::Instant::now();
             let appended = appended.await;
@@ -191,13 +205,14 @@ where
         self.look_at_store();
         match result {
             Ok(()) => {
-                let facts = self.on_the_way.stored(slot, number);
+                let updated = self.on_the_way.stored(slot, number);
                 // The channel may have been set aside or forgotten meanwhile.
-                if let Some(facts) = facts
+                if let Some(updated) = updated
+                    && let facts = updated.facts().clone()
                     && self.engine.slot(&facts.id) == Some(slot)
                 {
-                    self.engine.quiet_facts_replaced(slot, &facts);
-                    if !self.outdated.covers(slot, &facts) && facts.standing == Standing::Current {
+                    self.engine.quiet_facts_replaced(slot, &updated);
+                    if self.engine.standing(slot, &facts) == Standing::Current {
                         self.notices.over(facts.id, Alert::OutdatedFacts);
                     }
                 }

@@ -3,7 +3,7 @@ use super::{Driver, measure};
 use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Released, Transition};
-use arb_core::facts::{ChannelFacts, Standing};
+use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -81,18 +81,26 @@ where
                         newer.into_iter().map(|(slot, updated)| EngineInput::Facts {
                             slot,
                             updated: Box::new(updated),
+                            history: Vec::new(),
                         }),
                     );
                     self.load(slots, &mut loaded, patience).await?;
                 }
             }
         };
+        let refused = transition.refused().first().copied();
         let released = self.make_durable(transition, patience).await?;
         for slot in on_the_way {
             self.on_the_way.superseded(slot);
         }
         self.release(released);
-        Ok(())
+        match refused {
+            None => Ok(()),
+            Some((slot, why)) => {
+                tracing::info!(slot = slot.0, %why, "facts refused");
+                Err(CommandError::Facts(why))
+            }
+        }
     }
 
     async fn make_durable(
@@ -120,7 +128,7 @@ where
     ) -> Result<Durable, CommandError> {
         loop {
             let since = std::time::Instant::now();
-            let appended = self.hand_over(batch.clone()).await;
+            let appended = self.log.append(batch.clone()).await;
             measure::appended(since.elapsed(), appended.is_ok());
             let error = match appended {
                 Ok(receipt) => {
@@ -142,19 +150,6 @@ where
     /// How the store is off for space, after an append: the alarm comes before the disk is full.
     pub(super) fn look_at_store(&self) {
         self.alarms.store(StoreAlarm::of(self.log.health()));
-    }
-
-    /// Hands a batch to the store. That facts are outdated because the node said so at start-up
-    /// is not stored.
-    pub(super) fn hand_over(&mut self, mut batch: Batch) -> L::Append {
-        for write in &mut batch.writes {
-            if let Write::Facts { slot, facts } = write
-                && self.outdated.0.contains_key(slot)
-            {
-                facts.standing = Standing::Current;
-            }
-        }
-        self.log.append(batch)
     }
 
     /// Waits before something is repeated; an error if the driver is to end.
@@ -198,15 +193,10 @@ where
         if let Some(active) = self.engine.active(slot) {
             return Ok(active.facts.clone());
         }
-        let mut facts = match self.on_the_way.newest(slot) {
-            Some(facts) => facts.clone(),
-            None => self.stored_facts(slot)?,
-        };
-        let standing = self.outdated.standing(slot, &facts);
-        if standing != facts.standing {
-            Arc::make_mut(&mut facts).standing = standing;
+        match self.on_the_way.newest(slot) {
+            Some(facts) => Ok(facts.clone()),
+            None => self.stored_facts(slot),
         }
-        Ok(facts)
     }
 
     /// The newest facts of a channel that a command names. If they are damaged, which nobody may

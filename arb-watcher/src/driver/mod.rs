@@ -23,9 +23,8 @@ use crate::alarms::Board;
 use crate::command::{Envelope, Reply};
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
-use crate::settings::{ChannelNumbers, Ports, Settings};
+use crate::settings::{Ports, Settings};
 use arb_core::engine::{ChainArbitrator, Task, TaskKey};
-use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -65,7 +64,6 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     subscribers: Subscribers,
     epochs: EpochHub,
     on_the_way: OnTheWay,
-    outdated: Outdated,
     quarantine: Quarantine,
     troubles: Troubles,
     /// Channels to be watched once there is a tip to scan to.
@@ -111,47 +109,6 @@ impl End {
 
     fn is_near(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
-    }
-}
-
-/// Channels that the node stated with higher numbers than the stored facts have, or did not state
-/// at all. That is never stored: the next start judges anew.
-#[derive(Default)]
-struct Outdated(BTreeMap<Slot, Option<ChannelNumbers>>);
-
-impl Outdated {
-    /// Judges stored facts by their index entry. Facts that are older than what the node states,
-    /// or that it does not state at all, must not lead to a broadcast of a local commitment
-    /// (BOLT 5 F5).
-    fn judge(
-        &mut self,
-        slot: Slot,
-        entry: &ChannelEntry,
-        stated: Option<ChannelNumbers>,
-    ) -> Standing {
-        let older = stated.is_none_or(|stated| stated.is_newer(entry.local, entry.remote));
-        if older && entry.standing == Standing::Current {
-            self.0.insert(slot, stated);
-            return Standing::Outdated;
-        }
-        entry.standing
-    }
-
-    /// Whether facts that say they are current are not.
-    fn covers(&self, slot: Slot, facts: &ChannelFacts) -> bool {
-        let current = &facts.candidates.current;
-        let (local, remote) = (current.local.number, current.remote.number);
-        let newer = |stated: &ChannelNumbers| stated.is_newer(local, remote);
-        self.0.get(&slot).is_some_and(|stated| stated.as_ref().is_none_or(newer))
-    }
-
-    /// The standing of facts whose own standing counts for nothing if they are listed here.
-    fn standing(&self, slot: Slot, facts: &ChannelFacts) -> Standing {
-        match self.0.contains_key(&slot) {
-            false => facts.standing,
-            true if self.covers(slot, facts) => Standing::Outdated,
-            true => Standing::Current,
-        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Facts on their way to the store: of a quiet channel many appends may be in flight. The store
 //! applies them in order, and each holds everything that the ones before it do.
 use crate::command::{CommandError, Reply};
-use arb_core::facts::{ChannelFacts, HtlcRecord, Updated};
-use arb_core::ids::{HtlcId, Slot};
+use arb_core::engine::Updated;
+use arb_core::facts::ChannelFacts;
+use arb_core::ids::Slot;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -15,9 +16,8 @@ pub(super) struct OnTheWay {
 
 struct Append {
     number: u64,
-    facts: Arc<ChannelFacts>,
-    /// Penalty data of this update, and of those before it that failed.
-    ended: Vec<(HtlcId, HtlcRecord)>,
+    /// This update, and those before it that failed.
+    updated: Updated,
     /// Who is told how it ended.
     replies: Vec<Reply<()>>,
 }
@@ -33,48 +33,47 @@ impl Append {
 impl OnTheWay {
     /// The newest facts, if any are on the way.
     pub(super) fn newest(&self, slot: Slot) -> Option<&Arc<ChannelFacts>> {
-        self.of.get(&slot)?.back().map(|append| &append.facts)
+        self.of.get(&slot)?.back().map(|append| append.updated.facts())
     }
 
     /// What is on the way for these channels, as one update each.
     pub(super) fn of(&self, slots: &BTreeSet<Slot>) -> impl Iterator<Item = (Slot, Updated)> {
-        slots.iter().filter_map(|slot| {
-            let appends = self.of.get(slot)?;
-            let facts = (*appends.back()?.facts).clone();
-            Some((*slot, Updated { facts, ended: all_ended(appends) }))
-        })
+        slots.iter().filter_map(|slot| Some((*slot, as_one(self.of.get(slot)?)?)))
     }
 
-    /// An append begins. Gives its number, and what must be in it as penalty data.
+    /// An append begins. Gives its number, and all that must be in it: an append that fails takes
+    /// its penalty data along, unless those after it bring it too.
     pub(super) fn begin(
         &mut self,
         slot: Slot,
-        facts: Arc<ChannelFacts>,
-        own: Vec<(HtlcId, HtlcRecord)>,
+        updated: Updated,
         reply: Reply<()>,
-    ) -> (u64, Vec<(HtlcId, HtlcRecord)>) {
+    ) -> (u64, Updated) {
         let number = self.next;
         self.next = self.next.saturating_add(1);
         let appends = self.of.entry(slot).or_default();
-        // An append that fails takes its penalty data along, unless those after it bring it too.
-        appends.push_back(Append { number, facts, ended: own, replies: vec![reply] });
-        (number, all_ended(appends))
+        let all = match as_one(appends) {
+            Some(before) => before.then(updated.clone()),
+            None => updated.clone(),
+        };
+        appends.push_back(Append { number, updated, replies: vec![reply] });
+        (number, all)
     }
 
     /// An append is durable, and with it all that went before it. Gives its facts, unless newer
     /// ones are durable already.
-    pub(super) fn stored(&mut self, slot: Slot, number: u64) -> Option<Arc<ChannelFacts>> {
+    pub(super) fn stored(&mut self, slot: Slot, number: u64) -> Option<Updated> {
         let appends = self.of.get_mut(&slot)?;
-        let mut facts = None;
+        let mut updated = None;
         while appends.front().is_some_and(|append| append.number <= number) {
             let Some(append) = appends.pop_front() else { break };
             if append.number == number {
-                facts = Some(append.facts.clone());
+                updated = Some(append.updated.clone());
             }
             append.succeed();
         }
         self.tidy(slot);
-        facts
+        updated
     }
 
     /// An append left nothing behind. If a later one, which was built on it, is on the way, it may
@@ -86,7 +85,7 @@ impl OnTheWay {
         match appends.get_mut(index) {
             Some(later) => {
                 later.replies.extend(failed.replies);
-                later.ended.extend(failed.ended);
+                later.updated = failed.updated.then(later.updated.clone());
             }
             None => {
                 for reply in failed.replies {
@@ -111,6 +110,6 @@ impl OnTheWay {
     }
 }
 
-fn all_ended(appends: &VecDeque<Append>) -> Vec<(HtlcId, HtlcRecord)> {
-    appends.iter().flat_map(|append| append.ended.iter().copied()).collect()
+fn as_one(appends: &VecDeque<Append>) -> Option<Updated> {
+    appends.iter().map(|append| append.updated.clone()).reduce(Updated::then)
 }

@@ -5,7 +5,7 @@ use super::quarantine::{Quarantine, Stated};
 use super::subscribers::Subscribers;
 use super::trouble::Troubles;
 use super::work::{Appends, Job, Outcome, Workers};
-use super::{Driver, End, Outdated, Tasks, chain};
+use super::{Driver, End, Tasks, chain};
 use crate::alarms::Board;
 use crate::command::Envelope;
 use crate::epochs::EpochHub;
@@ -38,20 +38,19 @@ const MOST_EXPECTED: usize = 1 << 24;
 /// What the node stated, by channel.
 type Statement = HashMap<ChannelId, ChannelNumbers>;
 
-/// Judges stored facts by their index entry, and raises the alarm if they are outdated.
+/// Holds stored facts, by their index entry, against what the node states, and raises the alarm if
+/// they are outdated: they must not lead to a broadcast of a local commitment (BOLT 5 F5).
 fn judge(
-    outdated: &mut Outdated,
+    engine: &mut ChainArbitrator,
     notices: &mut NoticeHub,
     slot: Slot,
     entry: &ChannelEntry,
     stated: Option<ChannelNumbers>,
-) -> Standing {
-    let standing = outdated.judge(slot, entry, stated);
-    if standing == Standing::Outdated {
-        tracing::error!(channel = %entry.id, "the stored facts are outdated");
+) {
+    if engine.state_numbers(slot, entry, stated) == Standing::Outdated {
+        tracing::error!(channel = %entry.id, "the facts are outdated");
         notices.alarm(entry.id, Alert::OutdatedFacts);
     }
-    standing
 }
 
 /// Why the arbiter did not start.
@@ -100,7 +99,6 @@ where
             subscribers: Subscribers::default(),
             epochs: EpochHub::default(),
             on_the_way: OnTheWay::default(),
-            outdated: Outdated::default(),
             quarantine: Quarantine::default(),
             troubles: Troubles::default(),
             waiting: Vec::new(),
@@ -125,14 +123,14 @@ where
         let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
         self.engine.reserve(expected.min(MOST_EXPECTED));
         let mut others = Vec::new();
-        let Self { log, engine, subscribers, outdated, notices, .. } = self;
+        let Self { log, engine, subscribers, notices, .. } = self;
         log.each_channel(&mut |mut channel| {
             let slot = channel.slot;
             for (name, state) in std::mem::take(&mut channel.subscribers) {
                 subscribers.restore(slot, name, state);
             }
             let Ok(entry) = &channel.entry else { return others.push(channel) };
-            judge(outdated, notices, slot, entry, stated.get(&entry.id).copied());
+            judge(engine, notices, slot, entry, stated.get(&entry.id).copied());
             if channel.has_changes {
                 others.push(channel);
             } else {
@@ -154,8 +152,7 @@ where
             return Ok(());
         }
         match (self.log.facts(slot)?, self.log.changes(slot)?) {
-            (Some(Ok(mut facts)), Ok(changes)) => {
-                facts.standing = self.outdated.standing(slot, &facts);
+            (Some(Ok(facts)), Ok(changes)) => {
                 let state = ChannelArbitrator::replay(&changes);
                 self.engine.restore(slot, Arc::from(facts), state);
             }
@@ -167,16 +164,15 @@ where
         Ok(())
     }
 
-    /// Facts that are older than what the node states, or that it does not state at all, must not
-    /// lead to a broadcast of a local commitment (BOLT 5 F5).
-    pub(super) fn judge(
+    /// Holds facts against what the node states of the channel.
+    pub(super) fn state_numbers(
         &mut self,
         slot: Slot,
+        facts: &ChannelFacts,
         stated: Option<ChannelNumbers>,
-        facts: &mut ChannelFacts,
     ) {
         let entry = ChannelEntry::of(facts);
-        facts.standing = judge(&mut self.outdated, &mut self.notices, slot, &entry, stated);
+        judge(&mut self.engine, &mut self.notices, slot, &entry, stated);
     }
 
     /// Coins in transactions that were handed out before the restart stay theirs. What the wallet

@@ -137,7 +137,7 @@ where
                     tracing::info!(channel = %id, slot = slot.0, "readable again");
                     // Evidence must be found again as a whole, from the birth on.
                     let bare = sound.state.confirmed().next().is_none();
-                    self.rescan(Watching::healed(sound.facts, since.filter(|_| bare)));
+                    self.rescan(Watching::healed(&sound.facts, since.filter(|_| bare)));
                 }
                 Err(why) => {
                     tracing::warn!(channel = %id, slot = slot.0, why, "still unreadable");
@@ -180,10 +180,9 @@ where
                 return self.quarantine.failed(&id, self.settings.retry);
             }
         };
-        let mut facts = sound.facts;
-        match stated {
-            Stated::Not(stated) => self.judge(slot, stated, &mut facts),
-            Stated::Judged => facts.standing = self.outdated.standing(slot, &facts),
+        let facts = sound.facts;
+        if let Stated::Not(stated) = stated {
+            self.state_numbers(slot, &facts, stated);
         }
         if let Err(error) = self.take_back(slot, facts, sound.state, history).await {
             tracing::warn!(channel = %id, slot = slot.0, %error, "not taken back");

@@ -19,10 +19,11 @@ where
 {
     pub(super) fn report(&mut self, id: ChannelId) -> Option<Box<ChannelReport>> {
         let slot = self.engine.slot(&id)?;
-        let now = self.engine.now();
+        let facts = self.readable(slot).ok()?;
+        let now = self.engine.now(slot, &facts);
         let mut report = match self.engine.active(slot) {
-            Some(active) => ChannelReport::of(&active.facts, &active.state, &now),
-            None => ChannelReport::quiet(&*self.readable(slot).ok()?, &now),
+            Some(active) => ChannelReport::of(&facts, &active.state, &now),
+            None => ChannelReport::quiet(&facts, &now),
         };
         self.add_alarms(&mut report);
         Some(Box::new(report))

@@ -6,9 +6,9 @@ use super::work::{Job, Outcome};
 use crate::command::{CommandError, Reply};
 use crate::settings::Settings;
 use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
-use arb_core::engine::EngineInput;
-use arb_core::facts::ChannelFacts;
-use arb_core::ids::Slot;
+use arb_core::engine::{EngineInput, Updated};
+use arb_core::facts::{ChannelFacts, Update};
+use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
@@ -18,39 +18,66 @@ use std::future::Future;
 use std::sync::Arc;
 use tokio::time::{sleep, timeout};
 
-/// A channel that is to be watched, and how far its past is known.
+/// Funding outputs that are to be watched, and how far their past is known.
 #[derive(Debug)]
 pub(super) struct Watching {
-    facts: Box<ChannelFacts>,
+    id: ChannelId,
+    /// No spend of them is in a block at or below this height.
+    birth: BlockHeight,
+    fundings: Vec<OutPoint>,
     history: History,
     origin: Origin,
     /// The last scan got nowhere: wait before the next.
     stuck: bool,
 }
 
-/// Why a channel's past is scanned.
+/// Why the past is scanned.
 #[derive(Debug)]
 enum Origin {
     /// The node asked for the channel to be watched.
-    Asked(Reply<()>),
+    Asked(Box<ChannelFacts>, Reply<()>),
+    /// The node told of further funding candidates.
+    Candidates(Vec<Update>, Reply<()>),
     /// It was set aside, and can be read again.
     Healed,
 }
 
 impl Watching {
+    fn new(
+        id: ChannelId,
+        birth: BlockHeight,
+        fundings: impl IntoIterator<Item = OutPoint>,
+        origin: Origin,
+    ) -> Self {
+        let fundings: Vec<_> = fundings.into_iter().collect();
+        let history = History::new(&fundings);
+        Self { id, birth, fundings, history, origin, stuck: false }
+    }
+
+    /// All funding outputs of a channel.
+    fn of(facts: &ChannelFacts, origin: Origin) -> Self {
+        let fundings = facts.candidates.iter().map(|candidate| candidate.funding);
+        Self::new(facts.id, facts.birth, fundings, origin)
+    }
+
     /// A channel that was set aside, and the last block that it has seen; `None`: not known.
-    pub(super) fn healed(facts: Box<ChannelFacts>, since: Option<BlockRef>) -> Self {
-        let mut history = History::new(&facts);
-        history.to = since;
-        Self { facts, history, origin: Origin::Healed, stuck: false }
+    pub(super) fn healed(facts: &ChannelFacts, since: Option<BlockRef>) -> Self {
+        let mut watching = Self::of(facts, Origin::Healed);
+        watching.history.to = since;
+        watching
     }
 
     /// Whether somebody still waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         match &self.origin {
-            Origin::Asked(reply) => !reply.is_closed(),
+            Origin::Asked(_, reply) | Origin::Candidates(_, reply) => !reply.is_closed(),
             Origin::Healed => true,
         }
+    }
+
+    /// What was scanned counts for nothing any more.
+    fn start_over(&mut self) {
+        self.history = History::new(&self.fundings);
     }
 }
 
@@ -64,8 +91,8 @@ struct History {
 }
 
 impl History {
-    fn new(facts: &ChannelFacts) -> Self {
-        let watched = facts.candidates.iter().map(|candidate| candidate.funding).collect();
+    fn new(fundings: &[OutPoint]) -> Self {
+        let watched = fundings.iter().copied().collect();
         Self { views: Vec::new(), to: None, watched }
     }
 
@@ -110,7 +137,7 @@ where
     pub(super) fn watch(&mut self, facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {
             match self.readable(slot) {
-                Ok(known) => return reply.send(self.is_same(slot, &known, &facts)),
+                Ok(known) => return reply.send(Self::is_same(&known, &facts)),
                 Err(error @ Unreadable::Medium(_)) => return reply.send(Err(error.into())),
                 // Set aside just now: these facts take the place of the damaged ones.
                 Err(Unreadable::Channel(_)) => {}
@@ -119,25 +146,30 @@ where
         if let Err(error) = facts.verify(&self.secp) {
             return reply.send(Err(CommandError::Facts(error)));
         }
-        let history = History::new(&facts);
-        self.rescan(Watching { facts, history, origin: Origin::Asked(reply), stuck: false });
+        let watched = facts.clone();
+        self.rescan(Watching::of(&watched, Origin::Asked(facts, reply)));
     }
 
-    /// Whether these facts are watched already. That the stored ones are outdated makes no
-    /// difference: the node said so at start-up, not with the facts.
-    fn is_same(
-        &self,
-        slot: Slot,
-        known: &ChannelFacts,
-        facts: &ChannelFacts,
-    ) -> Result<(), CommandError> {
-        let mut stated = facts.clone();
-        stated.standing = known.standing;
-        let unlisted = !self.outdated.0.contains_key(&slot);
-        if *known != stated || (unlisted && known.standing != facts.standing) {
-            return Err(CommandError::AlreadyWatched(facts.id));
-        }
-        Ok(())
+    /// Scans from the birth of new funding candidates before the updates that add them are taken.
+    pub(super) fn scan_candidates(
+        &mut self,
+        updates: Vec<Update>,
+        updated: &Updated,
+        reply: Reply<()>,
+    ) {
+        let births = updates.iter().filter_map(|update| match update {
+            Update::CandidateAdded { birth, .. } => Some(*birth),
+            _ => None,
+        });
+        let facts = updated.facts();
+        let birth = births.min().unwrap_or(facts.birth);
+        let origin = Origin::Candidates(updates, reply);
+        self.rescan(Watching::new(facts.id, birth, updated.new_fundings(), origin));
+    }
+
+    /// Whether these facts are watched already.
+    fn is_same(known: &ChannelFacts, facts: &ChannelFacts) -> Result<(), CommandError> {
+        if known == facts { Ok(()) } else { Err(CommandError::AlreadyWatched(facts.id)) }
     }
 
     pub(super) fn rescan(&mut self, watching: Watching) {
@@ -147,7 +179,7 @@ where
             return self.waiting.push(watching);
         };
         let (ports, settings) = (self.ports.clone(), self.settings);
-        self.workers.spawn(Job::Rescan(watching.facts.id), async move {
+        self.workers.spawn(Job::Rescan(watching.id), async move {
             let mut watching = watching;
             let result = rescan(&ports.source, &mut watching, to, &settings).await;
             Outcome::Rescanned(Box::new(watching), result)
@@ -161,36 +193,58 @@ where
     ) {
         if let Err(why) = result {
             return match watching.origin {
-                Origin::Asked(reply) => reply.send(Err(CommandError::NotScanned(why))),
-                Origin::Healed => self.on_not_scanned(watching.facts.id, &why),
+                Origin::Asked(_, reply) | Origin::Candidates(_, reply) => {
+                    reply.send(Err(CommandError::NotScanned(why)));
+                }
+                Origin::Healed => self.on_not_scanned(watching.id, &why),
             };
         }
         if watching.history.to == self.engine.tip() {
-            return match watching.origin {
-                Origin::Asked(reply) => {
-                    self.register(watching.facts, watching.history, reply).await;
+            let Watching { id, history, origin, .. } = watching;
+            return match origin {
+                Origin::Asked(facts, reply) => self.register(facts, history.views, reply).await,
+                Origin::Candidates(updates, reply) => {
+                    let taken = self.take_candidates(id, &updates, history.views).await;
+                    self.chain.look_again();
+                    reply.send(taken);
                 }
-                Origin::Healed => {
-                    self.return_to_service(watching.facts.id, watching.history.views).await;
-                }
+                Origin::Healed => self.return_to_service(id, history.views).await,
             };
         }
         // The tip moved meanwhile: go on from there, or from the birth after a reorganisation.
         let stands = watching.history.to.is_none_or(|to| self.engine.blocks().any(|b| *b == to));
         if !stands {
-            watching.history = History::new(&watching.facts);
+            watching.start_over();
         }
         watching.stuck |= !stands;
         self.rescan(watching);
     }
 
+    /// Takes updates that add funding candidates, as they are to be judged now, and what the
+    /// rescan found, in one append.
+    async fn take_candidates(
+        &mut self,
+        id: ChannelId,
+        updates: &[Update],
+        history: Vec<BlockView>,
+    ) -> Result<(), CommandError> {
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let updated = self.verified(slot, updates)?;
+        self.take_facts(slot, updated, history).await
+    }
+
     /// Takes a channel on: facts and what its rescan found, in one append.
-    async fn register(&mut self, facts: Box<ChannelFacts>, history: History, reply: Reply<()>) {
+    async fn register(
+        &mut self,
+        facts: Box<ChannelFacts>,
+        history: Vec<BlockView>,
+        reply: Reply<()>,
+    ) {
         if self.engine.slot(&facts.id).is_some() {
             // Watched twice at once: the first one won.
             return self.watch(facts, reply);
         }
-        let (id, history) = (facts.id, history.views);
+        let id = facts.id;
         let watched = match self.quarantine.slot(&id) {
             Some(slot) => match self.recalled(slot) {
                 Ok(state) => self.take_back(slot, facts, state, history).await,
@@ -252,7 +306,7 @@ async fn rescan<S: BlockSource>(
     if std::mem::take(&mut watching.stuck) {
         sleep(settings.retry).await;
     }
-    if watching.facts.birth >= to.height {
+    if watching.birth >= to.height {
         watching.history.to = Some(to);
         return Ok(());
     }
@@ -267,7 +321,7 @@ async fn rescan<S: BlockSource>(
             // Nobody waits any more.
             Err(Pause::Later(why)) if !watching.is_wanted() => return Err(why),
             Err(Pause::Later(why)) => {
-                tracing::warn!(channel = %watching.facts.id, why, "the rescan waits");
+                tracing::warn!(channel = %watching.id, why, "the rescan waits");
                 sleep(settings.retry).await;
             }
         }
@@ -282,7 +336,7 @@ async fn scan_on<S: BlockSource>(
 ) -> Result<(), Pause> {
     loop {
         let last = watching.history.to;
-        let from = last.map_or(watching.facts.birth, |block| block.height);
+        let from = last.map_or(watching.birth, |block| block.height);
         if from >= to.height {
             return Ok(());
         }
@@ -293,7 +347,7 @@ async fn scan_on<S: BlockSource>(
         let block = block.ok_or_else(|| Pause::Never(format!("the source has no block {hash}")))?;
         if last.is_some_and(|last| last.hash != block.header.prev_blockhash) {
             // What was scanned is in no chain any more.
-            watching.history = History::new(&watching.facts);
+            watching.start_over();
             return Err(Pause::Moved);
         }
         watching.history.scan(BlockRef { height, hash }, block);

@@ -86,7 +86,7 @@ where
     }
 
     /// The desire of one channel, anew.
-    fn renew(&mut self, slot: Slot) {
+    pub(super) fn renew(&mut self, slot: Slot) {
         let tasks = self.engine.tasks(slot);
         if let Some(tried) = self.tasks.tried.get_mut(&slot) {
             tried.retain(|key, _| tasks.contains_key(key));

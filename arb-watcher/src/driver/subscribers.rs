@@ -403,7 +403,6 @@ where
         let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
         if forgotten.is_ok() {
             self.subscribers.remove_slot(slot);
-            self.outdated.0.remove(&slot);
             self.troubles.forgotten(slot);
             self.notices.forgotten(id);
         }

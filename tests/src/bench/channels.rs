@@ -6,7 +6,7 @@ use arb_core::arbitrator::ChannelArbitrator;
 use arb_core::engine::ChainArbitrator;
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::CommitmentFormat;
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side, Slot};
@@ -161,33 +161,30 @@ fn facts(channel: &Channel) -> Result<ChannelFacts, BenchError> {
         opener: Side::Local,
         local: party(channel, peer::Side::Local, params.local_delay, params.dust),
         remote: party(channel, peer::Side::Remote, params.remote_delay, params.remote_dust),
-        candidates: Candidates {
-            current: FundingCandidate {
-                funding,
-                capacity: params.capacity,
-                format: CommitmentFormat::Anchors,
-                local: LocalCommitment {
-                    number: CommitmentNumber(local.number),
-                    point: local.per_commitment_point,
-                    feerate: FeeratePerKw(local.feerate_per_kw),
-                    local_balance: MilliSat(local.balances.local_msat),
-                    remote_balance: MilliSat(local.balances.remote_msat),
-                    htlcs: local.htlcs.iter().copied().map(htlc_id).collect(),
-                    signature: local.signature,
-                    htlc_signatures: local.htlc_signatures,
-                },
-                remote: RemoteCommitment {
-                    number: CommitmentNumber(remote.number),
-                    point: remote.per_commitment_point,
-                    feerate: FeeratePerKw(remote.feerate_per_kw),
-                    local_balance: MilliSat(remote.balances.local_msat),
-                    remote_balance: MilliSat(remote.balances.remote_msat),
-                    htlcs: remote.htlcs.iter().copied().map(htlc_id).collect(),
-                },
-                remote_next: None,
+        candidates: Candidates::only(FundingCandidate {
+            funding,
+            capacity: params.capacity,
+            format: CommitmentFormat::Anchors,
+            local: LocalCommitment {
+                number: CommitmentNumber(local.number),
+                point: local.per_commitment_point,
+                feerate: FeeratePerKw(local.feerate_per_kw),
+                local_balance: MilliSat(local.balances.local_msat),
+                remote_balance: MilliSat(local.balances.remote_msat),
+                htlcs: local.htlcs.iter().copied().map(htlc_id).collect(),
+                signature: local.signature,
+                htlc_signatures: local.htlc_signatures,
             },
-            others: Vec::new(),
-        },
+            remote: RemoteCommitment {
+                number: CommitmentNumber(remote.number),
+                point: remote.per_commitment_point,
+                feerate: FeeratePerKw(remote.feerate_per_kw),
+                local_balance: MilliSat(remote.balances.local_msat),
+                remote_balance: MilliSat(remote.balances.remote_msat),
+                htlcs: remote.htlcs.iter().copied().map(htlc_id).collect(),
+            },
+            remote_next: None,
+        }),
         htlcs: records(channel, &local.htlcs),
         secrets,
         shutdown: ShutdownScripts {
@@ -196,7 +193,6 @@ fn facts(channel: &Channel) -> Result<ChannelFacts, BenchError> {
         },
         destination: channel.shutdown_script(peer::Side::Local),
         birth: BlockHeight(TIP - 1_000),
-        standing: Standing::Current,
     };
     facts.verify(&Secp256k1::new())?;
     Ok(facts)

@@ -93,6 +93,7 @@ impl ChannelParams {
 }
 
 /// One channel with the secrets of both sides.
+#[derive(Clone)]
 pub struct Channel {
     pub(super) params: ChannelParams,
     pub(super) secp: Secp256k1<All>,
@@ -176,6 +177,11 @@ impl Channel {
         self.terms.funding_outpoint = Some(LightningOutPoint { txid: funding.txid, index });
         self.funding = Some(funding);
         Ok(())
+    }
+
+    pub(super) fn set_capacity(&mut self, capacity: Amount) {
+        self.params.capacity = capacity;
+        self.terms.channel_value_satoshis = capacity.to_sat();
     }
 
     /// Where the funding output is.

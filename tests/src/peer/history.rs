@@ -62,6 +62,7 @@ pub(super) struct State {
     pub(super) feerate_per_kw: u32,
 }
 
+#[derive(Clone)]
 pub(super) struct History {
     pub(super) htlcs: Vec<Htlc>,
     pub(super) steps: Vec<Step>,
@@ -95,6 +96,18 @@ impl History {
             next_local_id: 0,
             next_remote_id: 0,
         })
+    }
+}
+
+impl History {
+    /// Adds to the peer's balance in every commitment. One that had too little has nothing: it was
+    /// there before the splice.
+    pub(super) fn add_to_remote(&mut self, msat: i64) {
+        for state in self.local.iter_mut().chain(&mut self.remote) {
+            let state = Arc::make_mut(state);
+            let balance = &mut state.balances.remote_msat;
+            *balance = balance.saturating_add_signed(msat);
+        }
     }
 }
 

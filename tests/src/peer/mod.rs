@@ -17,6 +17,7 @@ mod facts;
 mod history;
 mod keys;
 mod sign;
+mod splice;
 mod sweeps;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use crate::peer::{Commitment, OutputRole, Side};
 use crate::scenario::ast::ChannelName;
 use crate::world::htlc_id;
 use arb_core::arbitrator::{Alert, ChannelArbitrator, Now, Position, UpstreamVerdict};
+use arb_core::facts::Standing;
 use arb_core::ids::ChannelId;
 use arb_core::log::ChangeLog;
 use arb_core::report::ChannelReport;
@@ -41,7 +42,7 @@ impl Runner<'_> {
         for name in names {
             let Some(value) = self.value(name).await? else { continue };
             let chan = self.chan(name)?;
-            let capacity = chan.peer.params().capacity;
+            let capacity = self.on_chain_peer(name)?.params().capacity;
             let what = || format!("the value of channel {name} to add up");
             if value.total() != capacity {
                 return Err(Failed::new(what(), format!("{capacity} is not the sum of {value:?}")));
@@ -199,6 +200,7 @@ impl Runner<'_> {
             tip: BlockHeight(self.world.height()),
             position: Position::AtTip,
             policy: self.policy(),
+            standing: Standing::Current,
         };
         let mut replayed = BTreeMap::new();
         for stored in log.channels().map_err(|error| unreadable(&error))? {

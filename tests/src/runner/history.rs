@@ -5,7 +5,7 @@ use crate::peer::{self, Keep, NewHtlc, Staged, preimage_named};
 use crate::scenario::ast::{
     ChannelName, HashName, History, HtlcRef, Offer, Receive, ReceivedRole, Stage, Step,
 };
-use crate::world::{htlc_id, local_commitment, updates_of};
+use crate::world::{htlc_id, local_commitment};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{HtlcLink, Update};
 use arb_core::ids::{HtlcRef as CoreHtlcRef, Preimage};
@@ -57,7 +57,9 @@ impl Runner<'_> {
                 self.tell(channel, Keep::Every).await
             }
             History::ForgetSince { channel, number } => self.forget_since(channel, *number).await,
-            History::Splice { .. } => Err(Failed::new("a supported statement", "splice")),
+            History::Splice { channel, capacity, confirm } => {
+                self.splice(channel, *capacity, *confirm).await
+            }
         }
     }
 
@@ -199,15 +201,17 @@ impl Runner<'_> {
 
     /// Tells the arbiter what the node has learned since the last time.
     async fn tell(&mut self, name: &ChannelName, keep: Keep) -> Result<(), Failed> {
-        let chan = self.chan_mut(name)?;
-        let steps = chan.peer.take_facts(keep)?;
-        let updates = updates_of(&steps, chan.funding, &chan.links);
+        let updates = self.chan_mut(name)?.take_updates(keep)?;
         self.send(name, updates).await
     }
 
     /// Hands updates over, one commitment of the peer at a time, so that each part may be told
     /// again after a crash; a very long history goes in larger parts.
-    async fn send(&mut self, name: &ChannelName, updates: Vec<Update>) -> Result<(), Failed> {
+    pub(super) async fn send(
+        &mut self,
+        name: &ChannelName,
+        updates: Vec<Update>,
+    ) -> Result<(), Failed> {
         let chan = self.chan_mut(name)?;
         let number = chan.peer.remote_number().max(chan.peer.local_number());
         chan.told.push((number, updates.clone()));
@@ -295,7 +299,12 @@ impl Runner<'_> {
                 Update::RemoteCommitment { commitment, .. } => commitment.number.0 <= until,
                 Update::RemoteRevoked { number, .. } => number.0 < until,
                 Update::LocalCommitment { commitment, .. } => commitment.number.0 <= until,
-                Update::HtlcAdded { .. } | Update::HtlcLinked { .. } | Update::Shutdown(_) => false,
+                Update::HtlcAdded { .. }
+                | Update::HtlcLinked { .. }
+                | Update::Shutdown(_)
+                | Update::CandidateAdded { .. }
+                | Update::CandidateLocked { .. }
+                | Update::CandidateDiscarded { .. } => false,
             };
             updates.extend(batch.into_iter().filter(kept));
             // A long history states only its last local commitment.
@@ -318,7 +327,10 @@ fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
             Update::HtlcAdded { .. }
             | Update::HtlcLinked { .. }
             | Update::RemoteCommitment { .. }
-            | Update::Shutdown(_) => {}
+            | Update::Shutdown(_)
+            | Update::CandidateAdded { .. }
+            | Update::CandidateLocked { .. }
+            | Update::CandidateDiscarded { .. } => {}
         }
     }
 }

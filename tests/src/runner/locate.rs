@@ -15,41 +15,56 @@ pub(super) struct Close {
     pub(super) height: Option<u32>,
     /// The commitment that it is, if it is one.
     pub(super) commitment: Option<Arc<Commitment>>,
+    /// It makes another funding output, and the channel goes on.
+    pub(super) splice: bool,
 }
 
 impl Chan {
     /// The commitment that a transaction is; both sides' carry the same numbers.
-    pub(super) fn identify(&self, tx: &Transaction) -> Option<Arc<Commitment>> {
+    fn identify(&self, scope: usize, tx: &Transaction) -> Option<Arc<Commitment>> {
         let txid = tx.compute_txid();
         if let Some(known) = self.commitments.get(&txid) {
             return Some(Arc::clone(known));
         }
         // The number is only a hint where to look: the peer's own transaction must be the same.
         let number = commitment_number_of(tx, ObscuringFactor::of(&self.first))?;
-        let of = |side| self.peer.commitment(side, number.0).ok();
+        let peer = self.on(scope).ok()?;
+        let of = |side| peer.commitment(side, number.0).ok();
         let both = [Side::Local, Side::Remote].into_iter().filter_map(of);
         both.into_iter().find(|commitment| commitment.txid() == txid).map(Arc::new)
     }
 }
 
 impl Runner<'_> {
-    /// What spends the funding output of a channel, in a block or in the mempool.
+    /// What spends the funding output of a channel, in a block or in the mempool; the splice that
+    /// made it, if nothing does.
     pub(super) async fn close(&mut self, name: &ChannelName) -> Result<Option<Close>, Failed> {
-        let funding = self.chan(name)?.funding;
+        let scope = self.scope(name)?;
+        let chan = self.chan(name)?;
+        let made_by = scope.checked_sub(1).and_then(|at| chan.splices.get(at));
+        let made_by = made_by.map(|splice| splice.tx.clone());
+        let funding = chan.fundings().nth(scope).unwrap_or(chan.funding);
         let confirmed = self.world.ledger.spender(&funding);
         let (tx, height) = match confirmed.map(|(height, tx)| (tx.clone(), height)) {
             Some((tx, height)) => (tx, Some(height)),
             None => match self.world.backend.mempool_spender(&funding).await? {
                 Some(tx) => (tx, None),
-                None => return Ok(None),
+                None => {
+                    let splice = |tx: Transaction| {
+                        let height = self.world.ledger.tx(&tx.compute_txid()).map(|(at, _)| at);
+                        Close { tx, height, commitment: None, splice: true }
+                    };
+                    return Ok(made_by.map(splice));
+                }
             },
         };
         let chan = self.chan_mut(name)?;
-        let commitment = chan.identify(&tx);
+        let splice = chan.splices.iter().any(|splice| splice.tx == tx);
+        let commitment = chan.identify(scope, &tx);
         if let Some(commitment) = &commitment {
             chan.commitments.insert(commitment.txid(), Arc::clone(commitment));
         }
-        Ok(Some(Close { tx, height, commitment }))
+        Ok(Some(Close { tx, height, commitment, splice }))
     }
 
     /// The commitment that spends the funding output of a channel.

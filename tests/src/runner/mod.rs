@@ -9,6 +9,7 @@ mod locate;
 mod node;
 mod onchain;
 mod rerun;
+mod splice;
 mod story;
 mod summary;
 mod trace;

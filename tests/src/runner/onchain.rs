@@ -50,7 +50,7 @@ impl Runner<'_> {
         }
     }
 
-    fn estimate(&self) -> FeeRate {
+    pub(super) fn estimate(&self) -> FeeRate {
         self.world.faults.estimates().within(1)
     }
 
@@ -60,7 +60,7 @@ impl Runner<'_> {
     }
 
     fn spend(&self, name: &ChannelName, spend: PublishedSpend) -> Result<Transaction, Failed> {
-        let peer = &self.chan(name)?.peer;
+        let peer = self.on_chain_peer(name)?;
         Ok(match spend {
             PublishedSpend::Local => peer.local_commitment()?.tx,
             PublishedSpend::Remote => peer.remote_current()?.tx,
@@ -71,7 +71,7 @@ impl Runner<'_> {
         })
     }
 
-    async fn submit(&mut self, tx: &Transaction) -> Result<(), Failed> {
+    pub(super) async fn submit(&mut self, tx: &Transaction) -> Result<(), Failed> {
         let verdict = self.world.backend.submit(tx).await?;
         self.trace.line(|| format!("     theirs {:.8} {verdict:?}", tx.compute_txid()));
         match verdict {
@@ -84,7 +84,7 @@ impl Runner<'_> {
     }
 
     /// Confirmed coins of the peer that nothing in the mempool spends.
-    async fn peer_coins(&self, name: &ChannelName) -> Result<Vec<PeerCoin>, Failed> {
+    pub(super) async fn peer_coins(&self, name: &ChannelName) -> Result<Vec<PeerCoin>, Failed> {
         let mempool = self.world.backend.mempool().await?;
         let spent: BTreeSet<OutPoint> =
             mempool.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output).collect();
@@ -226,6 +226,12 @@ impl Runner<'_> {
             Dropped::Local(name) => (name, Some(Side::Local)),
             Dropped::Remote(name) => (name, Some(Side::Remote)),
             Dropped::Mutual(name) | Dropped::Unknown(name) => (name, None),
+            Dropped::Splice(name) => {
+                let splices = self.chan(name)?.splices.iter().map(|s| s.tx.compute_txid());
+                let mut confirmed = splices.filter(|txid| self.world.ledger.tx(txid).is_some());
+                let last = confirmed.next_back();
+                return last.ok_or_else(|| missing(format!("a confirmed splice of {name}")));
+            }
         };
         let close = self.close(name).await?.filter(|close| close.height.is_some());
         let close = close.ok_or_else(|| missing(format!("a confirmed close of {name}")))?;

@@ -1,6 +1,7 @@
 //! The state of a run, and the way from statement to statement.
 use super::crash::CrashPlan;
 use super::node::{Node, refused};
+use super::splice::Splice;
 use super::trace::Trace;
 use super::{Failed, history};
 use crate::peer::{self, Channel, Commitment};
@@ -32,6 +33,7 @@ pub(super) struct Chan {
     pub(super) peer: Channel,
     pub(super) id: ChannelId,
     pub(super) funding: OutPoint,
+    pub(super) splices: Vec<Splice>,
     /// The facts that it was registered with.
     pub(super) first: ChannelFacts,
     /// What the arbiter was told since, each with the commitment number that it leads to.
@@ -188,6 +190,7 @@ impl<'a> Runner<'a> {
                 peer,
                 id,
                 funding,
+                splices: Vec::new(),
                 first,
                 told: Vec::new(),
                 unsent: Vec::new(),
@@ -292,6 +295,7 @@ impl<'a> Runner<'a> {
                 break;
             }
         }
+        self.lock_splices().await?;
         self.trace.transactions(&self.world.faults);
         self.take_reports().await
     }

@@ -71,11 +71,12 @@ async fn watched(
 
 impl Runner<'_> {
     async fn summary(&mut self, name: &ChannelName, format: Format) -> Result<Summary, Failed> {
-        let closed_at = self.close(name).await?.and_then(|close| close.height);
+        let close = self.close(name).await?.filter(|close| !close.splice);
+        let closed_at = close.and_then(|close| close.height);
         let value = self.value(name).await?;
         let depth = self.policy().forget_depth.0;
         let chan = self.chan(name)?;
-        let capacity = signed(chan.peer.params().capacity);
+        let capacity = signed(self.on_chain_peer(name)?.params().capacity);
         let report = chan.report.as_ref();
         let outputs = report.map(|report| report.outputs.as_slice()).unwrap_or_default();
         let spends = outputs.iter().filter_map(|output| output.spent_at).map(|height| height.0);

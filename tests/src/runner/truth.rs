@@ -158,11 +158,13 @@ impl Chan {
 }
 
 impl Runner<'_> {
-    /// Where the value of a channel is; `None` while its funding output is unspent.
+    /// Where the value of a channel is; `None` while its funding output is unspent or spliced.
     pub(super) async fn value(&mut self, name: &ChannelName) -> Result<Option<Value>, Failed> {
-        let Some(close) = self.close(name).await?.filter(|close| close.height.is_some()) else {
+        let close = self.close(name).await?;
+        let Some(close) = close.filter(|close| close.height.is_some() && !close.splice) else {
             return Ok(None);
         };
+        let capacity = self.on_chain_peer(name)?.params().capacity;
         let chan = self.chan(name)?;
         let is_ours = |txid: &Txid| self.world.faults.is_ours(txid);
         let mut walk = Walk {
@@ -180,7 +182,6 @@ impl Runner<'_> {
             let kind = chan.kind_of(&close, vout);
             walk.take(Node { outpoint, amount: output.value, kind });
         }
-        let capacity = chan.peer.params().capacity;
         walk.value.close_fee = capacity.checked_sub(outputs).unwrap_or_default();
         Ok(Some(walk.value))
     }

@@ -260,6 +260,7 @@ pub enum Dropped {
     Remote(ChannelName),
     Mutual(ChannelName),
     Unknown(ChannelName),
+    Splice(ChannelName),
     /// Whatever spent this HTLC's output.
     Htlc(HtlcRef),
 }

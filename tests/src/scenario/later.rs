@@ -1,19 +1,15 @@
 //! What the language already has words for and the runner cannot yet do: refused by name.
 
-use super::ast::{Channel, Format, History, Scenario, Step};
+use super::ast::{Channel, Format, Scenario};
 use super::error::{ParseError, Wrong};
 
-/// The first statement or value of the file that belongs to later work.
+/// The first value of the file that belongs to later work.
 pub fn unsupported(scenario: &Scenario) -> Option<ParseError> {
     let channels = scenario
         .channels
         .iter()
         .filter_map(|channel| channel_value(channel).map(|wrong| (channel.line, wrong)));
-    let story = scenario
-        .story
-        .iter()
-        .filter_map(|statement| step(&statement.step).map(|wrong| (statement.line, wrong)));
-    let first = channels.chain(story).min_by_key(|(line, _)| *line);
+    let first = channels.min_by_key(|(line, _)| *line);
     first.map(|(line, wrong)| wrong.at(&scenario.file, line))
 }
 
@@ -27,17 +23,6 @@ fn channel_value(channel: &Channel) -> Option<Wrong> {
         Format::Taproot => "taproot",
     };
     Some(later("format=static_remotekey or format=anchors", format!("format={name}")))
-}
-
-fn step(step: &Step) -> Option<Wrong> {
-    match step {
-        Step::History(History::Splice { .. }) => {
-            Some(later("a statement other than splice", "splice".to_owned()))
-        }
-        Step::History(_) | Step::OnChain(_) | Step::Arbiter(_) | Step::Expect(_) | Step::Mark => {
-            None
-        }
-    }
 }
 
 fn later(expected: &str, found: String) -> Wrong {

@@ -9,8 +9,8 @@ use super::value;
 /// Words that stand for something else where a channel or a subscriber could be named.
 const NOT_A_CHANNEL: [&str; 1] = ["ours"];
 /// Words that stand for something else where an HTLC could be named.
-const NOT_AN_HTLC: [&str; 7] =
-    ["local", "remote", "mutual", "unknown", "to_local", "to_remote", "anchor"];
+const NOT_AN_HTLC: [&str; 8] =
+    ["local", "remote", "mutual", "unknown", "splice", "to_local", "to_remote", "anchor"];
 
 /// Every name of a file, and what the rules of the history need to know of it.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use crate::peer::{
 };
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
-    Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing, Update,
+    Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat};
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side};
@@ -80,33 +80,39 @@ pub fn first_facts(channel: &Channel, birth: u32) -> Result<ChannelFacts, PeerEr
     let params = channel.params();
     let funding = channel.funding()?;
     let party = |side, delay, dust| party_facts(&channel.keys(side), delay, dust);
-    let format = match params.format {
-        peer::Format::StaticRemoteKey => CommitmentFormat::StaticRemotekey,
-        peer::Format::Anchors => CommitmentFormat::Anchors,
-        peer::Format::ZeroFee => return Err(PeerError::BadParameter("format")),
-    };
     Ok(ChannelFacts {
         id: channel_id(&funding),
         opener: side(params.opener),
         local: party(peer::Side::Local, params.local_delay, params.dust),
         remote: party(peer::Side::Remote, params.remote_delay, params.remote_dust),
-        candidates: Candidates {
-            current: FundingCandidate {
-                funding,
-                capacity: params.capacity,
-                format,
-                local: local_commitment(&channel.local_facts(0)?),
-                remote: remote_commitment(&channel.remote_facts(0)?),
-                remote_next: None,
-            },
-            others: Vec::new(),
-        },
+        candidates: Candidates::only(candidate_facts(channel)?),
         htlcs: BTreeMap::new(),
         secrets: SecretStore::default(),
         shutdown: ShutdownScripts::default(),
         destination: channel.shutdown_script(peer::Side::Local),
         birth: BlockHeight(birth),
-        standing: Standing::Current,
+    })
+}
+
+/// The channel's funding output with the commitments that spend it now.
+///
+/// # Errors
+/// The channel has no funding output.
+pub fn candidate_facts(channel: &Channel) -> Result<FundingCandidate, PeerError> {
+    let params = channel.params();
+    let format = match params.format {
+        peer::Format::StaticRemoteKey => CommitmentFormat::StaticRemotekey,
+        peer::Format::Anchors => CommitmentFormat::Anchors,
+        peer::Format::ZeroFee => return Err(PeerError::BadParameter("format")),
+    };
+    let next = channel.remote_next_number().map(|number| channel.remote_facts(number)).transpose();
+    Ok(FundingCandidate {
+        funding: channel.funding()?,
+        capacity: params.capacity,
+        format,
+        local: local_commitment(&channel.local_facts(channel.local_number())?),
+        remote: remote_commitment(&channel.remote_facts(channel.remote_number())?),
+        remote_next: next?.as_ref().map(remote_commitment),
     })
 }
 

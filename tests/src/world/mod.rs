@@ -8,8 +8,8 @@ mod ports;
 
 pub use backend::{Backend, Fill};
 pub use facts::{
-    Links, channel_id, channel_secrets, first_facts, htlc_id, local_commitment, number,
-    party_facts, updates_of,
+    Links, candidate_facts, channel_id, channel_secrets, first_facts, htlc_id, local_commitment,
+    number, party_facts, updates_of,
 };
 pub use faults::{Faults, Seen};
 pub use ledger::{Ledger, LedgerBlock, Room};

@@ -6,7 +6,7 @@ use crate::arbitrator::{
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Preimage, Side};
@@ -178,25 +178,23 @@ fn secrets() -> impl Strategy<Value = SecretStore> {
 
 pub(super) fn facts() -> impl Strategy<Value = ChannelFacts> {
     let identity = (any::<[u8; 32]>(), side(), party(), party());
-    let candidates = (candidate(), vec(candidate(), 0..3));
+    let candidates = (candidate(), vec(candidate(), 0..3), vec(candidate(), 0..2));
     let state = (btree_map(htlc_id(), htlc_record(), 0..5), secrets());
     let scripts = (option::of(script()), option::of(script()), script());
-    let standing = prop_oneof![Just(Standing::Current), Just(Standing::Outdated)];
-    (identity, candidates, state, scripts, height(), standing).prop_map(
-        |(identity, (current, others), (htlcs, secrets), scripts, birth, standing)| {
+    (identity, candidates, state, scripts, height()).prop_map(
+        |(identity, (current, others, former), (htlcs, secrets), scripts, birth)| {
             let (id, opener, local, remote) = identity;
             ChannelFacts {
                 id: ChannelId(id),
                 opener,
                 local,
                 remote,
-                candidates: Candidates { current, others },
+                candidates: Candidates { current, others, former },
                 htlcs,
                 secrets,
                 shutdown: ShutdownScripts { local: scripts.0, remote: scripts.1 },
                 destination: scripts.2,
                 birth,
-                standing,
             }
         },
     )

@@ -10,7 +10,7 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// No candidate has this funding output. Register the channel with the candidate first.
+    /// No candidate has this funding output. State it by `CandidateAdded` first.
     UnknownFunding,
     /// No such HTLC. State it by `HtlcAdded` first.
     UnknownHtlc(HtlcId),
@@ -59,9 +59,18 @@ pub enum UpdateError {
     /// The peer revokes its current commitment, but this candidate has no next one. State the
     /// next one first.
     NoNextCommitment(OutPoint),
-    /// This candidate is listed twice, or disagrees with another in the number, point or HTLCs of
-    /// a remote commitment. Correct the statement.
+    /// This candidate is listed twice, is known with another content, or disagrees with another in
+    /// the number, point or HTLCs of a commitment. Correct the statement.
     CandidateConflict(OutPoint),
+    /// This candidate lacks a commitment that another has. State new commitments for every
+    /// candidate at once.
+    CandidateBehind(OutPoint),
+    /// Another candidate was locked: this one's commitments stay as they are, and it becomes the
+    /// current one no more once the other went on. State the commitments of the current one.
+    CandidateReplaced(OutPoint),
+    /// This candidate may still matter: it is the current one, or spent or made by a transaction in
+    /// a block, or a commitment of it was handed out. Keep it.
+    CandidateNeeded(OutPoint),
     /// The commitment is too heavy to be relayed. Fail the channel if the peer caused it.
     TooHeavy(Weight),
     /// Every output of the commitment is trimmed: it is no valid transaction. Fail the channel
@@ -100,6 +109,8 @@ pub enum UpdateError {
     /// A local commitment was handed out for broadcast, or the funding output is spent: no newer
     /// one is accepted. Do not revoke the commitment before; preimages are still accepted.
     Fenced,
+    /// The facts changed after the update was verified. Verify it again.
+    Overtaken,
 }
 
 impl From<BuildError> for UpdateError {
@@ -160,6 +171,13 @@ impl fmt::Display for UpdateError {
             Self::CandidateConflict(funding) => {
                 write!(f, "candidate {funding} disagrees with another")
             }
+            Self::CandidateBehind(funding) => {
+                write!(f, "candidate {funding} lacks a commitment that another has")
+            }
+            Self::CandidateReplaced(funding) => {
+                write!(f, "another candidate was locked instead of {funding}")
+            }
+            Self::CandidateNeeded(funding) => write!(f, "candidate {funding} may still matter"),
             Self::TooHeavy(weight) => write!(f, "the commitment weighs {weight}"),
             Self::NoOutputs => f.write_str("the commitment has no output"),
             Self::CommitmentSignature => f.write_str("the commitment's signature is wrong"),
@@ -175,6 +193,7 @@ impl fmt::Display for UpdateError {
             Self::DustLimit(side) => write!(f, "the dust limit of {side:?} is too low"),
             Self::Delay(side) => write!(f, "the delay of {side:?} is too long"),
             Self::Fenced => f.write_str("a local commitment was handed out"),
+            Self::Overtaken => f.write_str("the facts changed since the update was verified"),
         }
     }
 }

@@ -1,9 +1,6 @@
 //! HTLC records: their terms and links, and the intervals of remote commitments that contain them.
 use crate::facts::update::verify::check_terms;
-use crate::facts::{
-    ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
-    UpdateError,
-};
+use crate::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord, RemoteCommitment, UpdateError};
 use crate::ids::{HtlcId, Side};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -73,13 +70,12 @@ pub(super) fn check_link(id: HtlcId, link: HtlcLink) -> Result<(), UpdateError> 
     if offerer == id.offerer { Ok(()) } else { Err(UpdateError::LinkConflict(id)) }
 }
 
-/// Every HTLC that is in a live commitment of any candidate.
+/// Every HTLC that is in an unrevoked commitment of any candidate.
 pub(super) fn live(facts: &ChannelFacts) -> BTreeSet<HtlcId> {
-    let local = |commitment: &LocalCommitment| commitment.htlcs.clone();
-    let remote = |commitment: &RemoteCommitment| commitment.htlcs.clone();
-    let of = |candidate: &FundingCandidate| {
-        let next = candidate.remote_next.as_ref().map(remote).unwrap_or_default();
-        [local(&candidate.local), remote(&candidate.remote), next].concat()
+    let of = |candidate| {
+        let local = facts.unrevoked_local(candidate).map(|local| &local.htlcs);
+        let remotes = facts.unrevoked_remotes(candidate).map(|remote| &remote.htlcs);
+        local.into_iter().chain(remotes).flatten().copied()
     };
     facts.candidates.iter().flat_map(of).collect()
 }
@@ -131,7 +127,7 @@ pub(super) fn take_ended(facts: &mut ChannelFacts) -> Vec<(HtlcId, HtlcRecord)> 
 pub(super) fn verify(facts: &ChannelFacts) -> Result<(), UpdateError> {
     let live = live(facts);
     let current = &facts.candidates.current.remote;
-    let next = facts.candidates.iter().find_map(|candidate| candidate.remote_next.as_ref());
+    let next = facts.candidates.moving().find_map(|candidate| candidate.remote_next.as_ref());
     for (id, record) in &facts.htlcs {
         check_terms(*id, record)?;
         // The interval says of the live remote commitments exactly what they list.

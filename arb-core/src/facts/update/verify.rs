@@ -26,12 +26,7 @@ impl ChannelFacts {
         self.verify_parties()?;
         self.verify_candidates()?;
         for candidate in self.candidates.iter() {
-            check_local(self, candidate, &candidate.local, secp)?;
-            check_remote(self, candidate, &candidate.remote, secp)?;
-            if let Some(next) = &candidate.remote_next {
-                check_next_number(candidate, next.number)?;
-                check_remote(self, candidate, next, secp)?;
-            }
+            check_candidate(self, candidate, secp)?;
         }
         htlcs::verify(self)?;
         match self.secrets.last() {
@@ -56,30 +51,62 @@ impl ChannelFacts {
         Ok(())
     }
 
-    fn verify_candidates(&self) -> Result<(), UpdateError> {
+    /// Checks that candidates are distinct, and that what is not revoked is of one step of the
+    /// channel, whichever candidate it spends.
+    pub(super) fn verify_candidates(&self) -> Result<(), UpdateError> {
+        let current = &self.candidates.current;
         let mut seen = BTreeSet::new();
         for candidate in self.candidates.iter() {
             let conflict = UpdateError::CandidateConflict(candidate.funding);
+            let former = !self.candidates.moving().any(|c| c.funding == candidate.funding);
+            let stale_local = former && candidate.local.number < current.local.number;
+            let stale_remote = former && candidate.remote.number < current.remote.number;
             if !seen.insert(candidate.funding)
-                || !agree(&candidate.remote, &self.candidates.current.remote)
+                || !(stale_local || agree_local(&candidate.local, &current.local))
+                || !(stale_remote || agree(&candidate.remote, &current.remote))
             {
                 return Err(conflict);
             }
-            if let Some(next) = &candidate.remote_next {
+            if let Some(next) = candidate.remote_next.as_ref().filter(|_| !stale_remote) {
                 check_agreement(self, candidate, next)?;
             }
         }
-        Ok(())
+        self.check_in_step()
+    }
+
+    /// Checks that no candidate is left behind: the peer may broadcast the commitments of any of
+    /// them, and we the newest of ours only.
+    ///
+    /// # Errors
+    /// A candidate lacks a commitment that another has.
+    pub(crate) fn check_in_step(&self) -> Result<(), UpdateError> {
+        let current = &self.candidates.current;
+        let step = |candidate: &FundingCandidate| {
+            let next = candidate.remote_next.as_ref().map(|next| next.number);
+            (candidate.local.number, candidate.remote.number, next)
+        };
+        match self.candidates.others.iter().find(|other| step(other) != step(current)) {
+            Some(behind) => Err(UpdateError::CandidateBehind(behind.funding)),
+            None => Ok(()),
+        }
     }
 }
 
 /// Whether two candidates' remote commitments are of one step of the channel: same number, point
 /// and HTLCs, in any order.
 fn agree(one: &RemoteCommitment, two: &RemoteCommitment) -> bool {
-    let set = |commitment: &RemoteCommitment| -> BTreeSet<HtlcId> {
-        commitment.htlcs.iter().copied().collect()
-    };
-    one.number == two.number && one.point == two.point && set(one) == set(two)
+    let same = (one.number, one.point) == (two.number, two.point);
+    same && set(&one.htlcs) == set(&two.htlcs)
+}
+
+/// Whether two candidates' local commitments are of one step of the channel.
+fn agree_local(one: &LocalCommitment, two: &LocalCommitment) -> bool {
+    let same = (one.number, one.point) == (two.number, two.point);
+    same && set(&one.htlcs) == set(&two.htlcs)
+}
+
+fn set(htlcs: &[HtlcId]) -> BTreeSet<HtlcId> {
+    htlcs.iter().copied().collect()
 }
 
 /// Checks that the next remote commitment of a candidate is of one step with those of the others.
@@ -88,12 +115,28 @@ pub(super) fn check_agreement(
     candidate: &FundingCandidate,
     next: &RemoteCommitment,
 ) -> Result<(), UpdateError> {
-    let mut others = facts.candidates.iter().filter_map(|other| other.remote_next.as_ref());
+    let mut others = facts.candidates.moving().filter_map(|other| other.remote_next.as_ref());
     if others.all(|other| agree(other, next)) {
         Ok(())
     } else {
         Err(UpdateError::CandidateConflict(candidate.funding))
     }
+}
+
+/// Checks every commitment of a candidate that may still be broadcast. Those that are revoked may
+/// hold HTLCs that are known no more.
+pub(super) fn check_candidate<C: Verification>(
+    facts: &ChannelFacts,
+    candidate: &FundingCandidate,
+    secp: &Secp256k1<C>,
+) -> Result<(), UpdateError> {
+    if let Some(local) = facts.unrevoked_local(candidate) {
+        check_local(facts, candidate, local, secp)?;
+    }
+    if let Some(next) = &candidate.remote_next {
+        check_next_number(candidate, next.number)?;
+    }
+    facts.unrevoked_remotes(candidate).try_for_each(|r| check_remote(facts, candidate, r, secp))
 }
 
 /// Checks that a next remote commitment comes right after the current one.

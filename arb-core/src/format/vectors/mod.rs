@@ -6,7 +6,7 @@ mod run;
 
 use crate::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::{ChannelSecrets, CommitmentFormat};
 use crate::ids::{ChannelId, HtlcId, Preimage, Side};
@@ -190,23 +190,19 @@ impl VectorChannel {
             opener: Side::Local,
             local: party(Side::Local),
             remote: party(Side::Remote),
-            candidates: Candidates {
-                current: FundingCandidate {
-                    funding: OutPoint { txid, vout: 0 },
-                    capacity: Amount::from_sat(self.record.number("funding_amount_satoshi")),
-                    format,
-                    local: local.clone(),
-                    remote,
-                    remote_next: None,
-                },
-                others: Vec::new(),
-            },
+            candidates: Candidates::only(FundingCandidate {
+                funding: OutPoint { txid, vout: 0 },
+                capacity: Amount::from_sat(self.record.number("funding_amount_satoshi")),
+                format,
+                local: local.clone(),
+                remote,
+                remote_next: None,
+            }),
             htlcs: numbers.map(|n| record(self.htlc(n))).collect(),
             secrets: SecretStore::default(),
             shutdown: ShutdownScripts::default(),
             destination: ScriptBuf::new(),
             birth: BlockHeight(0),
-            standing: Standing::Current,
         }
     }
 }

@@ -3,7 +3,7 @@ use super::taps::Opening;
 use super::translate::{Outputs, Untranslated, balances, number};
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Standing,
+    RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::{CommitmentFormat, local_commitment, remote_commitment};
 use arb_core::ids::Side;
@@ -53,13 +53,12 @@ pub(super) fn facts(
             delay: BlockDelta(parameters.holder_selected_contest_delay.into()),
             dust_limit: opening.remote_dust,
         },
-        candidates: Candidates { current: candidate, others: Vec::new() },
+        candidates: Candidates::only(candidate),
         htlcs: BTreeMap::new(),
         secrets: SecretStore::default(),
         shutdown: ShutdownScripts::default(),
         destination: opening.destination.clone(),
         birth: BlockHeight(opening.birth),
-        standing: Standing::Current,
     };
     let facts = with_balances(facts, opening, secp)?;
     facts.verify(secp)?;

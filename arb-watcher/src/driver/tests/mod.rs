@@ -1,5 +1,6 @@
 //! Tests of the driver, with ports that do as they are told.
 mod all_channels;
+mod candidates;
 mod chain;
 mod claims;
 mod closes;

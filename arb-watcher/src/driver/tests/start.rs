@@ -2,7 +2,6 @@
 use super::support::*;
 use crate::{CommandError, Settings};
 use arb_core::arbitrator::{Alert, Change, Notice, NoticeKey};
-use arb_core::facts::Standing;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 
 const OUTDATED: Notice = Notice::Alert(Alert::OutdatedFacts);
@@ -44,7 +43,6 @@ async fn outdated_facts_lead_to_no_broadcast() {
         let update = other.add(offered(1));
         arbiter.update_channel(id, vec![update]).await.expect("stored");
         assert_eq!(arbiter.fail_channel(id).await, refused, "{stated:?}");
-        assert_eq!(world.log.stored_facts(0).expect("facts").standing, Standing::Current);
     }
 }
 
@@ -95,16 +93,26 @@ async fn the_updates_that_were_missing_make_facts_current() {
     assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
 }
 
+/// The peer proves, when it reconnects, that it is further than our facts (BOLT 2 data loss).
 #[tokio::test(start_paused = true)]
-async fn facts_that_the_node_itself_calls_outdated_stay_so() {
-    let mut channel = Channel::new(1, StaticRemotekey);
-    channel.facts.standing = Standing::Outdated;
-    let world = World::default();
-    world.watching(&channel).await.shutdown().await;
+async fn what_the_peer_proves_stops_a_broadcast_at_once() {
+    let (world, channel) = stored().await;
+    let id = channel.id();
     let arbiter = world.restart(&[&channel]).await;
-    let refused = Err(CommandError::Outdated(channel.id()));
-    assert_eq!(arbiter.fail_channel(channel.id()).await, refused);
-    assert_eq!(world.log.stored_facts(0).expect("facts").standing, Standing::Outdated);
+    let mut notices = arbiter.notices().await.expect("running");
+    arbiter.fail_channel(id).await.expect("current facts");
+    arbiter.idle().await.expect("running");
+    assert_ne!(world.net.txids(), []);
+    world.net.sent();
+    arbiter.state_numbers(numbers(id, 2, 0)).await.expect("watched");
+    world.pass(&arbiter, 3).await;
+    assert_eq!(world.net.txids(), []);
+    assert!(drain(&mut notices).await.contains(&(id, OUTDATED)));
+    assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::Outdated(id)));
+    // It was a mistake.
+    arbiter.state_numbers(numbers(id, 1, 0)).await.expect("watched");
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,7 +137,7 @@ impl Parser {
 
     /// `a.remote`, or `remote` where there is only one channel.
     fn dropped(&self, text: &str) -> Result<Dropped, Wrong> {
-        let what = "local, remote, mutual, unknown or an HTLC";
+        let what = "local, remote, mutual, unknown, splice or an HTLC";
         let (channel, spend) = match text.split_once('.') {
             Some((channel, spend)) => (self.names.channel(channel)?, spend),
             None => {
@@ -151,6 +151,7 @@ impl Parser {
             "remote" => Ok(Dropped::Remote(channel)),
             "mutual" => Ok(Dropped::Mutual(channel)),
             "unknown" => Ok(Dropped::Unknown(channel)),
+            "splice" => Ok(Dropped::Splice(channel)),
             _ => {
                 let htlc = self.names.htlc(&format!("{channel}.{spend}"));
                 htlc.map(Dropped::Htlc).map_err(|_| Wrong::new(what, text))

@@ -110,6 +110,7 @@ fn reorg() {
     assert_eq!(on_chain("reorg 3"), reorg(3, &[]));
     assert_eq!(on_chain("reorg 3 drop=a.remote"), reorg(3, &[Dropped::Remote(a())]));
     let all = [Dropped::Local(a()), Dropped::Mutual(a()), Dropped::Unknown(a())];
+    assert_eq!(on_chain("reorg 2 drop=a.splice"), reorg(2, &[Dropped::Splice(a())]));
     assert_eq!(on_chain("reorg 1 drop=a.local,a.mutual,a.unknown"), reorg(1, &all));
     assert_eq!(on_chain("reorg 1 drop=a.h1"), reorg(1, &[Dropped::Htlc(htlc("h1"))]));
     refused("reorg", "a number of blocks", "the end of the line");

@@ -24,10 +24,6 @@ fn refused_by_name() {
         later("channel a node=ldk"),
         "t.scn:1: expected no node=, found node=ldk, which is not supported yet"
     );
-    assert_eq!(
-        later("channel a\nmine\nsplice a capacity=1_500_000sat\nsplice a capacity=1sat"),
-        "t.scn:3: expected a statement other than splice, found splice, which is not supported yet"
-    );
 }
 
 #[test]

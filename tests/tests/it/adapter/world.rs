@@ -4,7 +4,7 @@ use arb_core::arbitrator::{ChannelArbitrator, Phase, Position};
 use arb_core::engine::{ChainArbitrator, EngineInput, Loaded};
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
-    Party, RemoteCommitment, SecretStore, ShutdownScripts, Standing, Update,
+    Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::CommitmentFormat;
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side, Slot};
@@ -112,7 +112,7 @@ impl Watching {
         assert_eq!(logged, state, "the log leads to the engine's state");
         let tip = self.engine.tip();
         assert_eq!(self.log.blocks()?.last().copied(), tip, "cursor of the log");
-        let now = self.engine.now();
+        let now = self.engine.now(SLOT, &self.facts);
         Ok(Seen {
             phase: state.phase(&self.facts, now.tip, &now.policy),
             report: ChannelReport::of(&self.facts, &state, &now),
@@ -142,23 +142,19 @@ fn facts(peer: &mut Channel, birth: BlockHeight) -> Result<ChannelFacts, Failed>
         opener: side(params.opener),
         local: party(peer::Side::Local, params.local_delay, params.dust),
         remote: party(peer::Side::Remote, params.remote_delay, params.remote_dust),
-        candidates: Candidates {
-            current: FundingCandidate {
-                funding,
-                capacity: params.capacity,
-                format: CommitmentFormat::StaticRemotekey,
-                local: local(peer.local_facts(0)?),
-                remote: remote(peer.remote_facts(0)?),
-                remote_next: None,
-            },
-            others: Vec::new(),
-        },
+        candidates: Candidates::only(FundingCandidate {
+            funding,
+            capacity: params.capacity,
+            format: CommitmentFormat::StaticRemotekey,
+            local: local(peer.local_facts(0)?),
+            remote: remote(peer.remote_facts(0)?),
+            remote_next: None,
+        }),
         htlcs: BTreeMap::new(),
         secrets: SecretStore::default(),
         shutdown: ShutdownScripts::default(),
         destination: peer.shutdown_script(peer::Side::Local),
         birth,
-        standing: Standing::Current,
     };
     for step in peer.take_facts(Keep::Every)? {
         facts = facts.updated(&update(funding, step)?, &secp)?.facts;

@@ -71,7 +71,7 @@ fn an_output_that_no_penalty_data_explains_is_alerted() {
     tell(&mut world, &[block(Close::Revoked(1), 0)]);
     let alerts = |world: &World| {
         let active = world.active().expect("closed");
-        let open = active.state.open_notices(&active.facts, &world.engine.now());
+        let open = active.state.open_notices(&active.facts, &world.engine.now(SLOT, &active.facts));
         open.iter().filter(|notice| format!("{notice:?}").contains("OutputLost")).count()
     };
     assert_eq!(alerts(&world), 0, "not loaded yet");
@@ -102,8 +102,11 @@ fn an_htlc_that_ends_after_the_close_is_still_punished() {
     let outputs = &picture.outputs;
     assert!(outputs.iter().all(|output| output.role != Role::Unidentified));
     let lost = |alert: &Alert| matches!(alert, Alert::OutputLost(_));
-    let report =
-        arb_core::report::ChannelReport::of(&active.facts, &active.state, &world.engine.now());
+    let report = arb_core::report::ChannelReport::of(
+        &active.facts,
+        &active.state,
+        &world.engine.now(SLOT, &active.facts),
+    );
     assert!(!report.alerts.iter().any(lost));
 }
 
@@ -144,7 +147,10 @@ fn a_secret_that_comes_too_late_is_no_endless_claim() {
     let swept = picture.outputs.iter().find(|o| o.role == Role::ToLocal).expect("to_local");
     assert_eq!(swept.spent.map(|spent| spent.by), Some(Side::Remote));
     assert!(active.state.claims(&active.facts, picture).is_empty());
-    let report =
-        arb_core::report::ChannelReport::of(&active.facts, &active.state, &world.engine.now());
+    let report = arb_core::report::ChannelReport::of(
+        &active.facts,
+        &active.state,
+        &world.engine.now(SLOT, &active.facts),
+    );
     assert!(report.alerts.contains(&Alert::OutputLost(swept.outpoint)));
 }

@@ -145,7 +145,8 @@ fn claims_verify(world: &World, active: &Active) -> Law {
     let claims: Vec<Claim> = match &active.picture {
         Some(picture) => active.state.claims(&active.facts, picture),
         None => {
-            let desire = active.state.desired(&active.facts, &world.engine.now());
+            let desire =
+                active.state.desired(&active.facts, &world.engine.now(SLOT, &active.facts));
             let claims = desire.into_values().filter_map(|effect| match effect {
                 arb_core::arbitrator::Effect::Claim(claim) => Some(*claim),
                 _ => None,
@@ -187,7 +188,8 @@ fn weight_limit(tx: &bitcoin::Transaction, draft: &Draft) -> bitcoin::Weight {
 /// Every satoshi of the closing transaction is claimed, home, the peer's, pending, or lost and
 /// alerted; and what the report says that we got is what our scripts hold.
 fn accounted(world: &World, active: &Active, picture: &Picture) -> Law {
-    let report = ChannelReport::of(&active.facts, &active.state, &world.engine.now());
+    let report =
+        ChannelReport::of(&active.facts, &active.state, &world.engine.now(SLOT, &active.facts));
     let Some(tx) = world.chain.spender(picture.funding) else {
         return Err(TestCaseError::fail("a picture of what no block holds"));
     };
@@ -293,7 +295,7 @@ fn forgotten(world: &World, active: &Active, picture: &Picture) -> Law {
     if !world.engine.is_forgettable(SLOT) {
         return Ok(());
     }
-    let now = world.engine.now();
+    let now = world.engine.now(SLOT, &active.facts);
     prop_assert!(matches!(
         active.state.phase(&active.facts, now.tip, &now.policy),
         Phase::Resolved(_)
@@ -333,7 +335,7 @@ fn reorganised_out(world: &World, mined: &Mined) -> Law {
     prop_assert_eq!(engine.tip(), Some(fork_point));
     let Some(after) = engine.active(SLOT) else { return Ok(()) };
     let old = before.1.unwrap_or_default();
-    let now = engine.now();
+    let now = engine.now(SLOT, &after.facts);
     if old.intent() == after.state.intent() {
         let phase = |state: &arb_core::arbitrator::ChannelArbitrator| {
             state.phase(&after.facts, now.tip, &now.policy)

@@ -1,7 +1,7 @@
 //! Random channels, histories and what happens to them.
 use arb_core::facts::{
     Candidates, ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Standing, Update,
+    RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Side};
@@ -385,13 +385,12 @@ fn opening(channel: &Channel, secp: &Secp256k1<All>) -> ChannelFacts {
         },
         local: party(channel.local_secrets(), params.local_delay, params.dust),
         remote: party(channel.remote_secrets(), params.remote_delay, params.remote_dust),
-        candidates: Candidates { current: candidate, others: Vec::new() },
+        candidates: Candidates::only(candidate),
         htlcs: std::collections::BTreeMap::new(),
         secrets: SecretStore::default(),
         shutdown: ShutdownScripts::default(),
         destination: wallet_script(&channel.local_secrets().wallet, secp),
         birth: BlockHeight(100),
-        standing: Standing::Current,
     }
 }
 

@@ -347,11 +347,13 @@ impl World {
             secret: PerCommitmentSecret(secret.expect("a secret").secret_bytes()),
         };
         let facts = self.log.facts(SLOT).expect("memory").expect("known").expect("memory");
-        if let Ok(updated) = facts.updated(&update, &self.told.secp) {
+        let facts = Arc::from(facts);
+        if let Ok(updated) = self.engine.verify_updates(SLOT, &facts, &[update], &self.told.secp) {
             self.remote += 1;
-            self.told.facts = updated.facts.clone();
-            let updated = Box::new(updated);
-            step(&mut self.engine, &mut self.log, &[EngineInput::Facts { slot: SLOT, updated }]);
+            self.told.facts = (**updated.facts()).clone();
+            let (updated, history) = (Box::new(updated), Vec::new());
+            let input = EngineInput::Facts { slot: SLOT, updated, history };
+            step(&mut self.engine, &mut self.log, &[input]);
         }
     }
 

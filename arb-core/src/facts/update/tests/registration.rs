@@ -80,6 +80,14 @@ fn candidates_are_distinct_and_agree() {
     let splice = UpdateError::CandidateConflict(funding_outpoint(1));
     world.facts.candidates.others[0].remote.number = number(1);
     assert_eq!(world.facts.verify(&world.secp), Err(splice));
+    let mut world = World::new(CommitmentFormat::Anchors).with_splice();
+    world.facts.candidates.others[0].local.number = number(1);
+    assert_eq!(world.facts.verify(&world.secp), Err(splice));
+    let mut world = World::new(CommitmentFormat::Anchors).with_splice();
+    let next = world.remote(1, &[]);
+    world.facts.candidates.others[0].remote_next = Some(next);
+    let behind = UpdateError::CandidateBehind(funding_outpoint(1));
+    assert_eq!(world.facts.verify(&world.secp), Err(behind), "the peer may have one for both");
     let mut world = World::new(CommitmentFormat::Anchors);
     world.facts.candidates.others.push(world.facts.candidates.current.clone());
     let twice = UpdateError::CandidateConflict(funding_outpoint(0));

@@ -3,7 +3,7 @@ use crate::claim::SigningKey;
 use crate::facts::secrets::generate_from_seed;
 use crate::facts::{
     Candidates, ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Standing, Update, UpdateError,
+    RemoteCommitment, SecretStore, ShutdownScripts, Update, UpdateError,
 };
 use crate::format::keys::per_commitment_point;
 use crate::format::{
@@ -17,13 +17,13 @@ use bitcoin::sighash::EcdsaSighashType;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 use std::vec::Vec;
 
-pub(super) const CAPACITY: Amount = Amount::from_sat(1_000_000);
+pub(crate) const CAPACITY: Amount = Amount::from_sat(1_000_000);
 const LOCAL_SEED: [u8; 32] = [0x1a; 32];
 const REMOTE_SEED: [u8; 32] = [0x2b; 32];
 
-pub(super) struct World {
-    pub(super) secp: Secp256k1<All>,
-    pub(super) facts: ChannelFacts,
+pub(crate) struct World {
+    pub(crate) secp: Secp256k1<All>,
+    pub(crate) facts: ChannelFacts,
     remote_secrets: ChannelSecrets,
 }
 
@@ -38,20 +38,20 @@ fn channel_secrets(first: u8) -> ChannelSecrets {
     }
 }
 
-pub(super) fn offered(id: u64) -> HtlcId {
+pub(crate) fn offered(id: u64) -> HtlcId {
     HtlcId { offerer: Side::Local, id }
 }
 
-pub(super) fn received(id: u64) -> HtlcId {
+pub(crate) fn received(id: u64) -> HtlcId {
     HtlcId { offerer: Side::Remote, id }
 }
 
-pub(super) fn number(number: u64) -> CommitmentNumber {
+pub(crate) fn number(number: u64) -> CommitmentNumber {
     CommitmentNumber(number)
 }
 
 /// Terms: 10,000 satoshis for id 0, one more for each next.
-pub(super) fn terms(id: HtlcId) -> Htlc {
+pub(crate) fn terms(id: HtlcId) -> Htlc {
     let link = match id.offerer {
         Side::Local => HtlcLink::OwnPayment,
         Side::Remote => HtlcLink::Uncommitted,
@@ -64,17 +64,17 @@ pub(super) fn terms(id: HtlcId) -> Htlc {
     }
 }
 
-pub(super) fn funding_outpoint(vout: u32) -> OutPoint {
+pub(crate) fn funding_outpoint(vout: u32) -> OutPoint {
     OutPoint { txid: Txid::from_byte_array([9; 32]), vout }
 }
 
-pub(super) fn remote_secret(number: CommitmentNumber) -> PerCommitmentSecret {
+pub(crate) fn remote_secret(number: CommitmentNumber) -> PerCommitmentSecret {
     generate_from_seed(&REMOTE_SEED, number).expect("in range")
 }
 
 impl World {
     /// Both commitments are number 0, without HTLCs.
-    pub(super) fn new(format: CommitmentFormat) -> Self {
+    pub(crate) fn new(format: CommitmentFormat) -> Self {
         let secp = Secp256k1::new();
         let (local, remote_secrets) = (channel_secrets(1), channel_secrets(0x21));
         let party = |secrets: &ChannelSecrets, delay| Party {
@@ -88,33 +88,30 @@ impl World {
             facts: ChannelFacts {
                 id: ChannelId([3; 32]),
                 opener: Side::Local,
-                candidates: Candidates {
-                    current: FundingCandidate {
-                        funding: funding_outpoint(0),
-                        capacity: CAPACITY,
-                        format,
-                        local: LocalCommitment {
-                            number: number(0),
-                            point: local.keys.funding,
-                            feerate: FeeratePerKw(253),
-                            local_balance: MilliSat(0),
-                            remote_balance: MilliSat(0),
-                            htlcs: Vec::new(),
-                            signature: blank,
-                            htlc_signatures: Vec::new(),
-                        },
-                        remote: RemoteCommitment {
-                            number: number(0),
-                            point: remote.keys.funding,
-                            feerate: FeeratePerKw(253),
-                            local_balance: MilliSat(0),
-                            remote_balance: MilliSat(0),
-                            htlcs: Vec::new(),
-                        },
-                        remote_next: None,
+                candidates: Candidates::only(FundingCandidate {
+                    funding: funding_outpoint(0),
+                    capacity: CAPACITY,
+                    format,
+                    local: LocalCommitment {
+                        number: number(0),
+                        point: local.keys.funding,
+                        feerate: FeeratePerKw(253),
+                        local_balance: MilliSat(0),
+                        remote_balance: MilliSat(0),
+                        htlcs: Vec::new(),
+                        signature: blank,
+                        htlc_signatures: Vec::new(),
                     },
-                    others: Vec::new(),
-                },
+                    remote: RemoteCommitment {
+                        number: number(0),
+                        point: remote.keys.funding,
+                        feerate: FeeratePerKw(253),
+                        local_balance: MilliSat(0),
+                        remote_balance: MilliSat(0),
+                        htlcs: Vec::new(),
+                    },
+                    remote_next: None,
+                }),
                 local,
                 remote,
                 htlcs: alloc::collections::BTreeMap::new(),
@@ -122,7 +119,6 @@ impl World {
                 shutdown: ShutdownScripts::default(),
                 destination: ScriptBuf::new(),
                 birth: BlockHeight(0),
-                standing: Standing::Current,
             },
             secp,
             remote_secrets,
@@ -133,13 +129,20 @@ impl World {
     }
 
     /// A second candidate of the same capacity, at the same numbers.
-    pub(super) fn with_splice(mut self) -> Self {
-        let mut other = self.facts.candidates.current.clone();
-        other.funding = funding_outpoint(1);
-        self.facts.candidates.others.push(other);
-        let signed = self.signed(1, self.facts.candidates.current.local.clone());
-        self.facts.candidates.others[0].local = signed;
+    pub(crate) fn with_splice(mut self) -> Self {
+        let splice = self.splice(funding_outpoint(1));
+        self.facts.candidates.others.push(splice);
         self
+    }
+
+    /// Another candidate, with what the current one holds, signed by the peer.
+    pub(crate) fn splice(&self, funding: OutPoint) -> FundingCandidate {
+        let mut splice = FundingCandidate { funding, ..self.facts.candidates.current.clone() };
+        let format = splice.format.peer_htlc_sighash();
+        let mut local = splice.local.clone();
+        self.sign_for(&splice, &mut local, format);
+        splice.local = local;
+        splice
     }
 
     fn point(&self, seed: &[u8; 32], number: CommitmentNumber) -> PublicKey {
@@ -158,7 +161,7 @@ impl World {
     }
 
     /// Our commitment with these HTLCs, signed by the peer if their terms are known.
-    pub(super) fn local(&self, at: u64, htlcs: &[HtlcId]) -> LocalCommitment {
+    pub(crate) fn local(&self, at: u64, htlcs: &[HtlcId]) -> LocalCommitment {
         let (local_balance, remote_balance) = self.balances(htlcs);
         let current = &self.facts.candidates.current.local;
         let unsigned = LocalCommitment {
@@ -171,10 +174,20 @@ impl World {
             signature: current.signature,
             htlc_signatures: Vec::new(),
         };
-        self.signed(0, unsigned)
+        self.signed_for(&self.facts.candidates.current, unsigned)
     }
 
-    pub(super) fn remote(&self, at: u64, htlcs: &[HtlcId]) -> RemoteCommitment {
+    /// A commitment of ours, signed by the peer for another candidate.
+    pub(crate) fn signed_for(
+        &self,
+        candidate: &FundingCandidate,
+        mut local: LocalCommitment,
+    ) -> LocalCommitment {
+        self.sign_for(candidate, &mut local, candidate.format.peer_htlc_sighash());
+        local
+    }
+
+    pub(crate) fn remote(&self, at: u64, htlcs: &[HtlcId]) -> RemoteCommitment {
         let (local_balance, remote_balance) = self.balances(htlcs);
         RemoteCommitment {
             number: number(at),
@@ -188,15 +201,24 @@ impl World {
 
     /// Our commitment on the candidate with this `vout`, signed by the peer. What cannot be built
     /// stays as it is.
-    pub(super) fn signed(&self, vout: u32, mut local: LocalCommitment) -> LocalCommitment {
+    pub(crate) fn signed(&self, vout: u32, mut local: LocalCommitment) -> LocalCommitment {
         let format = self.facts.candidates.current.format;
         self.sign_as(vout, &mut local, format.peer_htlc_sighash());
         local
     }
 
     /// The same, with a sighash type of choice for the HTLC signatures.
-    pub(super) fn sign_as(&self, vout: u32, local: &mut LocalCommitment, ty: EcdsaSighashType) {
+    pub(crate) fn sign_as(&self, vout: u32, local: &mut LocalCommitment, ty: EcdsaSighashType) {
         let candidate = self.facts.candidates.get(&funding_outpoint(vout)).expect("a candidate");
+        self.sign_for(candidate, local, ty);
+    }
+
+    fn sign_for(
+        &self,
+        candidate: &FundingCandidate,
+        local: &mut LocalCommitment,
+        ty: EcdsaSighashType,
+    ) {
         let Ok(built) = local_commitment(&self.facts, candidate, local, &self.secp) else {
             return;
         };
@@ -216,53 +238,64 @@ impl World {
     }
 
     /// Applies an update that must be accepted; gives the HTLCs that ended.
-    pub(super) fn accept(&mut self, update: &Update) -> Vec<(HtlcId, HtlcRecord)> {
+    pub(crate) fn accept(&mut self, update: &Update) -> Vec<(HtlcId, HtlcRecord)> {
         let updated = self.facts.updated(update, &self.secp).expect("accepted");
         self.facts = updated.facts;
-        assert_eq!(self.facts.verify(&self.secp), Ok(()), "updates keep facts consistent");
+        if self.facts.check_in_step().is_ok() {
+            assert_eq!(self.facts.verify(&self.secp), Ok(()), "updates keep facts consistent");
+        }
         updated.ended
     }
 
     /// Applies an update that must change nothing.
-    pub(super) fn accept_unchanged(&self, update: &Update) {
+    pub(crate) fn accept_unchanged(&self, update: &Update) {
         let updated = self.facts.updated(update, &self.secp).expect("accepted");
         assert_eq!(updated.facts, self.facts);
         assert_eq!(updated.ended, []);
     }
 
-    pub(super) fn refuse(&self, update: &Update) -> UpdateError {
+    pub(crate) fn refuse(&self, update: &Update) -> UpdateError {
         self.facts.updated(update, &self.secp).expect_err("refused")
     }
 
-    pub(super) fn add(&mut self, id: HtlcId) {
+    pub(crate) fn add(&mut self, id: HtlcId) {
         assert_eq!(self.accept(&Update::HtlcAdded { id, htlc: terms(id) }), []);
     }
 
-    pub(super) fn accept_local(&mut self, at: u64, htlcs: &[HtlcId]) -> Vec<HtlcId> {
+    pub(crate) fn accept_local(&mut self, at: u64, htlcs: &[HtlcId]) -> Vec<HtlcId> {
         let update = self.local_update(at, htlcs);
         self.accept(&update).into_iter().map(|(id, _)| id).collect()
     }
 
-    pub(super) fn accept_remote(&mut self, at: u64, htlcs: &[HtlcId]) {
+    pub(crate) fn accept_remote(&mut self, at: u64, htlcs: &[HtlcId]) {
         let update = self.remote_update(at, htlcs);
         assert_eq!(self.accept(&update), []);
     }
 
-    pub(super) fn accept_revocation(&mut self, at: u64) -> Vec<HtlcId> {
+    pub(crate) fn accept_revocation(&mut self, at: u64) -> Vec<HtlcId> {
         self.accept(&revocation(at)).into_iter().map(|(id, _)| id).collect()
     }
 
-    pub(super) fn local_update(&self, at: u64, htlcs: &[HtlcId]) -> Update {
+    pub(crate) fn local_update(&self, at: u64, htlcs: &[HtlcId]) -> Update {
         let commitment = self.local(at, htlcs);
-        Update::LocalCommitment { funding: funding_outpoint(0), commitment }
+        Update::LocalCommitment { funding: self.facts.candidates.current.funding, commitment }
     }
 
-    pub(super) fn remote_update(&self, at: u64, htlcs: &[HtlcId]) -> Update {
+    /// Our commitment with these HTLCs, for every candidate that goes on.
+    pub(crate) fn local_updates(&self, at: u64, htlcs: &[HtlcId]) -> Vec<Update> {
+        let update = |candidate: &FundingCandidate| {
+            let commitment = self.signed_for(candidate, self.local(at, htlcs));
+            Update::LocalCommitment { funding: candidate.funding, commitment }
+        };
+        self.facts.candidates.moving().map(update).collect()
+    }
+
+    pub(crate) fn remote_update(&self, at: u64, htlcs: &[HtlcId]) -> Update {
         let commitment = self.remote(at, htlcs);
-        Update::RemoteCommitment { funding: funding_outpoint(0), commitment }
+        Update::RemoteCommitment { funding: self.facts.candidates.current.funding, commitment }
     }
 }
 
-pub(super) fn revocation(at: u64) -> Update {
+pub(crate) fn revocation(at: u64) -> Update {
     Update::RemoteRevoked { number: number(at), secret: remote_secret(number(at)) }
 }

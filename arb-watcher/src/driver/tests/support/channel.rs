@@ -3,7 +3,7 @@ use arb_core::claim::SigningKey;
 use arb_core::facts::secrets::generate_from_seed;
 use arb_core::facts::{
     Candidates, ChannelFacts, FundingCandidate, Htlc, HtlcLink, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Standing, Update,
+    RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::keys::per_commitment_point;
 use arb_core::format::{
@@ -122,7 +122,7 @@ impl Channel {
         let facts = ChannelFacts {
             id: ChannelId([id; 32]),
             opener: Side::Local,
-            candidates: Candidates { current: candidate, others: Vec::new() },
+            candidates: Candidates::only(candidate),
             local,
             remote,
             htlcs: std::collections::BTreeMap::new(),
@@ -130,7 +130,6 @@ impl Channel {
             shutdown: ShutdownScripts::default(),
             destination: wallet_script(),
             birth: BlockHeight(BIRTH),
-            standing: Standing::Current,
         };
         let mut channel = Self { facts, secp };
         channel.facts.candidates.current.local = channel.local(0, &[]);
@@ -173,8 +172,13 @@ impl Channel {
             signature: self.facts.candidates.current.local.signature,
             htlc_signatures: Vec::new(),
         };
-        let candidate = &self.facts.candidates.current;
-        let built = local_commitment(&self.facts, candidate, &local, &self.secp).expect("builds");
+        self.sign(&self.facts.candidates.current, &mut local);
+        local
+    }
+
+    /// The peer's signatures of a commitment of ours.
+    fn sign(&self, candidate: &FundingCandidate, local: &mut LocalCommitment) {
+        let built = local_commitment(&self.facts, candidate, local, &self.secp).expect("builds");
         let (script, spent) = (built.funding_script(), built.funding_output());
         let all = EcdsaSighashType::All;
         let message = sighash(&built.transaction, 0, &spent, Some(&script), all);
@@ -189,7 +193,23 @@ impl Channel {
             self.secp.sign_ecdsa(&message.expect("a sighash"), &key)
         };
         local.htlc_signatures = htlc_transactions(&built).iter().map(sign).collect();
-        local
+    }
+
+    /// A splice to the first output of a transaction, as an update that these facts follow.
+    pub(in super::super) fn splice(&mut self, tx: &Transaction) -> Update {
+        let funding = OutPoint { txid: tx.compute_txid(), vout: 0 };
+        let mut candidate = FundingCandidate { funding, ..self.facts.candidates.current.clone() };
+        let mut local = candidate.local.clone();
+        self.sign(&candidate, &mut local);
+        candidate.local = local;
+        let candidate = Box::new(candidate);
+        self.follow(Update::CandidateAdded { candidate, birth: BlockHeight(BIRTH) })
+    }
+
+    /// The splice is locked, as an update that these facts follow.
+    pub(in super::super) fn lock(&mut self, tx: &Transaction) -> Update {
+        let funding = OutPoint { txid: tx.compute_txid(), vout: 0 };
+        self.follow(Update::CandidateLocked { funding })
     }
 
     fn remote(&self, at: u64, htlcs: &[HtlcId]) -> RemoteCommitment {

@@ -7,7 +7,7 @@ use crate::{Arbiter, ChannelNumbers, NoticeStream, Ports, ScriptsPort, Settings}
 use arb_core::arbitrator::Notice;
 use arb_core::ids::ChannelId;
 use arb_core::units::CommitmentNumber;
-pub(super) use channel::{BIRTH, Channel, number, offered, preimage, received};
+pub(super) use channel::{BIRTH, Channel, number, offered, preimage, received, spend};
 pub(super) use log::Log;
 pub(super) use outside::{Chain, Down, Fees, Mood, Net, Scripts, Signing, Wallet};
 use std::time::Duration;

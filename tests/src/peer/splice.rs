@@ -1,0 +1,45 @@
+//! A splice: another funding output of the same channel.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, FeeRate, OutPoint, Sequence, Transaction, TxOut};
+
+use super::claims::Change;
+use super::sign::{Plan, fee};
+use super::{Channel, PeerCoin, PeerError};
+
+impl Channel {
+    /// Spends the funding output and makes another, its first output, of this capacity. The peer
+    /// adds or takes the difference, and pays the fee out of `coins`.
+    pub fn splice_transaction(
+        &self,
+        capacity: Amount,
+        rate: FeeRate,
+        coins: &[PeerCoin],
+    ) -> Result<Transaction, PeerError> {
+        let plan = Plan {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            inputs: vec![self.funding_input(Sequence::ENABLE_RBF_NO_LOCKTIME)?],
+            outputs: vec![TxOut { value: capacity, script_pubkey: self.funding_script() }],
+        };
+        Ok(self.fund(plan, coins, Change::Optional, |weight| fee(rate, weight))?.tx)
+    }
+
+    /// The same channel on another funding output: the same history, with the difference in the
+    /// peer's balance.
+    pub fn spliced(&self, funding: OutPoint, capacity: Amount) -> Result<Self, PeerError> {
+        let mut spliced = self.clone();
+        spliced.set_capacity(capacity);
+        spliced.set_funding(funding)?;
+        let msat = |amount: Amount| {
+            let msat = amount.to_sat().checked_mul(1000);
+            msat.and_then(|msat| i64::try_from(msat).ok()).ok_or(PeerError::AmountOverflow)
+        };
+        let more = msat(capacity)?
+            .checked_sub(msat(self.params().capacity)?)
+            .ok_or(PeerError::AmountOverflow)?;
+        spliced.history.add_to_remote(more);
+        Ok(spliced)
+    }
+}
