@@ -48,7 +48,7 @@ impl Stream for NoticeStream {
 #[derive(Debug, Default)]
 pub(crate) struct NoticeHub {
     /// What the engine wants told.
-    outstanding: BTreeMap<(ChannelId, NoticeKey), Notice>,
+    outstanding: BTreeMap<ChannelId, BTreeMap<NoticeKey, Notice>>,
     /// What the driver itself found out; no part of the log.
     alarms: BTreeMap<(ChannelId, NoticeKey), Notice>,
     listeners: Vec<Listener>,
@@ -78,8 +78,9 @@ impl NoticeHub {
     pub(crate) fn listen(&mut self) -> NoticeStream {
         let (outbox, inbox) = mailbox(&self.readers);
         let mut listener = Listener { outbox, late: 0 };
-        for ((id, _), notice) in self.alarms.iter().chain(&self.outstanding) {
-            listener.tell(*id, notice);
+        self.alarms.iter().for_each(|((id, _), notice)| listener.tell(*id, notice));
+        for (id, notices) in &self.outstanding {
+            notices.values().for_each(|notice| listener.tell(*id, notice));
         }
         self.listeners.push(listener);
         NoticeStream(inbox)
@@ -92,7 +93,7 @@ impl NoticeHub {
     }
 
     pub(crate) fn tell(&mut self, id: ChannelId, notice: &Notice) {
-        self.outstanding.insert((id, notice.key()), notice.clone());
+        self.outstanding.entry(id).or_default().insert(notice.key(), notice.clone());
         self.send(id, notice);
     }
 
@@ -118,19 +119,29 @@ impl NoticeHub {
     }
 
     pub(crate) fn is_alarm(&self, id: ChannelId, key: NoticeKey) -> bool {
-        self.alarms.contains_key(&(id, key)) && !self.outstanding.contains_key(&(id, key))
+        let outstanding = self.outstanding.get(&id).is_some_and(|of| of.contains_key(&key));
+        self.alarms.contains_key(&(id, key)) && !outstanding
     }
 
     pub(crate) fn acknowledged(&mut self, id: ChannelId, key: NoticeKey) {
-        self.outstanding.remove(&(id, key));
+        self.retain(id, |other| *other != key);
         self.alarms.remove(&(id, key));
     }
 
     /// Notices of a channel that are no longer so, or no longer desired, are not repeated.
-    pub(crate) fn keep(&mut self, id: ChannelId, desired: &[NoticeKey]) {
-        self.outstanding.retain(|(of, key), _| *of != id || desired.contains(key));
+    pub(crate) fn keep(&mut self, id: ChannelId, desired: impl Fn(&NoticeKey) -> bool) {
+        self.retain(id, desired);
         // The engine tells of outdated facts itself once it has anything to remember.
         self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
+    }
+
+    fn retain(&mut self, id: ChannelId, keep: impl Fn(&NoticeKey) -> bool) {
+        if let Some(notices) = self.outstanding.get_mut(&id) {
+            notices.retain(|key, _| keep(key));
+            if notices.is_empty() {
+                self.outstanding.remove(&id);
+            }
+        }
     }
 
     /// What the driver found out by itself is over.
@@ -154,7 +165,7 @@ impl NoticeHub {
 
     /// The channel is no more.
     pub(crate) fn forgotten(&mut self, id: ChannelId) {
-        self.outstanding.retain(|(of, _), _| *of != id);
+        self.outstanding.remove(&id);
         self.alarms.retain(|(of, _), _| *of != id);
     }
 }

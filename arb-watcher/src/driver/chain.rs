@@ -255,12 +255,13 @@ where
                 self.chain.moved();
             }
             What::AtTip(estimates) => {
-                self.engine_estimates(estimates);
+                let changed = self.engine_estimates(estimates);
                 if self.engine.position() == Position::CatchingUp {
                     self.step(vec![EngineInput::ReachedTip]).await?;
                     self.epochs.tell(Epoch::ReachedTip { block: found.tip });
+                } else if changed {
+                    self.renew_active();
                 }
-                self.renew_active();
                 self.look_at_mempool();
             }
             What::Unsettled => self.chain.retry(&self.settings),
@@ -284,10 +285,12 @@ where
         Ok(())
     }
 
-    fn engine_estimates(&mut self, estimates: Option<FeeEstimates>) {
-        if let Some(estimates) = estimates {
-            self.engine.set_estimates(estimates);
-        }
+    /// Tells whether they are different now.
+    fn engine_estimates(&mut self, estimates: Option<FeeEstimates>) -> bool {
+        let changed = estimates.filter(|new| new != self.engine.estimates());
+        let is_changed = changed.is_some();
+        changed.into_iter().for_each(|new| self.engine.set_estimates(new));
+        is_changed
     }
 
     /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3). Active

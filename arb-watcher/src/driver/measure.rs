@@ -104,7 +104,7 @@ where
 {
     /// What changes with anything that happens, and is known without counting.
     pub(super) fn measure(&self) {
-        gauge!(names::TASKS_RUNNING).set(count(self.tasks.running.len()));
+        gauge!(names::TASKS_RUNNING).set(count(self.tasks.under_way()));
         gauge!(names::NOTICES_WAITING).set(count(self.notices.waiting()));
         gauge!(names::QUARANTINED).set(count(self.quarantine.len()));
         gauge!(names::SUBSCRIPTIONS).set(count(self.subscribers.readers.count()));

@@ -13,6 +13,7 @@ mod reports;
 mod rescan;
 mod settle;
 mod subscribers;
+mod tasks;
 mod trouble;
 mod work;
 
@@ -24,21 +25,18 @@ use crate::command::{Envelope, Reply};
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{Ports, Settings};
-use arb_core::engine::{ChainArbitrator, Task, TaskKey};
-use arb_core::ids::Slot;
+use arb_core::engine::ChainArbitrator;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::units::BlockRef;
 use bitcoin::secp256k1::{All, Secp256k1};
-use bitcoin::{OutPoint, Txid};
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
 use quarantine::Quarantine;
 use rescan::Watching;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use subscribers::Subscribers;
+use tasks::Tasks;
 use tokio::sync::{Notify, mpsc, watch};
 use trouble::Troubles;
 use work::{Appends, Workers};
@@ -71,26 +69,6 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     next_slot: u32,
     next_direct: u64,
     idlers: Vec<Reply<()>>,
-}
-
-/// What is desired, what is under way, and what was tried at which tip.
-#[derive(Default)]
-struct Tasks {
-    desired: BTreeMap<Slot, BTreeMap<TaskKey, Task>>,
-    running: BTreeSet<(Slot, TaskKey)>,
-    tried: BTreeMap<Slot, BTreeMap<TaskKey, Tried>>,
-    /// Claims that wallet coins are or may be reserved for.
-    funded: BTreeSet<(Slot, OutPoint)>,
-    /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
-    in_mempool: HashSet<Txid>,
-}
-
-/// The last attempt at a task.
-struct Tried {
-    task: Task,
-    tip: Option<BlockRef>,
-    /// How often in a row, up to now, the signer failed.
-    signer_failures: u32,
 }
 
 /// The end of the driver: asked for, or every handle is gone.
@@ -142,7 +120,7 @@ where
                 () = self.end.come() => break,
                 Some(envelope) = self.queue.recv() => self.on_command(envelope).await,
                 Some(stored) = self.appends.next() => self.on_stored(stored),
-                Some(outcome) = self.workers.next() => self.on_outcome(outcome).await,
+                Some(outcome) = self.workers.next() => self.on_outcomes(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
                 () = readers.0.room.notified() => {}
                 () = readers.0.gone.notified() => self.subscribers.tidy(),

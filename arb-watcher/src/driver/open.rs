@@ -3,9 +3,10 @@
 use super::on_the_way::OnTheWay;
 use super::quarantine::{Quarantine, Stated};
 use super::subscribers::Subscribers;
+use super::tasks::Tasks;
 use super::trouble::Troubles;
 use super::work::{Appends, Job, Outcome, Workers};
-use super::{Driver, End, Tasks, chain};
+use super::{Driver, End, chain};
 use crate::alarms::Board;
 use crate::command::Envelope;
 use crate::epochs::EpochHub;
@@ -180,7 +181,7 @@ where
     async fn reserve_coins(&mut self) {
         let mut late = false;
         for (slot, claim, coins) in self.coins_in_use() {
-            self.tasks.funded.insert((slot, claim));
+            self.tasks.fund(slot, claim);
             let reserving = self.ports.coins.reserve(claim, coins.clone());
             if !late {
                 match timeout(self.settings.patience, reserving).await {

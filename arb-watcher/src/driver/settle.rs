@@ -1,72 +1,15 @@
 //! Settling: what is desired and not under way is started; what is under way and no longer
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
+use super::Driver;
 use super::work::{Job, Outcome};
-use super::{Driver, Tasks};
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::NoticeKey;
-use arb_core::claim::Claim;
-use arb_core::claim::plan::StepKey;
 use arb_core::engine::{Released, Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::units::BlockRef;
-use bitcoin::hashes::Hash;
-use bitcoin::{OutPoint, Txid};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use tokio::time::timeout;
-
-impl Tasks {
-    /// What is neither under way nor tried at this tip.
-    fn due(&self, tip: Option<BlockRef>) -> impl Iterator<Item = (Slot, &TaskKey, &Task)> {
-        let all = self
-            .desired
-            .iter()
-            .flat_map(|(slot, tasks)| tasks.iter().map(|(key, task)| (*slot, key, task)));
-        all.filter(move |(slot, key, task)| {
-            let tried = self.tried.get(slot).and_then(|tried| tried.get(key));
-            let again = tried.is_none_or(|tried| tried.task != **task || tried.tip != tip);
-            again && !self.running.contains(&(*slot, (*key).clone()))
-        })
-    }
-
-    /// Claims of a channel that wallet coins are or may be reserved for.
-    fn funded_of(&self, slot: Slot) -> Vec<OutPoint> {
-        let first = OutPoint { txid: Txid::all_zeros(), vout: 0 };
-        let from_there = self.funded.range((slot, first)..);
-        from_there.take_while(|(of, _)| *of == slot).map(|(_, claim)| *claim).collect()
-    }
-
-    /// The mempool holds these spends of what active channels watch. What of ours was among them at
-    /// the last look and is no more, goes out again at once.
-    pub(super) fn mempool_holds(&mut self, now: HashSet<Txid>) {
-        let vanished = |key: &TaskKey| match key {
-            TaskKey::Step(StepKey::Publish(txid)) => {
-                self.in_mempool.contains(txid) && !now.contains(txid)
-            }
-            TaskKey::Step(StepKey::Sign(_)) | TaskKey::Effect(_) => false,
-        };
-        for tried in self.tried.values_mut() {
-            tried.retain(|key, _| !vanished(key));
-        }
-        self.in_mempool = now;
-    }
-
-    /// Whether a transaction for the very claims of `task` is still to be signed.
-    pub(super) fn wants(&self, slot: Slot, key: &TaskKey, task: &Task) -> bool {
-        let now = self.desired.get(&slot).and_then(|tasks| tasks.get(key));
-        let (Some(Task::Sign(now)), Task::Sign(then)) = (now, task) else { return false };
-        let outpoint = |claim: &Claim| claim.outpoint;
-        now.claims().map(outpoint).eq(then.claims().map(outpoint))
-    }
-
-    /// Forgetting waits for nobody any more, perhaps.
-    pub(super) fn forget_again(&mut self, slot: Slot) {
-        if let Some(tried) = self.tried.get_mut(&slot) {
-            tried.remove(&TaskKey::Effect(EffectKey::Forget));
-        }
-    }
-}
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
 where
@@ -79,42 +22,36 @@ where
 {
     /// Takes over what is desired of the channels that a transition concerned.
     pub(super) fn release(&mut self, released: Released) {
-        for slot in &released.concerned {
-            self.renew(*slot);
-            self.subscribers.has_news(*slot);
+        let mut tasks = released.tasks.into_iter().peekable();
+        for slot in released.concerned {
+            let mut desired = BTreeMap::new();
+            while let Some(((_, key), task)) = tasks.next_if(|((of, _), _)| *of == slot) {
+                desired.insert(key, task);
+            }
+            self.desire(slot, desired);
         }
     }
 
-    /// The desire of one channel, anew.
-    pub(super) fn renew(&mut self, slot: Slot) {
-        let tasks = self.engine.tasks(slot);
-        if let Some(tried) = self.tasks.tried.get_mut(&slot) {
-            tried.retain(|key, _| tasks.contains_key(key));
-        }
+    fn desire(&mut self, slot: Slot, desired: BTreeMap<TaskKey, Task>) {
         if let Some(active) = self.engine.active(slot) {
-            let notices: Vec<NoticeKey> = tasks.keys().filter_map(notice_key).collect();
-            self.notices.keep(active.facts.id, &notices);
+            let wanted =
+                |key: &NoticeKey| desired.contains_key(&TaskKey::Effect(EffectKey::Notify(*key)));
+            self.notices.keep(active.facts.id, wanted);
         }
         self.release_coins(slot);
-        if tasks.is_empty() {
-            self.tasks.desired.remove(&slot);
-            self.tasks.tried.remove(&slot);
-        } else {
-            self.tasks.desired.insert(slot, tasks);
-        }
+        self.tasks.desire(slot, desired);
+        self.subscribers.has_news(slot);
         self.end_troubles(slot);
     }
 
     /// Coins of claims that are no longer ours to make, or are made with others, go back to the
     /// wallet.
     fn release_coins(&mut self, slot: Slot) {
-        let funded = self.tasks.funded_of(slot);
-        if funded.is_empty() {
+        if !self.tasks.is_funded(slot) {
             return;
         }
         let wanted = self.engine.funded_outpoints(slot);
-        for claim in funded.into_iter().filter(|claim| !wanted.contains(claim)) {
-            self.tasks.funded.remove(&(slot, claim));
+        for claim in self.tasks.unfund(slot, &wanted) {
             let (ports, patience) = (self.ports.clone(), self.settings.patience);
             self.workers.spawn(Job::Other, async move {
                 let result = match timeout(patience, ports.coins.release(claim)).await {
@@ -126,60 +63,52 @@ where
         }
     }
 
-    /// What is desired of every channel with anything to remember: feerates may have changed.
+    /// What is desired of every channel with anything to remember: feerates have changed.
     pub(super) fn renew_active(&mut self) {
         let slots: Vec<Slot> = self.engine.actives().map(|(slot, _)| slot).collect();
-        slots.into_iter().for_each(|slot| self.renew(slot));
+        for slot in slots {
+            self.renew(slot);
+        }
+    }
+
+    /// The desire of one channel, anew.
+    pub(super) fn renew(&mut self, slot: Slot) {
+        let desired = self.engine.tasks(slot);
+        self.desire(slot, desired);
     }
 
     pub(super) async fn settle(&mut self) {
-        while !self.end.is_near() && self.start_tasks().await {}
+        self.tasks.moved(self.engine.tip());
+        // Penalty data is at hand in a moment, or not at all: one transaction for everything.
+        while !self.end.is_near()
+            && let Some((slot, due)) = self.tasks.at_once()
+        {
+            for (key, task) in due {
+                self.tasks.tried(slot, key, task.clone(), self.engine.tip());
+                self.do_at_once(slot, task).await;
+            }
+        }
         self.deliver_events();
+        for (slot, key, task) in self.tasks.hand_out(self.settings.workers) {
+            self.start(slot, key, task);
+        }
         self.answer_idlers();
         self.measure();
     }
 
-    /// Starts what is due; tells whether that changed what is desired. What goes beyond the number
-    /// of workers is started when one is free.
-    async fn start_tasks(&mut self) -> bool {
-        let tip = self.engine.tip();
-        let workers = self.settings.workers.max(1);
-        let mut free = workers.saturating_sub(self.tasks.running.len());
-        let mut due = Vec::new();
-        let loads = |(slot, _, task)| matches!(task, &Task::LoadRevokedHtlcs(_)).then_some(slot);
-        let loading: BTreeSet<Slot> = self.tasks.due(tip).filter_map(loads).collect();
-        for (slot, key, task) in self.tasks.due(tip) {
-            let works = is_work(task);
-            // Penalty data is at hand in a moment, or not at all: one transaction for everything.
-            let waits = matches!(task, Task::Sign(_)) && loading.contains(&slot);
-            if waits || (works && free == 0) {
-                continue;
-            }
-            free = free.saturating_sub(usize::from(works));
-            due.push((slot, key.clone(), task.clone()));
-        }
-        let mut stepped = false;
-        for (slot, key, task) in due {
-            match &task {
-                Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) => {
-                    self.start(slot, key, task);
-                    continue;
+    /// What needs no worker.
+    async fn do_at_once(&mut self, slot: Slot, task: Task) {
+        match task {
+            Task::Notify(notice) => {
+                if let Some(active) = self.engine.active(slot) {
+                    self.notices.tell(active.facts.id, &notice);
                 }
-                Task::Notify(notice) => {
-                    if let Some(active) = self.engine.active(slot) {
-                        self.notices.tell(active.facts.id, notice);
-                    }
-                }
-                Task::Forget | Task::LoadRevokedHtlcs(_) => stepped = true,
             }
-            self.tasks.note(slot, key, task.clone(), tip, false);
-            match task {
-                Task::Forget => self.forget(slot).await,
-                Task::LoadRevokedHtlcs(number) => self.load_revoked(slot, number).await,
-                Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) | Task::Notify(_) => {}
-            }
+            Task::Forget => self.forget(slot).await,
+            Task::LoadRevokedHtlcs(number) => self.load_revoked(slot, number).await,
+            // They need one.
+            Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) => {}
         }
-        stepped
     }
 
     /// Whether nothing is under way and nothing is left to try before the next block.
@@ -187,7 +116,7 @@ where
         !self.chain.is_behind()
             && self.workers.is_empty()
             && self.appends.is_empty()
-            && self.tasks.due(self.engine.tip()).next().is_none()
+            && self.tasks.is_idle()
     }
 
     fn answer_idlers(&mut self) {
@@ -196,17 +125,5 @@ where
                 idler.send(Ok(()));
             }
         }
-    }
-}
-
-/// Whether a worker does it.
-const fn is_work(task: &Task) -> bool {
-    matches!(task, Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_))
-}
-
-const fn notice_key(key: &TaskKey) -> Option<NoticeKey> {
-    match key {
-        TaskKey::Effect(EffectKey::Notify(key)) => Some(*key),
-        TaskKey::Effect(_) | TaskKey::Step(_) => None,
     }
 }

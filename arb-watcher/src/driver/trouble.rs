@@ -1,16 +1,13 @@
 //! Trouble that one channel has with the outside: told to the node when it lasts, withdrawn when it
 //! is over. No part of the log: it is found out again after a restart.
-use super::{Driver, Tasks, Tried};
+use super::Driver;
 use arb_core::arbitrator::{Alert, EffectKey};
-use arb_core::engine::{Task, TaskKey};
+use arb_core::engine::TaskKey;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::units::{BlockRef, CommitmentNumber};
+use arb_core::units::CommitmentNumber;
 use std::collections::BTreeMap;
-
-/// Failures in a row after which a signer is in trouble. There is one attempt a block.
-const LASTING: u32 = 3;
 
 /// What was told, and of which channel.
 #[derive(Default)]
@@ -19,28 +16,6 @@ pub(super) struct Troubles(BTreeMap<(Slot, Alert), ChannelId>);
 impl Troubles {
     pub(super) fn forgotten(&mut self, slot: Slot) {
         self.0.retain(|(of, _), _| *of != slot);
-    }
-}
-
-impl Tasks {
-    /// Notes an attempt, and whether it was the signer that failed.
-    pub(super) fn note(
-        &mut self,
-        slot: Slot,
-        key: TaskKey,
-        task: Task,
-        tip: Option<BlockRef>,
-        signer_failed: bool,
-    ) {
-        let tried = self.tried.entry(slot).or_default();
-        let before = tried.get(&key).map_or(0, |tried| tried.signer_failures);
-        let signer_failures = if signer_failed { before.saturating_add(1) } else { 0 };
-        tried.insert(key, Tried { task, tip, signer_failures });
-    }
-
-    fn signer_fails(&self, slot: Slot) -> bool {
-        let mut tried = self.tried.get(&slot).into_iter().flat_map(|tried| tried.values());
-        tried.any(|tried| tried.signer_failures >= LASTING)
     }
 }
 
@@ -74,7 +49,7 @@ where
         for alert in told {
             let Alert::PenaltyDataUnreadable(number) = alert else { continue };
             let key = TaskKey::Effect(EffectKey::LoadRevokedHtlcs(number));
-            let desired = self.tasks.desired.get(&slot).is_some_and(|all| all.contains_key(&key));
+            let desired = self.tasks.desires(slot, &key);
             self.trouble(slot, alert, desired);
         }
     }

@@ -2,6 +2,7 @@
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::rescan::Watching;
+use super::tasks::Ended;
 use super::{Driver, measure};
 use crate::scripts::ScriptsPort;
 use crate::settings::Ports;
@@ -19,9 +20,12 @@ use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::time::Duration;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 use tracing::Instrument;
+
+/// Most outcomes that become durable together.
+const TOGETHER: usize = 256;
 
 /// What a worker brings back.
 pub(super) enum Outcome {
@@ -110,14 +114,25 @@ impl Workers {
 
     /// The next outcome; `None` if nobody works.
     pub(super) async fn next(&mut self) -> Option<Outcome> {
-        match self.set.join_next_with_id().await? {
+        let joined = self.set.join_next_with_id().await?;
+        Some(self.outcome(joined))
+    }
+
+    /// An outcome that is there already.
+    pub(super) fn ready(&mut self) -> Option<Outcome> {
+        let joined = self.set.try_join_next_with_id()?;
+        Some(self.outcome(joined))
+    }
+
+    fn outcome(&mut self, joined: Result<(Id, Outcome), JoinError>) -> Outcome {
+        match joined {
             Ok((id, outcome)) => {
                 self.jobs.remove(&id);
-                Some(outcome)
+                outcome
             }
             Err(error) => {
                 tracing::error!(%error, "a worker ended");
-                Some(Outcome::Panicked(self.jobs.remove(&error.id()).unwrap_or(Job::Other)))
+                Outcome::Panicked(self.jobs.remove(&error.id()).unwrap_or(Job::Other))
             }
         }
     }
@@ -194,12 +209,11 @@ where
         let job = Job::Task(Box::new(attempt.clone()));
         let span = self.channel_span(slot, &attempt.task);
         let height = self.engine.height();
-        self.tasks.running.insert((slot, attempt.key.clone()));
         match &attempt.task {
             Task::Sign(draft) => {
                 let draft = (**draft).clone();
                 if draft.wants_coins() {
-                    self.tasks.funded.insert((slot, draft.claim.outpoint));
+                    self.tasks.fund(slot, draft.claim.outpoint);
                 }
                 let work = async move {
                     let signed = sign(&ports, draft, height, patience).await;
@@ -231,68 +245,108 @@ where
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
-            Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => {
-                self.tasks.running.remove(&(slot, attempt.key));
-            }
+            // They need no worker.
+            Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => {}
         }
     }
 
-    pub(super) async fn on_outcome(&mut self, outcome: Outcome) {
+    /// Takes what has come back by now. What was signed meanwhile becomes durable together.
+    pub(super) async fn on_outcomes(&mut self, first: Outcome) {
+        let (mut inputs, mut others) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(outcome) = next {
+            let (attempt, done) = match outcome {
+                Outcome::Done(attempt, done) => (attempt, done),
+                Outcome::Panicked(Job::Task(attempt)) => {
+                    let failed = match attempt.task {
+                        Task::Sign(_) => Failed::Signer("the worker panicked".to_owned()),
+                        _ => Failed::Other("the worker panicked".to_owned()),
+                    };
+                    (*attempt, Done::Failed(failed))
+                }
+                other => {
+                    others.push(other);
+                    next = self.workers.ready();
+                    continue;
+                }
+            };
+            let published = matches!(done, Done::Published(_));
+            let told = self.on_done(attempt, done);
+            // What the network refuses changes what is wanted of that which was signed meanwhile.
+            let refused = published && !told.is_empty();
+            inputs.extend(told);
+            if refused && self.step(std::mem::take(&mut inputs)).await.is_err() {
+                return;
+            }
+            next = if inputs.len() < TOGETHER { self.workers.ready() } else { None };
+        }
+        if !inputs.is_empty() {
+            // An error: the driver is to end.
+            let _ = self.step(inputs).await;
+        }
+        for outcome in others {
+            self.on_outcome(outcome).await;
+        }
+    }
+
+    async fn on_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Looked(found) => self.on_looked(found).await,
             Outcome::Mempool(found) => self.on_mempool(found).await,
             Outcome::SeenClose(seen) => self.on_seen_close(*seen).await,
-            Outcome::Done(attempt, done) => self.on_done(attempt, done).await,
             Outcome::Rescanned(watching, result) => self.on_rescanned(*watching, result).await,
             Outcome::Released { slot, claim, result: Err(why) } => {
                 tracing::warn!(why, "coins are released later");
-                self.tasks.funded.insert((slot, claim));
+                self.tasks.fund(slot, claim);
             }
-            Outcome::Released { .. } | Outcome::Reserved | Outcome::Panicked(Job::Other) => {}
             Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
-            Outcome::Panicked(Job::Task(attempt)) => {
-                let failed = match attempt.task {
-                    Task::Sign(_) => Failed::Signer("the worker panicked".to_owned()),
-                    _ => Failed::Other("the worker panicked".to_owned()),
-                };
-                self.on_done(*attempt, Done::Failed(failed)).await;
-            }
             Outcome::Panicked(Job::SeenClose(txid)) => self.chain.unseen(&txid),
             Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
+            Outcome::Released { .. }
+            | Outcome::Reserved
+            | Outcome::Panicked(Job::Other | Job::Task(_))
+            | Outcome::Done(..) => {}
         }
     }
 
     /// What failed is tried again at the next block; what a new fact or feerate changed, at once.
-    async fn on_done(&mut self, attempt: Attempt, done: Done) {
+    /// Gives what the engine is to be told.
+    fn on_done(&mut self, attempt: Attempt, done: Done) -> Vec<EngineInput> {
         let Attempt { slot, key, task, tip } = attempt;
         let name = measure::task(&task);
-        self.tasks.running.remove(&(slot, key.clone()));
         if matches!(done, Done::Signed(_)) && !self.tasks.wants(slot, &key, &task) {
             // Its claims are made in other company by now: nobody has seen it, nobody shall.
             tracing::debug!(slot = slot.0, "signed too late");
-            return;
+            self.tasks.dropped(slot, &key);
+            return Vec::new();
         }
-        let signer_failed = matches!(done, Done::Failed(Failed::Signer(_)));
-        self.tasks.note(slot, key, task, tip, signer_failed);
+        let how = match done {
+            Done::Failed(Failed::Signer(_)) => Ended::SignerFailed,
+            Done::Failed(Failed::Other(_))
+            | Done::Signed(_)
+            | Done::Published(_)
+            | Done::Judged(_) => Ended::Otherwise,
+        };
+        self.tasks.ended(slot, key, task, tip, how);
         self.judge_signer(slot);
-        // Errors: the driver is to end.
-        match done {
+        let inputs = match done {
             Done::Signed(out) => {
                 measure::handed_out(out.kind);
-                let _ = self.channel_input(slot, Input::Signed(out)).await;
+                vec![Input::Signed(out)]
             }
-            Done::Published(verdicts) => self.on_verdicts(slot, verdicts).await,
-            Done::Judged(verdicts) => {
-                let _ = self.channel_input(slot, Input::ScriptsJudged(verdicts)).await;
-            }
+            Done::Published(verdicts) => self.on_verdicts(verdicts),
+            Done::Judged(verdicts) => vec![Input::ScriptsJudged(verdicts)],
             Done::Failed(why) => {
                 tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
                 measure::failed(name);
+                Vec::new()
             }
-        }
+        };
+        let input = |input| EngineInput::Channel { slot, input: Box::new(input) };
+        inputs.into_iter().map(input).collect()
     }
 
-    async fn on_verdicts(&mut self, slot: Slot, verdicts: Vec<(Txid, Verdict)>) {
+    fn on_verdicts(&mut self, verdicts: Vec<(Txid, Verdict)>) -> Vec<Input> {
         let mut rejected = Vec::new();
         for (txid, verdict) in verdicts {
             match verdict {
@@ -314,12 +368,7 @@ where
                 }
             }
         }
-        let inputs = rejected.into_iter().map(|(txid, why)| {
-            let input = Box::new(Input::Rejected { txid, why });
-            EngineInput::Channel { slot, input }
-        });
-        // An error: the driver is to end.
-        let _ = self.step(inputs.collect()).await;
+        rejected.into_iter().map(|(txid, why)| Input::Rejected { txid, why }).collect()
     }
 
     async fn channel_input(&mut self, slot: Slot, input: Input) -> Result<(), crate::CommandError> {

@@ -1,0 +1,291 @@
+//! What is desired, what is under way, and what was tried. Kept so that nothing here depends on
+//! how many channels there are: only channels that something happened to are looked at.
+use arb_core::arbitrator::EffectKey;
+use arb_core::claim::Claim;
+use arb_core::claim::plan::StepKey;
+use arb_core::engine::{Task, TaskKey};
+use arb_core::ids::Slot;
+use arb_core::units::BlockRef;
+use bitcoin::{OutPoint, Txid};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+/// One channel may have this part of the workers: one whose signer never answers must not hold the
+/// others up.
+const SHARE: usize = 4;
+
+/// Failures in a row after which a signer is in trouble. There is one attempt a block.
+const LASTING: u32 = 3;
+
+/// How an attempt ended, as far as that matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The signer failed.
+    SignerFailed,
+    /// It did not, whatever else happened.
+    Otherwise,
+}
+
+/// What is desired, what is under way, and what was tried at which tip.
+#[derive(Default)]
+pub(super) struct Tasks {
+    of: BTreeMap<Slot, OfChannel>,
+    /// The tip that all of this is about: at another one, what failed is tried again.
+    tip: Option<BlockRef>,
+    /// Channels that something happened to since they were looked at.
+    stirred: BTreeSet<Slot>,
+    /// Channels with work for workers, in turn. Each is in here once.
+    queue: VecDeque<Slot>,
+    under_way: usize,
+    /// Claims that wallet coins are or may be reserved for.
+    funded: BTreeMap<Slot, BTreeSet<OutPoint>>,
+    /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
+    in_mempool: HashSet<Txid>,
+}
+
+#[derive(Default)]
+struct OfChannel {
+    desired: BTreeMap<TaskKey, Task>,
+    running: BTreeSet<TaskKey>,
+    tried: BTreeMap<TaskKey, Tried>,
+    /// Work that no worker has taken yet.
+    due: BTreeSet<TaskKey>,
+    queued: bool,
+}
+
+/// The last attempt at a task.
+struct Tried {
+    task: Task,
+    tip: Option<BlockRef>,
+    /// How often in a row, up to now, the signer failed.
+    signer_failures: u32,
+}
+
+impl OfChannel {
+    /// Whether a task is neither under way nor tried at this tip.
+    fn is_due(&self, key: &TaskKey, task: &Task, tip: Option<BlockRef>) -> bool {
+        let tried = self.tried.get(key);
+        let again = tried.is_none_or(|tried| tried.tip != tip || tried.task != *task);
+        again && !self.running.contains(key)
+    }
+}
+
+/// Whether a task needs a worker. The others are done at once.
+const fn needs_worker(task: &Task) -> bool {
+    match task {
+        Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) => true,
+        Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => false,
+    }
+}
+
+impl Tasks {
+    /// Replaces what is desired of a channel.
+    pub(super) fn desire(&mut self, slot: Slot, desired: BTreeMap<TaskKey, Task>) {
+        let channel = self.of.entry(slot).or_default();
+        channel.tried.retain(|key, _| desired.contains_key(key));
+        channel.due.retain(|key| desired.contains_key(key));
+        channel.desired = desired;
+        self.stirred.insert(slot);
+        self.tidy(slot);
+    }
+
+    /// The tip has moved: whatever is desired may be due.
+    pub(super) fn moved(&mut self, tip: Option<BlockRef>) {
+        if self.tip != tip {
+            self.tip = tip;
+            self.stirred.extend(self.of.keys());
+        }
+    }
+
+    /// What is due without a worker, of the next channel that something happened to; its work is
+    /// queued. `None` when there is no such channel.
+    pub(super) fn at_once(&mut self) -> Option<(Slot, Vec<(TaskKey, Task)>)> {
+        let slot = self.stirred.pop_first()?;
+        let Some(channel) = self.of.get_mut(&slot) else { return Some((slot, Vec::new())) };
+        let (mut at_once, mut due) = (Vec::new(), BTreeSet::new());
+        for (key, task) in &channel.desired {
+            if channel.is_due(key, task, self.tip) {
+                if needs_worker(task) {
+                    due.insert(key.clone());
+                } else {
+                    at_once.push((key.clone(), task.clone()));
+                }
+            }
+        }
+        channel.due = due;
+        if !channel.due.is_empty() && !channel.queued {
+            channel.queued = true;
+            self.queue.push_back(slot);
+        }
+        Some((slot, at_once))
+    }
+
+    /// Tasks for free workers, channel by channel in turn: each channel has its share at most.
+    /// What is handed out here is under way.
+    pub(super) fn hand_out(&mut self, workers: usize) -> Vec<(Slot, TaskKey, Task)> {
+        let share = workers.div_ceil(SHARE).max(1);
+        let mut handed_out = Vec::new();
+        for _ in 0..self.queue.len() {
+            if self.under_way >= workers.max(1) {
+                break;
+            }
+            let Some(slot) = self.queue.pop_front() else { break };
+            let Some(channel) = self.of.get_mut(&slot) else { continue };
+            let free = workers.max(1).saturating_sub(self.under_way);
+            let room = share.saturating_sub(channel.running.len()).min(free);
+            for _ in 0..room {
+                let Some(key) = channel.due.pop_first() else { break };
+                let Some(task) = channel.desired.get(&key).cloned() else { continue };
+                channel.running.insert(key.clone());
+                self.under_way = self.under_way.saturating_add(1);
+                handed_out.push((slot, key, task));
+            }
+            channel.queued = !channel.due.is_empty();
+            if channel.queued {
+                self.queue.push_back(slot);
+            }
+            self.tidy(slot);
+        }
+        handed_out
+    }
+
+    /// An attempt that was handed out has ended.
+    pub(super) fn ended(
+        &mut self,
+        slot: Slot,
+        key: TaskKey,
+        task: Task,
+        tip: Option<BlockRef>,
+        how: Ended,
+    ) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        if channel.running.remove(&key) {
+            self.under_way = self.under_way.saturating_sub(1);
+        }
+        self.note(slot, key, task, tip, how);
+    }
+
+    /// What an attempt that was handed out has brought is not wanted any more.
+    pub(super) fn dropped(&mut self, slot: Slot, key: &TaskKey) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        if channel.running.remove(key) {
+            self.under_way = self.under_way.saturating_sub(1);
+        }
+        self.stirred.insert(slot);
+        self.tidy(slot);
+    }
+
+    /// A task that needs no worker was tried.
+    pub(super) fn tried(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
+        self.note(slot, key, task, tip, Ended::Otherwise);
+    }
+
+    fn note(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>, how: Ended) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        // Of what is no longer desired nothing is remembered.
+        let desired = channel.desired.get(&key).cloned();
+        if let Some(desired) = desired {
+            let before = channel.tried.get(&key).map_or(0, |tried| tried.signer_failures);
+            let signer_failures = match how {
+                Ended::SignerFailed => before.saturating_add(1),
+                Ended::Otherwise => 0,
+            };
+            channel.tried.insert(key.clone(), Tried { task, tip, signer_failures });
+            // It may have changed meanwhile.
+            if channel.is_due(&key, &desired, self.tip) {
+                self.stirred.insert(slot);
+            }
+        }
+        self.tidy(slot);
+    }
+
+    /// The mempool holds these spends of what active channels watch. What of ours was among them at
+    /// the last look and is no more, goes out again at once.
+    pub(super) fn mempool_holds(&mut self, now: HashSet<Txid>) {
+        let then = std::mem::replace(&mut self.in_mempool, now);
+        let gone: HashSet<Txid> = then.difference(&self.in_mempool).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let vanished = |key: &TaskKey| match key {
+            TaskKey::Step(StepKey::Publish(txid)) => gone.contains(txid),
+            TaskKey::Step(StepKey::Sign(_)) | TaskKey::Effect(_) => false,
+        };
+        for (slot, channel) in &mut self.of {
+            let before = channel.tried.len();
+            channel.tried.retain(|key, _| !vanished(key));
+            if channel.tried.len() < before {
+                self.stirred.insert(*slot);
+            }
+        }
+    }
+
+    /// Forgetting waits for nobody any more, perhaps.
+    pub(super) fn forget_again(&mut self, slot: Slot) {
+        if let Some(channel) = self.of.get_mut(&slot) {
+            channel.tried.remove(&TaskKey::Effect(EffectKey::Forget));
+            self.stirred.insert(slot);
+        }
+    }
+
+    /// Whether a task of a channel is desired.
+    pub(super) fn desires(&self, slot: Slot, key: &TaskKey) -> bool {
+        self.of.get(&slot).is_some_and(|channel| channel.desired.contains_key(key))
+    }
+
+    /// Whether a transaction for the very claims of `task` is still to be signed.
+    pub(super) fn wants(&self, slot: Slot, key: &TaskKey, task: &Task) -> bool {
+        let now = self.of.get(&slot).and_then(|channel| channel.desired.get(key));
+        let (Some(Task::Sign(now)), Task::Sign(then)) = (now, task) else { return false };
+        let outpoint = |claim: &Claim| claim.outpoint;
+        now.claims().map(outpoint).eq(then.claims().map(outpoint))
+    }
+
+    /// Whether the signer keeps failing for a channel.
+    pub(super) fn signer_fails(&self, slot: Slot) -> bool {
+        let mut tried = self.of.get(&slot).into_iter().flat_map(|channel| channel.tried.values());
+        tried.any(|tried| tried.signer_failures >= LASTING)
+    }
+
+    /// How many tasks workers are at.
+    pub(super) const fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Whether nothing is left to try at this tip.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.stirred.is_empty() && self.queue.is_empty()
+    }
+
+    /// Coins are or may be reserved for a claim.
+    pub(super) fn fund(&mut self, slot: Slot, claim: OutPoint) {
+        self.funded.entry(slot).or_default().insert(claim);
+    }
+
+    /// Whether coins may be reserved for anything of a channel.
+    pub(super) fn is_funded(&self, slot: Slot) -> bool {
+        self.funded.contains_key(&slot)
+    }
+
+    /// Claims of a channel whose coins are to be released, as they are not wanted any more.
+    pub(super) fn unfund(&mut self, slot: Slot, wanted: &BTreeSet<OutPoint>) -> BTreeSet<OutPoint> {
+        let Some(funded) = self.funded.get_mut(&slot) else { return BTreeSet::new() };
+        let all = std::mem::take(funded).into_iter();
+        let (kept, over) = all.partition(|claim| wanted.contains(claim));
+        *funded = kept;
+        if funded.is_empty() {
+            self.funded.remove(&slot);
+        }
+        over
+    }
+
+    /// A channel of which nothing is desired and nothing is under way is not remembered.
+    fn tidy(&mut self, slot: Slot) {
+        let over = |c: &OfChannel| c.desired.is_empty() && c.running.is_empty() && !c.queued;
+        if self.of.get(&slot).is_some_and(over) {
+            self.of.remove(&slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! What is handed out to workers, when, and to whom.
+use super::*;
+use arb_core::arbitrator::{Alert, Notice, NoticeKey};
+use arb_core::units::BlockHeight;
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+
+const WORKERS: usize = 16;
+
+fn key(n: u8) -> TaskKey {
+    TaskKey::Step(StepKey::Publish(Txid::from_byte_array([n; 32])))
+}
+
+/// Work of a channel, this many pieces.
+fn work(pieces: u8) -> BTreeMap<TaskKey, Task> {
+    (0..pieces).map(|n| (key(n), Task::Publish(Vec::new()))).collect()
+}
+
+fn tip(height: u32) -> Option<BlockRef> {
+    Some(BlockRef { height: BlockHeight(height), hash: BlockHash::all_zeros() })
+}
+
+/// Tasks at a tip, with work for the channels 0, 1, …
+fn with_work(pieces: &[u8]) -> Tasks {
+    let mut tasks = Tasks::default();
+    tasks.moved(tip(1));
+    for (slot, pieces) in (0..).map(Slot).zip(pieces) {
+        tasks.desire(slot, work(*pieces));
+    }
+    look(&mut tasks);
+    tasks
+}
+
+fn look(tasks: &mut Tasks) -> usize {
+    std::iter::from_fn(|| tasks.at_once()).map(|(_, at_once)| at_once.len()).sum()
+}
+
+fn of(handed_out: &[(Slot, TaskKey, Task)], slot: u32) -> usize {
+    handed_out.iter().filter(|(of, _, _)| *of == Slot(slot)).count()
+}
+
+#[test]
+fn a_channel_that_is_stuck_leaves_workers_for_the_others() {
+    let mut tasks = with_work(&[100, 3, 2]);
+    let first = tasks.hand_out(WORKERS);
+    assert_eq!([of(&first, 0), of(&first, 1), of(&first, 2)], [WORKERS / SHARE, 3, 2]);
+    // Those of the first never end; work for others goes on for ever.
+    for slot in 3..100 {
+        tasks.desire(Slot(slot), work(8));
+        look(&mut tasks);
+        let mut done = 0;
+        while done < 8 {
+            let handed_out = tasks.hand_out(WORKERS);
+            assert_eq!(of(&handed_out, 0), 0, "it has its share already");
+            assert!(of(&handed_out, slot) > 0, "channel {slot} waits");
+            for (of, key, task) in handed_out {
+                tasks.ended(of, key, task, tip(1), Ended::Otherwise);
+                done += usize::from(of == Slot(slot));
+            }
+        }
+    }
+}
+
+#[test]
+fn channels_take_turns() {
+    let mut tasks = with_work(&[100; 8]);
+    let first = tasks.hand_out(WORKERS);
+    assert_eq!((0..4).map(|slot| of(&first, slot)).collect::<Vec<_>>(), [4; 4]);
+    for (slot, key, task) in first {
+        tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+    }
+    let second = tasks.hand_out(WORKERS);
+    assert_eq!((4..8).map(|slot| of(&second, slot)).collect::<Vec<_>>(), [4; 4]);
+    assert!(tasks.hand_out(WORKERS).is_empty(), "no worker is free");
+}
+
+#[test]
+fn what_was_tried_is_tried_again_at_another_tip_or_when_it_changed() {
+    let mut tasks = with_work(&[1]);
+    for (slot, key, task) in tasks.hand_out(WORKERS) {
+        tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+    }
+    look(&mut tasks);
+    assert!(tasks.is_idle() && tasks.hand_out(WORKERS).is_empty());
+    // The same desire again is no reason, another one is.
+    tasks.desire(Slot(0), work(1));
+    look(&mut tasks);
+    assert!(tasks.hand_out(WORKERS).is_empty());
+    let other = Task::LoadRevokedHtlcs(arb_core::units::CommitmentNumber(1));
+    tasks.desire(Slot(0), BTreeMap::from([(key(0), other)]));
+    assert_eq!(look(&mut tasks), 1);
+    tasks.desire(Slot(0), work(1));
+    look(&mut tasks);
+    assert!(tasks.hand_out(WORKERS).is_empty(), "tried at this tip");
+    tasks.moved(tip(2));
+    look(&mut tasks);
+    assert_eq!(tasks.hand_out(WORKERS).len(), 1);
+}
+
+#[test]
+fn what_changed_while_it_was_under_way_is_due_when_it_ends() {
+    let mut tasks = with_work(&[1]);
+    let mut handed_out = tasks.hand_out(WORKERS);
+    let Some((slot, key, task)) = handed_out.pop() else { panic!("one piece of work") };
+    let changed = Task::Publish(vec![bitcoin::Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: Vec::new(),
+        output: Vec::new(),
+    }]);
+    tasks.desire(slot, BTreeMap::from([(key.clone(), changed.clone())]));
+    look(&mut tasks);
+    assert!(tasks.hand_out(WORKERS).is_empty(), "one at a time");
+    tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+    assert!(!tasks.is_idle());
+    look(&mut tasks);
+    assert_eq!(tasks.hand_out(WORKERS).pop().map(|(_, _, task)| task), Some(changed));
+}
+
+#[test]
+fn what_needs_no_worker_does_not_wait_for_one() {
+    let mut tasks = with_work(&[4, 4, 4, 4]);
+    assert_eq!(tasks.hand_out(WORKERS).len(), WORKERS);
+    let notice = Notice::Alert(Alert::OutdatedFacts);
+    let key = TaskKey::Effect(EffectKey::Notify(NoticeKey::Alert(Alert::OutdatedFacts)));
+    tasks.desire(Slot(9), BTreeMap::from([(key, Task::Notify(notice))]));
+    assert_eq!(look(&mut tasks), 1);
+}
+
+#[test]
+fn nothing_is_remembered_of_what_is_over() {
+    let mut tasks = with_work(&[2, 2]);
+    let handed_out = tasks.hand_out(WORKERS);
+    tasks.desire(Slot(0), BTreeMap::new());
+    tasks.desire(Slot(1), BTreeMap::new());
+    for (slot, key, task) in handed_out {
+        tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+    }
+    look(&mut tasks);
+    assert!(tasks.is_idle() && tasks.of.is_empty());
+    let claim = OutPoint::null();
+    tasks.fund(Slot(0), claim);
+    assert!(tasks.is_funded(Slot(0)));
+    assert!(tasks.unfund(Slot(0), &BTreeSet::from([claim])).is_empty());
+    assert_eq!(tasks.unfund(Slot(0), &BTreeSet::new()), BTreeSet::from([claim]));
+    assert!(!tasks.is_funded(Slot(0)));
+}
