@@ -28,7 +28,7 @@ use crate::peer::{
 pub(super) const TIP: u32 = 900_000;
 
 /// Expiry of every HTLC: no run connects as many blocks.
-const EXPIRY: u32 = 1_000_000;
+pub(super) const EXPIRY: u32 = 1_000_000;
 
 /// One quiet channel of this many has HTLCs pending.
 const WITH_HTLCS: u32 = 10;

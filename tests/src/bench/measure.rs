@@ -28,23 +28,48 @@ pub(super) fn interleaved(
     ours: Measured<'_>,
     other: Measured<'_>,
 ) -> Result<Pairs, BenchError> {
+    let mut ours = || ours().map(|time| [time]);
+    let mut other = || other().map(|time| [time]);
+    let [pairs] = interleaved_all(count, &mut ours, &mut other)?;
+    Ok(pairs)
+}
+
+/// As [`Measured`], for several things that are measured at once.
+pub(super) type MeasuredAll<'a, const N: usize> =
+    &'a mut dyn FnMut() -> Result<[Duration; N], BenchError>;
+
+/// As [`interleaved`], for several things that are measured at once.
+///
+/// # Errors
+/// That of the first measurement that fails.
+pub(super) fn interleaved_all<const N: usize>(
+    count: usize,
+    ours: MeasuredAll<'_, N>,
+    other: MeasuredAll<'_, N>,
+) -> Result<[Pairs; N], BenchError> {
     ours()?;
     other()?;
     let mut pairs = Vec::with_capacity(count);
     for at in 0..count {
         pairs.push(if at % 2 == 0 {
-            let ours = nanoseconds(ours()?);
-            (ours, nanoseconds(other()?))
+            let ours = ours()?;
+            (ours, other()?)
         } else {
-            let other = nanoseconds(other()?);
-            (nanoseconds(ours()?), other)
+            let other = other()?;
+            (ours()?, other)
         });
     }
-    Ok(Pairs {
-        ours: median(pairs.iter().map(|(ours, _)| *ours)),
-        other: median(pairs.iter().map(|(_, other)| *other)),
-        ratio: median(pairs.iter().map(|(ours, other)| ours / other)),
-    })
+    let one = |of: usize| {
+        let pairs =
+            pairs.iter().map(|(ours, other)| (nanoseconds(ours[of]), nanoseconds(other[of])));
+        let pairs: Vec<(f64, f64)> = pairs.collect();
+        Pairs {
+            ours: median(pairs.iter().map(|(ours, _)| *ours)),
+            other: median(pairs.iter().map(|(_, other)| *other)),
+            ratio: median(pairs.iter().map(|(ours, other)| ours / other)),
+        }
+    };
+    Ok(std::array::from_fn(one))
 }
 
 /// The time that `work` takes. What it gives is dropped afterwards.
@@ -59,7 +84,7 @@ fn nanoseconds(duration: Duration) -> f64 {
 }
 
 /// The middle one; the lower of the two middle ones of an even number. Zero of nothing.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len().saturating_sub(1) / 2;

@@ -3,12 +3,17 @@
 mod bare;
 mod block;
 mod channels;
+mod ldk;
 mod measure;
 mod memory;
+mod node;
+mod penalty;
 mod report;
 mod start;
 mod store;
-mod synthetic;
+mod storm;
+pub(crate) mod synthetic;
+mod told;
 mod update;
 
 use std::process::ExitCode;
@@ -43,6 +48,9 @@ pub enum BenchError {
     /// The engine did something else than what is to be measured.
     #[error("the engine did not do what is measured: {0}")]
     Engine(String),
+    /// The library that is compared with did something else than what is to be measured.
+    #[error("lightning did not do what is measured: {0}")]
+    Ldk(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,12 +74,14 @@ struct Bench {
 }
 
 /// Memory comes first: what others leave behind would be counted in.
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 7] = [
     Bench { name: "memory", run: memory::run },
     Bench { name: "block", run: block::run },
     Bench { name: "store", run: store::run },
     Bench { name: "start", run: start::run },
     Bench { name: "update", run: update::run },
+    Bench { name: "storm", run: storm::run },
+    Bench { name: "penalty", run: penalty::run },
 ];
 
 /// The names of all benchmarks.
@@ -120,7 +130,7 @@ mod tests {
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
         let refused = run(Some("blok"), false).err().map(|error| error.to_string());
         let expected =
-            "there is no benchmark `blok`; there are: memory, block, store, start, update";
+            "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty";
         assert_eq!(refused.as_deref(), Some(expected));
     }
 }

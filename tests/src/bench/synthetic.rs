@@ -16,11 +16,11 @@ use super::BenchError;
 pub(super) const TRANSACTIONS: usize = 2_520;
 
 /// Numbers from a seed (splitmix64).
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// Another purpose gives other numbers: what is meant to differ must not meet by chance.
-    pub(super) fn new(purpose: &str, seed: u64) -> Self {
+    pub(crate) fn new(purpose: &str, seed: u64) -> Self {
         let mut engine = sha256::Hash::engine();
         engine.input(purpose.as_bytes());
         engine.input(&seed.to_le_bytes());
@@ -28,7 +28,7 @@ impl Random {
         Self(digest.iter().take(8).fold(0, |word, byte| (word << 8) | u64::from(*byte)))
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,7 +37,7 @@ impl Random {
     }
 
     /// A number from `low` up to `high`, both included.
-    fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
@@ -46,7 +46,7 @@ impl Random {
         words.take(count).collect()
     }
 
-    pub(super) fn bytes32(&mut self) -> [u8; 32] {
+    pub(crate) fn bytes32(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for chunk in bytes.chunks_exact_mut(8) {
             chunk.copy_from_slice(&self.next().to_le_bytes());
@@ -54,7 +54,7 @@ impl Random {
         bytes
     }
 
-    pub(super) fn outpoint(&mut self) -> OutPoint {
+    pub(crate) fn outpoint(&mut self) -> OutPoint {
         let txid = Txid::from_byte_array(self.bytes32());
         // Two outputs are the rule; a payout to many is not.
         let vout = if self.between(0, 9) == 0 { self.between(2, 30) } else { self.between(0, 1) };
