@@ -233,6 +233,12 @@ impl EmbeddedChain {
         package::submit(self, package)
     }
 
+    /// Forgets every block but the last `kept`, and whatever is unspent in those before them: for
+    /// stories without end. A reorganisation cannot go below them.
+    pub fn forget(&mut self, kept: usize) {
+        self.ledger.forget(kept);
+    }
+
     fn enter(&mut self, tx: Arc<Transaction>, entrance: Entrance) -> Result<Accepted, Reject> {
         let plan = self.judge(&[]).single(tx, entrance)?;
         // A plan for one transaction adds one.
@@ -274,7 +280,7 @@ impl EmbeddedChain {
         blocks: u32,
         drop: &dyn Fn(&Transaction) -> bool,
     ) -> Result<Vec<BlockHash>, ChainError> {
-        let height = self.ledger.height();
+        let height = self.ledger.remembered();
         if blocks > height {
             return Err(ChainError::DisconnectPastGenesis { blocks, height });
         }

@@ -7,6 +7,7 @@ pub mod peer;
 pub mod regtest;
 pub mod runner;
 pub mod scenario;
+pub mod soak;
 pub mod world;
 
 #[cfg(doctest)]

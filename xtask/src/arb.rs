@@ -1,4 +1,4 @@
-//! `demo`, `scenario`, `bench`: build the program `arb` of package `arb-tests` and become it.
+//! `demo`, `scenario`, `bench`, `soak`: build the program `arb` of package `arb-tests` and become it.
 //!
 //! Arguments are forwarded as they are, and since the process is replaced, so are signals and status.
 
@@ -28,6 +28,10 @@ pub(crate) fn scenario(workspace: &Workspace, arguments: &[String]) -> Outcome<E
 
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Outcome<ExitCode> {
     run(workspace, "bench", Profile::Release, arguments)
+}
+
+pub(crate) fn soak(workspace: &Workspace, arguments: &[String]) -> Outcome<ExitCode> {
+    run(workspace, "soak", Profile::Dev, arguments)
 }
 
 fn run(

@@ -44,6 +44,12 @@ const TASKS: &[Task] = &[
         run: arb::bench,
     },
     Task {
+        name: "soak",
+        arguments: "[--minutes N] [--seed N] [--json]",
+        about: "channels come and go by chance; status 1 if memory, tasks or the store grow",
+        run: arb::soak,
+    },
+    Task {
         name: "bitcoind",
         arguments: "",
         about: "prints the path of a bitcoind, which it builds if there is none",

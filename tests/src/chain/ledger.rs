@@ -3,7 +3,7 @@
 //! An output is unspent if its transaction is placed and no spender is recorded. So there is
 //! no undo data: disconnecting a block removes its places and spenders.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bitcoin::constants::genesis_block;
@@ -41,8 +41,10 @@ pub(super) struct ConfirmedCoin<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
     genesis: Connected,
-    /// Blocks above genesis: index 0 is height 1.
-    active: Vec<Connected>,
+    /// Blocks above genesis that are remembered: index 0 is the one above `forgotten`.
+    active: VecDeque<Connected>,
+    /// Height of the highest block above genesis that is forgotten; 0 if none is.
+    forgotten: u32,
     /// Every block ever made, stale ones too.
     stored: HashMap<BlockHash, Stored>,
     places: HashMap<Txid, Place>,
@@ -57,7 +59,8 @@ impl Ledger {
         // Genesis' coinbase is no coin, as in Core: it has no place.
         Self {
             genesis: Connected { hash, block },
-            active: Vec::new(),
+            active: VecDeque::new(),
+            forgotten: 0,
             stored,
             places: HashMap::new(),
             spenders: HashMap::new(),
@@ -65,17 +68,23 @@ impl Ledger {
     }
 
     fn tip_block(&self) -> &Connected {
-        self.active.last().unwrap_or(&self.genesis)
+        self.active.back().unwrap_or(&self.genesis)
     }
 
     fn connected(&self, height: u32) -> Option<&Connected> {
-        match height.checked_sub(1) {
-            None => Some(&self.genesis),
-            Some(index) => self.active.get(index as usize),
+        if height == 0 {
+            return Some(&self.genesis);
         }
+        let index = height.checked_sub(self.forgotten + 1)?;
+        self.active.get(index as usize)
     }
 
     pub(super) fn height(&self) -> u32 {
+        self.forgotten + self.active.len() as u32
+    }
+
+    /// Blocks above genesis that are remembered.
+    pub(super) fn remembered(&self) -> u32 {
         self.active.len() as u32
     }
 
@@ -124,18 +133,34 @@ impl Ledger {
             }
         }
         self.stored.insert(hash, Stored { height, block: Arc::clone(&block) });
-        self.active.push(Connected { hash, block });
+        self.active.push_back(Connected { hash, block });
     }
 
-    /// Takes the tip off; genesis stays.
-    pub(super) fn disconnect(&mut self) -> Option<(BlockHash, Arc<Block>)> {
-        let Connected { hash, block } = self.active.pop()?;
+    fn unplace(&mut self, block: &Block) {
         for tx in &block.txdata {
             self.places.remove(&tx.compute_txid());
             for input in &tx.input {
                 self.spenders.remove(&input.previous_output);
             }
         }
+    }
+
+    /// Forgets every block but the last `kept`, stale ones as well, and with them whatever was
+    /// unspent in them.
+    pub(super) fn forget(&mut self, kept: usize) {
+        while self.active.len() > kept {
+            let Some(Connected { block, .. }) = self.active.pop_front() else { break };
+            self.unplace(&block);
+            self.forgotten += 1;
+        }
+        let forgotten = self.forgotten;
+        self.stored.retain(|_, stored| stored.height == 0 || stored.height > forgotten);
+    }
+
+    /// Takes the tip off; genesis stays.
+    pub(super) fn disconnect(&mut self) -> Option<(BlockHash, Arc<Block>)> {
+        let Connected { hash, block } = self.active.pop_back()?;
+        self.unplace(&block);
         Some((hash, block))
     }
 
@@ -172,6 +197,7 @@ impl Ledger {
 
     /// Heights and blocks above genesis, lowest first.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u32, &Arc<Block>)> {
-        self.active.iter().enumerate().map(|(i, c)| (i as u32 + 1, &c.block))
+        let first = self.forgotten + 1;
+        self.active.iter().enumerate().map(move |(i, c)| (first + i as u32, &c.block))
     }
 }

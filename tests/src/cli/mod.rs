@@ -2,6 +2,7 @@
 pub mod bench;
 pub mod demo;
 pub mod scenario;
+pub mod soak;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Run scenario files.
     Scenario(scenario::Arguments),
+    /// Channels come and go for as long as wanted: nothing grows.
+    Soak(soak::Arguments),
 }
 
 impl Arb {
@@ -31,6 +34,7 @@ impl Arb {
             Command::Bench(arguments) => bench::run(&arguments),
             Command::Demo(arguments) => demo::run(&arguments),
             Command::Scenario(arguments) => scenario::run(&arguments),
+            Command::Soak(arguments) => soak::run(&arguments),
         }
     }
 }

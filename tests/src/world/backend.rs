@@ -45,7 +45,13 @@ impl SharedChain {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn announce(&self) {
+    /// Does something with the chain.
+    pub fn with<T>(&self, work: impl FnOnce(&mut EmbeddedChain) -> T) -> T {
+        work(&mut self.lock())
+    }
+
+    /// Tells whoever waits that something may have changed.
+    pub fn announce(&self) {
         let sequence = self.lock().sequence();
         self.news.send_if_modified(|last| std::mem::replace(last, sequence) != sequence);
     }

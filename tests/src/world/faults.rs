@@ -76,6 +76,11 @@ impl Faults {
         entry.verdict = verdict.clone();
     }
 
+    /// Forgets what the arbiter handed over.
+    pub fn forget(&self) {
+        lock(&self.seen).clear();
+    }
+
     /// Whether the arbiter ever handed over this transaction.
     pub fn is_ours(&self, txid: &Txid) -> bool {
         lock(&self.seen).contains_key(txid)

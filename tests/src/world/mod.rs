@@ -6,7 +6,7 @@ mod faults;
 mod ledger;
 mod ports;
 
-pub use backend::{Backend, Fill};
+pub use backend::{Backend, Fill, SharedChain};
 pub use facts::{
     Links, candidate_facts, channel_id, channel_secrets, first_facts, htlc_id, local_commitment,
     number, party_facts, updates_of,
