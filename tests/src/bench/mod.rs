@@ -129,8 +129,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
         let refused = run(Some("blok"), false).err().map(|error| error.to_string());
-        let expected =
-            "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty";
+        let expected = "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty";
         assert_eq!(refused.as_deref(), Some(expected));
     }
 }
