@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 
 use super::BenchError;
 use super::bare::{Bare, Record};
-use super::channels::Quiet;
+use super::channels::{self, Quiet};
 use super::measure::{interleaved, timed};
 use super::report::{Goal, Row, Unit};
 use super::store::{beside_this_program, timed_result, wait};
@@ -40,7 +40,11 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     let mut bare = BareStore::open(&folder.path().join("bare"))?;
     let one = interleaved(PAIRS, &mut || ours.timed(1), &mut || bare.timed(1))?;
     let many = interleaved(PAIRS, &mut || ours.timed(IN_FLIGHT), &mut || bare.timed(IN_FLIGHT))?;
-    let (secp, facts) = (Secp256k1::new(), ours.nodes[0].facts.clone());
+    let secp = Secp256k1::new();
+    let closing = channels::closing(SEED)?;
+    let paying = closing.into_iter().find(|closing| !closing.facts.htlcs.is_empty());
+    let facts = paying.map(|closing| closing.facts);
+    let facts = facts.ok_or_else(|| BenchError::Engine("no facts with HTLCs".to_owned()))?;
     let verify = interleaved(
         PAIRS,
         &mut || {
