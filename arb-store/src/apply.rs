@@ -94,11 +94,12 @@ pub(crate) fn apply<'a>(
     let mut writer = Applier { tables, txn, next: 0 };
     writer.next = next_slot(tables, writer.txn)?;
     let before = writer.next;
-    let outcomes = batches.map(|batch| writer.batch(batch)).collect();
+    // A full map must be told as such: whatever is put after it fails in another way.
+    let outcomes = batches.map(|batch| writer.batch(batch)).collect::<Result<_, _>>()?;
     if writer.next != before {
         writer.put(tables.meta, NEXT_SLOT_KEY, &writer.next.to_be_bytes())?;
     }
-    outcomes
+    Ok(outcomes)
 }
 
 struct Applier<'a, 'txn> {

@@ -190,6 +190,21 @@ fn dropping_the_log_finishes_what_was_asked_for() {
 }
 
 #[test]
+fn the_map_grows_while_channels_are_registered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    let register = |slot: u32| {
+        let mut facts = Box::new(facts(1));
+        facts.id.0[..4].copy_from_slice(&slot.to_be_bytes());
+        Write::Facts { slot: Slot(slot), facts }
+    };
+    put(&mut log, (0..1_000).map(register).collect::<Vec<_>>());
+    (1_000..1_500).for_each(|slot| put(&mut log, [register(slot)]));
+    assert_eq!(log.channel_count().unwrap(), 1_500);
+    assert_eq!(log.next_slot().unwrap(), Slot(1_500));
+}
+
+#[test]
 fn the_map_grows_under_readers() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(folder.path());
