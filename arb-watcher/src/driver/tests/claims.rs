@@ -1,10 +1,11 @@
 //! Signing and publishing: failures hold up their own claim only, and are tried again.
+use super::support::channel::{spend, terms};
 use super::support::*;
 use crate::{Arbiter, Settings};
 use arb_core::arbitrator::Change;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ports::Verdict;
-use bitcoin::{FeeRate, Txid};
+use bitcoin::{FeeRate, OutPoint, ScriptBuf, Txid};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -179,6 +180,35 @@ async fn penalty_data_is_loaded_and_used_without_another_block() {
     let sent = world.net.sent();
     let [penalty] = sent.as_slice() else { panic!("{} packages", sent.len()) };
     assert_eq!(penalty.iter().map(|tx| tx.input.len()).collect::<Vec<_>>(), [outputs - 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_signed_for_claims_that_are_no_more_is_dropped() {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.add(offered(0));
+    channel.next_remote(1, &[offered(0)]);
+    channel.revoke(0);
+    let world = World::default();
+    let arbiter = world.watching(&channel).await;
+    let revoked = channel.remote_tx(1, &[offered(0)]);
+    let updates = vec![channel.next_remote(2, &[]), channel.revoke(1)];
+    arbiter.update_channel(channel.id(), updates).await.expect("stored");
+    world.signer.is(channel.id(), Mood::Slow);
+    world.chain.mine(vec![revoked.clone()]);
+    sleep(Duration::from_millis(500)).await;
+    // While the penalty for both is being signed, somebody takes the HTLC.
+    let value = terms(offered(0)).amount.floor();
+    let vout = revoked.output.iter().position(|output| output.value == value).expect("it is there");
+    let htlc = OutPoint { txid: revoked.compute_txid(), vout: vout as u32 };
+    world.chain.mine(vec![spend(htlc, value, ScriptBuf::new())]);
+    arbiter.idle().await.expect("running");
+    let sent = world.net.sent();
+    let [penalty] = sent.as_slice() else { panic!("{} packages", sent.len()) };
+    let inputs: Vec<_> = penalty[0].input.iter().map(|input| input.previous_output).collect();
+    assert_eq!(inputs.len(), 1);
+    assert_ne!(inputs, [htlc]);
+    let handed_out = |change: &&Change| matches!(change, Change::HandedOut(_));
+    assert_eq!(world.log.stored_changes(0).iter().filter(handed_out).count(), 1, "unseen");
 }
 
 #[tokio::test(start_paused = true)]

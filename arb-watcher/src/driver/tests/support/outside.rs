@@ -33,6 +33,8 @@ pub(in super::super) enum Mood {
     Fails,
     Hangs,
     Panics,
+    /// Well, a second later.
+    Slow,
 }
 
 impl Mood {
@@ -42,6 +44,10 @@ impl Mood {
             Self::Fails => Err(Down),
             Self::Hangs => std::future::pending().await,
             Self::Panics => panic!("as the test wants"),
+            Self::Slow => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(())
+            }
         }
     }
 }
