@@ -3,11 +3,13 @@
 //!
 //! Nothing happens by itself: messages move in [`Net::pump`], blocks in [`Net::mine`].
 
+mod beside;
 mod net;
 mod node;
 mod route;
 mod store;
 
+pub use beside::{Beside, Failed, cut_off, started};
 pub use net::{Link, Net, OnBlock, OnQuiet, Payment};
 pub use node::{
     ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,

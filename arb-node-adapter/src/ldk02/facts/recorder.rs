@@ -8,7 +8,7 @@ use super::translate::{Told, Translation, Untranslated};
 use super::{opening, update};
 use arb_core::facts::Update;
 use arb_core::ids::{ChannelId, PaymentHash};
-use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
+use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
@@ -118,6 +118,15 @@ where
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
     pub fn signer<P>(&self, provider: P) -> LdkSigner<P, K> {
         LdkSigner::new(provider, self.shelf.clone())
+    }
+
+    /// What the node states of its channels when it starts the arbiter: the channel, the number of
+    /// our current commitment and that of the peer's. An arbiter whose own store is older than that
+    /// publishes no commitment of ours.
+    pub fn numbers(&self) -> Vec<(ChannelId, CommitmentNumber, CommitmentNumber)> {
+        let books = self.shelf.books();
+        let current = books.iter().map(|(id, book)| (*id, &book.facts.candidates.current));
+        current.map(|(id, current)| (id, current.local.number, current.remote.number)).collect()
     }
 
     /// Channels that are held.

@@ -1,31 +1,15 @@
 //! Who publishes: LDK or the arbiter. Either way the other one sees the channel resolved.
 use super::Failed;
-use super::beside::{World, cut_off};
 use arb_core::arbitrator::CloseKind;
 use arb_core::ids::{ChannelId, Side};
 use arb_core::picture::Role;
 use arb_node_adapter::Mode;
-use arb_tests::ldk::Kind;
+use arb_tests::ldk::{Beside, Kind, cut_off};
 use bitcoin::{Transaction, Txid};
 use lightning::events::Event;
 use std::collections::BTreeSet;
 
-/// What LDK's node has put out, all of it accepted by the mempool.
-fn broadcast_of_ldk(world: &mut World) -> Result<Vec<Transaction>, Failed> {
-    let packages = world.net.nodes[0].outbox.take();
-    let all = packages.concat();
-    for tx in &all {
-        let txid = tx.compute_txid();
-        let chain = &mut world.net.chain;
-        if !chain.in_mempool(&txid) && chain.tx_height(&txid).is_none() {
-            // LDK publishes again what a block spends already.
-            let _refused = chain.submit(tx.clone());
-        }
-    }
-    Ok(all)
-}
-
-fn paid_and_failed(world: &World) {
+fn paid_and_failed(world: &Beside) {
     let node = &world.net.nodes[0];
     node.collect_events();
     let failed = |event: &Event| matches!(event, Event::PaymentFailed { .. }).then_some(());
@@ -41,7 +25,7 @@ async fn own(kind: Kind) -> Result<(), Failed> {
     world.net.force_close(0, &link)?;
     world.settle().await?;
     for _ in 0..261 {
-        assert_eq!(broadcast_of_ldk(&mut world)?, [], "LDK publishes nothing");
+        assert_eq!(world.broadcast_of_ldk(), [], "LDK publishes nothing");
         world.mine(1).await?;
     }
     world.all_claimed_from_local();
@@ -72,7 +56,7 @@ async fn the_arbiter_observes() -> Result<(), Failed> {
     world.net.force_close(0, &link)?;
     let mut theirs: BTreeSet<Txid> = BTreeSet::new();
     for _ in 0..120 {
-        theirs.extend(broadcast_of_ldk(&mut world)?.iter().map(Transaction::compute_txid));
+        theirs.extend(world.broadcast_of_ldk().iter().map(Transaction::compute_txid));
         world.mine(1).await?;
     }
     assert!(world.ours.is_empty(), "the arbiter publishes nothing");

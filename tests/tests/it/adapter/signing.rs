@@ -1,10 +1,9 @@
 //! Signatures by LDK's signers for every kind of claim: the driver asks for them, and the embedded
 //! chain's consensus code judges them.
 use super::Failed;
-use super::beside::{World, cut_off};
 use arb_core::ids::ChannelId;
 use arb_node_adapter::Mode;
-use arb_tests::ldk::Kind;
+use arb_tests::ldk::{Kind, cut_off, started};
 
 /// Outputs of the peer's commitment that are ours after a delay: without anchors, our balance is
 /// paid to us directly and needs no claim.
@@ -14,10 +13,7 @@ fn to_remote(kind: Kind) -> usize {
 
 /// The peer broadcasts a revoked commitment: `to_local`, HTLCs of both directions, `to_remote`.
 async fn punished(kind: Kind) -> Result<(), Failed> {
-    let mut world = World::new(kind, Mode::Own).await?;
-    let link = world.link;
-    let offered = world.net.send(0, &[link], 20_000_000, "offered")?;
-    let received = world.net.send(1, &[link], 30_000_000, "received")?;
+    let (mut world, offered, received) = started(kind, Mode::Own).await?;
     let old = world.peer_monitor()?;
     world.net.claim(&offered);
     world.net.claim(&received);

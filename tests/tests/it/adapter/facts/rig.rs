@@ -187,6 +187,11 @@ impl Rig {
             assert_eq!(desk.recorder.left_to_ldk().count(), 0);
         }
         let (one, two) = (self.facts(link.opener, link)?, self.facts(link.other, link)?);
+        for (node, facts) in [(link.opener, &one), (link.other, &two)] {
+            let current = &facts.candidates.current;
+            let stated = (facts.id, current.local.number, current.remote.number);
+            assert!(self.desks.borrow()[node].recorder.numbers().contains(&stated));
+        }
         for (near, far) in [(&one, &two), (&two, &one)] {
             let local = &near.candidates.current.local;
             let remote = &far.candidates.current.remote;

@@ -1,6 +1,7 @@
 //! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
 //! from LDK alone.
-use super::Failed;
+use super::{ChannelKeys, Kept, Kind, Link, MemoryKv, Net, Outbox, Payment, Quiet};
+use crate::chain::Selection;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
@@ -10,8 +11,6 @@ use arb_node_adapter::{
     ArbiterCoins, ArbiterEgress, Egress, FactSink, FromLdkFees, GatedPersist, ListenSource, Mode,
     Recorder, Refusal,
 };
-use arb_tests::chain::Selection;
-use arb_tests::ldk::{ChannelKeys, Kept, Kind, Link, MemoryKv, Net, Outbox, Quiet};
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, CommandError, Ports, Settings};
 use bitcoin::secp256k1::SecretKey;
@@ -98,21 +97,37 @@ impl FactSink for ToArbiter {
     }
 }
 
-/// Two nodes with a channel, one HTLC in each direction, and an arbiter beside the first node.
-pub(super) struct World {
-    pub(super) net: Net,
-    pub(super) link: Link,
-    pub(super) arbiter: Arbiter,
+/// Anything that goes wrong beside a node.
+pub type Failed = Box<dyn std::error::Error>;
+
+/// Two nodes with a channel, and an arbiter beside the first node.
+pub struct Beside {
+    /// The nodes.
+    pub net: Net,
+    /// Their channel.
+    pub link: Link,
+    /// The arbiter.
+    pub arbiter: Arbiter,
     sent: Sent,
     coins: MemoryCoins,
     /// The peer's monitors.
     kept: Arc<Kept>,
     /// Every transaction that the arbiter handed out.
-    pub(super) ours: BTreeMap<Txid, Transaction>,
+    pub ours: BTreeMap<Txid, Transaction>,
 }
 
-impl World {
-    pub(super) async fn new(kind: Kind, mode: Mode) -> Result<Self, Failed> {
+impl std::fmt::Debug for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beside").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl Beside {
+    /// A fresh channel.
+    ///
+    /// # Errors
+    /// LDK or the arbiter refuses.
+    pub async fn new(kind: Kind, mode: Mode) -> Result<Self, Failed> {
         let kept = Arc::new(Kept::default());
         let (first, peers) = (Cell::new(true), kept.clone());
         let mut net = Net::with(2, kind, &move |taps| {
@@ -174,7 +189,10 @@ impl World {
     }
 
     /// The commitment that the peer's monitor would broadcast.
-    pub(super) fn peer_commitment(&self, monitor: &[u8]) -> Result<Transaction, Failed> {
+    ///
+    /// # Errors
+    /// LDK cannot read its monitor.
+    pub fn peer_commitment(&self, monitor: &[u8]) -> Result<Transaction, Failed> {
         let peer = &self.net.nodes[1];
         let args = (&*peer.keys, &*peer.signers);
         let (_, monitor) = <(BlockHash, ChannelMonitor<ChannelKeys>)>::read(&mut &*monitor, args)
@@ -200,12 +218,19 @@ impl World {
         Ok(commitment.ok_or("no commitment")?)
     }
 
-    pub(super) fn peer_monitor(&self) -> Result<Vec<u8>, Failed> {
+    /// The peer's monitor as it was written last.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn peer_monitor(&self) -> Result<Vec<u8>, Failed> {
         Ok(self.kept.monitors().into_values().next().ok_or("no monitor")?)
     }
 
     /// Until the arbiter has nothing to do at this tip; all that it hands out must be accepted.
-    pub(super) async fn settle(&mut self) -> Result<(), Failed> {
+    ///
+    /// # Errors
+    /// The arbiter does not come to an end, or the mempool refuses.
+    pub async fn settle(&mut self) -> Result<(), Failed> {
         let id = ChannelId(self.link.id.0);
         loop {
             tokio::time::timeout(PATIENCE, self.arbiter.idle()).await??;
@@ -251,7 +276,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) async fn mine(&mut self, blocks: u32) -> Result<(), Failed> {
+    /// Mines blocks from the mempool.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub async fn mine(&mut self, blocks: u32) -> Result<(), Failed> {
         for _ in 0..blocks {
             self.net.chain.mine(&Selection::All);
             self.shown().await?;
@@ -259,7 +288,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) async fn mine_these(&mut self, transactions: &[Transaction]) -> Result<(), Failed> {
+    /// Mines exactly these transactions.
+    ///
+    /// # Errors
+    /// As [`Self::settle`].
+    pub async fn mine_these(&mut self, transactions: &[Transaction]) -> Result<(), Failed> {
         self.net.chain.mine_transactions(transactions)?;
         self.shown().await
     }
@@ -280,8 +313,22 @@ impl World {
         self.settle().await
     }
 
+    /// Hands what LDK's node wants broadcast to the mempool, and gives it. LDK publishes again what
+    /// a block spends already: that is refused, and no matter.
+    pub fn broadcast_of_ldk(&mut self) -> Vec<Transaction> {
+        let all = self.net.nodes[0].outbox.take().concat();
+        for tx in &all {
+            let txid = tx.compute_txid();
+            let chain = &mut self.net.chain;
+            if !chain.in_mempool(&txid) && chain.tx_height(&txid).is_none() {
+                let _refused = chain.submit(tx.clone());
+            }
+        }
+        all
+    }
+
     /// Outputs of these transactions, anchors left out, that the arbiter has spent in a block.
-    pub(super) fn spent(&self, of: &BTreeSet<Txid>) -> BTreeSet<OutPoint> {
+    pub fn spent(&self, of: &BTreeSet<Txid>) -> BTreeSet<OutPoint> {
         let confirmed = self
             .ours
             .iter()
@@ -295,7 +342,7 @@ impl World {
 
     /// Our commitment is in a block, and the arbiter has spent all of it: `to_local`, both HTLCs, and
     /// the second stages after their delay.
-    pub(super) fn all_claimed_from_local(&self) {
+    pub fn all_claimed_from_local(&self) {
         let commitment: BTreeSet<Txid> = self
             .ours
             .iter()
@@ -318,12 +365,24 @@ impl World {
     }
 }
 
-/// Two HTLCs, the preimage of the received one known, the connection lost.
-pub(super) async fn cut_off(kind: Kind, mode: Mode) -> Result<World, Failed> {
-    let mut world = World::new(kind, mode).await?;
+/// An HTLC in each direction, offered and received.
+///
+/// # Errors
+/// LDK or the arbiter refuses.
+pub async fn started(kind: Kind, mode: Mode) -> Result<(Beside, Payment, Payment), Failed> {
+    let mut world = Beside::new(kind, mode).await?;
     let link = world.link;
-    world.net.send(0, &[link], 20_000_000, "offered")?;
+    let offered = world.net.send(0, &[link], 20_000_000, "offered")?;
     let received = world.net.send(1, &[link], 30_000_000, "received")?;
+    Ok((world, offered, received))
+}
+
+/// Two HTLCs, the preimage of the received one known, the connection lost.
+///
+/// # Errors
+/// LDK or the arbiter refuses.
+pub async fn cut_off(kind: Kind, mode: Mode) -> Result<Beside, Failed> {
+    let (mut world, _, received) = started(kind, mode).await?;
     world.net.cut(0, 1);
     world.net.claim(&received);
     Ok(world)
