@@ -36,7 +36,7 @@ impl Revoked {
         let format = Format::Anchors;
         let params = ChannelParams { format, capacity, local_balance: half, ..params };
         let mut channel = Channel::new(params)?;
-        channel.set_funding(OutPoint::null())?;
+        channel.set_funding(OutPoint { vout: 0, ..OutPoint::null() })?;
         let secp = Secp256k1::new();
         let mut facts = first_facts(&channel, TIP - 1_000)?;
         facts.verify(&secp)?;

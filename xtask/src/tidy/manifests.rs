@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 const CORE_ALLOWED: &[&str] = &["bitcoin", "hashbrown"];
 
 /// What arb-core may depend on if somebody asks for it by a feature: never by default, without its
-/// default features, with these features alone (ADR 0006).
+/// default features, with these features alone (ADR 0007).
 const CORE_OPTIONAL: &[(&str, &[&str])] = &[("serde", &["alloc"])];
 
 /// Crates of which none may depend on another.

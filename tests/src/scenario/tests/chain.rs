@@ -116,7 +116,7 @@ fn reorg() {
     refused("reorg", "a number of blocks", "the end of the line");
     refused("reorg 0", "a number of blocks", "0");
     refused("reorg 1 drop=remote", "the channel in front", "remote");
-    refused("reorg 1 drop=a.next", "local, remote, mutual, unknown or an HTLC", "a.next");
+    refused("reorg 1 drop=a.next", "local, remote, mutual, unknown, splice or an HTLC", "a.next");
     refused("reorg 1 drop=c.remote", "a declared channel", "c");
     refused("reorg 1 drop=a.h1.second", "local, remote, mutual, unknown", "a.h1.second");
 }
