@@ -1,6 +1,6 @@
 //! A channel with one HTLC of ours on an embedded chain, and an engine that watches it.
 use super::Failed;
-use arb_core::arbitrator::{ChannelArbitrator, Phase, Position};
+use arb_core::arbitrator::{ChannelArbitrator, ChannelEvent, OutputProgress, Phase, Position};
 use arb_core::engine::{ChainArbitrator, EngineInput, Loaded};
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
@@ -21,7 +21,7 @@ use arb_tests::peer::{
     NewHtlc, RemoteCommitmentFacts, preimage_named,
 };
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -101,6 +101,40 @@ pub(super) struct Seen {
     pub(super) phase: Phase,
     pub(super) report: ChannelReport,
     pub(super) tip: Option<BlockRef>,
+}
+
+/// What the engine thinks once the chain has come to rest, in whatever order it heard of it.
+#[derive(Debug, PartialEq)]
+pub(super) struct AtRest {
+    confirmed: Vec<(Txid, BlockRef)>,
+    phase: Phase,
+    report: ChannelReport,
+    last: BTreeMap<OutPoint, OutputProgress>,
+    tip: Option<BlockRef>,
+}
+
+impl Seen {
+    /// The same without what depends on the order of the news: how often an output was told of
+    /// before the chain came to rest. What was told of it last remains.
+    pub(super) fn at_rest(&self) -> AtRest {
+        let mut report = self.report.clone();
+        let mut last = BTreeMap::new();
+        for event in &report.events {
+            match event {
+                ChannelEvent::Output { outpoint, progress } => {
+                    last.insert(*outpoint, *progress);
+                }
+                // It takes back what was told of outputs, too.
+                ChannelEvent::Reorged => last.clear(),
+                _ => {}
+            }
+        }
+        report.events.retain(|event| !event.is_progress());
+        // Never told of is as good as told that nothing holds any more.
+        last.retain(|_, progress| *progress != OutputProgress::Unspent);
+        let confirmed = self.state.confirmed().collect();
+        AtRest { confirmed, phase: self.phase, report, last, tip: self.tip }
+    }
 }
 
 impl Watching {
