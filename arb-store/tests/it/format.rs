@@ -83,6 +83,7 @@ fn keys_and_values_are_as_documented() {
             Write::Changes { slot: Slot(0), changes: vec![preimage()] },
             Write::BlockConnected(block(800_000)),
             Write::Subscriber { slot: Slot(0), name: "s1".to_owned(), state: Some(subscriber()) },
+            Write::SubscriberToAll { name: "s2".to_owned(), acknowledged: Some(true) },
         ],
     );
     drop(log);

@@ -59,6 +59,31 @@ fn everything_is_there_after_a_restart() {
 }
 
 #[test]
+fn subscriptions_to_all_channels_belong_to_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    let to_all =
+        |name: &str, acknowledged| Write::SubscriberToAll { name: name.to_owned(), acknowledged };
+    // Before there is any channel, and apart from one of the same name.
+    put(&mut log, [to_all("s1", Some(true)), to_all("s2", Some(false)), to_all("s3", Some(true))]);
+    put(&mut log, [register(0), subscriber("s1", 3), to_all("s3", None)]);
+    put(&mut log, [to_all("s2", Some(true))]);
+    for _ in 0..2 {
+        let all = log.subscribers_to_all().unwrap();
+        assert_eq!(all, [("s1".to_owned(), true), ("s2".to_owned(), true)]);
+        let state = SubscriberState { next: 3, acknowledged: true };
+        assert_eq!(log.channels().unwrap()[0].subscribers, [("s1".to_owned(), state)]);
+        assert_eq!(log.next_slot().unwrap(), Slot(1), "no channel has their slot");
+        drop(log);
+        log = open(folder.path());
+    }
+    put(&mut log, [Write::Forget { slot: SLOT }]);
+    assert_eq!(log.subscribers_to_all().unwrap().len(), 2);
+    let long = wait(log.append(batch(9, [to_all(&"x".repeat(256), Some(true))])));
+    assert!(matches!(long, Err(StoreError::Refused(Refused::NameTooLong))), "{long:?}");
+}
+
+#[test]
 fn the_cursor_moves_both_ways_and_old_blocks_go() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(folder.path());
