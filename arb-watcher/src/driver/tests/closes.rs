@@ -215,7 +215,8 @@ async fn a_failed_question_about_the_mempool_is_put_again() {
     let (arbiter, mut subscription) = watching(&world, &channel).await;
     world.chain.enter_mempool(close(&channel));
     arbiter.idle().await.expect("running");
-    assert_eq!((events(&mut subscription).await, world.scripts.asked()), (vec![], 1));
+    assert_eq!(events(&mut subscription).await, []);
+    assert!(world.scripts.asked() >= 1, "it is asked at each look");
     world.scripts.is(Mood::Well);
     sleep(Settings::default().heartbeat * 2).await;
     arbiter.idle().await.expect("running");

@@ -265,6 +265,9 @@ async fn values_follow_what_happens() {
 #[tokio::test(start_paused = true)]
 async fn spans_are_as_the_page_names_them_and_tell_no_secret() {
     let traced = Traced::default();
+    // With one dispatcher alone, a span that a test on another thread comes to first would be
+    // judged by that thread, which listens to nothing, and stay off for all.
+    let _other = tracing::Dispatch::new(Traced::default());
     let _guard = tracing::subscriber::set_default(traced.clone());
     let _story = story(&World::default()).await;
     let page: BTreeMap<String, BTreeSet<String>> = rows("Spans")
