@@ -31,7 +31,7 @@ const QUEUE: usize = 64;
 const BLOCKS: u32 = EXPIRY - 2 * REORGS as u32 + 1 + 100 + 5;
 
 fn ends() -> Vec<End> {
-    let mut ends = vec![End::Remote, End::RevokedWithMany, End::Remote, End::Stays];
+    let mut ends = vec![End::Remote, End::LocalWithMany, End::Remote, End::Stays];
     let kinds = [End::Mutual, End::Remote, End::Revoked, End::Local];
     ends.extend(kinds.into_iter().cycle().take(OTHERS));
     ends

@@ -28,8 +28,11 @@ const SETTLED: Duration = Duration::from_millis(10);
 const HTLC: u64 = 50_000;
 /// Blocks after the start at which HTLCs expire: after everything has closed.
 pub(super) const EXPIRY: u32 = 100;
-/// HTLCs of the channel whose signer is silent: more than there are workers.
+/// HTLCs of the channel whose signer is silent, more than there are workers: on a commitment of
+/// ours each has a transaction of its own.
 const MANY: usize = 24;
+/// Blocks after the start at which they expire: before everything closes.
+const EARLY: u32 = 30;
 
 /// How a channel ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +42,8 @@ pub(super) enum End {
     Remote,
     /// A revoked commitment with an HTLC.
     Revoked,
-    /// A revoked commitment with many HTLCs.
-    RevokedWithMany,
+    /// Our own commitment, with many HTLCs of ours that have run out.
+    LocalWithMany,
     /// The arbiter is asked to fail the channel.
     Local,
     /// It does not.
@@ -72,12 +75,13 @@ impl Chan {
                 self.peer.offer(htlc("h"))?;
                 self.peer.settle("h")
             }
-            End::RevokedWithMany => {
+            End::LocalWithMany => {
                 for n in 0..MANY {
-                    self.peer
-                        .receive(NewHtlc { amount_msat: 10_000_000, ..htlc(&format!("h{n}")) })?;
+                    let (amount_msat, cltv_expiry) = (10_000_000, height + EARLY);
+                    let htlc = htlc(&format!("h{n}"));
+                    self.peer.offer(NewHtlc { amount_msat, cltv_expiry, ..htlc })?;
                 }
-                self.peer.settle("h0")
+                Ok(())
             }
             End::Local | End::Stays => Ok(()),
         }
@@ -92,7 +96,7 @@ impl Chan {
             }
             End::Remote => self.peer.remote_current()?.tx,
             End::Revoked => self.peer.remote_commitment(1)?.tx,
-            End::RevokedWithMany => self.peer.remote_commitment(MANY as u64)?.tx,
+            End::LocalWithMany => self.peer.local_commitment()?.tx,
             End::Local | End::Stays => return Ok(None),
         }))
     }
@@ -102,9 +106,7 @@ impl Chan {
     pub(super) fn due_to_us(&self) -> Result<Amount, PeerError> {
         let balance = self.peer.params().local_balance;
         Ok(match (self.end, self.closing()?) {
-            (End::Revoked | End::RevokedWithMany, Some(tx)) => {
-                tx.output.iter().map(|output| output.value).sum()
-            }
+            (End::Revoked, Some(tx)) => tx.output.iter().map(|output| output.value).sum(),
             _ => balance,
         })
     }
