@@ -48,6 +48,27 @@ pub trait BlockSource: Send + Sync + 'static {
 pub struct Package {
     /// The transactions.
     pub transactions: Vec<Transaction>,
+    /// What they are to claim. Empty: whoever made the package does not say.
+    pub stakes: Vec<Stake>,
+}
+
+/// An output that a package claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stake {
+    /// The channel whose output it is.
+    pub channel: ChannelId,
+    /// The output.
+    pub outpoint: OutPoint,
+    /// Height by which a spend must be confirmed; `None`: nobody else can take it, and nothing is
+    /// lost by waiting.
+    pub deadline: Option<BlockHeight>,
+}
+
+impl From<Vec<Transaction>> for Package {
+    /// A package that does not say what it claims.
+    fn from(transactions: Vec<Transaction>) -> Self {
+        Self { transactions, stakes: Vec::new() }
+    }
 }
 
 /// What the network says of one transaction.
@@ -169,6 +190,10 @@ pub struct CoinRequest {
     pub amount: Amount,
     /// Feerate at which their own inputs are paid.
     pub feerate: FeeRate,
+    /// The channel of the claim.
+    pub channel: ChannelId,
+    /// The first deadline of what the coins help to claim, as in [`Stake::deadline`].
+    pub deadline: Option<BlockHeight>,
 }
 
 /// The wallet, as far as fees go. Confirmed coins only.

@@ -25,7 +25,7 @@
 //! # }
 //! # let mut runtime = tokio::runtime::Builder::new_current_thread();
 //! # let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-//! # let sent = runtime.block_on(patient(Deaf).broadcast(Package { transactions: vec![] }));
+//! # let sent = runtime.block_on(patient(Deaf).broadcast(Package::from(vec![])));
 //! # assert!(sent.is_err());
 //! ```
 use arb_core::ports::{Broadcast, Package, SignRequest, Signer, Verdict};

@@ -5,7 +5,7 @@ use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
 use crate::claim::{Claim, Extensible, SpendPath};
-use crate::ports::FeeEstimates;
+use crate::ports::{FeeEstimates, Package, Stake};
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -25,7 +25,7 @@ pub enum Step {
     /// Fund and sign this draft.
     Sign(Box<Draft>),
     /// Hand these transactions to the network, parents first. All are in the log.
-    Publish(Vec<Transaction>),
+    Publish(Package),
 }
 
 /// Identity of a step: one of each is under way at a time.
@@ -43,7 +43,9 @@ impl Step {
     pub fn key(&self) -> Option<StepKey> {
         match self {
             Self::Sign(draft) => Some(StepKey::Sign(draft.claim.outpoint)),
-            Self::Publish(package) => package.last().map(|tx| StepKey::Publish(tx.compute_txid())),
+            Self::Publish(package) => {
+                package.transactions.last().map(|tx| StepKey::Publish(tx.compute_txid()))
+            }
         }
     }
 }
@@ -105,6 +107,15 @@ fn sign(draft: Draft) -> Step {
     Step::Sign(Box::new(draft))
 }
 
+fn publish(transactions: Vec<Transaction>, claims: &[&Claim]) -> Step {
+    let stakes = claims.iter().map(|claim| Stake {
+        channel: claim.channel,
+        outpoint: claim.outpoint,
+        deadline: claim.deadline,
+    });
+    Step::Publish(Package { transactions, stakes: stakes.collect() })
+}
+
 /// What the transaction of a draft takes the place of.
 #[derive(Clone, Copy)]
 enum Over<'a> {
@@ -136,11 +147,11 @@ impl Planner<'_> {
                 let child = self.anchor_of(claim).and_then(|anchor| self.current(anchor));
                 let child = child.map(|out| out.transaction.clone());
                 let package = core::iter::once(out.transaction.clone()).chain(child);
-                Some(Step::Publish(package.collect()))
+                Some(publish(package.collect(), &[claim]))
             }
             SpendPath::Anchor { .. } => None,
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
-                Some(Step::Publish(vec![out.transaction.clone()]))
+                Some(publish(vec![out.transaction.clone()], &[claim]))
             }
         }
     }
@@ -194,7 +205,7 @@ impl Planner<'_> {
             }
             Standing::Live(out) => {
                 steps.extend(self.draft(claims, Over::Same(out)).map(sign));
-                steps.push(Step::Publish(vec![out.transaction.clone()]));
+                steps.push(publish(vec![out.transaction.clone()], claims));
             }
             Standing::Splitting(out) => {
                 // Whatever takes one of its inputs must pay for all that it pushes out of the
@@ -203,7 +214,7 @@ impl Planner<'_> {
                 let heir = heir.and_then(|heir| self.draft(&[*heir], Over::More(out)));
                 let heir = heir.or_else(|| self.draft(claims, Over::Same(out)));
                 steps.extend(heir.map(sign));
-                steps.push(Step::Publish(vec![out.transaction.clone()]));
+                steps.push(publish(vec![out.transaction.clone()], claims));
             }
         }
     }

@@ -5,11 +5,12 @@ use crate::claim::build::Draft;
 use crate::claim::plan::{self, Step, StepKey};
 use crate::engine::ChainArbitrator;
 use crate::ids::Slot;
+use crate::ports::Package;
 use crate::units::CommitmentNumber;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use bitcoin::{OutPoint, ScriptBuf};
 
 /// One thing to do. Everything that a transaction or a notice says is in the log already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub enum Task {
     /// Fund and sign.
     Sign(Box<Draft>),
     /// Hand to the network, parents first.
-    Publish(Vec<Transaction>),
+    Publish(Package),
     /// Load the HTLCs of a revoked commitment.
     LoadRevokedHtlcs(CommitmentNumber),
     /// Ask the node whose these scripts are.

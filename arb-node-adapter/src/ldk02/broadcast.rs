@@ -87,7 +87,7 @@ impl BroadcastQueue {
 
 impl BroadcasterInterface for BroadcastQueue {
     fn broadcast_transactions(&self, txs: &[&Transaction]) {
-        let package = Package { transactions: parents_first(txs) };
+        let package = Package::from(parents_first(txs));
         let mut packages = lock(&self.packages);
         if !package.transactions.is_empty() && !packages.contains(&package) {
             packages.push_back(package);

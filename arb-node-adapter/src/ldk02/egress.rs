@@ -1,16 +1,27 @@
 //! Who publishes: LDK's monitors or the arbiter. One value, which may change at run time.
+mod ports;
+
 use super::lock;
-use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Verdict};
-use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
-use core::fmt;
+use arb_core::ports::Stake;
+use arb_core::units::BlockHeight;
+use bitcoin::block::Header;
+use bitcoin::{OutPoint, Transaction, Txid};
 use core::ops::Deref;
 use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::chain::transaction::TransactionData;
+use lightning::chain::{BestBlock, Listen};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+
+pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 
 /// Blocks for which, in [`Mode::Own`], a transaction of LDK's monitors is held back for the arbiter
 /// to publish its own. LDK publishes again and again until a claim confirms.
 pub const GRACE: u32 = 2;
+
+/// Blocks before a deadline at which a guard steps in, unless it is told otherwise. LDK closes a
+/// channel, and publishes what it claims, 18 blocks earlier still.
+pub const GUARD_BEFORE: u32 = 18;
 
 /// Blocks for which it is remembered who published what: as long as LDK keeps a resolved monitor.
 const REMEMBERED: u32 = 4032;
@@ -26,6 +37,16 @@ pub enum Mode {
     /// channel three blocks after an offered HTLC expires and 36 before a received one does.
     #[default]
     Observe,
+    /// LDK's monitors; and the arbiter, for what LDK has neither in a block nor in the mempool when
+    /// this many blocks are left until its deadline ([`GUARD_BEFORE`] is a good number). What has no
+    /// deadline stays with LDK: nobody else can take it.
+    ///
+    /// What LDK has in the mempool is known by what it handed to a [`MonitorEgress`]: the handler of
+    /// `BumpTransaction` events is to be given one as well.
+    Guard {
+        /// Blocks before the deadline.
+        before: u32,
+    },
     /// The arbiter. What LDK's monitors publish is held back; what the arbiter has published nothing
     /// for after [`GRACE`] blocks goes out all the same.
     ///
@@ -35,6 +56,9 @@ pub enum Mode {
 }
 
 /// The mode, and what it is decided by.
+///
+/// It has to know the height: it is to be told of blocks as a [`Listen`] beside LDK's own, or by
+/// [`best_height`](Self::best_height).
 #[derive(Debug, Default)]
 pub struct Egress {
     state: Mutex<State>,
@@ -48,6 +72,8 @@ struct State {
     claimed: BTreeMap<OutPoint, u32>,
     /// Outputs that LDK wanted to spend, and since when.
     wanted: BTreeMap<OutPoint, u32>,
+    /// Transactions that LDK handed over, and when it did so last.
+    of_ldk: BTreeMap<Txid, u32>,
 }
 
 impl Egress {
@@ -73,40 +99,77 @@ impl Egress {
     pub fn best_height(&self, height: u32) {
         let mut state = lock(&self.state);
         state.height = height;
-        let recent = |_: &OutPoint, since: &mut u32| height.saturating_sub(*since) < REMEMBERED;
-        state.claimed.retain(recent);
-        state.wanted.retain(recent);
+        let recent = |since: u32| height.saturating_sub(since) < REMEMBERED;
+        state.claimed.retain(|_, since| recent(*since));
+        state.wanted.retain(|_, since| recent(*since));
+        state.of_ldk.retain(|_, last| recent(*last));
+    }
+
+    /// Outputs that the arbiter has published a transaction for, with the height at which it first
+    /// did. In [`Mode::Guard`] each of them means that LDK did not get through.
+    #[must_use]
+    pub fn published_for(&self) -> BTreeMap<OutPoint, u32> {
+        lock(&self.state).claimed.clone()
     }
 
     fn published(&self, transactions: &[Transaction]) {
         let mut state = lock(&self.state);
         let height = state.height;
-        let inputs = transactions.iter().flat_map(|tx| &tx.input);
-        state.claimed.extend(inputs.map(|input| (input.previous_output, height)));
+        for input in transactions.iter().flat_map(|tx| &tx.input) {
+            state.claimed.entry(input.previous_output).or_insert(height);
+        }
     }
 
     /// Whether a transaction of LDK's monitors goes out.
     fn passes(&self, tx: &Transaction) -> bool {
         let mut state = lock(&self.state);
+        let height = state.height;
         match state.mode {
-            Mode::Observe => true,
-            Mode::Own => {
-                let height = state.height;
-                tx.input.iter().any(|input| {
-                    let outpoint = input.previous_output;
-                    if state.claimed.contains_key(&outpoint) {
-                        return false;
-                    }
-                    let since = *state.wanted.entry(outpoint).or_insert(height);
-                    height.saturating_sub(since) >= GRACE
-                })
-            }
+            Mode::Observe | Mode::Guard { .. } => true,
+            Mode::Own => tx.input.iter().any(|input| {
+                let outpoint = input.previous_output;
+                if state.claimed.contains_key(&outpoint) {
+                    return false;
+                }
+                let since = *state.wanted.entry(outpoint).or_insert(height);
+                height.saturating_sub(since) >= GRACE
+            }),
         }
+    }
+
+    fn handed_on(&self, transactions: &[&Transaction]) {
+        let mut state = lock(&self.state);
+        let height = state.height;
+        state.of_ldk.extend(transactions.iter().map(|tx| (tx.compute_txid(), height)));
+    }
+
+    /// Those of these outputs whose deadline is at most so many blocks away.
+    fn due(&self, stakes: &[Stake], before: u32) -> Vec<OutPoint> {
+        let height = BlockHeight(lock(&self.state).height);
+        let near = |stake: &&Stake| {
+            stake.deadline.is_some_and(|deadline| height.until(deadline).0 <= before)
+        };
+        stakes.iter().filter(near).map(|stake| stake.outpoint).collect()
+    }
+
+    fn is_of_ldk(&self, txid: &Txid) -> bool {
+        lock(&self.state).of_ldk.contains_key(txid)
     }
 }
 
-/// The broadcaster of LDK's chain monitor, and of nothing else: the channel manager's funding
-/// transactions and mutual closes are never held back.
+impl Listen for Egress {
+    fn filtered_block_connected(&self, _: &Header, _: &TransactionData<'_>, height: u32) {
+        self.best_height(height);
+    }
+
+    fn blocks_disconnected(&self, fork_point_block: BestBlock) {
+        self.best_height(fork_point_block.height);
+    }
+}
+
+/// The broadcaster of LDK's chain monitor, and of what handles its `BumpTransaction` events. The
+/// channel manager's own funding transactions and mutual closes are never held back: it has the
+/// inner one.
 #[derive(Debug)]
 pub struct MonitorEgress<B> {
     inner: B,
@@ -131,117 +194,8 @@ where
             any |= self.egress.passes(tx);
         }
         if any {
+            self.egress.handed_on(txs);
             self.inner.broadcast_transactions(txs);
         }
-    }
-}
-
-/// Why the arbiter's ports did nothing.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum EgressError<E> {
-    /// It is LDK that publishes: tried again later.
-    Observing,
-    /// The port failed.
-    Port(E),
-}
-
-impl<E: fmt::Display> fmt::Display for EgressError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Observing => f.write_str("the arbiter observes only"),
-            Self::Port(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: core::error::Error + 'static> core::error::Error for EgressError<E> {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Observing => None,
-            Self::Port(error) => Some(error),
-        }
-    }
-}
-
-/// The arbiter's broadcaster.
-#[derive(Debug)]
-pub struct ArbiterEgress<B> {
-    inner: B,
-    egress: Arc<Egress>,
-}
-
-impl<B> ArbiterEgress<B> {
-    /// Publishes through `inner` if `egress` lets it.
-    pub const fn new(inner: B, egress: Arc<Egress>) -> Self {
-        Self { inner, egress }
-    }
-}
-
-impl<B: Broadcast> Broadcast for ArbiterEgress<B> {
-    type Error = EgressError<B::Error>;
-
-    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Self::Error> {
-        match self.egress.mode() {
-            Mode::Observe => Err(EgressError::Observing),
-            Mode::Own => {
-                let transactions = package.transactions.clone();
-                let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
-                // What the network refused, LDK may try after a while.
-                let taken = |tx: &Transaction| {
-                    let txid = tx.compute_txid();
-                    verdicts.iter().any(|(of, verdict)| *of == txid && verdict.is_in())
-                };
-                let taken: Vec<_> = transactions.into_iter().filter(taken).collect();
-                self.egress.published(&taken);
-                Ok(verdicts)
-            }
-        }
-    }
-}
-
-/// The arbiter's wallet: it has no coins while the arbiter observes only, so that LDK's own
-/// claims have them.
-#[derive(Debug)]
-pub struct ArbiterCoins<C> {
-    inner: C,
-    egress: Arc<Egress>,
-}
-
-impl<C> ArbiterCoins<C> {
-    /// Offers the coins of `inner` if `egress` lets it.
-    pub const fn new(inner: C, egress: Arc<Egress>) -> Self {
-        Self { inner, egress }
-    }
-}
-
-impl<C: CoinSource> CoinSource for ArbiterCoins<C> {
-    type Error = C::Error;
-
-    async fn select(&self, request: CoinRequest) -> Result<Vec<Coin>, C::Error> {
-        match self.egress.mode() {
-            Mode::Observe => Ok(Vec::new()),
-            Mode::Own => self.inner.select(request).await,
-        }
-    }
-
-    async fn change_script(&self) -> Result<ScriptBuf, C::Error> {
-        self.inner.change_script().await
-    }
-
-    async fn sign(
-        &self,
-        transaction: Transaction,
-        prevouts: Vec<TxOut>,
-    ) -> Result<Transaction, C::Error> {
-        self.inner.sign(transaction, prevouts).await
-    }
-
-    async fn release(&self, claim: OutPoint) -> Result<(), C::Error> {
-        self.inner.release(claim).await
-    }
-
-    async fn reserve(&self, claim: OutPoint, coins: Vec<OutPoint>) -> Result<(), C::Error> {
-        self.inner.reserve(claim, coins).await
     }
 }

@@ -14,12 +14,15 @@ pub mod facts;
 mod feed;
 mod fees;
 mod follow;
+mod mempool;
 mod settle;
 mod source;
 mod watch;
 
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
-pub use egress::{ArbiterCoins, ArbiterEgress, Egress, EgressError, GRACE, Mode, MonitorEgress};
+pub use egress::{
+    ArbiterCoins, ArbiterEgress, Egress, EgressError, GRACE, GUARD_BEFORE, Mode, MonitorEgress,
+};
 pub use error::{FeedError, NotConnected};
 pub use facts::{
     FactSink, GatedPersist, Held, HeldFor, LdkSigner, Recorder, Refusal, SignError, SpendsOwn,
@@ -27,6 +30,7 @@ pub use facts::{
 };
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
+pub use mempool::{Mempool, NoMempool};
 pub use settle::{Round, Settled};
 pub use source::{KEPT_BODIES, ListenSource, SourceError};
 pub use watch::register_outputs;

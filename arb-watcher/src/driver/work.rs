@@ -12,8 +12,7 @@ use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, ScriptOwner, Signer,
-    Verdict,
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
@@ -222,8 +221,8 @@ where
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
-            Task::Publish(transactions) => {
-                let package = Package { transactions: transactions.clone() };
+            Task::Publish(package) => {
+                let package = package.clone();
                 let work = async move {
                     let done = match timeout(patience, ports.broadcast.broadcast(package)).await {
                         Ok(Ok(verdicts)) => Done::Published(verdicts),
@@ -431,7 +430,10 @@ async fn fund<C: CoinSource>(
     let mut change = None;
     loop {
         let claim = draft.claim.outpoint;
-        let request = CoinRequest { claim, amount: draft.coins_wanted(), feerate: draft.feerate };
+        let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
+        let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
+        let channel = draft.claim.channel;
+        let request = CoinRequest { claim, amount, feerate, channel, deadline };
         let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;
         if change.is_none() {
             change = Some(answer(patience, wallet.change_script()).await.map_err(Failed::Other)?);

@@ -50,7 +50,7 @@ impl Signer for Port {
 }
 
 fn no_package() -> Package {
-    Package { transactions: vec![] }
+    Package::from(vec![])
 }
 
 /// Repeats whatever failed, twice.

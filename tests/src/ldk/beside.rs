@@ -87,7 +87,7 @@ impl FactSink for ToArbiter {
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
         match self.1.mode() {
-            Mode::Own => match self.0.fail_channel(channel).await {
+            Mode::Own | Mode::Guard { .. } => match self.0.fail_channel(channel).await {
                 // The block was faster.
                 Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
                 Err(error) => Err(refusal(error)),

@@ -202,7 +202,7 @@ impl Regtest {
 
     /// Hands a package to the mempool, parents first: a verdict each.
     pub async fn submit_package(&self, transactions: &[Transaction]) -> Result<Vec<Verdict>> {
-        let package = Package { transactions: transactions.to_vec() };
+        let package = Package::from(transactions.to_vec());
         let verdicts = self.broadcast.broadcast(package).await?;
         Ok(verdicts.into_iter().map(|(_, verdict)| verdict).collect())
     }

@@ -4,6 +4,7 @@
 mod delivery;
 mod driver;
 mod facts;
+mod guard;
 mod modes;
 mod nodes;
 mod ports;

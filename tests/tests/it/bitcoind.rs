@@ -186,7 +186,7 @@ async fn a_child_brings_its_parent_in() -> Outcome {
     let send = async |transactions: &[&Transaction]| {
         let transactions: Vec<Transaction> = transactions.iter().copied().cloned().collect();
         let txids: Vec<Txid> = transactions.iter().map(Transaction::compute_txid).collect();
-        let verdicts = port.broadcast(Package { transactions }).await?;
+        let verdicts = port.broadcast(Package::from(transactions)).await?;
         assert_eq!(verdicts.iter().map(|(txid, _)| *txid).collect::<Vec<_>>(), txids);
         Ok::<Vec<Verdict>, Box<dyn Error>>(verdicts.into_iter().map(|(_, v)| v).collect())
     };

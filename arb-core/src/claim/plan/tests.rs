@@ -68,7 +68,7 @@ impl World {
             for step in self.steps() {
                 match step {
                     Step::Sign(draft) => signed |= self.sign(*draft),
-                    Step::Publish(package) => published.extend(package),
+                    Step::Publish(package) => published.extend(package.transactions),
                 }
             }
             if !signed {
@@ -281,4 +281,25 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_package_says_what_it_claims_and_until_when() {
+    let deadlines = [Some(40), Some(41), None];
+    let claims = (0..).zip(deadlines).map(|(v, at)| claim(v, TxKind::Claim, 100_000, at)).collect();
+    let mut world = World::new(claims);
+    world.settle();
+    let mut stakes: Vec<Stake> = Vec::new();
+    for step in world.steps() {
+        let Step::Publish(package) = step else { panic!("all is signed") };
+        let spent = |tx: &Transaction| tx.input.iter().map(|i| i.previous_output).collect();
+        let spent: Vec<OutPoint> =
+            package.transactions.iter().flat_map(|tx| -> Vec<_> { spent(tx) }).collect();
+        assert_eq!(package.stakes.iter().map(|s| s.outpoint).collect::<Vec<_>>(), spent);
+        stakes.extend(package.stakes);
+    }
+    stakes.sort_by_key(|stake| stake.outpoint);
+    let told: Vec<_> = stakes.iter().map(|stake| (stake.channel, stake.deadline)).collect();
+    let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.deadline)).collect();
+    assert_eq!(told, wanted);
 }

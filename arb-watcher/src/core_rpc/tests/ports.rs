@@ -33,7 +33,7 @@ async fn publish(
 ) -> (Result<Vec<Verdict>, CoreError>, Vec<&'static str>) {
     let (rpc, heard) = scripted(script);
     let config = CoreBroadcastConfig { max_burn: Amount::from_sat(330) };
-    let package = Package { transactions: transactions.to_vec() };
+    let package = Package::from(transactions.to_vec());
     let verdicts = CoreBroadcast::new(rpc, config).broadcast(package).await;
     for request in heard.lock().unwrap().iter() {
         assert_eq!(request.params[1..], [json!(0), json!("0.0000033")], "no limit but ours");

@@ -13,7 +13,7 @@ fn key(n: u8) -> TaskKey {
 
 /// Work of a channel, this many pieces.
 fn work(pieces: u8) -> BTreeMap<TaskKey, Task> {
-    (0..pieces).map(|n| (key(n), Task::Publish(Vec::new()))).collect()
+    (0..pieces).map(|n| (key(n), Task::Publish(Vec::new().into()))).collect()
 }
 
 fn tip(height: u32) -> Option<BlockRef> {
@@ -102,12 +102,13 @@ fn what_changed_while_it_was_under_way_is_due_when_it_ends() {
     let mut tasks = with_work(&[1]);
     let mut handed_out = tasks.hand_out(WORKERS);
     let Some((slot, key, task)) = handed_out.pop() else { panic!("one piece of work") };
-    let changed = Task::Publish(vec![bitcoin::Transaction {
+    let transaction = bitcoin::Transaction {
         version: bitcoin::transaction::Version::TWO,
         lock_time: bitcoin::absolute::LockTime::ZERO,
         input: Vec::new(),
         output: Vec::new(),
-    }]);
+    };
+    let changed = Task::Publish(vec![transaction].into());
     tasks.desire(slot, BTreeMap::from([(key.clone(), changed.clone())]));
     look(&mut tasks);
     assert!(tasks.hand_out(WORKERS).is_empty(), "one at a time");

@@ -127,7 +127,7 @@ async fn what_ldk_broadcasts_reaches_our_port() -> Result<(), Failed> {
     assert_eq!(verdicts.len(), 4);
     assert!(verdicts.iter().all(|(_, verdict)| !verdict.is_in()));
     let got = port.got.into_inner().map_err(|_| "poisoned")?;
-    assert_eq!(got, packages.map(|transactions| Package { transactions }));
+    assert_eq!(got, packages.map(Package::from));
     assert_eq!(queue.waiting(), 0);
     Ok(())
 }
@@ -138,11 +138,11 @@ async fn what_we_broadcast_reaches_ldk_and_back() -> Result<(), Failed> {
     let ldk = FromLdkBroadcaster(queue.clone());
     let parent = spend(txid(1), 0);
     let child = spend(parent.compute_txid(), 0);
-    let package = Package { transactions: vec![parent.clone(), child.clone()] };
+    let package = Package::from(vec![parent.clone(), child.clone()]);
     let verdicts = ldk.broadcast(package.clone()).await?;
     let accepted = |tx: &Transaction| (tx.compute_txid(), Verdict::Accepted);
     assert_eq!(verdicts, [accepted(&parent), accepted(&child)]);
-    assert!(ldk.broadcast(Package { transactions: Vec::new() }).await?.is_empty());
+    assert!(ldk.broadcast(Package::from(Vec::new())).await?.is_empty());
     assert_eq!(queue.waiting(), 1);
     let port = Port::default();
     queue.drain(&port).await?;

@@ -378,7 +378,7 @@ impl World {
                         }
                     }
                     Task::Publish(package) => {
-                        for tx in package {
+                        for tx in package.transactions {
                             let txid = tx.compute_txid();
                             if !self.ours.iter().any(|known| known.compute_txid() == txid) {
                                 self.ours.push(tx);

@@ -1,0 +1,162 @@
+//! The arbiter's broadcaster and wallet, as far as the mode lets it have them.
+use super::{Egress, Mode};
+use crate::ldk02::mempool::{Mempool, NoMempool};
+use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use core::fmt;
+use std::sync::Arc;
+
+/// Why the arbiter's ports did nothing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EgressError<E> {
+    /// It is LDK that publishes: tried again later.
+    Observing,
+    /// LDK has it in the mempool, or has time yet: tried again later.
+    Guarding,
+    /// The port failed.
+    Port(E),
+}
+
+impl<E: fmt::Display> fmt::Display for EgressError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Observing => f.write_str("the arbiter observes only"),
+            Self::Guarding => f.write_str("LDK has it in the mempool, or has time yet"),
+            Self::Port(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for EgressError<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Observing | Self::Guarding => None,
+            Self::Port(error) => Some(error),
+        }
+    }
+}
+
+/// Whether a guard is to step in for any of these outputs. What is not known is not there: better
+/// two claims than none.
+async fn steps_in<M: Mempool>(egress: &Egress, mempool: &M, stakes: &[Stake], before: u32) -> bool {
+    let due = egress.due(stakes, before);
+    if due.is_empty() {
+        return false;
+    }
+    let mut spenders = mempool.spenders(due.clone()).await.unwrap_or_default();
+    spenders.retain(|tx| egress.is_of_ldk(&tx.compute_txid()));
+    let spends = |outpoint: &OutPoint| {
+        spenders.iter().flat_map(|tx| &tx.input).any(|input| input.previous_output == *outpoint)
+    };
+    !due.iter().all(spends)
+}
+
+/// The arbiter's broadcaster.
+#[derive(Debug)]
+pub struct ArbiterEgress<B, M = NoMempool> {
+    inner: B,
+    egress: Arc<Egress>,
+    mempool: M,
+}
+
+impl<B> ArbiterEgress<B> {
+    /// Publishes through `inner` if `egress` lets it. A guard counts only what is confirmed as got
+    /// through by LDK.
+    pub const fn new(inner: B, egress: Arc<Egress>) -> Self {
+        Self { inner, egress, mempool: NoMempool }
+    }
+}
+
+impl<B, M> ArbiterEgress<B, M> {
+    /// The same, and a guard sees what LDK has in the mempool.
+    pub const fn seeing(inner: B, egress: Arc<Egress>, mempool: M) -> Self {
+        Self { inner, egress, mempool }
+    }
+}
+
+impl<B: Broadcast, M: Mempool> Broadcast for ArbiterEgress<B, M> {
+    type Error = EgressError<B::Error>;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Self::Error> {
+        match self.egress.mode() {
+            Mode::Observe => return Err(EgressError::Observing),
+            Mode::Guard { before } => {
+                if !steps_in(&self.egress, &self.mempool, &package.stakes, before).await {
+                    return Err(EgressError::Guarding);
+                }
+            }
+            Mode::Own => {}
+        }
+        let transactions = package.transactions.clone();
+        let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
+        // What the network refused, LDK may try after a while.
+        let taken = |tx: &Transaction| {
+            let txid = tx.compute_txid();
+            verdicts.iter().any(|(of, verdict)| *of == txid && verdict.is_in())
+        };
+        let taken: Vec<_> = transactions.into_iter().filter(taken).collect();
+        self.egress.published(&taken);
+        Ok(verdicts)
+    }
+}
+
+/// The arbiter's wallet: it has no coins while the arbiter may not publish, so that LDK's own
+/// claims have them.
+#[derive(Debug)]
+pub struct ArbiterCoins<C, M = NoMempool> {
+    inner: C,
+    egress: Arc<Egress>,
+    mempool: M,
+}
+
+impl<C> ArbiterCoins<C> {
+    /// Offers the coins of `inner` if `egress` lets it.
+    pub const fn new(inner: C, egress: Arc<Egress>) -> Self {
+        Self { inner, egress, mempool: NoMempool }
+    }
+}
+
+impl<C, M> ArbiterCoins<C, M> {
+    /// The same, and a guard sees what LDK has in the mempool.
+    pub const fn seeing(inner: C, egress: Arc<Egress>, mempool: M) -> Self {
+        Self { inner, egress, mempool }
+    }
+}
+
+impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
+    type Error = C::Error;
+
+    async fn select(&self, request: CoinRequest) -> Result<Vec<Coin>, C::Error> {
+        let may = match self.egress.mode() {
+            Mode::Observe => false,
+            Mode::Guard { before } => {
+                let CoinRequest { channel, claim, deadline, .. } = request;
+                let stake = Stake { channel, outpoint: claim, deadline };
+                steps_in(&self.egress, &self.mempool, &[stake], before).await
+            }
+            Mode::Own => true,
+        };
+        if may { self.inner.select(request).await } else { Ok(Vec::new()) }
+    }
+
+    async fn change_script(&self) -> Result<ScriptBuf, C::Error> {
+        self.inner.change_script().await
+    }
+
+    async fn sign(
+        &self,
+        transaction: Transaction,
+        prevouts: Vec<TxOut>,
+    ) -> Result<Transaction, C::Error> {
+        self.inner.sign(transaction, prevouts).await
+    }
+
+    async fn release(&self, claim: OutPoint) -> Result<(), C::Error> {
+        self.inner.release(claim).await
+    }
+
+    async fn reserve(&self, claim: OutPoint, coins: Vec<OutPoint>) -> Result<(), C::Error> {
+        self.inner.reserve(claim, coins).await
+    }
+}

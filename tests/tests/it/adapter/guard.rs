@@ -1,0 +1,258 @@
+//! A guard publishes what LDK has not got through near its deadline, and nothing else.
+use super::Failed;
+use arb_core::ids::ChannelId;
+use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
+use arb_core::units::BlockHeight;
+use arb_node_adapter::{
+    ArbiterCoins, ArbiterEgress, Egress, EgressError, Mempool, Mode, MonitorEgress, NoMempool,
+};
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::transaction::Version;
+use bitcoin::{
+    Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Weight, Witness,
+};
+use lightning::chain::chaininterface::BroadcasterInterface;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+const BEFORE: u32 = 18;
+const DEADLINE: u32 = 500;
+const CHANNEL: ChannelId = ChannelId([7; 32]);
+
+/// What the network has.
+#[derive(Clone, Default)]
+struct Net(Arc<Mutex<Vec<Transaction>>>);
+
+impl Net {
+    fn has(&self, tx: &Transaction) -> bool {
+        self.0.lock().unwrap().contains(tx)
+    }
+
+    fn accept(&self, tx: &Transaction) {
+        self.0.lock().unwrap().push(tx.clone());
+    }
+}
+
+impl Broadcast for Net {
+    type Error = Infallible;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Infallible> {
+        let accepted = package.transactions.iter().inspect(|tx| self.accept(tx));
+        Ok(accepted.map(|tx| (tx.compute_txid(), Verdict::Accepted)).collect())
+    }
+}
+
+impl Mempool for Net {
+    async fn spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, String> {
+        let spends =
+            |tx: &&Transaction| tx.input.iter().any(|i| outpoints.contains(&i.previous_output));
+        Ok(self.0.lock().unwrap().iter().filter(spends).cloned().collect())
+    }
+}
+
+impl BroadcasterInterface for Net {
+    fn broadcast_transactions(&self, txs: &[&Transaction]) {
+        txs.iter().for_each(|tx| self.accept(tx));
+    }
+}
+
+/// A broadcaster that loses everything.
+struct Broken;
+
+impl BroadcasterInterface for Broken {
+    fn broadcast_transactions(&self, _: &[&Transaction]) {}
+}
+
+/// A mempool that cannot be asked.
+struct Away;
+
+impl Mempool for Away {
+    async fn spenders(&self, _: Vec<OutPoint>) -> Result<Vec<Transaction>, String> {
+        Err("away".to_owned())
+    }
+}
+
+/// A wallet with one coin.
+struct Wallet;
+
+impl CoinSource for Wallet {
+    type Error = Infallible;
+
+    async fn select(&self, _: CoinRequest) -> Result<Vec<Coin>, Infallible> {
+        let output = TxOut { value: Amount::from_sat(5_000), script_pubkey: ScriptBuf::new() };
+        Ok(vec![Coin { outpoint: outpoint(99), output, satisfaction_weight: Weight::from_wu(108) }])
+    }
+
+    async fn change_script(&self) -> Result<ScriptBuf, Infallible> {
+        Ok(ScriptBuf::new())
+    }
+
+    async fn sign(&self, tx: Transaction, _: Vec<TxOut>) -> Result<Transaction, Infallible> {
+        Ok(tx)
+    }
+
+    async fn release(&self, _: OutPoint) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    async fn reserve(&self, _: OutPoint, _: Vec<OutPoint>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+fn outpoint(n: u8) -> OutPoint {
+    OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 }
+}
+
+/// A transaction that spends these outputs and leaves so much.
+fn spend(outputs: &[u8], left: u64) -> Transaction {
+    let input = |n: &u8| TxIn {
+        previous_output: outpoint(*n),
+        script_sig: ScriptBuf::new(),
+        sequence: Sequence::MAX,
+        witness: Witness::new(),
+    };
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: outputs.iter().map(input).collect(),
+        output: vec![TxOut { value: Amount::from_sat(left), script_pubkey: ScriptBuf::new() }],
+    }
+}
+
+/// A package of ours for these outputs, by their deadlines.
+fn package(claims: &[(u8, Option<u32>)], left: u64) -> Package {
+    let outputs: Vec<u8> = claims.iter().map(|(n, _)| *n).collect();
+    let stake = |(n, deadline): &(u8, Option<u32>)| Stake {
+        channel: CHANNEL,
+        outpoint: outpoint(*n),
+        deadline: deadline.map(BlockHeight),
+    };
+    let stakes = claims.iter().map(stake).collect();
+    Package { transactions: vec![spend(&outputs, left)], stakes }
+}
+
+fn guarding(height: u32) -> Arc<Egress> {
+    let egress = Arc::new(Egress::new(Mode::Guard { before: BEFORE }));
+    egress.best_height(height);
+    egress
+}
+
+async fn goes_out<M: Mempool>(
+    port: &ArbiterEgress<Net, M>,
+    package: &Package,
+) -> Result<bool, Failed> {
+    match port.broadcast(package.clone()).await {
+        Ok(verdicts) => Ok(verdicts.len() == package.transactions.len()),
+        Err(EgressError::Guarding) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
+}
+
+#[tokio::test]
+async fn nothing_goes_out_before_its_time() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - BEFORE - 1));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    let ours = package(&[(1, Some(DEADLINE))], 10);
+    assert!(!goes_out(&port, &ours).await?);
+    egress.best_height(DEADLINE - BEFORE);
+    assert!(goes_out(&port, &ours).await?);
+    assert!(net.has(&ours.transactions[0]));
+    assert_eq!(egress.published_for(), [(outpoint(1), DEADLINE - BEFORE)].into());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_ldk_has_in_the_mempool_stays_its_own() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 1));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    let ldk = MonitorEgress::new(&net, egress.clone());
+    ldk.broadcast_transactions(&[&spend(&[1, 2], 20)]);
+    assert!(!goes_out(&port, &package(&[(1, Some(DEADLINE)), (2, Some(DEADLINE))], 10)).await?);
+    assert!(egress.published_for().is_empty());
+    // It claims one output more than LDK.
+    assert!(goes_out(&port, &package(&[(1, Some(DEADLINE)), (3, Some(DEADLINE))], 10)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_peer_has_in_the_mempool_is_not_ldks() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 1));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    net.accept(&spend(&[1], 20));
+    assert!(goes_out(&port, &package(&[(1, Some(DEADLINE))], 10)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_ldk_handed_to_a_broken_broadcaster_is_not_there() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 1));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    MonitorEgress::new(&Broken, egress.clone()).broadcast_transactions(&[&spend(&[1], 20)]);
+    assert!(goes_out(&port, &package(&[(1, Some(DEADLINE))], 10)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_has_no_deadline_is_left_to_ldk() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE));
+    let port = ArbiterEgress::seeing(net.clone(), egress, net);
+    assert!(!goes_out(&port, &package(&[(1, None)], 10)).await?);
+    assert!(!goes_out(&port, &Package::from(vec![spend(&[1], 10)])).await?);
+    // What shares a transaction with something urgent goes with it.
+    assert!(goes_out(&port, &package(&[(1, None), (2, Some(DEADLINE))], 10)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mempool_that_is_not_seen_stops_nothing() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 1));
+    MonitorEgress::new(&net, egress.clone()).broadcast_transactions(&[&spend(&[1], 20)]);
+    let ours = package(&[(1, Some(DEADLINE))], 10);
+    assert!(goes_out(&ArbiterEgress::seeing(net.clone(), egress.clone(), Away), &ours).await?);
+    let blind = ArbiterEgress::<_, NoMempool>::new(net, egress);
+    assert!(goes_out(&blind, &ours).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_wallet_is_ldks_until_then() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - BEFORE - 1));
+    let coins = ArbiterCoins::seeing(Wallet, egress.clone(), net.clone());
+    let request = CoinRequest {
+        claim: outpoint(1),
+        amount: Amount::from_sat(1_000),
+        feerate: FeeRate::BROADCAST_MIN,
+        channel: CHANNEL,
+        deadline: Some(BlockHeight(DEADLINE)),
+    };
+    assert!(coins.select(request.clone()).await?.is_empty());
+    egress.best_height(DEADLINE - BEFORE);
+    assert_eq!(coins.select(request.clone()).await?.len(), 1);
+    MonitorEgress::new(&net, egress).broadcast_transactions(&[&spend(&[1], 20)]);
+    assert!(coins.select(request).await?.is_empty());
+    Ok(())
+}
+
+/// The mode is one value: whatever it was before, the next package is judged by what it is now.
+#[tokio::test]
+async fn the_mode_changes_between_two_packages() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 1));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    let ours = package(&[(1, Some(DEADLINE))], 10);
+    egress.set(Mode::Observe);
+    assert!(matches!(port.broadcast(ours.clone()).await, Err(EgressError::Observing)));
+    egress.set(Mode::Guard { before: BEFORE });
+    assert!(goes_out(&port, &ours).await?);
+    // LDK's own passes in every mode but this, and there it waits.
+    let ldk = MonitorEgress::new(&net, egress.clone());
+    let theirs = spend(&[1], 20);
+    egress.set(Mode::Own);
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(!net.has(&theirs));
+    egress.set(Mode::Guard { before: BEFORE });
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(net.has(&theirs));
+    Ok(())
+}
