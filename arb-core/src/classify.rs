@@ -92,7 +92,12 @@ pub(crate) fn classify(
             let ended = state.revoked_htlcs.get(&number).map(Vec::as_slice).unwrap_or_default();
             by_scripts(facts, candidate, tx, number, ended, secp)
         }
-        None if is_mutual_close(facts, state, tx) => Classified::Other(FundingSpend::MutualClose),
+        // What is shaped like a commitment is none, whatever the node says of it.
+        None if state.agreed_closes.contains(&tx.compute_txid())
+            || is_mutual_close(facts, state, tx) =>
+        {
+            Classified::Other(FundingSpend::MutualClose)
+        }
         None => Classified::Other(FundingSpend::Unknown),
     }
 }
@@ -216,6 +221,44 @@ pub(crate) fn revoked_point(
     let secret = facts.secrets.get(number)?;
     let key = SecretKey::from_slice(&secret.0).ok()?;
     Some((secret, PublicKey::from_secret_key(secp, &key)))
+}
+
+/// Whether this is the txid of something that can be no mutual close: a live commitment of either
+/// side, one that was handed out, the funding transaction of a candidate, or a confirmed spend of a
+/// funding output that is explained otherwise.
+#[must_use]
+pub fn is_no_mutual_close(facts: &ChannelFacts, state: &ChannelArbitrator, txid: Txid) -> bool {
+    let secp = Secp256k1::new();
+    let is_live = |candidate: &FundingCandidate| {
+        let same = |built: Commitment| built.transaction.compute_txid() == txid;
+        let local = commitment::local_commitment(facts, candidate, &candidate.local, &secp);
+        let remotes = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
+        let mut remotes =
+            remotes.map(|remote| commitment::remote_commitment(facts, candidate, remote, &secp));
+        candidate.funding.txid == txid
+            || local.is_ok_and(same)
+            || remotes.any(|remote| remote.is_ok_and(same))
+    };
+    let is_explained = |candidate: &FundingCandidate| {
+        let spend = state.spender(&candidate.funding).map(|(tx, _)| &tx.value);
+        spend.filter(|tx| tx.compute_txid() == txid).is_some_and(|tx| {
+            match classify(facts, state, candidate, tx, &secp).spend() {
+                FundingSpend::MutualClose => false,
+                // Commitment-shaped, it is somebody's commitment, even if nobody knows whose.
+                FundingSpend::Unknown => {
+                    number::commitment_number_of(tx, ObscuringFactor::of(facts)).is_some()
+                }
+                FundingSpend::LocalCommitment(_)
+                | FundingSpend::OutdatedLocalCommitment(_)
+                | FundingSpend::RemoteCommitment(_)
+                | FundingSpend::RevokedCommitment(_)
+                | FundingSpend::FutureCommitment(_)
+                | FundingSpend::Splice(_) => true,
+            }
+        })
+    };
+    state.acts().ours(txid).is_some()
+        || facts.candidates.iter().any(|candidate| is_live(candidate) || is_explained(candidate))
 }
 
 /// Most outputs of a transaction that is asked about as a mutual close: BOLT 2 has two.

@@ -1,13 +1,15 @@
 //! Commands as plain data, their answers, and why they are refused.
+use crate::bump::{BumpGoal, BumpTarget};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
 use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
 use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update, UpdateError};
-use arb_core::ids::{ChannelId, Preimage, Slot};
+use arb_core::ids::{ChannelId, PaymentHash, Preimage, Slot};
 use arb_core::report::{ChannelReport, ReportPage};
-use bitcoin::{FeeRate, OutPoint};
+use arb_core::units::BlockHeight;
+use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
 use std::marker::PhantomData;
 use tokio::sync::oneshot;
 
@@ -27,7 +29,7 @@ pub enum Command {
     },
     /// [`crate::Arbiter::state_numbers`]. Answered by [`Answer::Done`].
     StateNumbers(ChannelNumbers),
-    /// [`crate::Arbiter::fail_channel`]. Answered by [`Answer::Done`].
+    /// [`crate::Arbiter::fail_channel`]. Answered by [`Answer::Commitment`].
     Fail(ChannelId),
     /// [`crate::Arbiter::preimage`]. Answered by [`Answer::Done`].
     Preimage {
@@ -40,12 +42,17 @@ pub enum Command {
     },
     /// [`crate::Arbiter::bump`]. Answered by [`Answer::Done`].
     Bump {
+        /// What.
+        target: BumpTarget,
+        /// To what end.
+        goal: BumpGoal,
+    },
+    /// [`crate::Arbiter::channel_closed_cooperatively`]. Answered by [`Answer::Done`].
+    ClosedCooperatively {
         /// The channel.
         id: ChannelId,
-        /// The output to claim; `None`: all of the channel.
-        outpoint: Option<OutPoint>,
-        /// The feerate.
-        feerate: FeeRate,
+        /// The closing transaction.
+        txid: Txid,
     },
     /// [`crate::Arbiter::acknowledge`]. Answered by [`Answer::Done`].
     Acknowledge {
@@ -114,6 +121,8 @@ pub enum Command {
 pub enum Answer {
     /// It is done, and durable.
     Done,
+    /// Our commitment transaction: in the log, and handed to the network.
+    Commitment(Box<Transaction>),
     /// Notices from now on.
     Notices(NoticeStream),
     /// Events from now on.
@@ -144,7 +153,8 @@ pub struct Counts {
     pub workers: usize,
     /// Appends of facts.
     pub appends: usize,
-    /// Callers that wait for the arbiter to be idle, or for a first tip.
+    /// Callers that wait: for the arbiter to be idle, for a first tip, or for a commitment to be on
+    /// its way.
     pub waiting: usize,
 }
 
@@ -179,6 +189,48 @@ pub enum CommandError {
     /// The funding output is spent already.
     #[error("channel {0} is closed already")]
     Closed(ChannelId),
+    /// No HTLC of the channel has this payment hash, or not the one that was named.
+    #[error("no HTLC has the payment hash {0:?}")]
+    UnknownHash(PaymentHash),
+    /// The transaction is known to be something else: a commitment of either side or a splice.
+    #[error("transaction {0} is no mutual close")]
+    NotMutual(Txid),
+    /// Nothing of the channel that is ours to claim, now or later: the output is another's, spent,
+    /// or needs no claim.
+    #[error("output {0} is not to be claimed")]
+    NothingToClaim(OutPoint),
+    /// The feerate is below the mempool's floor: nothing would be relayed.
+    #[error("the feerate of {asked} sat/kwu is below the floor of {floor} sat/kwu")]
+    BelowFloor {
+        /// What was asked for.
+        asked: FeeRate,
+        /// The floor.
+        floor: FeeRate,
+    },
+    /// The claim must be confirmed earlier than that in any case.
+    #[error("the deadline {} is later than the claim's own, {}", asked.0, own.0)]
+    LaterDeadline {
+        /// What was asked for.
+        asked: BlockHeight,
+        /// The claim's own, or the earliest of the channel's.
+        own: BlockHeight,
+    },
+    /// No block that is still to come is that low.
+    #[error("the deadline {} is not above the tip, {}", asked.0, tip.0)]
+    PastDeadline {
+        /// What was asked for.
+        asked: BlockHeight,
+        /// The tip.
+        tip: BlockHeight,
+    },
+    /// Nothing of what was named can be claimed before the block after that.
+    #[error("the deadline {} is not above {}, where the first claim opens", asked.0, opens.0)]
+    OpensLater {
+        /// What was asked for.
+        asked: BlockHeight,
+        /// The tip from which on the first of the claims can be made.
+        opens: BlockHeight,
+    },
     /// The blocks since the channel's birth cannot be had: it is not watched.
     #[error("not scanned: {0}")]
     NotScanned(String),
@@ -221,6 +273,12 @@ impl<T: Into<Answer>> Reply<T> {
 impl From<()> for Answer {
     fn from((): ()) -> Self {
         Self::Done
+    }
+}
+
+impl From<Box<Transaction>> for Answer {
+    fn from(commitment: Box<Transaction>) -> Self {
+        Self::Commitment(commitment)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
 use crate::alarms::{Alarms, Board};
+use crate::bump::{BumpGoal, BumpTarget};
 use crate::command::{Answer, Command, CommandError, Counts};
 use crate::driver::{Driver, End, Seams, StartError};
 use crate::epochs::Epochs;
@@ -13,7 +14,7 @@ use arb_core::ids::{ChannelId, Preimage};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::report::{AllReports, ChannelReport};
-use bitcoin::{FeeRate, OutPoint};
+use bitcoin::{Transaction, Txid};
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -149,18 +150,41 @@ impl Arbiter {
         self.do_it(Command::StateNumbers(numbers)).await
     }
 
-    /// Asks for a unilateral close. The intent is durable when it returns.
+    /// Fails a channel: a unilateral close. Gives our commitment transaction once it is in the log
+    /// and the broadcaster has answered for it, whatever the network says of it: the arbiter goes on
+    /// bumping and publishing. That may take until the source's tip is reached or a signer is back.
+    ///
+    /// Once the intent is durable a caller that gives up changes nothing, and asking again gives the
+    /// same transaction, after a restart and after its confirmation as well.
     ///
     /// # Errors
-    /// The facts are outdated, or the funding output is spent already.
-    pub async fn fail_channel(&self, id: ChannelId) -> Result<(), CommandError> {
-        self.do_it(Command::Fail(id)).await
+    /// The facts are outdated, or the funding output is spent by something else.
+    pub async fn fail_channel(&self, id: ChannelId) -> Result<Transaction, CommandError> {
+        match self.ask(Command::Fail(id)).await? {
+            Answer::Commitment(commitment) => Ok(*commitment),
+            _ => Err(CommandError::Stopped),
+        }
     }
 
-    /// Tells a preimage. Its source decides which HTLCs it serves.
+    /// The node says that this transaction is a mutual close that both sides agreed on: if it
+    /// spends the funding output, that is what it is, whatever its scripts. Durable when it returns.
     ///
     /// # Errors
-    /// No such channel.
+    /// It is known to be something else: a live commitment, one that was handed out, a splice, or
+    /// a confirmed spend that is explained otherwise. A revoked commitment is told by its shape when
+    /// it comes, whatever was said here.
+    pub async fn channel_closed_cooperatively(
+        &self,
+        id: ChannelId,
+        txid: Txid,
+    ) -> Result<(), CommandError> {
+        self.do_it(Command::ClosedCooperatively { id, txid }).await
+    }
+
+    /// Tells a preimage. Its source decides which HTLCs it serves. Durable when it returns.
+    ///
+    /// # Errors
+    /// No HTLC of the channel has its hash, or not the one that the source names.
     pub async fn preimage(
         &self,
         id: ChannelId,
@@ -170,17 +194,31 @@ impl Arbiter {
         self.do_it(Command::Preimage { id, preimage, source }).await
     }
 
-    /// Asks for at least this feerate, for the claim of one output or for all of a channel.
+    /// Manual fee control of a claim, or of all claims of a channel.
+    ///
+    /// ```
+    /// use arb_core::ids::ChannelId;
+    /// use arb_core::units::BlockHeight;
+    /// use arb_watcher::{Arbiter, BumpGoal, BumpTarget, CommandError};
+    ///
+    /// /// As soon as possible, at 20 sat/vB; if that is refused, within 6 blocks of `tip`.
+    /// async fn hurry(arbiter: &Arbiter, id: ChannelId, tip: u32) -> Result<(), CommandError> {
+    ///     let feerate = bitcoin::FeeRate::from_sat_per_vb_unchecked(20);
+    ///     let target = BumpTarget::Channel(id);
+    ///     match arbiter.bump(target, BumpGoal::FeeRate(feerate)).await {
+    ///         Err(CommandError::BelowFloor { .. }) => {
+    ///             arbiter.bump(target, BumpGoal::Deadline(BlockHeight(tip + 6))).await
+    ///         }
+    ///         answer => answer,
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
-    /// No such channel.
-    pub async fn bump(
-        &self,
-        id: ChannelId,
-        outpoint: Option<OutPoint>,
-        feerate: FeeRate,
-    ) -> Result<(), CommandError> {
-        self.do_it(Command::Bump { id, outpoint, feerate }).await
+    /// The output is none that is to be claimed; the feerate is below the mempool's floor; the
+    /// deadline is past, before the claim opens, or later than the claim's own.
+    pub async fn bump(&self, target: BumpTarget, goal: BumpGoal) -> Result<(), CommandError> {
+        self.do_it(Command::Bump { target, goal }).await
     }
 
     /// Acknowledges a notice: it is not repeated.

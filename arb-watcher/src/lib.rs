@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod alarms;
+mod bump;
 mod command;
 pub mod core_rpc;
 mod driver;
@@ -19,6 +20,7 @@ mod settings;
 mod subscription;
 
 pub use alarms::{Alarms, ChainAlarm, StoreAlarm};
+pub use bump::{BumpGoal, BumpTarget};
 pub use command::{Answer, Command, CommandError, Counts};
 pub use core_rpc::{StalledTip, TipAlarm};
 pub use driver::StartError;

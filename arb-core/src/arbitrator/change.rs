@@ -66,6 +66,18 @@ pub enum Change {
         /// Satoshis per 1000 weight units.
         sat_per_kwu: u64,
     },
+    /// Act: the operator asked for a claim to be confirmed by this height.
+    DeadlineRequested {
+        /// The output to claim; `None`: all of the channel.
+        outpoint: Option<OutPoint>,
+        /// The height.
+        deadline: BlockHeight,
+    },
+    /// Knowledge: the node says that this transaction is an agreed mutual close.
+    MutualCloseAgreed {
+        /// The transaction.
+        txid: Txid,
+    },
     /// Chain evidence: a transaction that spends the funding output, an output of the commitment,
     /// or a second-stage output. The raw transaction: its meaning is computed.
     Spent(Box<Confirmed<Transaction>>),

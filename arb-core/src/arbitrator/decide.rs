@@ -130,6 +130,17 @@ impl Draft<'_> {
                 let (outpoint, sat_per_kwu) = (*outpoint, *sat_per_kwu);
                 self.push(Change::BumpRequested { outpoint, sat_per_kwu });
             }
+            Input::Hurry { outpoint, deadline } => {
+                if self.state.acts.deadlines.get(outpoint) != Some(deadline) {
+                    let (outpoint, deadline) = (*outpoint, *deadline);
+                    self.push(Change::DeadlineRequested { outpoint, deadline });
+                }
+            }
+            Input::MutualCloseAgreed(txid) => {
+                if !self.state.agreed_closes.contains(txid) {
+                    self.push(Change::MutualCloseAgreed { txid: *txid });
+                }
+            }
         }
     }
 
@@ -310,6 +321,7 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::RevokedHtlcsLoaded { .. }
         | Change::ScriptsJudged(_)
         | Change::HandedOut(_)
+        | Change::MutualCloseAgreed { .. }
         | Change::Spent(_)
         | Change::Disconnected { .. } => true,
         Change::FailRequested { .. }
@@ -318,7 +330,8 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::UpstreamTold { .. }
         | Change::NoticeAcknowledged(_)
         | Change::Announced(_)
-        | Change::BumpRequested { .. } => false,
+        | Change::BumpRequested { .. }
+        | Change::DeadlineRequested { .. } => false,
     }
 }
 

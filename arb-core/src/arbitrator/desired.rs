@@ -39,7 +39,8 @@ impl ChannelArbitrator {
         match picture {
             Some(picture) => self.desired_closed(facts, picture, now, &mut desire),
             None => {
-                for claim in self.commitment_claims(facts, now) {
+                for claim in self.commitment_claims(facts, now).into_iter().map(|c| self.hurried(c))
+                {
                     desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
                 }
             }
@@ -76,6 +77,7 @@ impl ChannelArbitrator {
         }
         for output in &picture.outputs {
             let Some(claim) = claim_of(facts, output) else { continue };
+            let claim = self.hurried(claim);
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }
@@ -231,10 +233,32 @@ impl ChannelArbitrator {
         }
     }
 
-    /// Every claim of a closed channel, open now or later; without those that are spent.
+    /// Every claim of a closed channel, open now or later; without those that are spent, and with
+    /// its own deadline.
     #[must_use]
     pub fn claims(&self, facts: &ChannelFacts, picture: &Picture) -> Vec<Claim> {
         picture.outputs.iter().filter_map(|output| claim_of(facts, output)).collect()
+    }
+
+    /// Every claim of a channel with its own deadline, whatever the operator asked for: of a closed
+    /// one, as [`Self::claims`]; of a failing one, the commitment and the anchor that pays for it.
+    #[must_use]
+    pub fn own_claims(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<&Picture>,
+        now: &Now,
+    ) -> Vec<Claim> {
+        match picture {
+            Some(picture) => self.claims(facts, picture),
+            None => self.commitment_claims(facts, now),
+        }
+    }
+
+    /// The claim with the deadline that the operator asked for, if that is earlier than its own.
+    fn hurried(&self, claim: Claim) -> Claim {
+        let deadline = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.deadline);
+        Claim { deadline, ..claim }
     }
 
     /// When something happens next to this channel by height alone, and why.

@@ -19,6 +19,8 @@ pub struct ChannelArbitrator {
     pub(crate) preimages: BTreeMap<(PaymentHash, PreimageSource), Preimage>,
     pub(crate) revoked_htlcs: BTreeMap<CommitmentNumber, Vec<(HtlcId, HtlcRecord)>>,
     pub(crate) scripts: BTreeMap<ScriptBuf, ScriptOwner>,
+    /// Transactions that the node calls agreed mutual closes.
+    pub(crate) agreed_closes: BTreeSet<Txid>,
     pub(crate) acts: Acts,
     pub(crate) chain: Vec<Confirmed<Transaction>>,
 }
@@ -49,6 +51,8 @@ pub struct Acts {
     pub events: Vec<ChannelEvent>,
     /// Feerates that the operator asked for, in satoshis per 1000 weight units.
     pub bumps: BTreeMap<Option<OutPoint>, u64>,
+    /// Heights by which the operator wants claims confirmed.
+    pub deadlines: BTreeMap<Option<OutPoint>, BlockHeight>,
 }
 
 /// Refusals of one transaction.
@@ -75,6 +79,9 @@ impl ChannelArbitrator {
                 self.revoked_htlcs.insert(*number, htlcs.clone());
             }
             Change::ScriptsJudged(verdicts) => self.scripts.extend(verdicts.iter().cloned()),
+            Change::MutualCloseAgreed { txid } => {
+                self.agreed_closes.insert(*txid);
+            }
             Change::Spent(spent) => self.spent(spent),
             Change::Disconnected { fork_point } => {
                 self.chain.retain(|tx| tx.at.height <= fork_point.height);
@@ -85,7 +92,8 @@ impl ChannelArbitrator {
             | Change::UpstreamTold { .. }
             | Change::NoticeAcknowledged(_)
             | Change::Announced(_)
-            | Change::BumpRequested { .. } => self.acts.apply(change),
+            | Change::BumpRequested { .. }
+            | Change::DeadlineRequested { .. } => self.acts.apply(change),
         }
         self
     }
@@ -272,13 +280,31 @@ impl Acts {
             Change::BumpRequested { outpoint, sat_per_kwu } => {
                 self.bumps.insert(*outpoint, *sat_per_kwu);
             }
+            Change::DeadlineRequested { outpoint, deadline } => {
+                self.deadlines.insert(*outpoint, *deadline);
+            }
             Change::FailRequested { .. }
             | Change::PreimageLearned { .. }
             | Change::RevokedHtlcsLoaded { .. }
             | Change::ScriptsJudged(_)
+            | Change::MutualCloseAgreed { .. }
             | Change::Spent(_)
             | Change::Disconnected { .. } => {}
         }
+    }
+
+    /// The earlier of a claim's own deadline and those that the operator asked for. What opens later
+    /// than one that was asked for was not meant: it would begin at the highest price.
+    #[must_use]
+    pub fn deadline_of(
+        &self,
+        outpoint: OutPoint,
+        open_at: BlockHeight,
+        own: Option<BlockHeight>,
+    ) -> Option<BlockHeight> {
+        let asked = [Some(outpoint), None].map(|of| self.deadlines.get(&of).copied());
+        let meant = asked.into_iter().flatten().filter(|deadline| *deadline > open_at);
+        meant.chain(own).min()
     }
 
     /// Transactions of ours that claim `outpoint`, oldest first.

@@ -3,7 +3,7 @@ use crate::arbitrator::{FailReason, HandedOut, NoticeKey, PreimageSource, Refusa
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, Preimage};
 use crate::ports::ScriptOwner;
-use crate::units::{BlockRef, CommitmentNumber};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
@@ -67,4 +67,13 @@ pub enum Input {
         /// Satoshis per 1000 weight units.
         sat_per_kwu: u64,
     },
+    /// The operator wants it confirmed by this height.
+    Hurry {
+        /// The output to claim; `None`: all of the channel.
+        outpoint: Option<OutPoint>,
+        /// The height.
+        deadline: BlockHeight,
+    },
+    /// The node says that this transaction is an agreed mutual close.
+    MutualCloseAgreed(Txid),
 }

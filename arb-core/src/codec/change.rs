@@ -23,6 +23,8 @@ const SPENT: u64 = 18;
 const DISCONNECTED: u64 = 20;
 const CONTESTED: u64 = 22;
 const SCRIPTS_JUDGED: u64 = 24;
+const MUTUAL_CLOSE_AGREED: u64 = 26;
+const DEADLINE_REQUESTED: u64 = 28;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -71,6 +73,15 @@ impl Body for Change {
                 out.optional(0, outpoint.as_ref());
                 out.field(2, sat_per_kwu);
             }),
+            Self::DeadlineRequested { outpoint, deadline } => {
+                out.stream(DEADLINE_REQUESTED, |out| {
+                    out.optional(0, outpoint.as_ref());
+                    out.field(2, deadline);
+                });
+            }
+            Self::MutualCloseAgreed { txid } => {
+                out.stream(MUTUAL_CLOSE_AGREED, |out| out.field(0, txid));
+            }
             Self::Spent(spent) => out.stream(SPENT, |out| {
                 out.field(0, &spent.at);
                 out.field(2, &spent.value);
@@ -114,6 +125,10 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
         SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
+        MUTUAL_CLOSE_AGREED => Change::MutualCloseAgreed { txid: input.field(0)? },
+        DEADLINE_REQUESTED => {
+            Change::DeadlineRequested { outpoint: input.optional(0)?, deadline: input.field(2)? }
+        }
         unknown => return Err(DecodeError::UnknownType(unknown)),
     })
 }

@@ -13,7 +13,7 @@ use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, MilliSat};
 use alloc::vec::Vec;
 use bitcoin::hex::{DisplayHex, FromHex};
-use bitcoin::{BlockHash, ScriptBuf, hashes::Hash};
+use bitcoin::{BlockHash, ScriptBuf, Txid, hashes::Hash};
 use core::fmt::Debug;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -103,6 +103,8 @@ fn variant(change: &Change) -> usize {
         Change::Disconnected { .. } => 10,
         Change::Contested(_) => 11,
         Change::ScriptsJudged(_) => 12,
+        Change::MutualCloseAgreed { .. } => 13,
+        Change::DeadlineRequested { .. } => 14,
     }
 }
 
@@ -118,9 +120,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 13];
+    let mut seen = [false; 15];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 13]);
+    assert_eq!(seen, [true; 15]);
 }
 
 fn decode_all(bytes: &[u8]) {
@@ -305,4 +307,9 @@ fn golden_bytes() {
     let ours = ScriptBuf::from_bytes([5; 3].to_vec());
     let verdicts = [(ours, ScriptOwner::Node), (ScriptBuf::new(), ScriptOwner::Other)];
     golden(&Change::ScriptsJudged(verdicts.to_vec()), "011809000700030505050100");
+    let agreed = Change::MutualCloseAgreed { txid: Txid::from_byte_array([3; 32]) };
+    golden(&agreed, &format!("011a220020{}", "03".repeat(32)));
+    let deadline = BlockHeight(800_000);
+    let hurry = Change::DeadlineRequested { outpoint: None, deadline };
+    golden(&hurry, "011c060204000c3500");
 }

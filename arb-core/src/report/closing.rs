@@ -45,8 +45,10 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
     };
     let children = || state.acts().of_kind(TxKind::Anchor).filter(spends);
     let child = children().last();
-    let (deadline, value_at_risk) = state.stake(facts);
-    let anchored = facts.candidates.current.format.anchors() != AnchorRule::Absent;
+    let (own, value_at_risk) = state.stake(facts);
+    let current = &facts.candidates.current;
+    let deadline = state.acts().deadline_of(current.funding, BlockHeight(0), own);
+    let anchored = current.format.anchors() != AnchorRule::Absent;
     Some(ClosingReport {
         number: intent.commitment,
         reason: intent.reason,

@@ -98,7 +98,9 @@ pub(super) fn output(
         state: output.state(now.tip, &now.policy),
         waits: waits(output, now),
         deadline: match &output.way {
-            Way::Spend { deadline, .. } => *deadline,
+            Way::Spend { due, deadline, .. } => {
+                state.acts().deadline_of(output.outpoint, due.tip, *deadline)
+            }
             Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
         },
         rival: rival(facts, state, picture, output),

@@ -4,7 +4,7 @@ use super::{Driver, measure};
 use crate::command::{Command, CommandError, Counts, Envelope, Reply};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
-use arb_core::arbitrator::{Alert, BlockView, FailReason, Input, NoticeKey};
+use arb_core::arbitrator::{Alert, BlockView, Input, NoticeKey};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
@@ -30,14 +30,15 @@ where
             Command::StateNumbers(numbers) => {
                 Reply::new(answer).send(self.restate(numbers));
             }
-            Command::Fail(id) => Reply::new(answer).send(self.fail(id).await),
+            Command::Fail(id) => self.fail(id, Reply::new(answer)).await,
             Command::Preimage { id, preimage, source } => {
-                let input = Input::Preimage { preimage, source };
-                Reply::new(answer).send(self.input_for(id, input).await);
+                Reply::new(answer).send(self.tell_preimage(id, preimage, source).await);
             }
-            Command::Bump { id, outpoint, feerate } => {
-                let input = Input::Bump { outpoint, sat_per_kwu: feerate.to_sat_per_kwu() };
-                Reply::new(answer).send(self.input_for(id, input).await);
+            Command::Bump { target, goal } => {
+                Reply::new(answer).send(self.bump(target, goal).await);
+            }
+            Command::ClosedCooperatively { id, txid } => {
+                Reply::new(answer).send(self.closed_cooperatively(id, txid).await);
             }
             Command::Acknowledge { id, key } => {
                 Reply::new(answer).send(self.acknowledge(id, key).await);
@@ -92,7 +93,7 @@ where
             notices: self.notices.readers.count(),
             workers: self.workers.len(),
             appends: self.appends.len(),
-            waiting: self.idlers.len().saturating_add(self.waiting.len()),
+            waiting: [self.idlers.len(), self.waiting.len(), self.failing.len()].iter().sum(),
         }
     }
 
@@ -100,11 +101,16 @@ where
     pub(super) fn tidy(&mut self) {
         self.notices.tidy();
         self.subscribers.tidy();
+        self.failing.tidy();
         self.idlers.retain(|idler| !idler.is_closed());
         self.waiting.retain(|waiting| waiting.is_wanted());
     }
 
-    async fn input_for(&mut self, id: ChannelId, input: Input) -> Result<(), CommandError> {
+    pub(super) async fn input_for(
+        &mut self,
+        id: ChannelId,
+        input: Input,
+    ) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
         self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
     }
@@ -119,18 +125,6 @@ where
         }
         self.renew(slot);
         Ok(())
-    }
-
-    async fn fail(&mut self, id: ChannelId) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        let facts = self.readable(slot)?;
-        if self.engine.standing(slot, &facts) == Standing::Outdated {
-            return Err(CommandError::Outdated(id));
-        }
-        if self.engine.active(slot).is_some_and(|active| active.picture.is_some()) {
-            return Err(CommandError::Closed(id));
-        }
-        self.input_for(id, Input::Fail(FailReason::Requested)).await
     }
 
     async fn acknowledge(&mut self, id: ChannelId, key: NoticeKey) -> Result<(), CommandError> {

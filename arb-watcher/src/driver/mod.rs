@@ -5,6 +5,7 @@ mod chain;
 mod closes;
 mod commands;
 mod durable;
+mod intervene;
 mod measure;
 mod on_the_way;
 mod open;
@@ -29,6 +30,7 @@ use arb_core::engine::ChainArbitrator;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::{All, Secp256k1};
+use intervene::Failing;
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
@@ -61,6 +63,7 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     alarms: Board,
     subscribers: Subscribers,
     epochs: EpochHub,
+    failing: Failing,
     on_the_way: OnTheWay,
     quarantine: Quarantine,
     troubles: Troubles,

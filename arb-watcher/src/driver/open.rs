@@ -1,5 +1,6 @@
 //! Start-up: the index of the store is read in one pass, which is all that quiet channels need;
 //! channels with anything to remember are resumed.
+use super::intervene::Failing;
 use super::on_the_way::OnTheWay;
 use super::quarantine::{Quarantine, Stated};
 use super::subscribers::Subscribers;
@@ -99,6 +100,7 @@ where
             alarms: seams.alarms,
             subscribers: Subscribers::default(),
             epochs: EpochHub::default(),
+            failing: Failing::default(),
             on_the_way: OnTheWay::default(),
             quarantine: Quarantine::default(),
             troubles: Troubles::default(),

@@ -92,6 +92,7 @@ where
         for (slot, key, task) in self.tasks.hand_out(self.settings.workers) {
             self.start(slot, key, task);
         }
+        self.answer_failing();
         self.answer_idlers();
         self.measure();
     }

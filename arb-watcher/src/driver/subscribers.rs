@@ -403,6 +403,7 @@ where
         let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
         if forgotten.is_ok() {
             self.subscribers.remove_slot(slot);
+            self.failing.forgotten(slot);
             self.troubles.forgotten(slot);
             self.notices.forgotten(id);
         }

@@ -333,7 +333,7 @@ where
                 measure::handed_out(out.kind);
                 vec![Input::Signed(out)]
             }
-            Done::Published(verdicts) => self.on_verdicts(verdicts),
+            Done::Published(verdicts) => self.on_verdicts(slot, verdicts),
             Done::Judged(verdicts) => vec![Input::ScriptsJudged(verdicts)],
             Done::Failed(why) => {
                 tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
@@ -345,7 +345,8 @@ where
         inputs.into_iter().map(input).collect()
     }
 
-    fn on_verdicts(&mut self, verdicts: Vec<(Txid, Verdict)>) -> Vec<Input> {
+    fn on_verdicts(&mut self, slot: Slot, verdicts: Vec<(Txid, Verdict)>) -> Vec<Input> {
+        self.handed_over(slot, verdicts.iter().map(|(txid, _)| *txid));
         let mut rejected = Vec::new();
         for (txid, verdict) in verdicts {
             match verdict {

@@ -82,16 +82,28 @@ impl FactSink for ToArbiter {
         preimage: Preimage,
         source: PreimageSource,
     ) -> Result<(), Refusal> {
-        self.0.preimage(channel, preimage, source).await.map_err(refusal)
+        match self.0.preimage(channel, preimage, source).await {
+            // What has left every commitment needs no preimage.
+            Ok(()) | Err(CommandError::UnknownHash(_)) => Ok(()),
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
         match self.1.mode() {
-            Mode::Own | Mode::Guard { .. } => match self.0.fail_channel(channel).await {
-                // The block was faster.
-                Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
-                Err(error) => Err(refusal(error)),
-            },
+            Mode::Own | Mode::Guard { .. } => {
+                // LDK waits for it to be durable, not for the network. Commands keep their order.
+                let asked = tokio::select! {
+                    biased;
+                    answer = self.0.fail_channel(channel) => answer.map(drop),
+                    known = self.0.report(channel) => known.map(drop),
+                };
+                match asked {
+                    // The block was faster.
+                    Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
+                    Err(error) => Err(refusal(error)),
+                }
+            }
             _ => Ok(()),
         }
     }

@@ -5,12 +5,12 @@ use super::node::refused;
 use super::story::Runner;
 use crate::peer::{Htlc, Side};
 use crate::scenario::ast::{
-    ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, PortState,
+    ArbiterStep, BumpTarget as Bumped, ChannelName, DeliveryMode, HashName, PortState,
 };
 use crate::world::{Fill, Room};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::ids::ChannelId;
-use arb_watcher::{Arbiter, CommandError, Delivery};
+use arb_watcher::{Arbiter, BumpGoal, BumpTarget, CommandError, Delivery};
 use std::sync::Arc;
 
 impl Runner<'_> {
@@ -61,8 +61,15 @@ impl Runner<'_> {
         match step {
             ArbiterStep::Fail(channel) => {
                 let id = self.chan(channel)?.id;
-                let asked =
-                    self.try_command(|arbiter| async move { arbiter.fail_channel(id).await });
+                // The answer comes once the commitment is on its way. If nothing is under way before
+                // that, a port is off, and what was asked for is in the log.
+                let asked = self.try_command(|arbiter| async move {
+                    tokio::select! {
+                        biased;
+                        answer = arbiter.fail_channel(id) => answer.map(drop),
+                        idle = arbiter.idle() => idle,
+                    }
+                });
                 match asked.await? {
                     // Answers, both: there is nothing left to fail, or nothing to fail it with.
                     Ok(()) | Err(CommandError::Closed(_) | CommandError::Outdated(_)) => Ok(()),
@@ -171,10 +178,10 @@ impl Runner<'_> {
         }
     }
 
-    async fn bump(&mut self, target: &BumpTarget, feerate: bitcoin::FeeRate) -> Result<(), Failed> {
+    async fn bump(&mut self, target: &Bumped, feerate: bitcoin::FeeRate) -> Result<(), Failed> {
         let (channel, outpoint) = match target {
-            BumpTarget::Channel(channel) => (channel, None),
-            BumpTarget::Output(output) => {
+            Bumped::Channel(channel) => (channel, None),
+            Bumped::Output(output) => {
                 let outpoint = self.outpoint(output).await?;
                 let outpoint =
                     outpoint.ok_or_else(|| Failed::new(format!("an output {output}"), "none"))?;
@@ -182,7 +189,12 @@ impl Runner<'_> {
             }
         };
         let id = self.chan(channel)?.id;
-        self.command(|arbiter| async move { arbiter.bump(id, outpoint, feerate).await }).await
+        let target = match outpoint {
+            None => BumpTarget::Channel(id),
+            Some(outpoint) => BumpTarget::Output(id, outpoint),
+        };
+        let goal = BumpGoal::FeeRate(feerate);
+        self.command(|arbiter| async move { arbiter.bump(target, goal).await }).await
     }
 
     /// Tells the node's own preimages to a channel whose HTLCs want them.

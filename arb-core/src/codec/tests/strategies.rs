@@ -352,6 +352,9 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         event().prop_map(Change::Announced),
         (option::of(outpoint()), any::<u64>())
             .prop_map(|(outpoint, sat_per_kwu)| Change::BumpRequested { outpoint, sat_per_kwu }),
+        txid().prop_map(|txid| Change::MutualCloseAgreed { txid }),
+        (option::of(outpoint()), height())
+            .prop_map(|(outpoint, deadline)| Change::DeadlineRequested { outpoint, deadline }),
         (block_ref(), transaction())
             .prop_map(|(at, value)| Change::Spent(Box::new(Confirmed { at, value }))),
         block_ref().prop_map(|fork_point| Change::Disconnected { fork_point }),

@@ -18,7 +18,7 @@ pub trait FactSink: Sync {
         updates: Vec<Update>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Tells a preimage.
+    /// Tells a preimage. That no HTLC wants it any more is no error.
     fn preimage(
         &self,
         channel: ChannelId,

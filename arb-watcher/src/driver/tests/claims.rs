@@ -1,7 +1,7 @@
 //! Signing and publishing: failures hold up their own claim only, and are tried again.
 use super::support::channel::{spend, terms};
 use super::support::*;
-use crate::{Arbiter, Settings};
+use crate::{Arbiter, BumpGoal, BumpTarget, Settings};
 use arb_core::arbitrator::Change;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ports::Verdict;
@@ -42,8 +42,8 @@ async fn a_signer_in_trouble_holds_up_its_own_claim_only() {
         let arbiter = watching(&world, Settings::default(), &[&ill, &well]).await;
         world.signer.is(ill.id(), mood);
         let since = Instant::now();
-        arbiter.fail_channel(ill.id()).await.expect("current facts");
-        arbiter.fail_channel(well.id()).await.expect("current facts");
+        fail(&arbiter, ill.id()).await;
+        fail(&arbiter, well.id()).await;
         while !world.net.txids().contains(&txid(&well)) {
             sleep(Duration::from_millis(1)).await;
         }
@@ -64,7 +64,7 @@ async fn a_broadcaster_in_trouble_is_asked_again_at_the_next_block() {
         let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
         let arbiter = world.watching(&channel).await;
         world.net.is(mood);
-        arbiter.fail_channel(channel.id()).await.expect("current facts");
+        fail(&arbiter, channel.id()).await;
         arbiter.idle().await.expect("running");
         assert_eq!(world.net.txids(), [txid(&channel)], "{mood:?}");
         world.net.is(Mood::Well);
@@ -84,7 +84,7 @@ async fn more_tasks_than_workers_are_all_done() {
     // One that hangs holds the only worker up for as long as the patience lasts.
     world.signer.is(channels[0].id(), Mood::Hangs);
     for channel in &channels {
-        arbiter.fail_channel(channel.id()).await.expect("current facts");
+        fail(&arbiter, channel.id()).await;
     }
     let since = Instant::now();
     arbiter.idle().await.expect("running");
@@ -120,7 +120,8 @@ async fn what_was_tried_is_tried_at_once_when_it_changes() {
     arbiter.idle().await.expect("running");
     let first = world.net.txids();
     let high = FeeRate::from_sat_per_kwu(5000);
-    arbiter.bump(channel.id(), None, high).await.expect("watched");
+    let target = BumpTarget::Channel(channel.id());
+    arbiter.bump(target, BumpGoal::FeeRate(high)).await.expect("watched");
     arbiter.idle().await.expect("running");
     let second = world.net.txids();
     assert_eq!((first.len(), second.len()), (1, 1));
@@ -132,7 +133,7 @@ async fn another_block_at_the_same_height_is_another_chance() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
     world.pass(&arbiter, 1).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     arbiter.idle().await.expect("running");
     assert_eq!(world.net.txids(), [txid(&channel)]);
     world.chain.undo(1);
@@ -237,7 +238,7 @@ async fn with_coins(world: &World) -> (Arbiter, Channel) {
     let channel = Channel::new(1, Anchors);
     world.fees.are(2000);
     let arbiter = world.watching(&channel).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     arbiter.idle().await.expect("running");
     (arbiter, channel)
 }
@@ -294,7 +295,7 @@ async fn coins_of_a_claim_that_was_never_signed_are_released() {
     let channel = Channel::new(1, Anchors);
     world.fees.are(2000);
     let arbiter = world.watching(&channel).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     // The commitment is signed, its anchor is not.
     while world.net.txids().is_empty() {
         tokio::task::yield_now().await;

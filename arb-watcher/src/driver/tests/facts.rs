@@ -57,14 +57,15 @@ async fn a_refused_append_leaves_the_facts_as_they_were() {
     assert_eq!(arbiter.watch_channel(before).await, Ok(()), "the facts as they were");
     // What was refused and what follows it do not rest on anything that was not stored.
     assert_eq!(arbiter.update_channel(id, first).await, Ok(()));
-    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts.clone()));
 
     // The same for an active channel.
-    arbiter.fail_channel(id).await.expect("current facts");
+    fail(&arbiter, id).await;
     let shutdown = Update::Shutdown(ShutdownScripts { local: None, remote: None });
     world.log.refuse(true);
     assert!(refused(&arbiter.update_channel(id, vec![shutdown.clone()]).await));
-    assert!(refused(&arbiter.preimage(id, preimage(0), PreimageSource::Node).await));
+    let close = channel.mutual_tx().compute_txid();
+    assert!(refused(&arbiter.channel_closed_cooperatively(id, close).await));
     world.log.refuse(false);
     assert_eq!(arbiter.update_channel(id, vec![shutdown]).await, Ok(()));
 }
@@ -213,14 +214,15 @@ async fn assert_fenced(arbiter: &Arbiter, channel: &mut Channel) {
     };
     assert_eq!(arbiter.update_channel(id, vec![same]).await, Ok(()), "told again");
     let preimage = super::support::preimage(0);
-    assert_eq!(arbiter.preimage(id, preimage, PreimageSource::Node).await, Ok(()));
+    let unfit = Err(CommandError::UnknownHash(preimage.hash()));
+    assert_eq!(arbiter.preimage(id, preimage, PreimageSource::Node).await, unfit);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_newer_commitment_once_one_was_handed_out() {
     let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     assert_fenced(&arbiter, &mut channel).await;
     arbiter.shutdown().await;
     let arbiter = world.restart(&[&channel]).await;
@@ -247,6 +249,6 @@ async fn an_unknown_channel_is_refused() {
     let id = ChannelId([9; 32]);
     let unknown = Err(CommandError::UnknownChannel(id));
     assert_eq!(arbiter.update_channel(id, vec![]).await, unknown);
-    assert_eq!(arbiter.fail_channel(id).await, unknown);
+    assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::UnknownChannel(id)));
     assert_eq!(arbiter.report(id).await, Ok(None));
 }

@@ -20,7 +20,7 @@ async fn idle_means_that_everything_is_done() {
 
     // A worker that does not come back holds it up.
     world.net.is(Mood::Hangs);
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     assert!(timeout(Duration::from_secs(30), arbiter.idle()).await.is_err());
     timeout(Duration::from_secs(60), arbiter.idle()).await.expect("it has failed").expect("runs");
     assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
@@ -63,7 +63,7 @@ async fn dropping_every_handle_ends_it_and_leaks_nothing() {
         if hang {
             world.chain.is(Mood::Hangs);
             world.net.is(Mood::Hangs);
-            arbiter.fail_channel(channel.id()).await.expect("current facts");
+            fail(&arbiter, channel.id()).await;
             sleep(Duration::from_secs(1)).await;
             drain(&mut notices).await;
         }
@@ -85,7 +85,7 @@ async fn a_kill_at_any_moment_is_made_good_by_the_next_start() {
         let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
         let before = world.chain.holders();
         let arbiter = world.watching(&channel).await;
-        arbiter.fail_channel(channel.id()).await.expect("current facts");
+        fail(&arbiter, channel.id()).await;
         for _ in 0..moment {
             tokio::task::yield_now().await;
         }

@@ -171,7 +171,7 @@ async fn story(world: &World) -> (Arbiter, Channel, ChainEventSubscription) {
     let source = PreimageSource::Node;
     arbiter.preimage(channel.id(), preimage(0), source).await.expect("watched");
     world.signer.is(channel.id(), Mood::Fails);
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     world.pass(&arbiter, 1).await;
     world.signer.is(channel.id(), Mood::Well);
     world.pass(&arbiter, 1).await;

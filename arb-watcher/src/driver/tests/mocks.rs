@@ -218,7 +218,7 @@ async fn a_failing_broadcast_and_signature_are_repeated_once_a_block() {
         scripts: crate::ScriptsPort::default(),
     };
     let arbiter = watching(&world.log, ports, &channel).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     // Fails to sign; signs and fails to publish; publishes.
     arbiter.idle().await.expect("running");
     world.pass(&arbiter, 2).await;
@@ -294,7 +294,7 @@ async fn coins_are_selected_signed_and_given_back_in_this_order() {
         scripts: crate::ScriptsPort::default(),
     };
     let arbiter = watching(&world.log, ports, &channel).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     arbiter.idle().await.expect("running");
     world.chain.mine(vec![channel.remote_tx(0, &[])]);
     arbiter.idle().await.expect("running");

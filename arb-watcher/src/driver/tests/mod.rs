@@ -6,6 +6,7 @@ mod claims;
 mod closes;
 mod epochs;
 mod facts;
+mod intervene;
 mod life;
 mod metrics;
 mod mocks;

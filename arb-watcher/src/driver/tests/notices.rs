@@ -10,7 +10,7 @@ const FAILING: Notice = Notice::Failing(FailReason::Requested);
 async fn failing(world: &World) -> (Arbiter, ChannelId) {
     let channel = Channel::new(1, StaticRemotekey);
     let arbiter = world.watching(&channel).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     arbiter.idle().await.expect("running");
     (arbiter, channel.id())
 }

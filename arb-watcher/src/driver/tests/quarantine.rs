@@ -27,7 +27,7 @@ async fn stored(world: &World, ids: &[u8]) -> Vec<Channel> {
     let arbiter = world.start().await;
     for channel in &channels {
         arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
-        arbiter.fail_channel(channel.id()).await.expect("current facts");
+        fail(&arbiter, channel.id()).await;
     }
     arbiter.idle().await.expect("running");
     arbiter.shutdown().await;

@@ -39,7 +39,7 @@ async fn a_commitment_on_its_way_is_reported_with_the_child_that_pays_for_it() {
     assert_eq!((open.phase, open.closing), (Phase::Open, None));
     let sat = |sat| Amount::from_sat(sat);
     assert_eq!((open.capacity, open.balance), (sat(1_000_000), sat(600_000)));
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     let failing = report(&arbiter, &channel).await;
     let closing = failing.closing.expect("on its way");
     assert_eq!((closing.reason, closing.number), (FailReason::Requested, number(0)));
@@ -56,7 +56,8 @@ async fn a_commitment_on_its_way_is_reported_with_the_child_that_pays_for_it() {
     assert_eq!(failing.pending_fees, closing.child_fee);
     assert_eq!(failing.fees, Amount::ZERO);
     let more = FeeRate::from_sat_per_kwu(7_000);
-    arbiter.bump(channel.id(), None, more).await.expect("watched");
+    let target = crate::BumpTarget::Channel(channel.id());
+    arbiter.bump(target, crate::BumpGoal::FeeRate(more)).await.expect("watched");
     world.pass(&arbiter, 1).await;
     let bumped = report(&arbiter, &channel).await.closing.expect("on its way");
     assert_eq!(bumped.bumps, 1);
@@ -64,7 +65,7 @@ async fn a_commitment_on_its_way_is_reported_with_the_child_that_pays_for_it() {
     // Without anchors nobody can raise it.
     let bare = Channel::new(2, StaticRemotekey);
     arbiter.watch_channel(bare.facts.clone()).await.expect("sound facts");
-    arbiter.fail_channel(bare.id()).await.expect("current facts");
+    fail(&arbiter, bare.id()).await;
     let closing = report(&arbiter, &bare).await.closing.expect("on its way");
     assert_eq!((closing.payer, closing.child, closing.package_feerate), (None, None, None));
 }
@@ -145,7 +146,7 @@ async fn all_reports_are_those_of_the_channels_that_have_something_to_report() {
     }
     let failing = channels.iter().step_by(2);
     for channel in failing.clone() {
-        arbiter.fail_channel(channel.id()).await.expect("current facts");
+        fail(&arbiter, channel.id()).await;
     }
     arbiter.idle().await.expect("running");
     world.log.damage_facts(1);

@@ -170,7 +170,7 @@ async fn a_shutdown_finishes_the_running_append_and_nothing_else() {
     assert!(!ending.is_finished(), "the append runs");
     gate.pass();
     ending.await.expect("no panic");
-    assert_eq!(failing.await.expect("no panic"), Ok(()), "its append was durable, and it is told");
+    assert_eq!(failing.await.expect("no panic"), Err(CommandError::Stopped), "nothing was sent");
     assert_eq!(behind.await.expect("no panic"), Err(CommandError::Stopped));
     world.gone().await;
     assert_eq!(world.net.txids(), [], "what follows from it waits for the next start");
@@ -199,7 +199,7 @@ async fn a_kill_waits_for_no_store() {
     // What was not durable was not answered, and nothing of it was done.
     assert_eq!(world.net.txids(), []);
     let arbiter = world.restart(&[&channel]).await;
-    arbiter.fail_channel(channel.id()).await.expect("current facts");
+    fail(&arbiter, channel.id()).await;
     arbiter.idle().await.expect("running");
     assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
 }

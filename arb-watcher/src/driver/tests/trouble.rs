@@ -17,7 +17,7 @@ async fn a_signer_that_keeps_failing_is_told_until_it_signs() {
         arbiter.watch_channel(well.facts.clone()).await.expect("sound facts");
         world.signer.is(ill.id(), mood);
         for channel in [&ill, &well] {
-            arbiter.fail_channel(channel.id()).await.expect("current facts");
+            fail(&arbiter, channel.id()).await;
         }
         let mut notices = arbiter.notices().await.expect("running");
         arbiter.idle().await.expect("running");
@@ -49,7 +49,7 @@ async fn a_signer_that_is_no_longer_asked_fails_no_more() {
     let (world, ill) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&ill).await;
     world.signer.is(ill.id(), Mood::Fails);
-    arbiter.fail_channel(ill.id()).await.expect("current facts");
+    fail(&arbiter, ill.id()).await;
     arbiter.idle().await.expect("running");
     world.pass(&arbiter, 3).await;
     assert_eq!(alerts(&arbiter, &ill).await, [Alert::SignerFailing]);

@@ -181,7 +181,7 @@ async fn a_channel_with_damaged_facts_is_set_aside_and_healed_by_watching_it_aga
     let (broken, sound) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
     let arbiter = world.watching(&broken).await;
     arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
-    arbiter.fail_channel(broken.id()).await.expect("current facts");
+    fail(&arbiter, broken.id()).await;
     arbiter.idle().await.expect("running");
     arbiter.shutdown().await;
     world.net.sent();

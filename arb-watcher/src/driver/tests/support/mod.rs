@@ -98,3 +98,12 @@ pub(super) async fn drain(stream: &mut NoticeStream) -> Vec<(ChannelId, Notice)>
     }
     all
 }
+
+/// Fails a channel: the intent is durable after this, whether or not its commitment is on its way.
+pub(super) async fn fail(arbiter: &Arbiter, id: ChannelId) {
+    tokio::select! {
+        biased;
+        failed = arbiter.fail_channel(id) => drop(failed.expect("current facts")),
+        known = arbiter.report(id) => drop(known.expect("running")),
+    }
+}

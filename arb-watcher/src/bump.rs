@@ -1,0 +1,43 @@
+//! Manual fee control: what is bumped, and to what end.
+use arb_core::ids::ChannelId;
+use arb_core::units::BlockHeight;
+use bitcoin::{FeeRate, OutPoint};
+
+/// What is to be bumped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BumpTarget {
+    /// Every claim of the channel, now and later; before it is closed, our commitment.
+    Channel(ChannelId),
+    /// The claim of one output of the channel: of the commitment, of a second stage, or our anchor.
+    Output(ChannelId, OutPoint),
+}
+
+impl BumpTarget {
+    /// The channel.
+    #[must_use]
+    pub const fn channel(&self) -> ChannelId {
+        match self {
+            Self::Channel(id) | Self::Output(id, _) => *id,
+        }
+    }
+
+    /// The output; `None`: all of the channel.
+    #[must_use]
+    pub const fn outpoint(&self) -> Option<OutPoint> {
+        match self {
+            Self::Channel(_) => None,
+            Self::Output(_, outpoint) => Some(*outpoint),
+        }
+    }
+}
+
+/// To what end. A later one of the same kind replaces the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BumpGoal {
+    /// At least this feerate, not below the mempool's floor, and not beyond what the claim may cost.
+    FeeRate(FeeRate),
+    /// Confirmed by this height: the price rises towards it as towards a claim's own deadline, which
+    /// stays in force if it is earlier, and is the whole budget from there on. Of claims that open
+    /// later than that it says nothing.
+    Deadline(BlockHeight),
+}

@@ -1,0 +1,205 @@
+//! Manual intervention: failing, bumping, telling a preimage or a mutual close. What would lose money
+//! is refused, with the reason.
+use super::Driver;
+use crate::bump::{BumpGoal, BumpTarget};
+use crate::command::{CommandError, Reply};
+use arb_core::arbitrator::{FailReason, Input, PreimageSource, TxKind};
+use arb_core::claim::Claim;
+use arb_core::classify;
+use arb_core::engine::{Active, EngineInput};
+use arb_core::facts::Standing;
+use arb_core::ids::{ChannelId, Preimage, Slot};
+use arb_core::log::ChangeLog;
+use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::units::BlockHeight;
+use bitcoin::{Transaction, Txid};
+use std::collections::BTreeMap;
+
+/// Who waits for a commitment to be on its way, and which commitments are.
+#[derive(Default)]
+pub(super) struct Failing {
+    waiting: Vec<Waiting>,
+    /// The last commitment of each channel that the broadcaster has answered for in this run.
+    handed_over: BTreeMap<Slot, Txid>,
+}
+
+struct Waiting {
+    id: ChannelId,
+    slot: Slot,
+    reply: Reply<Box<Transaction>>,
+}
+
+impl Failing {
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Forgets callers that are gone.
+    pub(super) fn tidy(&mut self) {
+        self.waiting.retain(|waiting| !waiting.reply.is_closed());
+    }
+
+    pub(super) fn forgotten(&mut self, slot: Slot) {
+        self.handed_over.remove(&slot);
+    }
+}
+
+/// A commitment of ours that was handed out: of several candidates, there is one for each.
+fn commitment(active: &Active, txid: Txid) -> Option<&Transaction> {
+    let ours = active.state.acts().ours(txid)?;
+    (ours.kind == TxKind::Commitment).then_some(&ours.transaction)
+}
+
+impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
+where
+    L: ChangeLog,
+    S: BlockSource,
+    B: Broadcast,
+    F: FeeSource,
+    K: Signer,
+    C: CoinSource,
+{
+    /// Fails a channel; answered once its commitment is in the log and was handed to the network.
+    pub(super) async fn fail(&mut self, id: ChannelId, reply: Reply<Box<Transaction>>) {
+        let slot = match self.start_failing(id).await {
+            Ok(slot) => slot,
+            Err(why) => return reply.send(Err(why)),
+        };
+        self.failing.waiting.push(Waiting { id, slot, reply });
+        self.answer_failing();
+    }
+
+    async fn start_failing(&mut self, id: ChannelId) -> Result<Slot, CommandError> {
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        if let Some(known) = self.failed(id, slot) {
+            return known.map(|_| slot);
+        }
+        let facts = self.readable(slot)?;
+        if self.engine.standing(slot, &facts) == Standing::Outdated {
+            return Err(CommandError::Outdated(id));
+        }
+        self.input_for(id, Input::Fail(FailReason::Requested)).await?;
+        Ok(slot)
+    }
+
+    /// What asking to fail the channel has come to; `None` while the commitment is not on its way.
+    fn failed(&self, id: ChannelId, slot: Slot) -> Option<Result<Transaction, CommandError>> {
+        if self.engine.slot(&id) != Some(slot) {
+            return Some(Err(CommandError::UnknownChannel(id)));
+        }
+        let active = self.engine.active(slot)?;
+        if let Some(close) = &active.picture {
+            let ours = commitment(active, close.txid).cloned();
+            return Some(ours.ok_or(CommandError::Closed(id)));
+        }
+        // The node may have learned meanwhile that its facts are older than it thought.
+        if self.engine.standing(slot, &active.facts) == Standing::Outdated {
+            return Some(Err(CommandError::Outdated(id)));
+        }
+        let sent = self.failing.handed_over.get(&slot)?;
+        commitment(active, *sent).cloned().map(Ok)
+    }
+
+    /// The broadcaster has answered for these transactions of a channel.
+    pub(super) fn handed_over(&mut self, slot: Slot, txids: impl IntoIterator<Item = Txid>) {
+        let Some(active) = self.engine.active(slot) else { return };
+        let sent = txids.into_iter().find(|txid| commitment(active, *txid).is_some());
+        self.failing.handed_over.extend(sent.map(|txid| (slot, txid)));
+    }
+
+    pub(super) fn answer_failing(&mut self) {
+        for waiting in std::mem::take(&mut self.failing.waiting) {
+            match self.failed(waiting.id, waiting.slot) {
+                Some(answer) => waiting.reply.send(answer.map(Box::new)),
+                None if waiting.reply.is_closed() => {}
+                None => self.failing.waiting.push(waiting),
+            }
+        }
+    }
+
+    /// Tells a preimage to a channel that has an HTLC for it.
+    pub(super) async fn tell_preimage(
+        &mut self,
+        id: ChannelId,
+        preimage: Preimage,
+        source: PreimageSource,
+    ) -> Result<(), CommandError> {
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let (facts, hash) = (self.readable(slot)?, preimage.hash());
+        let fits = match source {
+            PreimageSource::Node => facts.htlcs.values().any(|record| record.htlc.hash == hash),
+            PreimageSource::Downstream(htlc) | PreimageSource::Linked(htlc) => {
+                facts.htlcs.get(&htlc).is_some_and(|record| record.htlc.hash == hash)
+            }
+        };
+        if !fits {
+            return Err(CommandError::UnknownHash(hash));
+        }
+        self.input_for(id, Input::Preimage { preimage, source }).await
+    }
+
+    /// Takes the node's word that a transaction is an agreed mutual close.
+    pub(super) async fn closed_cooperatively(
+        &mut self,
+        id: ChannelId,
+        txid: Txid,
+    ) -> Result<(), CommandError> {
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let facts = self.readable(slot)?;
+        let state = self.engine.active(slot).map(|active| active.state.clone());
+        if classify::is_no_mutual_close(&facts, &state.unwrap_or_default(), txid) {
+            return Err(CommandError::NotMutual(txid));
+        }
+        self.input_for(id, Input::MutualCloseAgreed(txid)).await
+    }
+
+    pub(super) async fn bump(
+        &mut self,
+        target: BumpTarget,
+        goal: BumpGoal,
+    ) -> Result<(), CommandError> {
+        let (id, outpoint) = (target.channel(), target.outpoint());
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let claims = self.engine.active(slot).map_or_else(Vec::new, |active| {
+            let now = self.engine.now(slot, &active.facts);
+            active.state.own_claims(&active.facts, active.picture.as_deref(), &now)
+        });
+        let concerned = |claim: &&Claim| outpoint.is_none_or(|of| of == claim.outpoint);
+        if let Some(outpoint) = outpoint
+            && !claims.iter().any(|claim| claim.outpoint == outpoint)
+        {
+            return Err(CommandError::NothingToClaim(outpoint));
+        }
+        let input = match goal {
+            BumpGoal::FeeRate(feerate) => {
+                let floor = self.engine.estimates().floor;
+                if feerate < floor {
+                    return Err(CommandError::BelowFloor { asked: feerate, floor });
+                }
+                Input::Bump { outpoint, sat_per_kwu: feerate.to_sat_per_kwu() }
+            }
+            BumpGoal::Deadline(deadline) => {
+                let concerned: Vec<&Claim> = claims.iter().filter(concerned).collect();
+                self.check_deadline(deadline, &concerned)?;
+                Input::Hurry { outpoint, deadline }
+            }
+        };
+        self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
+    }
+
+    /// A deadline is to come, not before what it is for, and earlier than one that is there.
+    fn check_deadline(&self, asked: BlockHeight, claims: &[&Claim]) -> Result<(), CommandError> {
+        let tip = self.engine.height();
+        if asked <= tip {
+            return Err(CommandError::PastDeadline { asked, tip });
+        }
+        let opens = claims.iter().map(|claim| claim.open_at).min();
+        if let Some(opens) = opens.filter(|opens| *opens >= asked) {
+            return Err(CommandError::OpensLater { asked, opens });
+        }
+        match claims.iter().filter_map(|claim| claim.deadline).min() {
+            Some(own) if asked > own => Err(CommandError::LaterDeadline { asked, own }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Manual intervention: what it does, and what it refuses because money would be lost.
+use super::support::*;
+use crate::{Arbiter, BumpGoal, BumpTarget, CommandError};
+use arb_core::arbitrator::{CloseKind, PreimageSource};
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::units::BlockHeight;
+use bitcoin::{Amount, FeeRate, OutPoint};
+use std::time::Duration;
+use tokio::time::timeout;
+
+async fn close(arbiter: &Arbiter, channel: &Channel) -> Option<CloseKind> {
+    arbiter.report(channel.id()).await.expect("running").expect("watched").close
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_gives_the_transaction_once_it_is_on_its_way_and_again() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    world.signer.is(id, Mood::Fails);
+    for _ in 0..3 {
+        let asked = timeout(Duration::from_secs(1), arbiter.fail_channel(id)).await;
+        asked.expect_err("no signer, and a caller that gives up changes nothing");
+        world.pass(&arbiter, 1).await;
+    }
+    assert_eq!(world.net.txids(), []);
+    let asked = tokio::spawn({
+        let arbiter = arbiter.clone();
+        async move { arbiter.fail_channel(id).await }
+    });
+    world.signer.is(id, Mood::Well);
+    world.pass(&arbiter, 1).await;
+    let commitment = asked.await.expect("no panic").expect("current facts");
+    assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
+    assert_eq!(commitment.compute_txid(), channel.local_tx().compute_txid());
+    assert_eq!(arbiter.fail_channel(id).await, Ok(commitment.clone()), "at once");
+    arbiter.kill();
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    assert_eq!(arbiter.fail_channel(id).await, Ok(commitment.clone()), "after a restart");
+    world.chain.mine(vec![commitment.clone()]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(arbiter.fail_channel(id).await, Ok(commitment), "after its confirmation");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_what_another_closes_meanwhile_is_refused() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    world.signer.is(id, Mood::Fails);
+    let asked = tokio::spawn({
+        let arbiter = arbiter.clone();
+        async move { arbiter.fail_channel(id).await }
+    });
+    arbiter.idle().await.expect("running");
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(asked.await.expect("no panic"), Err(CommandError::Closed(id)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nodes_word_makes_a_close_mutual_across_a_restart() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    // It pays a script that nobody agreed on here.
+    let script = bitcoin::ScriptBuf::from_bytes(vec![0x51]);
+    let other =
+        super::support::channel::spend(channel.funding(), Amount::from_sat(999_000), script);
+    for commitment in [channel.local_tx(), channel.remote_tx(0, &[])] {
+        let txid = commitment.compute_txid();
+        let refused = arbiter.channel_closed_cooperatively(id, txid).await;
+        assert_eq!(refused, Err(CommandError::NotMutual(txid)));
+    }
+    world.chain.mine(vec![other.clone()]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(close(&arbiter, &channel).await, Some(CloseKind::Unknown));
+    arbiter.channel_closed_cooperatively(id, other.compute_txid()).await.expect("it may be");
+    assert_eq!(close(&arbiter, &channel).await, Some(CloseKind::Mutual));
+    arbiter.kill();
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    assert_eq!(close(&arbiter, &channel).await, Some(CloseKind::Mutual));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breach_is_no_mutual_close_whatever_was_said_of_it() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let breach = channel.remote_tx(0, &[]);
+    arbiter.channel_closed_cooperatively(id, breach.compute_txid()).await.expect("not known yet");
+    world.chain.mine(vec![breach.clone()]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(close(&arbiter, &channel).await, Some(CloseKind::Revoked(number(0))));
+    let refused = arbiter.channel_closed_cooperatively(id, breach.compute_txid()).await;
+    assert_eq!(refused, Err(CommandError::NotMutual(breach.compute_txid())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bumps_and_preimages_that_fit_nothing_are_refused() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let hash = preimage(0).hash();
+    let told = arbiter.preimage(id, preimage(0), PreimageSource::Node).await;
+    assert_eq!(told, Err(CommandError::UnknownHash(hash)));
+
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let first = world.net.sent();
+    let claimed = first[0][0].input[0].previous_output;
+    let target = BumpTarget::Output(id, claimed);
+    let foreign = OutPoint { vout: 77, ..claimed };
+    let low = FeeRate::from_sat_per_kwu(10);
+    let tip = world.chain.tip_now().height;
+    let bump = |target, goal| arbiter.bump(target, goal);
+    assert_eq!(
+        bump(BumpTarget::Output(id, foreign), BumpGoal::FeeRate(FeeRate::BROADCAST_MIN)).await,
+        Err(CommandError::NothingToClaim(foreign))
+    );
+    let below = CommandError::BelowFloor { asked: low, floor: FeeRate::BROADCAST_MIN };
+    assert_eq!(bump(target, BumpGoal::FeeRate(low)).await, Err(below));
+    let past = CommandError::PastDeadline { asked: tip, tip };
+    assert_eq!(bump(target, BumpGoal::Deadline(tip)).await, Err(past));
+    let (own, asked) = (BlockHeight(tip.0 + 144), BlockHeight(tip.0 + 145));
+    let later = CommandError::LaterDeadline { asked, own };
+    assert_eq!(bump(target, BumpGoal::Deadline(asked)).await, Err(later));
+    // An earlier one is the deadline from now on, and the price that of a claim that is late.
+    let soon = BlockHeight(tip.0 + 1);
+    bump(target, BumpGoal::Deadline(soon)).await.expect("earlier");
+    assert_eq!(deadlines(&arbiter, &channel).await, [Some(soon)]);
+    arbiter.idle().await.expect("running");
+    let second = world.net.sent();
+    assert!(!second.is_empty() && second != first);
+}
+
+async fn deadlines(arbiter: &Arbiter, channel: &Channel) -> Vec<Option<BlockHeight>> {
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    report
+        .outputs
+        .iter()
+        .filter(|output| output.unconfirmed.is_some())
+        .map(|o| o.deadline)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_means_what_opens_before_it() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let at = world.chain.mine(vec![channel.local_tx()]).height;
+    arbiter.idle().await.expect("running");
+    let delay = channel.facts.local.delay.0;
+    let opens = BlockHeight(at.0 + delay - 1);
+    for asked in [BlockHeight(at.0 + 1), opens] {
+        let target = BumpTarget::Channel(id);
+        let refused = arbiter.bump(target, BumpGoal::Deadline(asked)).await;
+        assert_eq!(refused, Err(CommandError::OpensLater { asked, opens }));
+    }
+    let asked = BlockHeight(opens.0 + 200);
+    let goal = BumpGoal::Deadline(asked);
+    arbiter.bump(BumpTarget::Channel(id), goal).await.expect("it opens earlier");
+    world.pass(&arbiter, delay).await;
+    assert_eq!(deadlines(&arbiter, &channel).await, [Some(asked)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_with_what_turns_out_outdated_is_refused() {
+    for (mood, answered) in [(Mood::Fails, false), (Mood::Well, true)] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let (arbiter, id) = (world.watching(&channel).await, channel.id());
+        world.signer.is(id, mood);
+        let asked = tokio::spawn({
+            let arbiter = arbiter.clone();
+            async move { arbiter.fail_channel(id).await }
+        });
+        arbiter.idle().await.expect("running");
+        arbiter.state_numbers(numbers(id, 7, 0)).await.expect("watched");
+        let answer = asked.await.expect("no panic");
+        assert_eq!(answer.is_ok(), answered, "{answer:?}");
+        assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::Outdated(id)));
+    }
+}
