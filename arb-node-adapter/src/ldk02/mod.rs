@@ -18,6 +18,7 @@ mod mempool;
 mod settle;
 mod source;
 mod watch;
+mod witness;
 
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
 pub use egress::{
@@ -34,6 +35,7 @@ pub use mempool::{Mempool, NoMempool};
 pub use settle::{Round, Settled};
 pub use source::{KEPT_BODIES, ListenSource, SourceError};
 pub use watch::register_outputs;
+pub use witness::{BalanceKind, Difference, Standing, WITNESS_PATIENCE, Witness, differences};
 
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::Header;

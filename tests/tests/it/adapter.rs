@@ -11,6 +11,7 @@ mod ports;
 mod signing;
 mod source;
 mod styles;
+mod witness;
 mod world;
 
 /// Anything that goes wrong in a test.

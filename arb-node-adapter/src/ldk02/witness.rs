@@ -1,0 +1,312 @@
+//! `Witness`: LDK's monitors and the arbiter look at the same chain; where they see a closed channel
+//! differently for longer than a moment, a person must look.
+use arb_core::arbitrator::CloseKind;
+use arb_core::height::Reason;
+use arb_core::ids::{ChannelId, HtlcId, Side};
+use arb_core::picture::Role;
+use arb_core::report::{ChannelReport, OutputReport, Payer};
+use arb_core::units::{BlockDelta, BlockHeight};
+use core::fmt;
+use lightning::chain::channelmonitor::{ANTI_REORG_DELAY, Balance, ChannelMonitor};
+use lightning::sign::ecdsa::EcdsaChannelSigner;
+use std::collections::BTreeMap;
+
+/// Blocks for which a difference has to stand before it is told: facts that LDK has just written
+/// may be on their way to the arbiter.
+pub const WITNESS_PATIENCE: u32 = 2;
+
+/// How LDK calls a balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BalanceKind {
+    /// `ClaimableAwaitingConfirmations`.
+    Awaiting,
+    /// `ContentiousClaimable`.
+    Contentious,
+    /// `MaybeTimeoutClaimableHTLC`.
+    Timeout,
+    /// `MaybePreimageClaimableHTLC`.
+    Preimage,
+    /// `CounterpartyRevokedOutputClaimable`.
+    Revoked,
+}
+
+/// Something that LDK and the arbiter see differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// The channel is closed for LDK, and open for the arbiter.
+    ClosedForLdk,
+    /// The channel is closed for the arbiter, and open for LDK.
+    ClosedForArbiter,
+    /// The arbiter has an output for which LDK has no such balance.
+    OnlyArbiter {
+        /// What LDK should have.
+        kind: BalanceKind,
+        /// Its amount in satoshis.
+        sat: u64,
+    },
+    /// LDK has a balance for which the arbiter has no output.
+    OnlyLdk {
+        /// What LDK has.
+        kind: BalanceKind,
+        /// Its amount in satoshis.
+        sat: u64,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosedForLdk => f.write_str("closed for LDK, open for the arbiter"),
+            Self::ClosedForArbiter => f.write_str("closed for the arbiter, open for LDK"),
+            Self::OnlyArbiter { kind, sat } => write!(f, "LDK has no {kind:?} of {sat} sat"),
+            Self::OnlyLdk { kind, sat } => write!(f, "only LDK has a {kind:?} of {sat} sat"),
+        }
+    }
+}
+
+/// What LDK and the arbiter see differently at one height: none, if they agree.
+///
+/// Compared are whether the channel is closed and, if by a commitment, every output that is not
+/// resolved. Mutual closes are not looked into: LDK takes every spend that it does not know for
+/// one. Nor are commitments that tell of lost data.
+#[must_use]
+pub fn differences(ldk: &[Balance], ours: &ChannelReport) -> Vec<Difference> {
+    let open = |balance: &Balance| matches!(balance, Balance::ClaimableOnChannelClose { .. });
+    let closed_for_ldk = !ldk.iter().any(open);
+    let close = match ours.close {
+        None | Some(CloseKind::Splice(_)) if closed_for_ldk => {
+            return vec![Difference::ClosedForLdk];
+        }
+        None | Some(CloseKind::Splice(_)) => return Vec::new(),
+        Some(_) if !closed_for_ldk => return vec![Difference::ClosedForArbiter],
+        Some(close) => close,
+    };
+    match close {
+        CloseKind::Local(_) => matched(ldk, &of_local(ours)),
+        CloseKind::Remote(_) => matched(ldk, &of_remote(ours)),
+        CloseKind::Revoked(_) => matched(ldk, &of_revoked(ours)),
+        CloseKind::Mutual
+        | CloseKind::Outdated(_)
+        | CloseKind::Future(_)
+        | CloseKind::Splice(_)
+        | CloseKind::Unknown => Vec::new(),
+    }
+}
+
+/// Whatever amount, of a balance that LDK may have.
+const ANY: u64 = u64::MAX;
+
+/// A balance that LDK must have, or may have, for an output of ours.
+struct Expected {
+    kinds: &'static [BalanceKind],
+    sat: u64,
+    must: bool,
+}
+
+fn matched(ldk: &[Balance], expected: &[Expected]) -> Vec<Difference> {
+    let mut theirs: Vec<(BalanceKind, u64)> = ldk.iter().filter_map(entry).collect();
+    let mut differences = Vec::new();
+    for must in [true, false] {
+        for one in expected.iter().filter(|one| one.must == must) {
+            let same = |(kind, sat): &(BalanceKind, u64)| {
+                one.kinds.contains(kind) && (*sat == one.sat || (!one.must && one.sat == ANY))
+            };
+            match (theirs.iter().position(same), one.kinds.first()) {
+                (Some(at), _) => {
+                    theirs.remove(at);
+                }
+                (None, Some(kind)) if must => {
+                    differences.push(Difference::OnlyArbiter { kind: *kind, sat: one.sat });
+                }
+                (None, _) => {}
+            }
+        }
+    }
+    differences.extend(theirs.into_iter().map(|(kind, sat)| Difference::OnlyLdk { kind, sat }));
+    differences
+}
+
+/// Trimmed outputs are zero for LDK.
+fn entry(balance: &Balance) -> Option<(BalanceKind, u64)> {
+    let kind = match balance {
+        Balance::ClaimableOnChannelClose { .. } => return None,
+        Balance::ClaimableAwaitingConfirmations { .. } => BalanceKind::Awaiting,
+        Balance::ContentiousClaimable { .. } => BalanceKind::Contentious,
+        Balance::MaybeTimeoutClaimableHTLC { .. } => BalanceKind::Timeout,
+        Balance::MaybePreimageClaimableHTLC { .. } => BalanceKind::Preimage,
+        Balance::CounterpartyRevokedOutputClaimable { .. } => BalanceKind::Revoked,
+    };
+    let sat = match balance {
+        Balance::ClaimableAwaitingConfirmations { amount_satoshis, .. }
+        | Balance::ContentiousClaimable { amount_satoshis, .. }
+        | Balance::MaybeTimeoutClaimableHTLC { amount_satoshis, .. }
+        | Balance::MaybePreimageClaimableHTLC { amount_satoshis, .. }
+        | Balance::CounterpartyRevokedOutputClaimable { amount_satoshis } => *amount_satoshis,
+        Balance::ClaimableOnChannelClose { .. } => 0,
+    };
+    (sat > 0).then_some((kind, sat))
+}
+
+/// Whether LDK counts a spend as final.
+fn is_buried(output: &OutputReport, tip: BlockHeight) -> bool {
+    let burying = BlockDelta(ANTI_REORG_DELAY.saturating_sub(1));
+    output.spent_at.is_some_and(|at| at.plus(burying) <= tip)
+}
+
+fn is_delayed(output: &OutputReport) -> bool {
+    output.spent_by.is_none() && output.waits.is_some_and(|due| due.reason == Reason::Csv)
+}
+
+/// What an HTLC output is called as long as nobody has spent it, or the peer has and is not buried.
+fn pending(id: HtlcId, output: &OutputReport) -> &'static [BalanceKind] {
+    match (id.offerer, output.spent_by) {
+        (Side::Local, _) => &[BalanceKind::Timeout],
+        (Side::Remote, Some(_)) => &[BalanceKind::Contentious, BalanceKind::Preimage],
+        (Side::Remote, None) if output.payer == Some(Payer::Peer) => &[BalanceKind::Preimage],
+        (Side::Remote, None) => &[BalanceKind::Contentious],
+    }
+}
+
+fn of_local(ours: &ChannelReport) -> Vec<Expected> {
+    let delayed = |id| {
+        let stages = ours.outputs.iter().filter(|o| o.role == Role::SecondStage(Some(id)));
+        stages.into_iter().any(is_delayed)
+    };
+    let one = |output: &OutputReport| {
+        let sat = output.amount.to_sat();
+        let must = |kinds| Some(Expected { kinds, sat, must: true });
+        match output.role {
+            Role::ToLocal if is_delayed(output) => must(&[BalanceKind::Awaiting]),
+            Role::Htlc(id) => match output.spent_by {
+                Some(Side::Local) if !is_buried(output, ours.tip) || delayed(id) => {
+                    must(&[BalanceKind::Awaiting])
+                }
+                Some(Side::Local) => None,
+                Some(Side::Remote) if is_buried(output, ours.tip) => None,
+                Some(Side::Remote) | None => must(pending(id, output)),
+            },
+            Role::ToLocal
+            | Role::ToRemote
+            | Role::Anchor(_)
+            | Role::SecondStage(_)
+            | Role::Paid(_)
+            | Role::Unidentified => None,
+        }
+    };
+    ours.outputs.iter().filter_map(one).collect()
+}
+
+fn of_remote(ours: &ChannelReport) -> Vec<Expected> {
+    let one = |output: &OutputReport| {
+        let sat = output.amount.to_sat();
+        match output.role {
+            // Until the commitment is buried.
+            Role::ToRemote => Some(Expected { kinds: &[BalanceKind::Awaiting], sat, must: false }),
+            Role::Htlc(_) if is_buried(output, ours.tip) => None,
+            Role::Htlc(id) => {
+                let kinds = match output.spent_by {
+                    Some(Side::Local) => &[BalanceKind::Awaiting],
+                    Some(Side::Remote) | None => pending(id, output),
+                };
+                Some(Expected { kinds, sat, must: true })
+            }
+            Role::ToLocal
+            | Role::Anchor(_)
+            | Role::SecondStage(_)
+            | Role::Paid(_)
+            | Role::Unidentified => None,
+        }
+    };
+    ours.outputs.iter().filter_map(one).collect()
+}
+
+fn of_revoked(ours: &ChannelReport) -> Vec<Expected> {
+    let one = |output: &OutputReport| {
+        let sat = output.amount.to_sat();
+        let unspent = output.spent_by.is_none();
+        match output.role {
+            Role::ToRemote => Some(Expected { kinds: &[BalanceKind::Awaiting], sat, must: false }),
+            // What was spent, LDK calls by what spends the second stage.
+            Role::ToLocal | Role::Htlc(_) => {
+                Some(Expected { kinds: &[BalanceKind::Revoked], sat, must: unspent })
+            }
+            Role::Anchor(_) | Role::SecondStage(_) | Role::Paid(_) | Role::Unidentified => None,
+        }
+    };
+    let mut expected: Vec<Expected> = ours.outputs.iter().filter_map(one).collect();
+    // A penalty that is not buried is one balance, whatever it took: at most one an output.
+    let penalties = ours.outputs.iter().filter(|output| output.spent_by == Some(Side::Local));
+    expected.extend(penalties.map(|_| Expected {
+        kinds: &[BalanceKind::Awaiting],
+        sat: ANY,
+        must: false,
+    }));
+    expected
+}
+
+/// A difference that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Since this height.
+    pub since: BlockHeight,
+    /// At this height.
+    pub at: BlockHeight,
+    /// What differs, at `at`.
+    pub differences: Vec<Difference>,
+}
+
+/// Compares the two views of every channel, block by block. It publishes nothing and decides
+/// nothing: whoever runs it raises the alarm.
+#[derive(Debug, Default)]
+pub struct Witness {
+    standing: BTreeMap<ChannelId, Standing>,
+}
+
+impl Witness {
+    /// Nothing compared yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Compares what both say of a channel. At different heights they are not compared.
+    pub fn look<S: EcdsaChannelSigner>(
+        &mut self,
+        monitor: &ChannelMonitor<S>,
+        report: &ChannelReport,
+    ) {
+        let height = monitor.current_best_block().height;
+        if BlockHeight(height) == report.tip && monitor.channel_id().0 == report.id.0 {
+            self.compare(&monitor.get_claimable_balances(), report);
+        }
+    }
+
+    /// Compares LDK's balances of a channel with the arbiter's report. Both are of one height.
+    pub fn compare(&mut self, ldk: &[Balance], report: &ChannelReport) {
+        let found = differences(ldk, report);
+        if found.is_empty() {
+            self.standing.remove(&report.id);
+            return;
+        }
+        let at = report.tip;
+        let fresh = || Standing { since: at, at, differences: Vec::new() };
+        let standing = self.standing.entry(report.id).or_insert_with(fresh);
+        // A reorganisation may have taken away the block in which it began.
+        standing.since = standing.since.min(at);
+        standing.at = at;
+        standing.differences = found;
+    }
+
+    /// Channels whose difference has stood for [`WITNESS_PATIENCE`] blocks.
+    pub fn alerts(&self) -> impl Iterator<Item = (&ChannelId, &Standing)> {
+        let old = |(_, standing): &(&ChannelId, &Standing)| {
+            standing.since.until(standing.at).0 >= WITNESS_PATIENCE
+        };
+        self.standing.iter().filter(old)
+    }
+
+    /// The channel is forgotten: nothing is compared any more.
+    pub fn forget(&mut self, channel: &ChannelId) {
+        self.standing.remove(channel);
+    }
+}

@@ -1,0 +1,147 @@
+//! LDK and the arbiter see the same: at every block of every kind of close, whoever publishes. And
+//! where they do not, it is told.
+use super::Failed;
+use arb_core::ids::ChannelId;
+use arb_core::picture::Role;
+use arb_core::report::ChannelReport;
+use arb_core::units::BlockHeight;
+use arb_node_adapter::{BalanceKind, Difference, Mode, WITNESS_PATIENCE, Witness, differences};
+use arb_tests::ldk::{Beside, Kind, cut_off, started};
+use lightning::chain::channelmonitor::Balance;
+use std::collections::BTreeSet;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Close {
+    Local,
+    Remote,
+    Revoked,
+}
+
+async fn closed(kind: Kind, mode: Mode, close: Close) -> Result<Beside, Failed> {
+    if close == Close::Revoked {
+        let (mut world, offered, received) = started(kind, mode).await?;
+        let old = world.peer_monitor()?;
+        world.net.claim(&offered);
+        world.net.claim(&received);
+        let revoked = world.peer_commitment(&old)?;
+        world.mine_these(std::slice::from_ref(&revoked)).await?;
+        return Ok(world);
+    }
+    let mut world = cut_off(kind, mode).await?;
+    if close == Close::Remote {
+        let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+        world.mine_these(std::slice::from_ref(&commitment)).await?;
+    } else {
+        let link = world.link;
+        world.net.force_close(0, &link)?;
+        world.settle().await?;
+    }
+    Ok(world)
+}
+
+async fn views(world: &Beside) -> Result<(Vec<Balance>, Option<ChannelReport>), Failed> {
+    let monitor = world.net.nodes[0].monitors.get_monitor(world.link.id);
+    let balances = monitor.map_err(|()| "no monitor")?.get_claimable_balances();
+    Ok((balances, world.arbiter.report(ChannelId(world.link.id.0)).await?))
+}
+
+/// Gives the kinds of balances that were compared.
+async fn agree(kind: Kind, mode: Mode, close: Close) -> Result<BTreeSet<BalanceKind>, Failed> {
+    let mut world = closed(kind, mode, close).await?;
+    let (mut witness, mut seen) = (Witness::new(), BTreeSet::new());
+    for _ in 0..270 {
+        world.broadcast_of_ldk();
+        let (balances, report) = views(&world).await?;
+        let Some(report) = report else { break };
+        assert_eq!(differences(&balances, &report), [], "{balances:#?}\n{report:#?}");
+        let monitor = world.net.nodes[0].monitors.get_monitor(world.link.id);
+        witness.look(&*monitor.map_err(|()| "no monitor")?, &report);
+        assert_eq!(witness.alerts().next(), None);
+        seen.extend(balances.iter().filter_map(|balance| match balance {
+            Balance::ClaimableOnChannelClose { .. } => None,
+            Balance::ClaimableAwaitingConfirmations { .. } => Some(BalanceKind::Awaiting),
+            Balance::ContentiousClaimable { .. } => Some(BalanceKind::Contentious),
+            Balance::MaybeTimeoutClaimableHTLC { .. } => Some(BalanceKind::Timeout),
+            Balance::MaybePreimageClaimableHTLC { .. } => Some(BalanceKind::Preimage),
+            Balance::CounterpartyRevokedOutputClaimable { .. } => Some(BalanceKind::Revoked),
+        }));
+        world.mine(1).await?;
+    }
+    world.arbiter.shutdown().await;
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_see_our_own_commitment_the_same_way() -> Result<(), Failed> {
+    // HTLC transactions without anchors confirm beside the commitment.
+    let without = [BalanceKind::Awaiting, BalanceKind::Timeout].into();
+    assert_eq!(agree(Kind::StaticRemotekey, Mode::Observe, Close::Local).await?, without);
+    let all = [BalanceKind::Awaiting, BalanceKind::Contentious, BalanceKind::Timeout].into();
+    assert_eq!(agree(Kind::Anchors, Mode::Own, Close::Local).await?, all);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_see_the_peers_commitment_the_same_way() -> Result<(), Failed> {
+    let all = [BalanceKind::Awaiting, BalanceKind::Contentious, BalanceKind::Timeout].into();
+    assert_eq!(agree(Kind::Anchors, Mode::Observe, Close::Remote).await?, all);
+    assert_eq!(agree(Kind::StaticRemotekey, Mode::Own, Close::Remote).await?, all);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_see_a_revoked_commitment_the_same_way() -> Result<(), Failed> {
+    let all = [BalanceKind::Awaiting, BalanceKind::Revoked].into();
+    assert_eq!(agree(Kind::Anchors, Mode::Observe, Close::Revoked).await?, all);
+    assert_eq!(agree(Kind::StaticRemotekey, Mode::Own, Close::Revoked).await?, all);
+    Ok(())
+}
+
+/// The report without an HTLC, LDK's list without a balance, one of them not closed: each is found,
+/// and told once it has stood for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_told() -> Result<(), Failed> {
+    let mut world = closed(Kind::Anchors, Mode::Own, Close::Remote).await?;
+    world.mine(1).await?;
+    let (balances, report) = views(&world).await?;
+    let report = report.ok_or("no report")?;
+    world.arbiter.shutdown().await;
+
+    let mut less = report.clone();
+    let offered = less.outputs.iter().position(|o| o.amount.to_sat() == 20_000);
+    let gone = less.outputs.remove(offered.ok_or("no offered HTLC")?);
+    assert!(matches!(gone.role, Role::Htlc(_)));
+    let timeout = (BalanceKind::Timeout, 20_000);
+    let (kind, sat) = timeout;
+    assert_eq!(differences(&balances, &less), [Difference::OnlyLdk { kind, sat }]);
+
+    let mut fewer = balances.clone();
+    fewer.retain(|balance| !matches!(balance, Balance::MaybeTimeoutClaimableHTLC { .. }));
+    assert_eq!(differences(&fewer, &report), [Difference::OnlyArbiter { kind, sat }]);
+
+    let mut open = report.clone();
+    open.close = None;
+    assert_eq!(differences(&balances, &open), [Difference::ClosedForLdk]);
+    let on_close = Balance::ClaimableOnChannelClose {
+        balance_candidates: Vec::new(),
+        confirmed_balance_candidate_index: 0,
+        outbound_payment_htlc_rounded_msat: 0,
+        outbound_forwarded_htlc_rounded_msat: 0,
+        inbound_claiming_htlc_rounded_msat: 0,
+        inbound_htlc_rounded_msat: 0,
+    };
+    assert_eq!(differences(&[on_close], &report), [Difference::ClosedForArbiter]);
+
+    let mut witness = Witness::new();
+    for waited in 0..=WITNESS_PATIENCE {
+        assert_eq!(witness.alerts().next(), None, "after {waited} blocks");
+        less.tip = BlockHeight(report.tip.0 + waited);
+        witness.compare(&balances, &less);
+    }
+    let (channel, standing) = witness.alerts().next().ok_or("no alert")?;
+    assert_eq!((*channel, standing.since), (report.id, report.tip));
+    assert_eq!(standing.differences, [Difference::OnlyLdk { kind, sat }]);
+    witness.compare(&balances, &report);
+    assert_eq!(witness.alerts().next(), None);
+    Ok(())
+}
