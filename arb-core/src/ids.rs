@@ -18,6 +18,22 @@ impl fmt::Display for ChannelId {
     }
 }
 
+/// Short channel id of BOLT 7, or an alias of it: block height, index in the block, output index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShortChannelId(pub u64);
+
+impl fmt::Debug for ShortChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for ShortChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.0 >> 40, (self.0 >> 16) & 0xff_ffff, self.0 & 0xffff)
+    }
+}
+
 /// A channel's short key in the store and in the index: stays with the channel until forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);

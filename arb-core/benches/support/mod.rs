@@ -1,7 +1,7 @@
 //! One verified channel, and a block that does not touch it: what the micro-benchmarks work on.
 use arb_core::facts::{
-    Candidates, ChannelFacts, FundingCandidate, LocalCommitment, Party, RemoteCommitment,
-    SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, LocalCommitment, Party,
+    RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat, local_commitment, sighash};
 use arb_core::ids::{ChannelId, Side};
@@ -80,6 +80,7 @@ pub(crate) fn channel(secp: &Secp256k1<All>) -> ChannelFacts {
         shutdown: ShutdownScripts::default(),
         destination: ScriptBuf::from_bytes([vec![0, 20], vec![7; 20]].concat()),
         birth: BlockHeight(0),
+        names: ChannelNames::default(),
     };
     let candidate = &facts.candidates.current;
     let built = local_commitment(&facts, candidate, &candidate.local, secp);

@@ -4,7 +4,7 @@ use crate::arbitrator::{
 };
 use crate::arbitrator::{event, upstream};
 use crate::classify::{self, FundingSpend};
-use crate::facts::{ChannelFacts, HtlcRecord, Standing};
+use crate::facts::{ChannelFacts, HtlcRecord, Link, Standing};
 use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
 use crate::picture::Picture;
 use crate::policy::Policy;
@@ -27,6 +27,8 @@ pub struct Now {
     pub policy: Policy,
     /// Whether the facts are the newest that exist.
     pub standing: Standing,
+    /// Whether the peer is connected, if the node said so.
+    pub link: Option<Link>,
 }
 
 /// Whether the block source has more blocks to come.

@@ -1,6 +1,7 @@
 //! Effects: what should be true outside, imperative and plain data.
 use crate::arbitrator::FailReason;
 use crate::claim::Claim;
+use crate::facts::ChannelNames;
 use crate::ids::{HtlcId, HtlcRef, PaymentHash, Preimage};
 use crate::units::{CommitmentNumber, MilliSat};
 use alloc::boxed::Box;
@@ -55,6 +56,8 @@ pub enum Notice {
     Upstream {
         /// The offered HTLC of this channel.
         htlc: HtlcId,
+        /// How the node's other parts name this channel.
+        names: ChannelNames,
         /// The incoming HTLC that it forwards; `None`: the node's own payment.
         incoming: Option<HtlcRef>,
         /// Its payment hash.

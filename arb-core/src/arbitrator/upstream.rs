@@ -148,7 +148,8 @@ pub(crate) fn notices(
             | HtlcLink::Uncommitted => None,
         };
         let (hash, amount) = (htlc.hash, htlc.amount);
-        Some(Notice::Upstream { htlc: *id, incoming, hash, amount, resolution })
+        let names = facts.names.clone();
+        Some(Notice::Upstream { htlc: *id, names, incoming, hash, amount, resolution })
     })
 }
 

@@ -3,8 +3,8 @@ use super::tlv::{Body, Field, Reader, TlvReader, TlvWriter, put_body, take_body}
 use super::{DecodeError, Record, decode_record, encode_record};
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
-    Candidates, ChannelEntry, ChannelFacts, ChannelKeys, FundingCandidate, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelEntry, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate,
+    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{HtlcId, PerCommitmentSecret};
@@ -39,6 +39,8 @@ impl Body for ChannelFacts {
         out.field(20, &self.destination);
         out.field(22, &self.birth);
         out.list(24, &self.candidates.former);
+        out.optional(26, self.names.short_channel_id.as_ref());
+        out.list(28, &self.names.aliases);
     }
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
         let mut facts = Self {
@@ -56,8 +58,11 @@ impl Body for ChannelFacts {
             shutdown: ShutdownScripts { local: input.optional(16)?, remote: input.optional(18)? },
             destination: input.field(20)?,
             birth: input.field(22)?,
+            names: ChannelNames::default(),
         };
         facts.candidates.former = input.list(24)?;
+        facts.names.short_channel_id = input.optional(26)?;
+        facts.names.aliases = input.list(28)?;
         Ok(facts)
     }
 }

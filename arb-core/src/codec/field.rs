@@ -1,7 +1,9 @@
 //! Fields: numbers, hashes, keys, signatures, scripts. Numbers are big-endian.
 use super::DecodeError;
 use super::tlv::{Field, Reader};
-use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Preimage, Side};
+use crate::ids::{
+    ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Preimage, ShortChannelId, Side,
+};
 use crate::units::{
     BlockDelta, BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat,
 };
@@ -93,6 +95,7 @@ field_as! {
     CommitmentNumber as u64: |number| number.0, CommitmentNumber;
     Amount as u64: |amount| amount.to_sat(), Amount::from_sat;
     ChannelId as [u8; 32]: |id| id.0, ChannelId;
+    ShortChannelId as u64: |id| id.0, ShortChannelId;
     PaymentHash as [u8; 32]: |hash| hash.0, PaymentHash;
     Preimage as [u8; 32]: |preimage| preimage.0, Preimage;
     PerCommitmentSecret as [u8; 32]: |secret| secret.0, PerCommitmentSecret;

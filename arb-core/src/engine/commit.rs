@@ -73,6 +73,7 @@ impl ChainArbitrator {
         self.blocks = transition.blocks;
         self.position = transition.position;
         let mut released = Released::default();
+        self.links.extend(transition.links);
         for (slot, next) in transition.next {
             match next {
                 Next::Quiet(facts) => self.insert_quiet(slot, &facts),
@@ -80,6 +81,7 @@ impl ChainArbitrator {
                 Next::Forgotten => {
                     self.remove_channel(slot);
                     self.outdated.remove(&slot);
+                    self.links.remove(&slot);
                 }
             }
             released.concerned.insert(slot);
@@ -95,6 +97,7 @@ impl ChainArbitrator {
     /// go into every stage that touches the channel, before the other inputs. An active channel's
     /// facts, and what moves candidates, are replaced through [`ChainArbitrator::stage`] only.
     pub fn quiet_facts_replaced(&mut self, slot: Slot, updated: &Updated) {
+        self.links.extend(updated.link().map(|link| (slot, link)));
         if self.active(slot).is_none() {
             self.insert_quiet(slot, updated.facts());
         }

@@ -4,7 +4,7 @@
 //! newer one is accepted: the node would revoke the one that confirms.
 use crate::arbitrator::ChannelArbitrator;
 use crate::engine::{Active, ChainArbitrator};
-use crate::facts::{ChannelFacts, HtlcRecord, Update, UpdateError};
+use crate::facts::{ChannelFacts, HtlcRecord, Link, Update, UpdateError};
 use crate::ids::{HtlcId, Slot};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ use bitcoin::secp256k1::{Secp256k1, Signing, Verification};
 /// ```compile_fail,E0451
 /// use arb_core::{engine::Updated, facts::ChannelFacts};
 /// fn forge(facts: std::sync::Arc<ChannelFacts>) -> Updated {
-///     Updated { base: facts.clone(), facts, ended: Vec::new() }
+///     Updated { base: facts.clone(), facts, ended: Vec::new(), link: None }
 /// }
 /// ```
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Updated {
     base: Arc<ChannelFacts>,
     facts: Arc<ChannelFacts>,
     ended: Vec<(HtlcId, HtlcRecord)>,
+    link: Option<Link>,
 }
 
 impl Updated {
@@ -41,11 +42,24 @@ impl Updated {
         &self.ended
     }
 
+    /// Whether the peer is connected, if an update says so.
+    #[must_use]
+    pub const fn link(&self) -> Option<Link> {
+        self.link
+    }
+
+    /// Whether there is anything to store.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.base != self.facts || !self.ended.is_empty()
+    }
+
     /// Both as one: what `later` was verified against is what this leads to.
     #[must_use]
     pub fn then(mut self, later: Self) -> Self {
         self.ended.extend(later.ended);
-        Self { base: self.base, facts: later.facts, ended: self.ended }
+        let link = later.link.or(self.link);
+        Self { base: self.base, facts: later.facts, ended: self.ended, link }
     }
 
     /// Funding outputs that are new: their past must be scanned, from their birth to the tip, and
@@ -111,7 +125,7 @@ impl ChainArbitrator {
         let active = self.active(slot);
         let base = active.map_or(stored, |active| &active.facts).clone();
         let fenced = active.is_some_and(is_fenced);
-        let (mut facts, mut ended) = (base.clone(), Vec::new());
+        let (mut facts, mut ended, mut link) = (base.clone(), Vec::new(), None);
         for update in updates {
             let followed = facts.updated(update, secp)?;
             if fenced && brings_newer(&facts, &followed.facts) {
@@ -122,11 +136,14 @@ impl ChainArbitrator {
             {
                 return Err(UpdateError::CandidateNeeded(*funding));
             }
+            if let Update::Signals(signals) = update {
+                link = Some(signals.link);
+            }
             facts = Arc::new(followed.facts);
             ended.extend(followed.ended);
         }
         facts.check_in_step()?;
-        Ok(Updated { base, facts, ended })
+        Ok(Updated { base, facts, ended, link })
     }
 }
 

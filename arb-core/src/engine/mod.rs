@@ -12,7 +12,7 @@ mod tasks;
 mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
-use crate::facts::{ChannelEntry, ChannelFacts, ChannelNumbers};
+use crate::facts::{ChannelEntry, ChannelFacts, ChannelNumbers, Link};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
 use crate::picture::{Picture, Way};
@@ -53,6 +53,8 @@ pub struct ChainArbitrator {
     /// Channels whose facts were older than the node's when it stated its numbers, and these;
     /// `None`: it did not know the channel.
     outdated: BTreeMap<Slot, Option<ChannelNumbers>>,
+    /// What the node said of its peers since it started.
+    links: BTreeMap<Slot, Link>,
     next_batch: u64,
 }
 
@@ -105,6 +107,7 @@ impl ChainArbitrator {
             position: Position::CatchingUp,
             estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
             outdated: BTreeMap::new(),
+            links: BTreeMap::new(),
             next_batch: 0,
         }
     }

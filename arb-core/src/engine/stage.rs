@@ -4,7 +4,7 @@ use crate::arbitrator::{
 };
 use crate::engine::fence::{Updated, refused_registration};
 use crate::engine::{Active, ChainArbitrator, Loaded};
-use crate::facts::{ChannelFacts, HtlcLink, UpdateError};
+use crate::facts::{ChannelFacts, HtlcLink, Link, UpdateError};
 use crate::ids::{Preimage, Side, Slot};
 use crate::log::{Batch, BatchId, Write};
 use crate::units::{BlockHeight, BlockRef};
@@ -108,6 +108,7 @@ pub struct NeedFacts(pub BTreeSet<Slot>);
 pub struct Transition {
     batch: Batch,
     refused: Vec<(Slot, UpdateError)>,
+    pub(super) links: Vec<(Slot, Link)>,
     pub(super) next: BTreeMap<Slot, Next>,
     pub(super) blocks: VecDeque<BlockRef>,
     pub(super) position: Position,
@@ -162,6 +163,7 @@ impl ChainArbitrator {
             writes: Vec::new(),
             missing: BTreeSet::new(),
             refused: Vec::new(),
+            links: Vec::new(),
         };
         for input in inputs {
             staging.take(input);
@@ -172,6 +174,7 @@ impl ChainArbitrator {
         Ok(Transition {
             batch: Batch { id: self.take_batch_id(), writes: staging.writes },
             refused: staging.refused,
+            links: staging.links,
             next: staging.next,
             blocks: staging.blocks,
             position: staging.position,
@@ -214,6 +217,7 @@ struct Staging<'a> {
     writes: Vec<Write>,
     missing: BTreeSet<Slot>,
     refused: Vec<(Slot, UpdateError)>,
+    links: Vec<(Slot, Link)>,
 }
 
 impl Staging<'_> {
@@ -328,6 +332,10 @@ impl Staging<'_> {
         if let Some(refused) = updated.refused_by(&active) {
             self.refused.push((slot, refused));
             return;
+        }
+        self.links.extend(updated.link().map(|link| (slot, link)));
+        if !updated.writes() {
+            return self.past(slot, history);
         }
         let (facts, ended) = (updated.facts(), updated.ended());
         self.writes.push(Write::Facts { slot, facts: Box::new((**facts).clone()) });

@@ -53,6 +53,7 @@ impl ChainArbitrator {
             position: self.position,
             policy: self.policy,
             standing: self.standing(slot, facts),
+            link: self.links.get(&slot).copied(),
         }
     }
 }

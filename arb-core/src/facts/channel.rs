@@ -1,7 +1,7 @@
 //! `ChannelFacts`: keys, parameters, funding candidates, live commitments and HTLCs.
 use crate::facts::{HtlcRecord, SecretStore};
 use crate::format::CommitmentFormat;
-use crate::ids::{ChannelId, HtlcId, Side};
+use crate::ids::{ChannelId, HtlcId, ShortChannelId, Side};
 use crate::units::{BlockDelta, BlockHeight, CommitmentNumber, FeeratePerKw, MilliSat};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -31,6 +31,17 @@ pub struct ChannelFacts {
     pub destination: ScriptBuf,
     /// No spend of any candidate can be in a block at or below this height.
     pub birth: BlockHeight,
+    /// How the node's other parts name the channel.
+    pub names: ChannelNames,
+}
+
+/// How the node's other parts name a channel: they find it by these, not by its [`ChannelId`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelNames {
+    /// The real short channel id, once the funding output has one.
+    pub short_channel_id: Option<ShortChannelId>,
+    /// Aliases in use (BOLT 2 `channel_ready`).
+    pub aliases: Vec<ShortChannelId>,
 }
 
 /// One party's keys and parameters.

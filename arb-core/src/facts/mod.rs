@@ -8,11 +8,11 @@ pub mod standing;
 pub mod update;
 
 pub use channel::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, LocalCommitment, Party,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, LocalCommitment, Party,
     RemoteCommitment, ShutdownScripts,
 };
 pub use entry::ChannelEntry;
 pub use htlc::{Htlc, HtlcLink, HtlcRecord};
 pub use secrets::SecretStore;
 pub use standing::{ChannelNumbers, Standing};
-pub use update::{Followed, Update, UpdateError};
+pub use update::{Followed, Link, Signals, Update, UpdateError};

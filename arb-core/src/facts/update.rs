@@ -5,8 +5,8 @@ mod htlcs;
 mod verify;
 
 use crate::facts::{
-    ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
-    ShutdownScripts,
+    ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment,
+    RemoteCommitment, ShutdownScripts,
 };
 use crate::format::keys::per_commitment_point;
 use crate::ids::{HtlcId, PerCommitmentSecret};
@@ -83,6 +83,26 @@ pub enum Update {
         /// Its funding output.
         funding: OutPoint,
     },
+    /// A fresh set of signals: the latest counts.
+    Signals(Signals),
+}
+
+/// What the node's other parts say of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signals {
+    /// How they name it.
+    pub names: ChannelNames,
+    /// Whether they reach the peer. Never stored.
+    pub link: Link,
+}
+
+/// Whether the peer of a channel is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It is.
+    Up,
+    /// It is not.
+    Down,
 }
 
 /// What an update leads to as far as facts go. Whether a channel may take it depends on what
@@ -125,6 +145,7 @@ impl ChannelFacts {
             }
             Update::CandidateLocked { funding } => candidates::lock(&mut facts, funding)?,
             Update::CandidateDiscarded { funding } => candidates::discard(&mut facts, funding)?,
+            Update::Signals(signals) => facts.names = signals.names.clone(),
         }
         let ended = htlcs::take_ended(&mut facts);
         Ok(Followed { facts, ended })

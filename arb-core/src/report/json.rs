@@ -199,8 +199,11 @@ impl Serialize for What {
 
 impl Serialize for ChannelReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut report = serializer.serialize_struct("ChannelReport", 17)?;
+        let mut report = serializer.serialize_struct("ChannelReport", 20)?;
         report.serialize_field("channel", &Text(self.id))?;
+        report.serialize_field("short_channel_id", &self.names.short_channel_id.map(Text))?;
+        report.serialize_field("aliases", &List(&self.names.aliases, |id: &_| Text(*id)))?;
+        report.serialize_field("link", &self.link.map(names::link))?;
         report.serialize_field("tip", &self.tip.0)?;
         report.serialize_field("phase", phase(self.phase))?;
         report.serialize_field("close", &self.close.map(Close))?;

@@ -14,7 +14,7 @@ use crate::arbitrator::{
     Alert, ChannelArbitrator, ChannelEvent, CloseKind, Effect, HandedOut, Notice, Now, TxKind,
     UpstreamVerdict,
 };
-use crate::facts::ChannelFacts;
+use crate::facts::{ChannelFacts, ChannelNames, Link};
 use crate::height::Due;
 use crate::ids::{ChannelId, HtlcId, Side};
 use crate::picture::{Output, Picture, Way};
@@ -32,6 +32,10 @@ pub use output::{OutputReport, Payer, Rival, Taker};
 pub struct ChannelReport {
     /// The channel.
     pub id: ChannelId,
+    /// How the node's other parts name it.
+    pub names: ChannelNames,
+    /// Whether its peer is connected; `None`: the node has not said so since it started.
+    pub link: Option<Link>,
     /// The tip that the report is made at.
     pub tip: BlockHeight,
     /// Where it stands.
@@ -122,6 +126,8 @@ impl ChannelReport {
         let outputs_reported: Vec<OutputReport> = outputs.iter().filter_map(of_output).collect();
         Self {
             id: facts.id,
+            names: facts.names.clone(),
+            link: now.link,
             tip: now.tip,
             phase: state.phase_of(picture, now.tip, &now.policy),
             close: picture.map(|p| p.spend.kind()).or_else(spliced),

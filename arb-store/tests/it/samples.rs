@@ -1,11 +1,11 @@
 //! Sample records.
 use arb_core::arbitrator::{Change, HandedOut, TxKind};
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
+    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::CommitmentFormat;
-use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side, Slot};
+use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, ShortChannelId, Side, Slot};
 use arb_core::log::Write;
 use arb_core::units::{
     BlockDelta, BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat,
@@ -123,6 +123,10 @@ pub(crate) fn facts(id: u8) -> ChannelFacts {
         },
         destination: ScriptBuf::from_bytes(vec![0x00, 0x14, 0x77]),
         birth: BlockHeight(799_000),
+        names: ChannelNames {
+            short_channel_id: Some(ShortChannelId(800_000 << 40 | 1 << 16)),
+            aliases: vec![ShortChannelId(16_000_000 << 40 | 7)],
+        },
     }
 }
 

@@ -149,6 +149,10 @@ where
         if updated.new_fundings().next().is_some() {
             return self.scan_candidates(updates, &updated, reply);
         }
+        if !updated.writes() && self.on_the_way.newest(slot).is_none() {
+            self.engine.quiet_facts_replaced(slot, &updated);
+            return reply.send(Ok(()));
+        }
         if self.engine.active(slot).is_some() || updated.moves_candidates() {
             return reply.send(self.take_facts(slot, updated, Vec::new()).await);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arb_core::arbitrator::ChannelArbitrator;
 use arb_core::engine::ChainArbitrator;
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
+    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::CommitmentFormat;
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side, Slot};
@@ -193,6 +193,7 @@ fn facts(channel: &Channel) -> Result<ChannelFacts, BenchError> {
         },
         destination: channel.shutdown_script(peer::Side::Local),
         birth: BlockHeight(TIP - 1_000),
+        names: ChannelNames::default(),
     };
     facts.verify(&Secp256k1::new())?;
     Ok(facts)

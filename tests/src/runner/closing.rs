@@ -201,6 +201,7 @@ impl Runner<'_> {
             position: Position::AtTip,
             policy: self.policy(),
             standing: Standing::Current,
+            link: None,
         };
         let mut replayed = BTreeMap::new();
         for stored in log.channels().map_err(|error| unreadable(&error))? {

@@ -304,7 +304,8 @@ impl Runner<'_> {
                 | Update::Shutdown(_)
                 | Update::CandidateAdded { .. }
                 | Update::CandidateLocked { .. }
-                | Update::CandidateDiscarded { .. } => false,
+                | Update::CandidateDiscarded { .. }
+                | Update::Signals(_) => false,
             };
             updates.extend(batch.into_iter().filter(kept));
             // A long history states only its last local commitment.
@@ -330,7 +331,8 @@ fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
             | Update::Shutdown(_)
             | Update::CandidateAdded { .. }
             | Update::CandidateLocked { .. }
-            | Update::CandidateDiscarded { .. } => {}
+            | Update::CandidateDiscarded { .. }
+            | Update::Signals(_) => {}
         }
     }
 }

@@ -5,8 +5,8 @@ use crate::peer::{
     RemoteCommitmentFacts,
 };
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
-    Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat};
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side};
@@ -91,6 +91,7 @@ pub fn first_facts(channel: &Channel, birth: u32) -> Result<ChannelFacts, PeerEr
         shutdown: ShutdownScripts::default(),
         destination: channel.shutdown_script(peer::Side::Local),
         birth: BlockHeight(birth),
+        names: ChannelNames::default(),
     })
 }
 

@@ -5,11 +5,13 @@ use crate::arbitrator::{
 };
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
+    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::CommitmentFormat;
-use crate::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Preimage, Side};
+use crate::ids::{
+    ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Preimage, ShortChannelId, Side,
+};
 use crate::ports::ScriptOwner;
 use crate::units::{
     BlockDelta, BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, Confirmed, FeeratePerKw,
@@ -167,6 +169,12 @@ fn candidate() -> impl Strategy<Value = FundingCandidate> {
     )
 }
 
+fn names() -> impl Strategy<Value = ChannelNames> {
+    let id = || any::<u64>().prop_map(ShortChannelId);
+    (option::of(id()), vec(id(), 0..3))
+        .prop_map(|(short_channel_id, aliases)| ChannelNames { short_channel_id, aliases })
+}
+
 fn secrets() -> impl Strategy<Value = SecretStore> {
     vec((0..1_u64 << 48, any::<[u8; 32]>()), 0..2).prop_map(|slots| {
         let slots = slots
@@ -181,8 +189,8 @@ pub(super) fn facts() -> impl Strategy<Value = ChannelFacts> {
     let candidates = (candidate(), vec(candidate(), 0..3), vec(candidate(), 0..2));
     let state = (btree_map(htlc_id(), htlc_record(), 0..5), secrets());
     let scripts = (option::of(script()), option::of(script()), script());
-    (identity, candidates, state, scripts, height()).prop_map(
-        |(identity, (current, others, former), (htlcs, secrets), scripts, birth)| {
+    (identity, candidates, state, scripts, height(), names()).prop_map(
+        |(identity, (current, others, former), (htlcs, secrets), scripts, birth, names)| {
             let (id, opener, local, remote) = identity;
             ChannelFacts {
                 id: ChannelId(id),
@@ -195,6 +203,7 @@ pub(super) fn facts() -> impl Strategy<Value = ChannelFacts> {
                 shutdown: ShutdownScripts { local: scripts.0, remote: scripts.1 },
                 destination: scripts.2,
                 birth,
+                names,
             }
         },
     )

@@ -5,8 +5,8 @@ mod appendix_f;
 mod run;
 
 use crate::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
+    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::{ChannelSecrets, CommitmentFormat};
 use crate::ids::{ChannelId, HtlcId, Preimage, Side};
@@ -203,6 +203,7 @@ impl VectorChannel {
             shutdown: ShutdownScripts::default(),
             destination: ScriptBuf::new(),
             birth: BlockHeight(0),
+            names: ChannelNames::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Words of a serialised report. They stay, whatever the variants are called.
 use crate::arbitrator::event::OutputProgress;
 use crate::arbitrator::{OutputState, TxKind, UpstreamVerdict};
+use crate::facts::Link;
 use crate::height::Reason;
 use crate::ids::Side;
 use crate::report::{Payer, Taker};
@@ -9,6 +10,13 @@ pub(super) const fn side(side: Side) -> &'static str {
     match side {
         Side::Local => "local",
         Side::Remote => "remote",
+    }
+}
+
+pub(super) const fn link(link: Link) -> &'static str {
+    match link {
+        Link::Up => "up",
+        Link::Down => "down",
     }
 }
 

@@ -2,8 +2,9 @@
 use super::*;
 use crate::arbitrator::{OutputState, TxKind};
 use crate::classify::FundingSpend;
+use crate::facts::{ChannelNames, Link};
 use crate::height::Reason;
-use crate::ids::{ChannelId, Side};
+use crate::ids::{ChannelId, ShortChannelId, Side};
 use crate::report::{Payer, Taker};
 use crate::units::CommitmentNumber;
 use bitcoin::hashes::Hash;
@@ -76,6 +77,11 @@ fn spent() -> OutputReport {
 fn report() -> ChannelReport {
     ChannelReport {
         id: ChannelId([0xab; 32]),
+        names: ChannelNames {
+            short_channel_id: Some(ShortChannelId(800_000 << 40 | 1 << 16)),
+            aliases: vec![ShortChannelId(16_000_000 << 40 | 7)],
+        },
+        link: Some(Link::Down),
         tip: BlockHeight(799_995),
         phase: Phase::Closed(FundingSpend::RevokedCommitment(CommitmentNumber(7))),
         close: Some(CloseKind::Revoked(CommitmentNumber(7))),
@@ -126,6 +132,8 @@ fn failing() -> ChannelReport {
         value_at_risk: Amount::from_sat(40_000),
     };
     ChannelReport {
+        names: ChannelNames::default(),
+        link: None,
         phase: Phase::Failing,
         close: None,
         closing: Some(closing),

@@ -2,7 +2,7 @@
 use super::taps::Opening;
 use super::translate::{Outputs, Untranslated, balances, number};
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, LocalCommitment, Party,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, LocalCommitment, Party,
     RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::{CommitmentFormat, local_commitment, remote_commitment};
@@ -59,6 +59,7 @@ pub(super) fn facts(
         shutdown: ShutdownScripts::default(),
         destination: opening.destination.clone(),
         birth: BlockHeight(opening.birth),
+        names: ChannelNames::default(),
     };
     let facts = with_balances(facts, opening, secp)?;
     facts.verify(secp)?;

@@ -4,9 +4,9 @@ use super::support::*;
 use crate::{Arbiter, CommandError};
 use arb_core::arbitrator::{Phase, PreimageSource};
 use arb_core::classify::FundingSpend;
-use arb_core::facts::{ShutdownScripts, Update, UpdateError};
+use arb_core::facts::{ChannelNames, Link, ShutdownScripts, Signals, Update, UpdateError};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
-use arb_core::ids::ChannelId;
+use arb_core::ids::{ChannelId, ShortChannelId};
 use tokio::task::JoinHandle;
 
 type Updating = JoinHandle<Result<(), CommandError>>;
@@ -61,7 +61,8 @@ async fn a_refused_append_leaves_the_facts_as_they_were() {
 
     // The same for an active channel.
     fail(&arbiter, id).await;
-    let shutdown = Update::Shutdown(ShutdownScripts { local: None, remote: None });
+    let remote = Some(channel.facts.destination.clone());
+    let shutdown = Update::Shutdown(ShutdownScripts { local: None, remote });
     world.log.refuse(true);
     assert!(refused(&arbiter.update_channel(id, vec![shutdown.clone()]).await));
     let close = channel.mutual_tx().compute_txid();
@@ -251,4 +252,40 @@ async fn an_unknown_channel_is_refused() {
     assert_eq!(arbiter.update_channel(id, vec![]).await, unknown);
     assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::UnknownChannel(id)));
     assert_eq!(arbiter.report(id).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_are_reported_and_only_names_are_kept() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let names = |id| ChannelNames { short_channel_id: Some(ShortChannelId(id)), aliases: vec![] };
+    let signals = |id, link| vec![Update::Signals(Signals { names: names(id), link })];
+    let reported = async |arbiter: &Arbiter| {
+        let report = arbiter.report(id).await.expect("running").expect("watched");
+        (report.names, report.link)
+    };
+    assert_eq!(reported(&arbiter).await, (ChannelNames::default(), None));
+    arbiter.update_channel(id, signals(7, Link::Up)).await.expect("stored");
+    assert_eq!(reported(&arbiter).await, (names(7), Some(Link::Up)));
+
+    // That a peer comes and goes is not stored, and waits for no store; of an active channel, too.
+    for active in [false, true] {
+        if active {
+            world.log.refuse(false);
+            fail(&arbiter, id).await;
+        }
+        world.log.refuse(true);
+        for link in [Link::Down, Link::Up] {
+            assert_eq!(arbiter.update_channel(id, signals(7, link)).await, Ok(()));
+            assert_eq!(reported(&arbiter).await, (names(7), Some(link)));
+        }
+        assert!(refused(&arbiter.update_channel(id, signals(8, Link::Down)).await));
+        assert_eq!(reported(&arbiter).await, (names(7), Some(Link::Up)), "all or nothing");
+    }
+    world.log.refuse(false);
+    arbiter.update_channel(id, signals(8, Link::Down)).await.expect("stored");
+    assert_eq!(reported(&arbiter).await, (names(8), Some(Link::Down)));
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    assert_eq!(reported(&arbiter).await, (names(8), None), "nobody has said so since the start");
 }

@@ -3,8 +3,8 @@ use super::Failed;
 use arb_core::arbitrator::{ChannelArbitrator, ChannelEvent, OutputProgress, Phase, Position};
 use arb_core::engine::{ChainArbitrator, EngineInput, Loaded};
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
-    Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::CommitmentFormat;
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side, Slot};
@@ -189,6 +189,7 @@ fn facts(peer: &mut Channel, birth: BlockHeight) -> Result<ChannelFacts, Failed>
         shutdown: ShutdownScripts::default(),
         destination: peer.shutdown_script(peer::Side::Local),
         birth,
+        names: ChannelNames::default(),
     };
     for step in peer.take_facts(Keep::Every)? {
         facts = facts.updated(&update(funding, step)?, &secp)?.facts;

@@ -1,7 +1,7 @@
 //! Random channels, histories and what happens to them.
 use arb_core::facts::{
-    Candidates, ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, PerCommitmentSecret, Side};
@@ -391,6 +391,7 @@ fn opening(channel: &Channel, secp: &Secp256k1<All>) -> ChannelFacts {
         shutdown: ShutdownScripts::default(),
         destination: wallet_script(&channel.local_secrets().wallet, secp),
         birth: BlockHeight(100),
+        names: ChannelNames::default(),
     }
 }
 

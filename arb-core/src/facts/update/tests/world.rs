@@ -2,8 +2,8 @@
 use crate::claim::SigningKey;
 use crate::facts::secrets::generate_from_seed;
 use crate::facts::{
-    Candidates, ChannelFacts, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Update, UpdateError,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update, UpdateError,
 };
 use crate::format::keys::per_commitment_point;
 use crate::format::{
@@ -119,6 +119,7 @@ impl World {
                 shutdown: ShutdownScripts::default(),
                 destination: ScriptBuf::new(),
                 birth: BlockHeight(0),
+                names: ChannelNames::default(),
             },
             secp,
             remote_secrets,

@@ -2,8 +2,8 @@
 use arb_core::claim::SigningKey;
 use arb_core::facts::secrets::generate_from_seed;
 use arb_core::facts::{
-    Candidates, ChannelFacts, FundingCandidate, Htlc, HtlcLink, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
+    Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::keys::per_commitment_point;
 use arb_core::format::{
@@ -130,6 +130,7 @@ impl Channel {
             shutdown: ShutdownScripts::default(),
             destination: wallet_script(),
             birth: BlockHeight(BIRTH),
+            names: ChannelNames::default(),
         };
         let mut channel = Self { facts, secp };
         channel.facts.candidates.current.local = channel.local(0, &[]);
