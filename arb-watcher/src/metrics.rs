@@ -48,6 +48,8 @@ pub const CLAIMS: &str = "arb_claims_total";
 pub const FEES_PAID: &str = "arb_fees_paid_sat_total";
 /// Gauge: subscriptions that somebody reads.
 pub const SUBSCRIPTIONS: &str = "arb_subscriptions_open";
+/// Gauge: epochs that somebody reads.
+pub const EPOCHS: &str = "arb_epochs_open";
 /// Gauge: 1 while an alarm stands, by `of`: `chain`, `store`.
 pub const ALARMS: &str = "arb_alarm";
 
@@ -62,6 +64,7 @@ pub(crate) fn describe() {
         (NOTICES_WAITING, Unit::Count, "notices that nobody acknowledged"),
         (TASKS_RUNNING, Unit::Count, "tasks of workers under way"),
         (SUBSCRIPTIONS, Unit::Count, "subscriptions that somebody reads"),
+        (EPOCHS, Unit::Count, "epochs that somebody reads"),
         (ALARMS, Unit::Count, "1 while an alarm stands"),
     ];
     for (name, unit, meaning) in gauges {

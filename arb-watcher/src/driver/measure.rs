@@ -108,6 +108,7 @@ where
         gauge!(names::NOTICES_WAITING).set(count(self.notices.waiting()));
         gauge!(names::QUARANTINED).set(count(self.quarantine.len()));
         gauge!(names::SUBSCRIPTIONS).set(count(self.subscribers.readers.count()));
+        gauge!(names::EPOCHS).set(count(self.epochs.count()));
         let alarms = self.alarms.now();
         for (of, raised) in [("chain", alarms.chain.is_some()), ("store", alarms.store.is_some())] {
             gauge!(names::ALARMS, "of" => of).set(if raised { 1.0 } else { 0.0 });

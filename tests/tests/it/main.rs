@@ -1,5 +1,6 @@
 //! Integration tests of the workspace.
 mod adapter;
+mod alarms;
 mod bitcoind;
 mod isolation;
 mod laws;

@@ -230,7 +230,7 @@ async fn values_follow_what_happens() {
     let seen = Seen::default();
     let _guard = metrics::set_default_local_recorder(&seen);
     let world = World::default();
-    let (arbiter, channel, _events) = story(&world).await;
+    let (arbiter, channel, events) = story(&world).await;
     let tip = world.chain.tip_now().height.0;
     let is = |key: &str, value: f64| assert_eq!(seen.value(key), Some(value), "{key}");
     is("arb_channels phase=closed", 1.0);
@@ -241,6 +241,16 @@ async fn values_follow_what_happens() {
     is("arb_append_failures_total", 1.0);
     is("arb_tasks_running", 0.0);
     is("arb_subscriptions_open", 1.0);
+    is("arb_epochs_open", 0.0);
+    let epochs =
+        [arbiter.epochs().await.expect("running"), arbiter.epochs().await.expect("running")];
+    arbiter.idle().await.expect("running");
+    is("arb_epochs_open", 2.0);
+    drop(epochs);
+    drop(events);
+    world.pass(&arbiter, 1).await;
+    is("arb_epochs_open", 0.0);
+    is("arb_subscriptions_open", 0.0);
     is("arb_claims_total kind=commitment", 1.0);
     assert!(seen.value("arb_task_failures_total task=sign").is_some_and(|failed| failed >= 1.0));
     let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
