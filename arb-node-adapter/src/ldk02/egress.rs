@@ -2,7 +2,8 @@
 mod ports;
 
 use super::lock;
-use arb_core::ports::Stake;
+use arb_core::ids::ChannelId;
+use arb_core::ports::{Package, Stake};
 use arb_core::units::BlockHeight;
 use bitcoin::block::Header;
 use bitcoin::{OutPoint, Transaction, Txid};
@@ -10,7 +11,7 @@ use core::ops::Deref;
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
@@ -68,12 +69,24 @@ pub struct Egress {
 struct State {
     mode: Mode,
     height: u32,
-    /// Outputs that a transaction of the arbiter's was published for, and since when.
-    claimed: BTreeMap<OutPoint, u32>,
+    /// Outputs that a transaction of the arbiter's was published for.
+    claimed: BTreeMap<OutPoint, Claimed>,
     /// Outputs that LDK wanted to spend, and since when.
     wanted: BTreeMap<OutPoint, u32>,
     /// Transactions that LDK handed over, and when it did so last.
     of_ldk: BTreeMap<Txid, u32>,
+    /// Channels that LDK was told to close.
+    told: BTreeSet<ChannelId>,
+    /// Channels that are LDK's alone.
+    handed_back: BTreeSet<ChannelId>,
+}
+
+/// An output that the arbiter published a transaction for.
+#[derive(Clone, Copy, Debug)]
+struct Claimed {
+    since: u32,
+    /// `None`: a coin of the wallet.
+    channel: Option<ChannelId>,
 }
 
 impl Egress {
@@ -100,7 +113,7 @@ impl Egress {
         let mut state = lock(&self.state);
         state.height = height;
         let recent = |since: u32| height.saturating_sub(since) < REMEMBERED;
-        state.claimed.retain(|_, since| recent(*since));
+        state.claimed.retain(|_, claimed| recent(claimed.since));
         state.wanted.retain(|_, since| recent(*since));
         state.of_ldk.retain(|_, last| recent(*last));
     }
@@ -109,14 +122,43 @@ impl Egress {
     /// did. In [`Mode::Guard`] each of them means that LDK did not get through.
     #[must_use]
     pub fn published_for(&self) -> BTreeMap<OutPoint, u32> {
-        lock(&self.state).claimed.clone()
+        let state = lock(&self.state);
+        state.claimed.iter().map(|(outpoint, claimed)| (*outpoint, claimed.since)).collect()
     }
 
-    fn published(&self, transactions: &[Transaction]) {
+    /// Leaves a channel to LDK alone from now on: the arbiter publishes nothing for it, in no mode,
+    /// and LDK's own passes after [`GRACE`] blocks at the latest. Not stored: see
+    /// [`Recorder::hand_back`](super::Recorder::hand_back), which is the way to do it.
+    pub fn hand_back(&self, channel: ChannelId) {
         let mut state = lock(&self.state);
-        let height = state.height;
-        for input in transactions.iter().flat_map(|tx| &tx.input) {
-            state.claimed.entry(input.previous_output).or_insert(height);
+        state.handed_back.insert(channel);
+        state.claimed.retain(|_, claimed| claimed.channel != Some(channel));
+    }
+
+    /// Whether LDK was told to close the channel because the arbiter was about to publish.
+    #[must_use]
+    pub fn was_told(&self, channel: &ChannelId) -> bool {
+        lock(&self.state).told.contains(channel)
+    }
+
+    fn tell(&self, channel: ChannelId) {
+        lock(&self.state).told.insert(channel);
+    }
+
+    /// Whether all of these are of channels that are LDK's alone.
+    fn is_handed_back(&self, stakes: &[Stake]) -> bool {
+        let state = lock(&self.state);
+        !stakes.is_empty() && stakes.iter().all(|stake| state.handed_back.contains(&stake.channel))
+    }
+
+    fn published(&self, package: &Package) {
+        let mut state = lock(&self.state);
+        let since = state.height;
+        for input in package.transactions.iter().flat_map(|tx| &tx.input) {
+            let outpoint = input.previous_output;
+            let stake = package.stakes.iter().find(|stake| stake.outpoint == outpoint);
+            let channel = stake.map(|stake| stake.channel);
+            state.claimed.entry(outpoint).or_insert(Claimed { since, channel });
         }
     }
 

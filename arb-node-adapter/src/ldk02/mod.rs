@@ -13,6 +13,7 @@ mod error;
 pub mod facts;
 mod feed;
 mod fees;
+mod fence;
 mod follow;
 mod mempool;
 mod settle;
@@ -31,6 +32,7 @@ pub use facts::{
 };
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
+pub use fence::{ForceClose, ManagerFence, NoFence};
 pub use mempool::{Mempool, NoMempool};
 pub use settle::{Round, Settled};
 pub use source::{KEPT_BODIES, ListenSource, SourceError};

@@ -3,13 +3,13 @@
 use super::{ChannelKeys, Kept, Kind, Link, MemoryKv, Net, Outbox, Payment, Quiet};
 use crate::chain::Selection;
 use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{ChannelFacts, Update};
+use arb_core::facts::{ChannelFacts, Update, UpdateError};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
-    ArbiterCoins, ArbiterEgress, Egress, FactSink, FromLdkFees, GatedPersist, ListenSource, Mode,
-    Recorder, Refusal,
+    ArbiterCoins, ArbiterEgress, Egress, FactSink, FromLdkFees, GatedPersist, ListenSource,
+    ManagerFence, Mode, Recorder, Refusal,
 };
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, CommandError, Ports, Settings};
@@ -60,6 +60,7 @@ struct ToArbiter(Arbiter, Arc<Egress>);
 fn refusal(error: CommandError) -> Refusal {
     match error {
         CommandError::UnknownChannel(_) => Refusal::NotWatched,
+        CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
         CommandError::Stopped | CommandError::NotStored(_) | CommandError::NotScanned(_) => {
             Refusal::Later(error.to_string())
         }
@@ -172,7 +173,8 @@ impl Beside {
         let sent = Sent::default();
         let ports = Ports {
             source,
-            broadcast: ArbiterEgress::new(sent.clone(), egress.clone()),
+            broadcast: ArbiterEgress::new(sent.clone(), egress.clone())
+                .telling(ManagerFence(node.manager.clone())),
             fees: FromLdkFees(node.fees.clone()),
             signer: recorder.signer(node.keys.clone()),
             coins: ArbiterCoins::new(coins.clone(), egress.clone()),

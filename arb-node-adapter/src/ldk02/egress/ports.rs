@@ -1,5 +1,6 @@
 //! The arbiter's broadcaster and wallet, as far as the mode lets it have them.
 use super::{Egress, Mode};
+use crate::ldk02::fence::{ForceClose, NoFence};
 use crate::ldk02::mempool::{Mempool, NoMempool};
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
@@ -14,6 +15,10 @@ pub enum EgressError<E> {
     Observing,
     /// LDK has it in the mempool, or has time yet: tried again later.
     Guarding,
+    /// The channel is LDK's alone.
+    HandedBack,
+    /// LDK may go on with the channel, so nothing of it is published yet.
+    NotClosed(String),
     /// The port failed.
     Port(E),
 }
@@ -23,6 +28,8 @@ impl<E: fmt::Display> fmt::Display for EgressError<E> {
         match self {
             Self::Observing => f.write_str("the arbiter observes only"),
             Self::Guarding => f.write_str("LDK has it in the mempool, or has time yet"),
+            Self::HandedBack => f.write_str("the channel was handed back to LDK"),
+            Self::NotClosed(why) => write!(f, "LDK does not close the channel: {why}"),
             Self::Port(error) => error.fmt(f),
         }
     }
@@ -31,7 +38,7 @@ impl<E: fmt::Display> fmt::Display for EgressError<E> {
 impl<E: core::error::Error + 'static> core::error::Error for EgressError<E> {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Observing | Self::Guarding => None,
+            Self::Observing | Self::Guarding | Self::HandedBack | Self::NotClosed(_) => None,
             Self::Port(error) => Some(error),
         }
     }
@@ -54,31 +61,57 @@ async fn steps_in<M: Mempool>(egress: &Egress, mempool: &M, stakes: &[Stake], be
 
 /// The arbiter's broadcaster.
 #[derive(Debug)]
-pub struct ArbiterEgress<B, M = NoMempool> {
+pub struct ArbiterEgress<B, M = NoMempool, F = NoFence> {
     inner: B,
     egress: Arc<Egress>,
     mempool: M,
+    fence: F,
 }
 
 impl<B> ArbiterEgress<B> {
     /// Publishes through `inner` if `egress` lets it. A guard counts only what is confirmed as got
     /// through by LDK.
     pub const fn new(inner: B, egress: Arc<Egress>) -> Self {
-        Self { inner, egress, mempool: NoMempool }
+        Self { inner, egress, mempool: NoMempool, fence: NoFence }
     }
 }
 
 impl<B, M> ArbiterEgress<B, M> {
     /// The same, and a guard sees what LDK has in the mempool.
     pub const fn seeing(inner: B, egress: Arc<Egress>, mempool: M) -> Self {
-        Self { inner, egress, mempool }
+        Self { inner, egress, mempool, fence: NoFence }
     }
 }
 
-impl<B: Broadcast, M: Mempool> Broadcast for ArbiterEgress<B, M> {
+impl<B, M, F> ArbiterEgress<B, M, F> {
+    /// The same, and LDK is told to close a channel before anything of it is published. Needed
+    /// wherever the arbiter may decide by itself to fail a channel.
+    pub fn telling<G: ForceClose>(self, fence: G) -> ArbiterEgress<B, M, G> {
+        let Self { inner, egress, mempool, .. } = self;
+        ArbiterEgress { inner, egress, mempool, fence }
+    }
+}
+
+impl<B, M, F: ForceClose> ArbiterEgress<B, M, F> {
+    /// LDK makes no commitment any more of the channels that a package is about.
+    fn close(&self, stakes: &[Stake]) -> Result<(), String> {
+        for channel in stakes.iter().map(|stake| stake.channel) {
+            if !self.egress.was_told(&channel) {
+                self.fence.force_close(channel)?;
+                self.egress.tell(channel);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, F> {
     type Error = EgressError<B::Error>;
 
     async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Self::Error> {
+        if self.egress.is_handed_back(&package.stakes) {
+            return Err(EgressError::HandedBack);
+        }
         match self.egress.mode() {
             Mode::Observe => return Err(EgressError::Observing),
             Mode::Guard { before } => {
@@ -88,14 +121,14 @@ impl<B: Broadcast, M: Mempool> Broadcast for ArbiterEgress<B, M> {
             }
             Mode::Own => {}
         }
-        let transactions = package.transactions.clone();
+        self.close(&package.stakes).map_err(EgressError::NotClosed)?;
+        let mut taken = package.clone();
         let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
         // What the network refused, LDK may try after a while.
-        let taken = |tx: &Transaction| {
+        taken.transactions.retain(|tx| {
             let txid = tx.compute_txid();
             verdicts.iter().any(|(of, verdict)| *of == txid && verdict.is_in())
-        };
-        let taken: Vec<_> = transactions.into_iter().filter(taken).collect();
+        });
         self.egress.published(&taken);
         Ok(verdicts)
     }
@@ -128,13 +161,12 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
     type Error = C::Error;
 
     async fn select(&self, request: CoinRequest) -> Result<Vec<Coin>, C::Error> {
+        let CoinRequest { channel, claim, deadline, .. } = request;
+        let stake = Stake { channel, outpoint: claim, deadline };
         let may = match self.egress.mode() {
+            _ if self.egress.is_handed_back(&[stake]) => false,
             Mode::Observe => false,
-            Mode::Guard { before } => {
-                let CoinRequest { channel, claim, deadline, .. } = request;
-                let stake = Stake { channel, outpoint: claim, deadline };
-                steps_in(&self.egress, &self.mempool, &[stake], before).await
-            }
+            Mode::Guard { before } => steps_in(&self.egress, &self.mempool, &[stake], before).await,
             Mode::Own => true,
         };
         if may { self.inner.select(request).await } else { Ok(Vec::new()) }

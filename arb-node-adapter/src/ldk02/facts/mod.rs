@@ -5,6 +5,7 @@
 //! translates it, and gives the arbiter a signer ([`LdkSigner`]). How HTLCs get their identity is told in `docs/adr/0005-ldk-htlc-identity.md`.
 mod book;
 mod bytes;
+mod held;
 mod messages;
 mod opening;
 mod persist;
@@ -18,10 +19,11 @@ mod taps;
 mod translate;
 mod update;
 
+pub use held::{Held, HeldFor};
 pub use messages::TappedMessages;
 pub use persist::GatedPersist;
-pub use recorder::{Held, HeldFor, Recorder, Waiting};
-pub use shelf::{CHANNELS, NAMESPACE};
+pub use recorder::{Recorder, Waiting};
+pub use shelf::{CHANNELS, HANDED_BACK, NAMESPACE};
 pub use sign::{LdkSigner, SignError, SpendsOwn};
 pub use signers::{TappedSigner, TappedSigners};
 pub use sink::{FactSink, Refusal};

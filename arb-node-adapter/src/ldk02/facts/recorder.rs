@@ -1,11 +1,14 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 use super::book::{Book, Terms};
+use super::held::{Held, HeldFor, Holding};
 use super::shelf::Shelf;
 use super::sign::LdkSigner;
 use super::sink::{FactSink, Refusal};
 use super::taps::{Job, Taps};
-use super::translate::{Told, Translation, Untranslated};
+use super::translate::{Told, Translated, Translation, Untranslated};
+use super::update::Step;
 use super::{opening, update};
+use crate::ldk02::Egress;
 use arb_core::facts::Update;
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
@@ -17,38 +20,6 @@ use lightning::ln::channel_state::ChannelDetails;
 use lightning::util::persist::KVStoreSync;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Why a channel is held: LDK's update is not completed, so that LDK sends nothing that builds on
-/// it. The channel goes on only after a restart, if the cause is gone then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The channel.
-    pub channel: ChannelId,
-    /// LDK's update.
-    pub update: Option<u64>,
-    /// Why.
-    pub why: HeldFor,
-}
-
-/// What a channel is held for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HeldFor {
-    /// It cannot be translated.
-    Untranslated(Untranslated),
-    /// The arbiter does not take it.
-    Refused(String),
-}
-
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "channel {} is held: ", self.channel)?;
-        match &self.why {
-            HeldFor::Untranslated(why) => why.fmt(f),
-            HeldFor::Refused(why) => f.write_str(why),
-        }
-    }
-}
 
 /// Why the recorder did not go on. Nothing is lost: call again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +47,7 @@ impl core::error::Error for Waiting {}
 pub struct Recorder<K> {
     taps: Arc<Taps>,
     shelf: Arc<Shelf<K>>,
-    held: BTreeMap<ChannelId, Held>,
+    held: BTreeMap<ChannelId, Holding>,
     left: BTreeSet<ChannelId>,
     secp: Secp256k1<All>,
 }
@@ -131,7 +102,7 @@ where
 
     /// Channels that are held.
     pub fn held(&self) -> impl Iterator<Item = &Held> {
-        self.held.values()
+        self.held.values().map(|holding| &holding.held)
     }
 
     /// Channels that are left to LDK alone, since it wrote of them last: their beginning was not
@@ -152,10 +123,10 @@ where
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
         while let Some(job) = self.taps.first() {
-            // Nothing more is written of a held channel: its monitor contains what is held.
             let channel = job.channel();
-            if !channel.is_some_and(|channel| self.held.contains_key(&channel)) {
-                match self.write(&job, sink).await {
+            match channel.filter(|channel| self.held.contains_key(channel)) {
+                Some(channel) => self.while_held(channel, &job, sink, &completed).await?,
+                None => match self.write(&job, sink).await {
                     Ok(()) => {
                         if let (Some(channel), Some(update)) = (channel, job.update()) {
                             completed(channel, update);
@@ -163,15 +134,117 @@ where
                     }
                     Err((_, Stop::Wait(waiting))) => return Err(waiting),
                     Err((channel, Stop::Hold(why))) => {
-                        let update = job.update();
-                        self.held.insert(channel, Held { channel, update, why });
+                        self.hold(channel, &job, why);
+                        self.while_held(channel, &job, sink, &completed).await?;
+                    }
+                    Err((channel, Stop::Fence)) => {
+                        self.hold(channel, &job, HeldFor::Fenced);
+                        self.while_held(channel, &job, sink, &completed).await?;
                     }
                     Err((_, Stop::Gone)) => {}
-                }
+                },
             }
             self.taps.first_done();
         }
         Ok(())
+    }
+
+    fn hold(&mut self, channel: ChannelId, job: &Job, why: HeldFor) {
+        let held = Held { channel, update: job.update(), why };
+        self.held.insert(channel, Holding::new(held));
+    }
+
+    /// One more job of a held channel. Nothing is written: the newest monitor contains what is held.
+    /// Behind the fence all but commitments is told, none of which reaches the peer.
+    async fn while_held<S: FactSink>(
+        &mut self,
+        channel: ChannelId,
+        job: &Arc<Job>,
+        sink: &S,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        let fenced = self.held.get(&channel).is_some_and(|of| of.held.why == HeldFor::Fenced);
+        let closes = closes(job);
+        let told = match (fenced, &**job) {
+            (true, Job::Update { .. }) => {
+                self.update(channel, job, sink, Commitments::Skipped).await
+            }
+            (true, Job::Shutdown { .. }) => self.one(channel, job, sink).await,
+            (false, Job::Update { .. }) if closes => answered(sink.closed(channel).await),
+            _ => Ok(()),
+        };
+        let why = match told {
+            Err(Stop::Wait(waiting)) => return Err(waiting),
+            Err(Stop::Hold(why)) => Some(why),
+            Err(Stop::Fence) => Some(HeldFor::Refused(Refusal::Fenced.to_string())),
+            Ok(()) | Err(Stop::Gone) => None,
+        };
+        if let Some(holding) = self.held.get_mut(&channel) {
+            if let Some(why) = why {
+                holding.held = Held { channel, update: job.update(), why };
+            }
+            holding.add(job);
+        }
+        if closes { self.let_go(channel, completed) } else { Ok(()) }
+    }
+
+    /// LDK goes on with a channel that was held. Its newest monitor is written before anything is
+    /// completed: LDK must not find an update done after a crash, and the close that came with it
+    /// not.
+    fn let_go(
+        &mut self,
+        channel: ChannelId,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        let Some(holding) = self.held.get(&channel) else { return Ok(()) };
+        if let Some(monitor) = holding.last.as_ref().and_then(|job| job.monitor()) {
+            self.shelf.put_monitor(monitor).map_err(Waiting::Store)?;
+        }
+        let (last, book) = (holding.updates.last(), self.shelf.book(&channel));
+        if let (Some(last), Some(mut book)) = (last, book) {
+            book.applied = book.applied.max(*last);
+            self.shelf.put(channel, book).map_err(Waiting::Store)?;
+        }
+        for update in &holding.updates {
+            completed(channel, *update);
+        }
+        self.held.remove(&channel);
+        Ok(())
+    }
+
+    /// Hands a channel back to LDK alone: the arbiter publishes nothing for it, now and after a
+    /// restart, and what LDK's monitors publish passes. It is told nothing more of the channel, signs
+    /// nothing, and what it goes on reporting is what it knew. What was held is completed.
+    ///
+    /// A channel that the arbiter is failing is told and held as before until LDK has closed it, for
+    /// a commitment of ours may be on its way that LDK would revoke.
+    ///
+    /// At each start, [`handed_back`](Self::handed_back) is to be told to the [`Egress`].
+    ///
+    /// # Errors
+    /// The store takes nothing at the moment. The egress is handed back already; call again.
+    pub fn hand_back(
+        &mut self,
+        channel: ChannelId,
+        egress: &Egress,
+        completed: impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        egress.hand_back(channel);
+        self.shelf.put_handed_back(channel).map_err(Waiting::Store)?;
+        let fenced = self.held.get(&channel).is_some_and(|of| of.held.why == HeldFor::Fenced);
+        if fenced || egress.was_told(&channel) {
+            return Ok(());
+        }
+        self.let_go(channel, &completed)?;
+        self.forget(channel)?;
+        self.leave(channel);
+        Ok(())
+    }
+
+    /// Channels that were handed back to LDK, now or before a restart.
+    #[must_use]
+    pub fn handed_back(&self) -> Vec<ChannelId> {
+        self.shelf.handed_back()
     }
 
     /// Tells the arbiter first; LDK's own record follows.
@@ -205,40 +278,22 @@ where
                 if self.shelf.books().contains_key(&channel) {
                     return Ok(());
                 }
-                let Some(opening) = opening else { return self.leave(channel) };
+                let Some(opening) = opening else {
+                    self.leave(channel);
+                    return Ok(());
+                };
                 let facts = match opening::facts(opening, &self.secp) {
-                    Err(Untranslated::Format) => return self.leave(channel),
+                    Err(Untranslated::Format) => {
+                        self.leave(channel);
+                        return Ok(());
+                    }
                     facts => facts?,
                 };
                 answered(sink.watch(facts.clone()).await)?;
                 let book = Book::new(facts, *update, opening);
                 self.keep(channel, [(channel, book)].into(), Vec::new())
             }
-            Job::Update { update, bytes, txids, announced, .. } => {
-                let digest = sha256::Hash::hash(bytes).to_byte_array();
-                let applied = {
-                    let books = self.shelf.books();
-                    books.get(&channel).map(|book| (book.applied, book.digest))
-                };
-                match applied {
-                    None => return self.leave(channel),
-                    Some((applied, _)) if applied > *update => return Ok(()),
-                    Some((applied, of)) if applied == *update && of == digest => return Ok(()),
-                    Some(_) => {}
-                }
-                let (_, steps) = update::read(bytes).map_err(Untranslated::from)?;
-                let translated = {
-                    let books = self.shelf.books();
-                    let mut translation = Translation::new(channel, &books, &self.secp)?;
-                    translation.book_mut(channel)?.announced.extend(announced.clone());
-                    translation.steps(&steps, txids)?;
-                    let book = translation.book_mut(channel)?;
-                    (book.applied, book.digest) = (*update, digest);
-                    translation.done()
-                };
-                self.tell(channel, translated.told, sink).await?;
-                self.keep(channel, translated.changed, translated.ended)
-            }
+            Job::Update { .. } => self.update(channel, job, sink, Commitments::Told).await,
             Job::Shutdown { scripts, .. } => {
                 // A script for a channel that was not opened here changes nothing.
                 let translated = {
@@ -254,6 +309,48 @@ where
                 self.keep(channel, translated.changed, translated.ended)
             }
         }
+    }
+
+    /// One update. Without its commitments it does not count as applied.
+    async fn update<S: FactSink>(
+        &mut self,
+        channel: ChannelId,
+        job: &Job,
+        sink: &S,
+        commitments: Commitments,
+    ) -> Result<(), Stop> {
+        let Job::Update { update, bytes, txids, announced, .. } = job else { return Ok(()) };
+        let digest = sha256::Hash::hash(bytes).to_byte_array();
+        let applied = {
+            let books = self.shelf.books();
+            books.get(&channel).map(|book| (book.applied, book.digest))
+        };
+        match applied {
+            None => {
+                self.leave(channel);
+                return Ok(());
+            }
+            Some((applied, _)) if applied > *update => return Ok(()),
+            Some((applied, of)) if applied == *update && of == digest => return Ok(()),
+            Some(_) => {}
+        }
+        let (_, steps) = update::read(bytes).map_err(Untranslated::from)?;
+        let Translated { changed, told, ended } = {
+            let books = self.shelf.books();
+            let mut translation = Translation::new(channel, &books, &self.secp)?;
+            translation.book_mut(channel)?.announced.extend(announced.clone());
+            if commitments == Commitments::Skipped {
+                translation.fence();
+            }
+            translation.steps(&steps, txids)?;
+            if commitments == Commitments::Told {
+                let book = translation.book_mut(channel)?;
+                (book.applied, book.digest) = (*update, digest);
+            }
+            translation.done()
+        };
+        self.tell(channel, told, sink).await?;
+        self.keep(channel, changed, ended)
     }
 
     /// Links of incoming HTLCs first, then the channel's own updates as one, then the rest.
@@ -315,9 +412,8 @@ where
         Ok(())
     }
 
-    fn leave(&mut self, channel: ChannelId) -> Result<(), Stop> {
+    fn leave(&mut self, channel: ChannelId) {
         self.left.insert(channel);
-        Ok(())
     }
 
     /// The channel is resolved and forgotten.
@@ -333,7 +429,24 @@ enum Stop {
     Wait(Waiting),
     /// The arbiter has forgotten the channel.
     Gone,
+    /// The arbiter takes no newer commitment of ours.
+    Fence,
     Hold(HeldFor),
+}
+
+/// Whether the commitments of an update are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Commitments {
+    Told,
+    Skipped,
+}
+
+/// Whether LDK says with it that it has closed the channel. It makes no commitment any more, and
+/// revokes none.
+fn closes(job: &Job) -> bool {
+    let Job::Update { bytes, .. } = job else { return false };
+    let steps = update::read(bytes).map(|(_, steps)| steps).unwrap_or_default();
+    steps.iter().any(|step| matches!(step, Step::ForceClosed))
 }
 
 impl From<Untranslated> for Stop {
@@ -347,6 +460,7 @@ fn answered(answer: Result<(), Refusal>) -> Result<(), Stop> {
         Ok(()) => Ok(()),
         Err(Refusal::NotWatched) => Err(Stop::Gone),
         Err(Refusal::Later(why)) => Err(Stop::Wait(Waiting::Sink(why))),
+        Err(Refusal::Fenced) => Err(Stop::Fence),
         Err(Refusal::Refused(why)) => Err(Stop::Hold(HeldFor::Refused(why))),
     }
 }

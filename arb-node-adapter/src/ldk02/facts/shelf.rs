@@ -14,7 +14,7 @@ use lightning::util::persist::{
     CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS,
     CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as MONITORS_SECOND, KVStoreSync,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 /// Namespace of the recorder's own records in the node's key-value store.
@@ -22,10 +22,14 @@ pub const NAMESPACE: &str = "arbiter";
 /// Second namespace: one record a channel.
 pub const CHANNELS: &str = "channels";
 
+/// Second namespace: one record for each channel that was handed back to LDK.
+pub const HANDED_BACK: &str = "handed_back";
+
 /// Books in memory and on disk.
 #[derive(Debug)]
 pub(super) struct Shelf<K> {
     books: Mutex<BTreeMap<ChannelId, Book>>,
+    handed_back: Mutex<BTreeSet<ChannelId>>,
     store: K,
 }
 
@@ -52,7 +56,13 @@ where
             let book = Book::decode(&bytes).map_err(|Unreadable(why)| why.to_owned())?;
             books.insert(book.facts.id, book);
         }
-        Ok(Self { books: Mutex::new(books), store })
+        let mut handed_back = BTreeSet::new();
+        for key in store.list(NAMESPACE, HANDED_BACK).map_err(|error| error.to_string())? {
+            let bytes = store.read(NAMESPACE, HANDED_BACK, &key).map_err(|e| e.to_string())?;
+            let id = <[u8; 32]>::try_from(bytes).map_err(|_| format!("{key} is no channel"))?;
+            handed_back.insert(ChannelId(id));
+        }
+        Ok(Self { books: Mutex::new(books), handed_back: Mutex::new(handed_back), store })
     }
 
     /// Writes a book, then shows it.
@@ -62,6 +72,18 @@ where
             .map_err(|error| error.to_string())?;
         lock(&self.books).insert(channel, book);
         Ok(())
+    }
+
+    pub(super) fn put_handed_back(&self, channel: ChannelId) -> Result<(), String> {
+        self.store
+            .write(NAMESPACE, HANDED_BACK, &channel.to_string(), channel.0.to_vec())
+            .map_err(|error| error.to_string())?;
+        lock(&self.handed_back).insert(channel);
+        Ok(())
+    }
+
+    pub(super) fn handed_back(&self) -> Vec<ChannelId> {
+        lock(&self.handed_back).iter().copied().collect()
     }
 
     /// Writes a monitor where LDK's own persisters do.

@@ -38,6 +38,9 @@ pub enum Refusal {
     Later(String),
     /// The channel is not watched any more: it is resolved and forgotten.
     NotWatched,
+    /// A newer local commitment of a channel that the arbiter is failing, or whose funding output is
+    /// spent: LDK must not revoke the one that may confirm.
+    Fenced,
     /// It does not hold. LDK must not go on with this channel.
     Refused(String),
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Later(why) => write!(f, "not now: {why}"),
             Self::NotWatched => f.write_str("the channel is not watched"),
+            Self::Fenced => f.write_str("the channel is being closed"),
             Self::Refused(why) => write!(f, "refused: {why}"),
         }
     }

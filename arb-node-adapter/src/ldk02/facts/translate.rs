@@ -89,6 +89,9 @@ pub(super) struct Translation<'a> {
     /// Hashes of HTLCs that left all commitments.
     ended: Vec<(ChannelId, PaymentHash)>,
     secp: &'a Secp256k1<All>,
+    /// Commitments are left out: the arbiter takes no newer one of ours, and until LDK's update is
+    /// completed the peer gets none.
+    fenced: bool,
 }
 
 /// A translation that is complete.
@@ -107,7 +110,13 @@ impl<'a> Translation<'a> {
     ) -> Result<Self, Untranslated> {
         let book = before.get(&channel).ok_or(Untranslated::UnknownChannel)?;
         let changed = [(channel, book.clone())].into();
-        Ok(Self { channel, before, changed, told: Vec::new(), ended: Vec::new(), secp })
+        let (told, ended, fenced) = (Vec::new(), Vec::new(), false);
+        Ok(Self { channel, before, changed, told, ended, secp, fenced })
+    }
+
+    /// From here on commitments are left out; what comes with them is told.
+    pub(super) const fn fence(&mut self) {
+        self.fenced = true;
     }
 
     /// What came of it.
@@ -126,7 +135,9 @@ impl<'a> Translation<'a> {
                     if txids.next() != Some(&step.txid) {
                         return Err(Untranslated::Differs(step.number));
                     }
-                    self.remote(step)?;
+                    if !self.fenced {
+                        self.remote(step)?;
+                    }
                 }
                 Step::Preimage { preimage, recipient_of } => {
                     self.preimage(*preimage, recipient_of.as_deref())?;
@@ -189,6 +200,9 @@ impl<'a> Translation<'a> {
             let id = id.ok_or(Untranslated::UnknownHtlc)?;
             let source = PreimageSource::Downstream(HtlcId { offerer: Side::Local, id });
             self.told.push((self.channel, Told::Preimage(*preimage, source)));
+        }
+        if self.fenced {
+            return Ok(());
         }
         let now = self.own()?.facts.candidates.current.local.htlcs.clone();
         let htlcs = self.identify(&step.htlcs, &now, Side::Local)?;

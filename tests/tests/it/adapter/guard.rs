@@ -4,7 +4,8 @@ use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
 use arb_core::units::BlockHeight;
 use arb_node_adapter::{
-    ArbiterCoins, ArbiterEgress, Egress, EgressError, Mempool, Mode, MonitorEgress, NoMempool,
+    ArbiterCoins, ArbiterEgress, Egress, EgressError, ForceClose, GRACE, Mempool, Mode,
+    MonitorEgress, NoMempool,
 };
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
@@ -254,5 +255,88 @@ async fn the_mode_changes_between_two_packages() -> Result<(), Failed> {
     egress.set(Mode::Guard { before: BEFORE });
     ldk.broadcast_transactions(&[&theirs]);
     assert!(net.has(&theirs));
+    Ok(())
+}
+
+/// LDK's side, which closes when it wants to; and what the network had then.
+#[derive(Clone, Default)]
+struct Ldk {
+    net: Net,
+    refuses: bool,
+    closed: Arc<Mutex<Vec<(ChannelId, usize)>>>,
+}
+
+impl ForceClose for Ldk {
+    fn force_close(&self, channel: ChannelId) -> Result<(), String> {
+        let published = self.net.0.lock().unwrap().len();
+        self.closed.lock().unwrap().push((channel, published));
+        if self.refuses { Err("not now".to_owned()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn ldk_closes_before_anything_is_published() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let ldk = Ldk { net: net.clone(), ..Ldk::default() };
+    let port = ArbiterEgress::new(net.clone(), egress.clone()).telling(ldk.clone());
+    port.broadcast(package(&[(1, None)], 10)).await?;
+    port.broadcast(package(&[(2, None)], 10)).await?;
+    assert_eq!(*ldk.closed.lock().unwrap(), [(CHANNEL, 0)], "once, and first");
+    assert!(egress.was_told(&CHANNEL));
+
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let ldk = Ldk { net: net.clone(), refuses: true, ..Ldk::default() };
+    let port = ArbiterEgress::new(net.clone(), egress.clone()).telling(ldk.clone());
+    for _ in 0..2 {
+        let refused = port.broadcast(package(&[(1, None)], 10)).await;
+        assert!(matches!(refused, Err(EgressError::NotClosed(_))), "{refused:?}");
+    }
+    assert_eq!(*ldk.closed.lock().unwrap(), [(CHANNEL, 0), (CHANNEL, 0)], "it is asked again");
+    assert!(net.0.lock().unwrap().is_empty() && !egress.was_told(&CHANNEL));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mode_that_publishes_nothing_closes_nothing() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(0));
+    let ldk = Ldk::default();
+    let port = ArbiterEgress::new(net, egress.clone()).telling(ldk.clone());
+    assert!(port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await.is_err());
+    egress.set(Mode::Observe);
+    assert!(port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await.is_err());
+    assert!(ldk.closed.lock().unwrap().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE));
+    let port = ArbiterEgress::new(net.clone(), egress.clone());
+    let coins = ArbiterCoins::new(Wallet, egress.clone());
+    egress.set(Mode::Own);
+    port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
+    let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
+    ldk.broadcast_transactions(&[&theirs]);
+    egress.best_height(DEADLINE + GRACE);
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(!net.has(&theirs), "the arbiter has published");
+    egress.hand_back(CHANNEL);
+    ldk.broadcast_transactions(&[&theirs]);
+    egress.best_height(DEADLINE + 2 * GRACE);
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(net.has(&theirs));
+    for mode in [Mode::Observe, Mode::Guard { before: BEFORE }, Mode::Own] {
+        egress.set(mode);
+        let refused = port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await;
+        assert!(matches!(refused, Err(EgressError::HandedBack)), "{mode:?}");
+        let request = CoinRequest {
+            claim: outpoint(1),
+            amount: Amount::from_sat(1_000),
+            feerate: FeeRate::BROADCAST_MIN,
+            channel: CHANNEL,
+            deadline: Some(BlockHeight(DEADLINE)),
+        };
+        assert!(coins.select(request).await?.is_empty());
+    }
     Ok(())
 }

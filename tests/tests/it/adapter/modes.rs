@@ -90,3 +90,26 @@ async fn the_mode_changes_at_run_time() -> Result<(), Failed> {
     world.arbiter.shutdown().await;
     Ok(())
 }
+
+/// The arbiter starts the close: LDK has no such channel any more when it is published, and its
+/// events and balances follow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_of_the_arbiter_is_ldks_as_well() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
+    world.arbiter.fail_channel(ChannelId(world.link.id.0)).await?;
+    assert!(world.net.nodes[0].manager.list_channels().is_empty());
+    world.net.pump();
+    world.settle().await?;
+    for _ in 0..261 {
+        assert_eq!(world.broadcast_of_ldk(), [], "LDK publishes nothing");
+        world.mine(1).await?;
+    }
+    world.all_claimed_from_local();
+    paid_and_failed(&world);
+    let node = &world.net.nodes[0];
+    let closed = |event: &Event| matches!(event, Event::ChannelClosed { .. }).then_some(());
+    assert_eq!(node.take_event(closed), Some(()));
+    assert_eq!(node.monitors.get_claimable_balances(&[]), []);
+    world.arbiter.shutdown().await;
+    Ok(())
+}

@@ -26,6 +26,8 @@ pub(super) struct Told {
     pub(super) most_twins: usize,
     /// The answer to everything, if there is one.
     pub(super) answer: Option<Refusal>,
+    /// Newer local commitments are refused, as for a channel that is being failed.
+    pub(super) fenced: bool,
 }
 
 /// A sink that verifies facts and updates, and so every signature.
@@ -43,6 +45,7 @@ impl Sink {
             closed: Vec::new(),
             most_twins: 0,
             answer: None,
+            fenced: false,
         };
         Self { told: Mutex::new(told), secp: Secp256k1::new() }
     }
@@ -73,6 +76,9 @@ impl FactSink for Sink {
         self.with(|told| {
             let mut facts = told.facts.get(&channel).ok_or(Refusal::NotWatched)?.clone();
             for update in &updates {
+                if told.fenced && matches!(update, Update::LocalCommitment { .. }) {
+                    return Err(Refusal::Fenced);
+                }
                 facts = facts.updated(update, &self.secp).map_err(refused)?.facts;
             }
             told.most_twins = told.most_twins.max(most_twins(&facts));
