@@ -56,11 +56,11 @@ struct Tolerance {
 }
 
 /// What the allocator keeps in reserve varies by this much from one minute to the next.
-const MEMORY: Tolerance = Tolerance { percent: 10, more: 4 << 20 };
+const MEMORY: Tolerance = Tolerance { percent: 10, more: 1 << 20 };
 /// Workers and appends that are under way when the sample is taken.
 const TASKS: Tolerance = Tolerance { percent: 0, more: 4 };
 /// Free pages that a later write could not use yet, and that none had to.
-const STORE: Tolerance = Tolerance { percent: 10, more: 512 << 10 };
+const STORE: Tolerance = Tolerance { percent: 10, more: 128 << 10 };
 
 impl Figure {
     fn of(samples: &[Sample], figure: fn(&Sample) -> u64, tolerance: Tolerance) -> Self {
