@@ -27,19 +27,17 @@ impl ChainArbitrator {
         let mut scan = Scan::default();
         let mut suspects: HashMap<Txid, BTreeSet<Slot>> = HashMap::new();
         for tx in &block.txdata {
-            let mut slots: Option<BTreeSet<Slot>> = None;
+            let mut slots = BTreeSet::new();
             for input in &tx.input {
                 let outpoint = input.previous_output;
-                for slot in self.watchers.watching(outpoint) {
-                    slots.get_or_insert_default().insert(slot);
-                }
-                if !suspects.is_empty()
-                    && let Some(of) = suspects.get(&outpoint.txid)
-                {
-                    slots.get_or_insert_default().extend(of);
+                slots.append(&mut self.watchers.watching(outpoint));
+                if let Some(of) = suspects.get(&outpoint.txid) {
+                    slots.extend(of);
                 }
             }
-            let Some(slots) = slots else { continue };
+            if slots.is_empty() {
+                continue;
+            }
             for slot in &slots {
                 scan.touched.entry(*slot).or_default().push(tx.clone());
             }

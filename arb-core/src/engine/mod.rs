@@ -269,7 +269,7 @@ impl ChainArbitrator {
     /// The channels that watch `outpoint`: none or one, unless the node told of several with the
     /// same funding output.
     pub fn watching(&self, outpoint: OutPoint) -> impl Iterator<Item = Slot> {
-        self.watchers.watching(outpoint)
+        self.watchers.watching(outpoint).into_iter()
     }
 
     fn take_batch_id(&self) -> BatchId {

@@ -31,16 +31,32 @@ pub(super) struct Watchers {
     hasher: DefaultHashBuilder,
     /// Without gaps: the last one takes the place of one that goes.
     all: Vec<ChainWatcher>,
-    /// Places in `all`. A table of small numbers is mostly control bytes: looking up what is not
-    /// there, as nearly all inputs of a block are, touches nothing else.
+    /// Places in `all`.
     by_slot: HashTable<u32>,
     by_id: HashTable<u32>,
-    by_funding: HashTable<u32>,
+    /// Every outpoint that is watched, once for each channel that does.
+    watched: HashTable<Mark>,
     /// What is watched besides the current funding outputs: other candidates, and the outputs of
     /// closed channels.
-    further: HashTable<(OutPoint, Slot)>,
     further_of: BTreeMap<Slot, BTreeSet<OutPoint>>,
     due: BTreeSet<(BlockHeight, Slot)>,
+}
+
+/// An outpoint, as far as a block's inputs are told apart from it: nearly all of them are watched by
+/// nobody, and of these all but one of millions are sorted out without a look at the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    /// Half of the outpoint's hash.
+    half: u32,
+    slot: Slot,
+}
+
+impl Mark {
+    /// Its place in the table: what the upper bits are used for, the lower ones are not.
+    fn hash(half: u32) -> u64 {
+        let half = u64::from(half);
+        half | half.wrapping_shl(32)
+    }
 }
 
 /// Slots are given out in ascending order by ourselves: neighbours stay neighbours in the table,
@@ -53,11 +69,11 @@ fn hash_of_slot(slot: Slot) -> u64 {
 impl Watchers {
     /// Makes room for this many more channels.
     pub(super) fn reserve(&mut self, channels: usize) {
-        let Self { hasher, all, by_slot, by_id, by_funding, .. } = self;
+        let Self { hasher, all, by_slot, by_id, watched, .. } = self;
         all.reserve(channels);
         by_slot.reserve(channels, |at| hash_at(all, *at, |w| hash_of_slot(w.slot)));
         by_id.reserve(channels, |at| hash_at(all, *at, |w| hasher.hash_one(w.id)));
-        by_funding.reserve(channels, |at| hash_at(all, *at, |w| hasher.hash_one(w.funding)));
+        watched.reserve(channels, |mark| Mark::hash(mark.half));
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -83,13 +99,37 @@ impl Watchers {
         self.at(*at).map(|watcher| watcher.slot)
     }
 
+    fn half_of(&self, outpoint: &OutPoint) -> u32 {
+        let [_, _, _, _, half @ ..] = self.hasher.hash_one(outpoint).to_le_bytes();
+        u32::from_le_bytes(half)
+    }
+
     /// The channels that watch `outpoint`; more than one only if the node told so.
-    pub(super) fn watching(&self, outpoint: OutPoint) -> impl Iterator<Item = Slot> {
-        let hash = self.hasher.hash_one(outpoint);
-        let funding = self.by_funding.iter_hash(hash).filter_map(|at| self.at(*at));
-        let funding = funding.filter(move |w| w.funding == outpoint).map(|w| w.slot);
-        let further = self.further.iter_hash(hash);
-        funding.chain(further.filter(move |(other, _)| *other == outpoint).map(|(_, slot)| *slot))
+    pub(super) fn watching(&self, outpoint: OutPoint) -> BTreeSet<Slot> {
+        let half = self.half_of(&outpoint);
+        if self.watched.find(Mark::hash(half), |mark| mark.half == half).is_none() {
+            return BTreeSet::new();
+        }
+        let marks = self.watched.iter_hash(Mark::hash(half)).filter(|mark| mark.half == half);
+        marks.map(|mark| mark.slot).filter(|slot| self.is_watched_by(*slot, &outpoint)).collect()
+    }
+
+    fn is_watched_by(&self, slot: Slot, outpoint: &OutPoint) -> bool {
+        self.get(slot).is_some_and(|watcher| watcher.funding == *outpoint)
+            || self.further_of.get(&slot).is_some_and(|further| further.contains(outpoint))
+    }
+
+    fn mark(&mut self, outpoint: &OutPoint, slot: Slot) {
+        let half = self.half_of(outpoint);
+        let hash = |mark: &Mark| Mark::hash(mark.half);
+        self.watched.insert_unique(Mark::hash(half), Mark { half, slot }, hash);
+    }
+
+    fn unmark(&mut self, outpoint: &OutPoint, slot: Slot) {
+        let mark = Mark { half: self.half_of(outpoint), slot };
+        if let Ok(entry) = self.watched.find_entry(Mark::hash(mark.half), |known| *known == mark) {
+            entry.remove();
+        }
     }
 
     /// Every channel whose height has come at `tip`.
@@ -171,15 +211,13 @@ impl Watchers {
         // There are no more channels than slots.
         let Ok(at) = u32::try_from(self.all.len()) else { return };
         self.all.push(watcher);
-        let Self { hasher, all, by_slot, by_id, by_funding, due, .. } = self;
+        self.mark(&watcher.funding, watcher.slot);
+        let Self { hasher, all, by_slot, by_id, due, .. } = self;
         by_slot.insert_unique(hash_of_slot(watcher.slot), at, |at| {
             hash_at(all, *at, |w| hash_of_slot(w.slot))
         });
         by_id.insert_unique(hasher.hash_one(watcher.id), at, |at| {
             hash_at(all, *at, |w| hasher.hash_one(w.id))
-        });
-        by_funding.insert_unique(hasher.hash_one(watcher.funding), at, |at| {
-            hash_at(all, *at, |w| hasher.hash_one(w.funding))
         });
         due.extend(watcher.due.map(|due| (due, watcher.slot)));
     }
@@ -194,6 +232,7 @@ impl Watchers {
                 entry.remove();
             }
         }
+        self.unmark(&gone.funding, slot);
         let moved = *self.all.last()?;
         self.all.swap_remove(at);
         if place != last {
@@ -209,12 +248,11 @@ impl Watchers {
         Some(gone)
     }
 
-    /// The tables, each with the hash that a watcher has in it.
-    fn tables(&mut self, watcher: &ChainWatcher) -> [(&mut HashTable<u32>, u64); 3] {
+    /// The tables of places, each with the hash that a watcher has in it.
+    fn tables(&mut self, watcher: &ChainWatcher) -> [(&mut HashTable<u32>, u64); 2] {
         [
             (&mut self.by_slot, hash_of_slot(watcher.slot)),
             (&mut self.by_id, self.hasher.hash_one(watcher.id)),
-            (&mut self.by_funding, self.hasher.hash_one(watcher.funding)),
         ]
     }
 
@@ -224,16 +262,11 @@ impl Watchers {
             return;
         }
         let before = self.further_of.remove(&slot).unwrap_or_default();
-        let Self { hasher, further, .. } = self;
         for outpoint in before.difference(&outpoints) {
-            let hash = hasher.hash_one(outpoint);
-            if let Ok(entry) = further.find_entry(hash, |known| *known == (*outpoint, slot)) {
-                entry.remove();
-            }
+            self.unmark(outpoint, slot);
         }
         for outpoint in outpoints.difference(&before) {
-            let hash = hasher.hash_one(outpoint);
-            further.insert_unique(hash, (*outpoint, slot), |(other, _)| hasher.hash_one(other));
+            self.mark(outpoint, slot);
         }
         if !outpoints.is_empty() {
             self.further_of.insert(slot, outpoints);

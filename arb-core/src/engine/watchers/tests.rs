@@ -43,8 +43,7 @@ fn agree(watchers: &Watchers, model: &Map<Slot, (ChainWatcher, BTreeSet<OutPoint
         assert_eq!(watchers.slot_of(&watcher.id), Some(*slot));
     }
     for outpoint in (0..70).map(outpoint) {
-        let mut found: Vec<Slot> = watchers.watching(outpoint).collect();
-        found.sort();
+        let found: Vec<Slot> = watchers.watching(outpoint).into_iter().collect();
         let of = |(slot, (_, all)): (&Slot, &(_, BTreeSet<OutPoint>))| {
             all.contains(&outpoint).then_some(*slot)
         };
@@ -107,8 +106,31 @@ fn room_that_was_made_changes_nothing() {
     }
     for watcher in one.iter() {
         assert_eq!(other.slot_of(&watcher.id), Some(watcher.slot));
-        assert!(other.watching(watcher.funding).eq([watcher.slot]));
+        assert_eq!(other.watching(watcher.funding), BTreeSet::from([watcher.slot]));
         assert_eq!(other.get(watcher.slot), Some(watcher));
     }
     assert_eq!(other.len(), 1_000);
+}
+
+#[test]
+fn an_outpoint_that_only_looks_like_a_watched_one_is_nobodys() {
+    let mut watchers = Watchers::default();
+    let put = |watchers: &mut Watchers, slot: u8, further: &[u8]| {
+        let (funding, id) = (outpoint(slot), ChannelId([slot; 32]));
+        let watcher = ChainWatcher { slot: Slot(slot.into()), id, funding, due: None };
+        watchers.put(watcher, further.iter().copied().map(outpoint));
+    };
+    put(&mut watchers, 1, &[11]);
+    put(&mut watchers, 2, &[]);
+    // As if the hashes of another outpoint of channel 1 and of one of channel 2 were the same.
+    let hash = |mark: &Mark| Mark::hash(mark.half);
+    for (like, slot) in [(11, 1), (11, 2), (2, 1)] {
+        let mark = Mark { half: watchers.half_of(&outpoint(like)), slot: Slot(slot) };
+        watchers.watched.insert_unique(hash(&mark), mark, hash);
+    }
+    assert_eq!(watchers.watching(outpoint(11)), BTreeSet::from([Slot(1)]));
+    assert_eq!(watchers.watching(outpoint(2)), BTreeSet::from([Slot(2)]));
+    put(&mut watchers, 1, &[]);
+    assert_eq!(watchers.watching(outpoint(11)), BTreeSet::new());
+    assert_eq!(watchers.watching(outpoint(1)), BTreeSet::from([Slot(1)]));
 }
