@@ -37,8 +37,8 @@ pub(crate) struct Seams {
 /// Channels that room is made for at most before they are read, whatever the store says.
 const MOST_EXPECTED: usize = 1 << 24;
 
-/// What the node stated, by channel.
-type Statement = HashMap<ChannelId, ChannelNumbers>;
+/// What the node stated, by channel: references, for there may be a million.
+type Statement<'a> = HashMap<&'a ChannelId, &'a ChannelNumbers>;
 
 /// Holds stored facts, by their index entry, against what the node states, and raises the alarm if
 /// they are outdated: they must not lead to a broadcast of a local commitment (BOLT 5 F5).
@@ -112,7 +112,7 @@ where
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
-        let stated: Statement = numbers.iter().map(|stated| (stated.id, *stated)).collect();
+        let stated: Statement<'_> = numbers.iter().map(|stated| (&stated.id, stated)).collect();
         for channel in driver.resume_quiet(&stated).map_err(unreadable)? {
             driver.resume(channel, &stated).map_err(unreadable)?;
         }
@@ -122,7 +122,7 @@ where
     }
 
     /// Puts quiet channels back from the index alone. Gives the others.
-    fn resume_quiet(&mut self, stated: &Statement) -> Result<Vec<StoredChannel>, L::Error> {
+    fn resume_quiet(&mut self, stated: &Statement<'_>) -> Result<Vec<StoredChannel>, L::Error> {
         let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
         self.engine.reserve(expected.min(MOST_EXPECTED));
         let mut others = Vec::new();
@@ -133,7 +133,7 @@ where
                 subscribers.restore(slot, name, state);
             }
             let Ok(entry) = &channel.entry else { return others.push(channel) };
-            judge(engine, notices, slot, entry, stated.get(&entry.id).copied());
+            judge(engine, notices, slot, entry, stated.get(&entry.id).copied().copied());
             if channel.has_changes {
                 others.push(channel);
             } else {
@@ -144,14 +144,14 @@ where
     }
 
     /// A channel with anything to remember, or that cannot be read.
-    fn resume(&mut self, channel: StoredChannel, stated: &Statement) -> Result<(), L::Error> {
+    fn resume(&mut self, channel: StoredChannel, stated: &Statement<'_>) -> Result<(), L::Error> {
         let (slot, id) = (channel.slot, channel.id);
         // It may have been set aside for long, in earlier runs: nobody knows since when.
         let aside = |driver: &mut Self, stated, why: &str| {
             driver.put_aside(slot, id, stated, None, why);
         };
         if let Err(damaged) = channel.entry {
-            aside(self, Stated::Not(stated.get(&id).copied()), &damaged.to_string());
+            aside(self, Stated::Not(stated.get(&id).copied().copied()), &damaged.to_string());
             return Ok(());
         }
         match (self.log.facts(slot)?, self.log.changes(slot)?) {
