@@ -3,7 +3,9 @@
 mod bare;
 mod block;
 mod channels;
+mod claims;
 mod ldk;
+mod ldk_node;
 mod measure;
 mod memory;
 mod node;
@@ -74,7 +76,7 @@ struct Bench {
 }
 
 /// Memory comes first: what others leave behind would be counted in.
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 9] = [
     Bench { name: "memory", run: memory::run },
     Bench { name: "block", run: block::run },
     Bench { name: "store", run: store::run },
@@ -82,6 +84,8 @@ const BENCHES: [Bench; 7] = [
     Bench { name: "update", run: update::run },
     Bench { name: "storm", run: storm::run },
     Bench { name: "penalty", run: penalty::run },
+    Bench { name: "claims", run: claims::run },
+    Bench { name: "ldk", run: ldk_node::run },
 ];
 
 /// The names of all benchmarks.
@@ -129,7 +133,8 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
         let refused = run(Some("blok"), false).err().map(|error| error.to_string());
-        let expected = "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty";
+        let expected = "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty, \
+                        claims, ldk";
         assert_eq!(refused.as_deref(), Some(expected));
     }
 }

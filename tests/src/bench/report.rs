@@ -29,6 +29,8 @@ pub(super) struct Row {
 pub(super) enum Unit {
     Nanoseconds,
     Bytes,
+    /// A ratio itself.
+    Times,
 }
 
 /// What a ratio should be.
@@ -113,6 +115,7 @@ pub(super) fn table(rows: &[Row]) -> String {
 fn shown(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Bytes => format!("{value:.0} B"),
+        Unit::Times => format!("{value:.3} x"),
         Unit::Nanoseconds if value >= 1e6 => format!("{:.2} ms", value / 1e6),
         Unit::Nanoseconds => format!("{:.1} us", value / 1e3),
     }

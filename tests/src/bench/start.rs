@@ -24,7 +24,8 @@ use super::report::{Goal, Row, Unit};
 use super::store::{beside_this_program, wait};
 
 const SEED: u64 = 17;
-const CHANNELS: [(u32, usize); 2] = [(100_000, 15), (1_000_000, 7)];
+const CHANNELS: [(u32, usize); 2] = [(100_000, 15), (MOST, 7)];
+const MOST: u32 = 1_000_000;
 const GOAL: Goal = Goal::Below(1.5);
 
 /// Channels that are written in one batch.
@@ -54,20 +55,23 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
         )?;
         let name = format!("start: {count} channels / read into a bare map");
         rows.push(Row::of(name, measured, Some(GOAL)));
-        rows.push(Row {
-            name: format!("start: memory a channel, {count} quiet / limit"),
-            ours: memory,
-            other: LIMIT,
-            unit: Unit::Bytes,
-            ratio: memory / LIMIT,
-            goal: Some(Goal::Below(1.0)),
-        });
+        // With fewer channels, what the allocator keeps of the start itself outweighs them.
+        if count == MOST {
+            rows.push(Row {
+                name: format!("start: memory a channel, {count} quiet / limit"),
+                ours: memory,
+                other: LIMIT,
+                unit: Unit::Bytes,
+                ratio: memory / LIMIT,
+                goal: Some(Goal::Below(1.0)),
+            });
+        }
     }
     Ok(rows)
 }
 
 /// A store with quiet channels. Gives what their node would state of them.
-fn fill(folder: &Path, count: u32) -> Result<Vec<ChannelNumbers>, BenchError> {
+pub(super) fn fill(folder: &Path, count: u32) -> Result<Vec<ChannelNumbers>, BenchError> {
     let mut log = LmdbLog::open(folder, StoreConfig::default())?;
     let mut quiet = Quiet::new(SEED)?;
     let mut numbers = Vec::new();

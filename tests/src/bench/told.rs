@@ -79,6 +79,11 @@ impl Revoked {
         Ok(Told { facts, ended: self.ended.clone(), close })
     }
 
+    /// The number of the revoked commitment.
+    pub(super) const fn number(&self) -> CommitmentNumber {
+        CommitmentNumber(self.number)
+    }
+
     /// Secrets of our side, for every channel like this one.
     pub(super) fn secrets(&self) -> ChannelSecrets {
         channel_secrets(self.channel.local_secrets())
@@ -88,7 +93,7 @@ impl Revoked {
 /// One channel: what is stored of it, and the revoked commitment that will close it.
 pub(super) struct Told {
     pub(super) facts: ChannelFacts,
-    ended: Vec<(HtlcId, HtlcRecord)>,
+    pub(super) ended: Vec<(HtlcId, HtlcRecord)>,
     pub(super) close: Transaction,
 }
 

@@ -94,7 +94,7 @@ fn growth(folder: &Path) -> Result<Vec<Row>, BenchError> {
 }
 
 /// Bytes of a file that are on the disk.
-fn occupied(file: &Path) -> Result<i64, BenchError> {
+pub(super) fn occupied(file: &Path) -> Result<i64, BenchError> {
     let blocks = std::fs::metadata(file)?.blocks();
     i64::try_from(blocks * 512).map_err(|error| BenchError::Engine(error.to_string()))
 }

@@ -5,6 +5,7 @@ use crate::chain::Selection;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
 use arb_core::ids::{ChannelId, Preimage};
+use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
@@ -141,6 +142,17 @@ impl Beside {
     /// # Errors
     /// LDK or the arbiter refuses.
     pub async fn new(kind: Kind, mode: Mode) -> Result<Self, Failed> {
+        Self::on(MemoryLog::new(), kind, mode).await
+    }
+
+    /// A fresh channel, and an arbiter on this log.
+    ///
+    /// # Errors
+    /// LDK or the arbiter refuses.
+    pub async fn on<L>(log: L, kind: Kind, mode: Mode) -> Result<Self, Failed>
+    where
+        L: ChangeLog + Send + 'static,
+    {
         let kept = Arc::new(Kept::default());
         let (first, peers) = (Cell::new(true), kept.clone());
         let mut net = Net::with(2, kind, &move |taps| {
@@ -181,7 +193,7 @@ impl Beside {
             scripts: arb_watcher::ScriptsPort::default(),
         };
         let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
-        let arbiter = Arbiter::start(MemoryLog::new(), ports, settings, Vec::new()).await?;
+        let arbiter = Arbiter::start(log, ports, settings, Vec::new()).await?;
         tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
         let (recorder, sink) = (RefCell::new(recorder), ToArbiter(arbiter.clone(), egress.clone()));
         net.when_quiet(Box::new(move |nodes| {

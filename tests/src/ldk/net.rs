@@ -42,7 +42,7 @@ pub struct Net {
     pub nodes: Vec<Node>,
     /// Messages between two nodes of a cut connection are lost.
     cut: Vec<(usize, usize)>,
-    payments: u8,
+    payments: u32,
     on_quiet: Option<OnQuiet>,
     watching: Option<OnBlock>,
 }
@@ -424,10 +424,12 @@ impl Net {
             .create_inbound_payment_for_hash(hash, None, 7200, None)
             .map_err(LdkError::refused)?;
         self.payments += 1;
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&self.payments.to_be_bytes());
         let onion = RecipientOnionFields::secret_only(secret);
         self.nodes[payer]
             .manager
-            .send_payment_with_route(route, hash, onion, PaymentId([self.payments; 32]))
+            .send_payment_with_route(route, hash, onion, PaymentId(id))
             .map_err(LdkError::refused)?;
         Ok(Payment { hash, preimage, payee })
     }

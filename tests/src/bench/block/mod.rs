@@ -14,7 +14,7 @@ use arb_core::ids::Slot;
 
 use super::channels::{self, Closing};
 use super::measure::{Eviction, Pairs, interleaved, timed};
-use super::report::{Goal, Row};
+use super::report::{Goal, Row, Unit};
 use super::store::beside_this_program;
 use super::{BenchError, ldk, synthetic};
 use shell::{SEED, Shell};
@@ -42,6 +42,8 @@ const FEW: usize = 2;
 const CONTROL: Goal = Goal::Within(0.05);
 /// Scan, stage and commit add this much at most to looking every input up.
 const GOAL_LOOKUPS: Goal = Goal::Below(1.3);
+/// The engine slows down no more than the bare map does, whose parts are as far away.
+const GOAL_GROWTH: Goal = Goal::Below(1.3);
 /// A block is cheaper than its txids.
 const GOAL_TXIDS: Goal = Goal::Below(1.0);
 /// One index for all channels, against one pass a monitor: everything included, disk and all.
@@ -86,17 +88,24 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     let quiet = &blocks.quiet.block;
     let control = interleaved(WARM_PAIRS, &mut || Ok(txids(quiet)), &mut || Ok(txids(quiet)))?;
     let mut rows = vec![Row::of("block: txids / txids (control)", control, Some(CONTROL))];
+    let mut engines = Vec::new();
     for count in CHANNELS {
         progress.set_message(format!("block: engine of {count}"));
-        engine_alone(count, &blocks, &mut rows)?;
+        engines.push(engine_alone(count, &blocks, &mut rows)?);
     }
+    progress.set_message("block: growth");
+    growth(&mut engines, &blocks.quiet, &mut rows)?;
+    drop(engines);
     durable(progress, &blocks, &mut rows)?;
     against_ldk(progress, &blocks, &mut rows)?;
     Ok(rows)
 }
 
+/// An engine, and the bare map of what it watches.
+type Engine = (Shell, HashMap<OutPoint, Slot>);
+
 /// The engine alone, against the bare lookups and the txids; caches warm and cold.
-fn engine_alone(count: u32, blocks: &Blocks, rows: &mut Vec<Row>) -> Result<(), BenchError> {
+fn engine_alone(count: u32, blocks: &Blocks, rows: &mut Vec<Row>) -> Result<Engine, BenchError> {
     let mut shell = Shell::engine_alone(count, &blocks.closing)?;
     let map = shell.bare_map();
     let eviction = Eviction::new();
@@ -124,6 +133,37 @@ fn engine_alone(count: u32, blocks: &Blocks, rows: &mut Vec<Row>) -> Result<(), 
             let measured = against(WARM_PAIRS, None, (&mut shell, case), other)?;
             rows.push(Row::of(name, measured, goal));
         }
+    }
+    Ok((shell, map))
+}
+
+/// How the time for a block grows from the least to the most channels, in the engine and in the
+/// bare map: nothing is done a channel, but what is looked up in leaves the processor's caches.
+fn growth(engines: &mut [Engine], quiet: &Case, rows: &mut Vec<Row>) -> Result<(), BenchError> {
+    let [(least, least_map), .., (most, most_map)] = engines else {
+        return Err(BenchError::Engine("two engines".to_owned()));
+    };
+    let eviction = Eviction::new();
+    for (cold, pairs, what) in [(None, WARM_PAIRS, ""), (Some(&eviction), COLD_PAIRS, ", cold")] {
+        let other = &mut |cold: Cold<'_>| {
+            prepare(&quiet.block, cold);
+            connect(least, quiet)
+        };
+        let engine = against(pairs, cold, (&mut *most, quiet), other)?;
+        let bare = interleaved(pairs, &mut || lookups(most_map, &quiet.block, cold), &mut || {
+            lookups(least_map, &quiet.block, cold)
+        })?;
+        let sizes = format!("of {MOST}{what} / of {LEAST}{what}");
+        rows.push(Row::of(format!("block: engine {sizes}"), engine, None));
+        rows.push(Row::of(format!("block: bare lookups {sizes}"), bare, None));
+        rows.push(Row {
+            name: format!("block: growth of the engine{what} / growth of the bare lookups{what}"),
+            ours: engine.ratio,
+            other: bare.ratio,
+            unit: Unit::Times,
+            ratio: engine.ratio / bare.ratio,
+            goal: Some(GOAL_GROWTH),
+        });
     }
     Ok(())
 }

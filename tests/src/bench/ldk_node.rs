@@ -1,0 +1,202 @@
+//! `ldk`: what an arbiter beside an LDK node costs. A block with so many channels: LDK's
+//! `ChainMonitor` alone, and with an arbiter that observes or owns, its store on this disk; and what
+//! either keeps of a payment.
+use std::path::Path;
+use std::time::Duration;
+
+use arb_core::arbitrator::Position;
+use arb_core::units::BlockRef;
+use arb_node_adapter::{ListenSource, Mode};
+use arb_store::{LmdbLog, StoreConfig};
+use arb_watcher::memory::{MemoryCoins, MemoryFees, MemoryNetwork, MemorySigner};
+use arb_watcher::{Arbiter, Epoch, Epochs, Ports, ScriptsPort, Settings};
+use bitcoin::Block;
+use bitcoin::secp256k1::SecretKey;
+use indicatif::ProgressBar;
+use lightning::chain::Listen;
+use tokio::runtime::Runtime;
+
+use super::channels::{TIP, block_ref};
+use super::ldk::{Model, Monitors};
+use super::measure::{interleaved, timed};
+use super::report::{Goal, Row, Unit};
+use super::storm::{folder, runtime};
+use super::update::occupied;
+use super::{BenchError, start, synthetic};
+use crate::ldk::{Beside, Failed, Kind};
+
+const SEED: u64 = 37;
+const PAIRS: usize = 31;
+const CHANNELS: [u32; 3] = [10, 100, MOST];
+const MOST: u32 = 1_000;
+/// With many channels LDK's work is most of it.
+const GOAL: Goal = Goal::Below(1.5);
+
+const PAYMENTS_BEFORE: u32 = 200;
+const PAYMENTS: u32 = 2_000;
+const AMOUNT_MSAT: u64 = 10_000_000;
+/// The arbiter keeps an HTLC's terms for as long as its commitments can come back, LDK every hash
+/// and amount of every commitment.
+const GOAL_KEPT: Goal = Goal::Below(0.5);
+
+pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
+    let mut rows = Vec::new();
+    let model = Model::open_channel()?;
+    for count in CHANNELS {
+        for (mode, what) in [(Mode::Observe, "Observe"), (Mode::Own, "Own")] {
+            progress.set_message(format!("ldk: {count} channels, {what}"));
+            let folder = folder()?;
+            let mut beside = OnBlocks::new(folder.path(), &model, count, mode)?;
+            let mut alone = model.load(count)?;
+            let quiet = synthetic::block(SEED, &[])?;
+            let measured = interleaved(PAIRS, &mut || beside.connect(), &mut || {
+                Ok(timed(|| alone.connect(&quiet)).0)
+            })?;
+            let name = format!("ldk: block, {count} channels, beside it in {what} / LDK alone");
+            rows.push(Row::of(name, measured, (count == MOST).then_some(GOAL)));
+            beside.stop();
+        }
+    }
+    progress.set_message("ldk: payments");
+    rows.push(kept()?);
+    Ok(rows)
+}
+
+/// Monitors of LDK's and an arbiter, shown the same blocks.
+struct OnBlocks {
+    runtime: Runtime,
+    monitors: Monitors,
+    arbiter: Arbiter,
+    epochs: Epochs,
+    source: ListenSource,
+    block: Block,
+    tip: BlockRef,
+}
+
+impl OnBlocks {
+    fn new(folder: &Path, model: &Model, count: u32, mode: Mode) -> Result<Self, BenchError> {
+        let failed = |error: &dyn std::fmt::Display| BenchError::Engine(error.to_string());
+        let numbers = start::fill(folder, count)?;
+        let monitors = model.load(count)?;
+        monitors.egress.set(mode);
+        let source = ListenSource::new([block_ref(TIP)]);
+        let wallet = SecretKey::from_slice(&[7; 32]).map_err(|error| failed(&error))?;
+        let ports = Ports {
+            source: source.clone(),
+            broadcast: MemoryNetwork::new(),
+            fees: MemoryFees::default(),
+            signer: MemorySigner::new(),
+            coins: MemoryCoins::new(wallet, &[]),
+            scripts: ScriptsPort::default(),
+        };
+        let log = LmdbLog::open(folder, StoreConfig::default())?;
+        let runtime = runtime()?;
+        let started = runtime.block_on(async {
+            let arbiter = Arbiter::start(log, ports, Settings::default(), numbers).await;
+            let arbiter = arbiter.map_err(|error| failed(&error))?;
+            arbiter.idle().await.map_err(|error| failed(&error))?;
+            let epochs = arbiter.epochs().await.map_err(|error| failed(&error))?;
+            Ok::<_, BenchError>((arbiter, epochs))
+        });
+        let (arbiter, epochs) = started?;
+        let (block, tip) = (synthetic::block(SEED, &[])?, block_ref(TIP));
+        Ok(Self { runtime, monitors, arbiter, epochs, source, block, tip })
+    }
+
+    /// From a block's delivery until LDK is done with it and the arbiter has it durable.
+    fn connect(&mut self) -> Result<Duration, BenchError> {
+        self.block.header.prev_blockhash = self.tip.hash;
+        self.tip.height.0 += 1;
+        self.tip.hash = self.block.block_hash();
+        let (time, digested) = timed(|| {
+            self.source.block_connected(&self.block, self.tip.height.0);
+            self.source.round_complete();
+            self.monitors.connect(&self.block);
+            self.runtime.block_on(digested(&mut self.epochs, self.tip))
+        });
+        if digested { Ok(time) } else { Err(BenchError::Engine("no block came".to_owned())) }
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.arbiter.shutdown());
+    }
+}
+
+/// Waits until the arbiter has this block.
+async fn digested(epochs: &mut Epochs, tip: BlockRef) -> bool {
+    while let Some(epoch) = epochs.next().await {
+        if epoch == (Epoch::Connected { block: tip, position: Position::AtTip }) {
+            return true;
+        }
+    }
+    false
+}
+
+/// What an arbiter's file and LDK's monitor grow by with each payment of a channel, which goes to
+/// the peer and back in turn.
+fn kept() -> Result<Row, BenchError> {
+    let folder = folder()?;
+    let [ours, other] = runtime()?
+        .block_on(payments(folder.path(), [PAYMENTS_BEFORE, PAYMENTS]))
+        .map_err(|error| BenchError::Ldk(error.to_string()))?;
+    Ok(Row {
+        name: format!(
+            "ldk: kept of each of {PAYMENTS} payments, the arbiter's file / LDK's monitor"
+        ),
+        ours,
+        other,
+        unit: Unit::Bytes,
+        ratio: ours / other,
+        goal: Some(GOAL_KEPT),
+    })
+}
+
+/// Bytes that each of the later payments leaves.
+async fn payments(folder: &Path, [before, counted]: [u32; 2]) -> Result<[f64; 2], Failed> {
+    let log = LmdbLog::open(folder, StoreConfig::default())?;
+    let mut world = Beside::on(log, Kind::Anchors, Mode::Observe).await?;
+    let (link, data) = (world.link, folder.join("data.mdb"));
+    let mut sizes = Vec::new();
+    for (part, count) in [before, counted].into_iter().enumerate() {
+        for at in 0..count {
+            let (name, payer) = (format!("{part}, {at}"), (at % 2) as usize);
+            let payment = world.net.send(payer, &[link], AMOUNT_MSAT, &name)?;
+            world.net.claim(&payment);
+        }
+        sizes.push([occupied(&data)?, i64::try_from(world.peer_monitor()?.len())?]);
+    }
+    world.arbiter.shutdown().await;
+    let grown = |of: usize| (sizes[1][of] - sizes[0][of]) as f64 / f64::from(counted);
+    Ok([grown(0), grown(1)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_have_every_block() -> Result<(), BenchError> {
+        let model = Model::open_channel()?;
+        for mode in [Mode::Observe, Mode::Own] {
+            let folder = tempfile::tempdir()?;
+            let mut beside = OnBlocks::new(folder.path(), &model, 3, mode)?;
+            beside.connect()?;
+            beside.connect()?;
+            assert_eq!(beside.tip.height.0, TIP + 2);
+            beside.stop();
+            let log = LmdbLog::open(folder.path(), StoreConfig::default())?;
+            let blocks = arb_core::log::ChangeLog::blocks(&log)?;
+            assert_eq!(blocks.last().map(|block| block.height.0), Some(TIP + 2));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn payments_leave_something_with_both() -> Result<(), BenchError> {
+        let folder = tempfile::tempdir()?;
+        let grown = runtime()?.block_on(payments(folder.path(), [2, 100]));
+        let [ours, other] = grown.map_err(|error| BenchError::Ldk(error.to_string()))?;
+        assert!(ours > 0.0 && other > 0.0, "{ours} {other}");
+        Ok(())
+    }
+}
