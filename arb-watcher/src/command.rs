@@ -1,4 +1,5 @@
 //! Commands as plain data, their answers, and why they are refused.
+use crate::abandon::{AbandonError, Unfunded};
 use crate::bump::{BumpGoal, BumpTarget};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
@@ -53,6 +54,13 @@ pub enum Command {
         id: ChannelId,
         /// The closing transaction.
         txid: Txid,
+    },
+    /// [`crate::Arbiter::abandon_channel`]. Answered by [`Answer::Done`].
+    Abandon {
+        /// The channel.
+        id: ChannelId,
+        /// Why nothing is lost.
+        why: Unfunded,
     },
     /// [`crate::Arbiter::acknowledge`]. Answered by [`Answer::Done`].
     Acknowledge {
@@ -189,6 +197,9 @@ pub enum CommandError {
     /// The funding output is spent already.
     #[error("channel {0} is closed already")]
     Closed(ChannelId),
+    /// Something of the channel may be ours: it stays watched.
+    #[error("channel {0} is not abandoned: {1}")]
+    NotAbandoned(ChannelId, AbandonError),
     /// No HTLC of the channel has this payment hash, or not the one that was named.
     #[error("no HTLC has the payment hash {0:?}")]
     UnknownHash(PaymentHash),

@@ -1,4 +1,5 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
+use crate::abandon::Unfunded;
 use crate::alarms::{Alarms, Board};
 use crate::bump::{BumpGoal, BumpTarget};
 use crate::command::{Answer, Command, CommandError, Counts};
@@ -121,6 +122,24 @@ impl Arbiter {
     /// returns. Doing it again with the same facts changes nothing; for a channel whose records
     /// were unreadable, it replaces them.
     ///
+    /// ```
+    /// use arb_core::facts::ChannelFacts;
+    /// use arb_watcher::{Arbiter, CommandError};
+    ///
+    /// /// Before its funding transaction is broadcast.
+    /// async fn opened(arbiter: &Arbiter, facts: ChannelFacts) -> Result<(), CommandError> {
+    ///     let id = facts.id;
+    ///     match arbiter.watch_channel(facts).await {
+    ///         Err(CommandError::AlreadyWatched(_)) => {
+    ///             let report = arbiter.report(id).await?;
+    ///             println!("{id} is at {:?}", report.map(|report| report.phase));
+    ///             Ok(())
+    ///         }
+    ///         answer => answer,
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// The facts do not hold together, or differ from those stored.
     pub async fn watch_channel(&self, facts: ChannelFacts) -> Result<(), CommandError> {
@@ -130,8 +149,34 @@ impl Arbiter {
     /// Applies updates in order, all or none. Durable when it returns: the node may then send its
     /// own `revoke_and_ack`.
     ///
+    /// ```
+    /// use arb_core::facts::{ChannelNames, Link, Signals, Update, UpdateError};
+    /// use arb_core::ids::{ChannelId, PerCommitmentSecret};
+    /// use arb_core::units::CommitmentNumber;
+    /// use arb_watcher::{Arbiter, CommandError};
+    ///
+    /// /// The peer has revoked, and we know it to be connected.
+    /// async fn revoked(
+    ///     arbiter: &Arbiter,
+    ///     id: ChannelId,
+    ///     (number, secret): (CommitmentNumber, PerCommitmentSecret),
+    ///     names: ChannelNames,
+    /// ) -> Result<(), CommandError> {
+    ///     let revoked = Update::RemoteRevoked { number, secret };
+    ///     let signals = Update::Signals(Signals { names, link: Link::Up });
+    ///     match arbiter.update_channel(id, vec![revoked, signals]).await {
+    ///         Err(CommandError::Facts(UpdateError::SecretMismatch)) => {
+    ///             println!("{id}: the peer lies about commitment {}", number.0);
+    ///             arbiter.fail_channel(id).await.map(drop)
+    ///         }
+    ///         answer => answer,
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
-    /// An update does not fit; or it is a new local commitment after one was handed out.
+    /// An update does not fit, or is out of order; or it is a new local commitment after one was
+    /// handed out.
     pub async fn update_channel(
         &self,
         id: ChannelId,
@@ -157,6 +202,21 @@ impl Arbiter {
     /// Once the intent is durable a caller that gives up changes nothing, and asking again gives the
     /// same transaction, after a restart and after its confirmation as well.
     ///
+    /// ```
+    /// use arb_core::ids::ChannelId;
+    /// use arb_watcher::{Arbiter, CommandError};
+    ///
+    /// async fn give_up(arbiter: &Arbiter, id: ChannelId) -> Result<(), CommandError> {
+    ///     match arbiter.fail_channel(id).await {
+    ///         Ok(commitment) => println!("on its way: {}", commitment.compute_txid()),
+    ///         Err(CommandError::Closed(_)) => println!("somebody was faster"),
+    ///         Err(CommandError::Outdated(_)) => println!("only the peer can close it"),
+    ///         Err(error) => return Err(error),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// The facts are outdated, or the funding output is spent by something else.
     pub async fn fail_channel(&self, id: ChannelId) -> Result<Transaction, CommandError> {
@@ -173,6 +233,15 @@ impl Arbiter {
     /// It is known to be something else: a live commitment, one that was handed out, a splice, or
     /// a confirmed spend that is explained otherwise. A revoked commitment is told by its shape when
     /// it comes, whatever was said here.
+    ///
+    /// ```
+    /// # use arb_core::ids::ChannelId;
+    /// # use arb_watcher::{Arbiter, CommandError};
+    /// # async fn closed(arbiter: &Arbiter, id: ChannelId, close: bitcoin::Transaction) -> Result<(), CommandError> {
+    /// // Both have signed it, and it pays where this node has never heard of.
+    /// arbiter.channel_closed_cooperatively(id, close.compute_txid()).await
+    /// # }
+    /// ```
     pub async fn channel_closed_cooperatively(
         &self,
         id: ChannelId,
@@ -182,6 +251,20 @@ impl Arbiter {
     }
 
     /// Tells a preimage. Its source decides which HTLCs it serves. Durable when it returns.
+    ///
+    /// ```
+    /// use arb_core::arbitrator::PreimageSource;
+    /// use arb_core::ids::{ChannelId, Preimage};
+    /// use arb_watcher::{Arbiter, CommandError};
+    ///
+    /// /// A payment to this node, which it accepts. That its HTLC is gone already is no trouble.
+    /// async fn accept(arbiter: &Arbiter, id: ChannelId, preimage: Preimage) -> Result<(), CommandError> {
+    ///     match arbiter.preimage(id, preimage, PreimageSource::Node).await {
+    ///         Err(CommandError::UnknownHash(_)) => Ok(()),
+    ///         answer => answer,
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     /// No HTLC of the channel has its hash, or not the one that the source names.
@@ -219,6 +302,37 @@ impl Arbiter {
     /// deadline is past, before the claim opens, or later than the claim's own.
     pub async fn bump(&self, target: BumpTarget, goal: BumpGoal) -> Result<(), CommandError> {
         self.do_it(Command::Bump { target, goal }).await
+    }
+
+    /// Watches a channel no more that was never funded, and deletes its records: a node that opens
+    /// channels, or lets others open them, would gather such channels without end.
+    ///
+    /// The arbiter does not take the node's word for it. That the funding transaction can never
+    /// confirm is looked for in the blocks since the channel's birth, which may take a while.
+    ///
+    /// ```
+    /// use arb_core::ids::ChannelId;
+    /// use arb_watcher::{AbandonError, Arbiter, CommandError, Unfunded};
+    ///
+    /// /// Whether it is gone; `false`: try again some blocks later.
+    /// async fn give_up(
+    ///     arbiter: &Arbiter,
+    ///     id: ChannelId,
+    ///     funding: bitcoin::Transaction,
+    /// ) -> Result<bool, CommandError> {
+    ///     match arbiter.abandon_channel(id, Unfunded::DoubleSpent(vec![funding])).await {
+    ///         Ok(()) => Ok(true),
+    ///         Err(CommandError::NotAbandoned(_, AbandonError::TooShallow(_))) => Ok(false),
+    ///         Err(error) => Err(error),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CommandError::NotAbandoned`] if anything of it may be ours, with the reason; the blocks
+    /// cannot be had; the store refused the write.
+    pub async fn abandon_channel(&self, id: ChannelId, why: Unfunded) -> Result<(), CommandError> {
+        self.do_it(Command::Abandon { id, why }).await
     }
 
     /// Acknowledges a notice: it is not repeated.

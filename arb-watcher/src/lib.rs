@@ -2,6 +2,7 @@
 //! subscriptions are around it.
 #![warn(missing_docs)]
 
+mod abandon;
 mod alarms;
 mod bump;
 mod command;
@@ -19,6 +20,7 @@ mod scripts;
 mod settings;
 mod subscription;
 
+pub use abandon::{AbandonError, Unfunded};
 pub use alarms::{Alarms, ChainAlarm, StoreAlarm};
 pub use bump::{BumpGoal, BumpTarget};
 pub use command::{Answer, Command, CommandError, Counts};

@@ -14,6 +14,27 @@ const WAITING: usize = 1024;
 /// Notices to the node: everything outstanding first, then new ones, each repeated with every
 /// block until it is acknowledged. Any number of streams may be open; each gets every notice, and
 /// one acknowledgement is enough. Dropping it, in whatever way, ends it.
+///
+/// ```
+/// use arb_core::arbitrator::{Notice, UpstreamResolution};
+/// use arb_watcher::{Arbiter, CommandError};
+///
+/// async fn obey(arbiter: &Arbiter) -> Result<(), CommandError> {
+///     let mut notices = arbiter.notices().await?;
+///     while let Some((channel, notice)) = notices.next().await {
+///         match &notice {
+///             Notice::Upstream { incoming: Some(incoming), resolution, .. } => match resolution {
+///                 UpstreamResolution::Fulfil(_) => println!("fulfil {incoming:?}"),
+///                 UpstreamResolution::Fail => println!("fail {incoming:?}"),
+///             },
+///             other => println!("{channel}: {other:?}"),
+///         }
+///         // Done, and durable with the node: it is not repeated.
+///         arbiter.acknowledge(channel, notice.key()).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct NoticeStream(Inbox<(ChannelId, Notice)>);
 

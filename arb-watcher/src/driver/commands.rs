@@ -40,6 +40,7 @@ where
             Command::ClosedCooperatively { id, txid } => {
                 Reply::new(answer).send(self.closed_cooperatively(id, txid).await);
             }
+            Command::Abandon { id, why } => self.abandon(id, why, Reply::new(answer)).await,
             Command::Acknowledge { id, key } => {
                 Reply::new(answer).send(self.acknowledge(id, key).await);
             }

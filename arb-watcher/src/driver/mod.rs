@@ -1,6 +1,7 @@
 //! The driver: one task that owns the engine. Commands, outcomes of its workers, the bell of the
 //! block source and the end reach it; after each it settles what is desired with what is under
 //! way. It awaits nothing but its store: whatever else is outside is asked by a worker.
+mod abandon;
 mod chain;
 mod closes;
 mod commands;

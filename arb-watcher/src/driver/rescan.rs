@@ -3,6 +3,7 @@
 use super::Driver;
 use super::durable::Unreadable;
 use super::work::{Job, Outcome};
+use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
 use crate::settings::Settings;
 use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
@@ -38,6 +39,8 @@ enum Origin {
     Asked(Box<ChannelFacts>, Reply<()>),
     /// The node told of further funding candidates.
     Candidates(Vec<Update>, Reply<()>),
+    /// The node says that the channel can never be funded.
+    Abandoned(Reply<()>),
     /// It was set aside, and can be read again.
     Healed,
 }
@@ -70,14 +73,18 @@ impl Watching {
     /// Whether somebody still waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         match &self.origin {
-            Origin::Asked(_, reply) | Origin::Candidates(_, reply) => !reply.is_closed(),
+            Origin::Asked(_, reply) | Origin::Candidates(_, reply) | Origin::Abandoned(reply) => {
+                !reply.is_closed()
+            }
             Origin::Healed => true,
         }
     }
 
     /// What was scanned counts for nothing any more.
     fn start_over(&mut self) {
-        self.history = History::new(&self.fundings);
+        let mut sought = self.history.sought.take();
+        sought.iter_mut().for_each(Sought::start_over);
+        self.history = History { sought, ..History::new(&self.fundings) };
     }
 }
 
@@ -88,17 +95,19 @@ struct History {
     /// Last block that was scanned.
     to: Option<BlockRef>,
     watched: HashSet<OutPoint>,
+    sought: Option<Sought>,
 }
 
 impl History {
     fn new(fundings: &[OutPoint]) -> Self {
         let watched = fundings.iter().copied().collect();
-        Self { views: Vec::new(), to: None, watched }
+        Self { views: Vec::new(), to: None, watched, sought: None }
     }
 
     /// Keeps the transactions of a block that touch the channel.
     fn scan(&mut self, at: BlockRef, block: Block) {
         let mut transactions: Vec<Transaction> = Vec::new();
+        self.sought.iter_mut().for_each(|sought| sought.scan(at, &block));
         for tx in block.txdata {
             if tx.input.iter().any(|input| self.watched.contains(&input.previous_output)) {
                 let txid = tx.compute_txid();
@@ -167,6 +176,18 @@ where
         self.rescan(Watching::new(facts.id, birth, updated.new_fundings(), origin));
     }
 
+    /// Scans from a channel's birth for what keeps its funding transactions from confirming.
+    pub(super) fn scan_for_double_spend(
+        &mut self,
+        facts: &ChannelFacts,
+        sought: Sought,
+        reply: Reply<()>,
+    ) {
+        let mut watching = Watching::of(facts, Origin::Abandoned(reply));
+        watching.history.sought = Some(sought);
+        self.rescan(watching);
+    }
+
     /// Whether these facts are watched already.
     fn is_same(known: &ChannelFacts, facts: &ChannelFacts) -> Result<(), CommandError> {
         if known == facts { Ok(()) } else { Err(CommandError::AlreadyWatched(facts.id)) }
@@ -193,9 +214,9 @@ where
     ) {
         if let Err(why) = result {
             return match watching.origin {
-                Origin::Asked(_, reply) | Origin::Candidates(_, reply) => {
-                    reply.send(Err(CommandError::NotScanned(why)));
-                }
+                Origin::Asked(_, reply)
+                | Origin::Candidates(_, reply)
+                | Origin::Abandoned(reply) => reply.send(Err(CommandError::NotScanned(why))),
                 Origin::Healed => self.on_not_scanned(watching.id, &why),
             };
         }
@@ -207,6 +228,10 @@ where
                     let taken = self.take_candidates(id, &updates, history.views).await;
                     self.chain.look_again();
                     reply.send(taken);
+                }
+                Origin::Abandoned(reply) => {
+                    let sought = history.sought.as_ref();
+                    reply.send(self.abandon_by(id, sought, &history.views).await);
                 }
                 Origin::Healed => self.return_to_service(id, history.views).await,
             };

@@ -402,11 +402,16 @@ where
         self.subscribers.send(slot, &News::of(active), false);
         let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
         if forgotten.is_ok() {
-            self.subscribers.remove_slot(slot);
-            self.failing.forgotten(slot);
-            self.troubles.forgotten(slot);
-            self.notices.forgotten(id);
+            self.is_forgotten(slot, id);
         }
+    }
+
+    /// The records of a channel are gone: so is what is remembered of it here.
+    pub(super) fn is_forgotten(&mut self, slot: Slot, id: ChannelId) {
+        self.subscribers.remove_slot(slot);
+        self.failing.forgotten(slot);
+        self.troubles.forgotten(slot);
+        self.notices.forgotten(id);
     }
 }
 

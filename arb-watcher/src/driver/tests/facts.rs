@@ -244,6 +244,42 @@ async fn no_newer_commitment_once_the_funding_output_is_spent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_out_of_order_or_does_not_fit_is_refused_with_the_reason() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let [remote, secret] = [channel.next_remote(1, &[]), channel.revoke(0)];
+    let [remote_2, secret_2] = [channel.next_remote(2, &[]), channel.revoke(1)];
+    let [local, local_2] = [channel.next_local(1, &[]), channel.next_local(2, &[])];
+    let Update::RemoteRevoked { secret: of_1, .. } = secret_2 else { panic!("a secret") };
+    let foreign = Update::RemoteRevoked { number: number(0), secret: of_1 };
+    let remote_number = |stated, expected| UpdateError::UnexpectedRemoteNumber {
+        stated: number(stated),
+        expected: number(expected),
+    };
+    let old = UpdateError::LocalNumberTooOld { stated: number(1), current: number(2) };
+    let story = [
+        (remote_2.clone(), Some(remote_number(2, 1))),
+        (secret.clone(), Some(UpdateError::NoNextCommitment(channel.funding()))),
+        (remote, None),
+        (secret_2.clone(), Some(remote_number(1, 0))),
+        (foreign, Some(UpdateError::SecretMismatch)),
+        (remote_2.clone(), Some(remote_number(2, 1))),
+        (secret, None),
+        (remote_2, None),
+        (secret_2, None),
+        (local_2, None),
+        (local, Some(old)),
+    ];
+    for (update, refused) in story {
+        let before = world.log.stored_facts(0);
+        let answer = arbiter.update_channel(id, vec![update]).await;
+        assert_eq!(answer, refused.map_or(Ok(()), |why| Err(CommandError::Facts(why))));
+        assert_eq!(world.log.stored_facts(0) == before, refused.is_some(), "{refused:?}");
+    }
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_channel_is_refused() {
     let world = World::default();
     let arbiter = world.start().await;

@@ -1,4 +1,5 @@
 //! Tests of the driver, with ports that do as they are told.
+mod abandon;
 mod all_channels;
 mod candidates;
 mod chain;

@@ -87,6 +87,12 @@ pub(in super::super) fn preimage(id: u64) -> Preimage {
 impl Channel {
     /// Both commitments are number 0, without HTLCs.
     pub(in super::super) fn new(id: u8, format: CommitmentFormat) -> Self {
+        let funding = OutPoint { txid: Txid::from_byte_array([id; 32]), vout: 0 };
+        Self::funded_by(id, format, funding)
+    }
+
+    /// As [`Self::new`], with this funding output.
+    pub(in super::super) fn funded_by(id: u8, format: CommitmentFormat, funding: OutPoint) -> Self {
         let secp = Secp256k1::new();
         let party = |secrets: &ChannelSecrets, delay| Party {
             keys: secrets.public(&secp),
@@ -96,7 +102,7 @@ impl Channel {
         let (local, remote) = (party(&our_secrets(), 6), party(&their_secrets(), 144));
         let blank = ecdsa::Signature::from_compact(&[1; 64]).expect("a signature");
         let candidate = FundingCandidate {
-            funding: OutPoint { txid: Txid::from_byte_array([id; 32]), vout: 0 },
+            funding,
             capacity: CAPACITY,
             format,
             local: LocalCommitment {
@@ -136,6 +142,21 @@ impl Channel {
         channel.facts.candidates.current.local = channel.local(0, &[]);
         channel.facts.candidates.current.remote = channel.remote(0, &[]);
         channel
+    }
+
+    /// As it would be if the peer had opened it, with this balance of ours.
+    pub(in super::super) fn opened_by_peer(mut self, local_balance: MilliSat) -> Self {
+        let remote_balance = MilliSat(CAPACITY.to_sat() * 1000 - local_balance.0);
+        self.facts.opener = Side::Remote;
+        let current = &mut self.facts.candidates.current;
+        (current.remote.local_balance, current.remote.remote_balance) =
+            (local_balance, remote_balance);
+        let candidate = current.clone();
+        let mut local =
+            LocalCommitment { local_balance, remote_balance, ..candidate.local.clone() };
+        self.sign(&candidate, &mut local);
+        self.facts.candidates.current.local = local;
+        self
     }
 
     pub(in super::super) fn id(&self) -> ChannelId {
