@@ -1,4 +1,4 @@
-//! Settings of the arbiter, in blocks.
+//! Settings of the arbiter.
 use crate::units::BlockDelta;
 
 /// Settings of the arbiter.
@@ -18,6 +18,19 @@ pub struct Policy {
     /// Depth at which a close that nobody has explained is alerted, although the node was not able
     /// to say whose its scripts are.
     pub verdict_patience: BlockDelta,
+    /// Whether claims of different channels share transactions.
+    pub joining: Joining,
+}
+
+/// Whether claims of different channels share transactions, where that is cheaper. Whoever sees
+/// such a transaction knows that the channels have one owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Joining {
+    /// Each channel has its own.
+    #[default]
+    Never,
+    /// They do if they go well together: what pays one script, and HTLC transactions.
+    Allowed,
 }
 
 impl Default for Policy {
@@ -30,6 +43,7 @@ impl Default for Policy {
             upstream_margin: BlockDelta(3),
             forget_depth: BlockDelta(100),
             verdict_patience: BlockDelta(6),
+            joining: Joining::Never,
         }
     }
 }

@@ -128,14 +128,51 @@ pub struct HandedOut {
     pub kind: TxKind,
     /// The signed transaction.
     pub transaction: Transaction,
-    /// Channel outputs that it spends.
+    /// Outputs of this channel that it spends.
     pub claims: Vec<OutPoint>,
+    /// Outputs of other channels that it spends as well.
+    pub others: Vec<OutPoint>,
     /// Wallet coins that it spends.
     pub coins: Vec<OutPoint>,
     /// What it pays in fees.
     pub fee: Amount,
     /// Tip when it was built.
     pub at: BlockHeight,
+}
+
+impl HandedOut {
+    /// The transaction's id.
+    #[must_use]
+    pub fn txid(&self) -> Txid {
+        self.transaction.compute_txid()
+    }
+
+    /// Outputs of channels that it spends, this channel's and others', in no particular order.
+    pub fn all_claims(&self) -> impl Iterator<Item = OutPoint> {
+        self.claims.iter().chain(&self.others).copied()
+    }
+
+    /// What of its fee falls to one of the outputs that it claims: an equal part, and what does not
+    /// divide to the lowest. All parts together are the fee.
+    #[must_use]
+    pub fn share(&self, of: OutPoint) -> Amount {
+        let claims = u64::try_from(self.all_claims().count()).unwrap_or(u64::MAX).max(1);
+        let fee = self.fee.to_sat();
+        let each = fee.checked_div(claims).unwrap_or(fee);
+        let rest = fee.checked_rem(claims).unwrap_or(0);
+        let lowest = self.all_claims().min() == Some(of);
+        Amount::from_sat(each.saturating_add(if lowest { rest } else { 0 }))
+    }
+
+    /// What of its fee falls to this channel.
+    #[must_use]
+    pub fn own_fee(&self) -> Amount {
+        if self.others.is_empty() {
+            return self.fee;
+        }
+        let shares = self.claims.iter().map(|claim| self.share(*claim));
+        shares.fold(Amount::ZERO, |a, b| a.checked_add(b).unwrap_or(Amount::MAX_MONEY))
+    }
 }
 
 /// What a transaction of ours is.

@@ -5,8 +5,10 @@ mod tests;
 use crate::arbitrator::{HandedOut, TxKind};
 use crate::claim::{Claim, Extensible, SecondStage, SpendPath, fee};
 use crate::format::weights;
+use crate::ids::ChannelId;
 use crate::ports::{Coin, SignRequest};
 use crate::units::BlockHeight;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::ecdsa;
@@ -377,17 +379,29 @@ impl Unsigned {
         transaction
     }
 
-    /// The transaction as it goes into the log.
+    /// The transaction as it goes into the log of each channel that it claims from.
     #[must_use]
-    pub fn handed_out(&self, transaction: Transaction, at: BlockHeight) -> HandedOut {
-        HandedOut {
-            kind: self.claim.kind(),
-            transaction,
-            claims: self.claims().map(|claim| claim.outpoint).collect(),
-            coins: self.coins.clone(),
-            fee: self.fee,
-            at,
-        }
+    pub fn handed_out(
+        &self,
+        transaction: &Transaction,
+        at: BlockHeight,
+    ) -> BTreeMap<ChannelId, HandedOut> {
+        let of = |channel: ChannelId| {
+            let split = self.claims().partition(|claim| claim.channel == channel);
+            let (own, others): (Vec<&Claim>, Vec<&Claim>) = split;
+            let outpoints = |claims: Vec<&Claim>| claims.iter().map(|c| c.outpoint).collect();
+            HandedOut {
+                kind: self.claim.kind(),
+                transaction: transaction.clone(),
+                claims: outpoints(own),
+                others: outpoints(others),
+                coins: self.coins.clone(),
+                fee: self.fee,
+                at,
+            }
+        };
+        let channels: BTreeSet<ChannelId> = self.claims().map(|claim| claim.channel).collect();
+        channels.into_iter().map(|channel| (channel, of(channel))).collect()
     }
 }
 

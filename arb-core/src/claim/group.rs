@@ -1,20 +1,23 @@
 //! Groups: which claims share a transaction. Derived from what is open and what was handed out,
 //! stored nowhere.
 //!
-//! Claims may share one if they are of one kind (so what another can take as well is never
+//! Claims may share one if they are of one channel (or channels may be joined), of one kind (so what another can take as well is never
 //! together with what is ours alone, but for penalties, BOLT 5 V9a), need the same `nLockTime`, and
 //! their deadlines are close to each other. A transaction that was handed out holds its claims
 //! together for as long as it is possible, whatever else becomes due: taking it apart or adding to
 //! it would have to pay for it a second time.
-use crate::arbitrator::{Acts, HandedOut, Refusal, TxKind};
+use crate::arbitrator::TxKind;
+use crate::claim::past::{Out, Past};
 use crate::claim::{Claim, SpendPath};
 use crate::format::weights;
 use crate::ids::ChannelId;
+use crate::policy::Joining;
 use crate::units::BlockHeight;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, Weight};
+use bitcoin::transaction::Version;
+use bitcoin::{OutPoint, Script, Weight};
 
 /// Blocks before its deadline from which each penalty is made by itself: one that is pinned or
 /// raced does not hold up the others (BOLT 5 V9b).
@@ -24,6 +27,8 @@ const COMPATIBLE: u32 = 12;
 /// Largest weight of a transaction of several claims; what is left up to the largest standard one
 /// is for coins and change.
 const LARGEST: Weight = Weight::from_wu(380_000);
+/// The same for version 3, which is relayed up to 10,000 vB (BIP 431).
+const LARGEST_TRUC: Weight = Weight::from_wu(32_000);
 
 /// Claims that share a transaction, ascending by outpoint, at least one.
 #[derive(Debug)]
@@ -38,13 +43,14 @@ pub(super) enum Standing<'a> {
     /// Nothing that still counts.
     New,
     /// This transaction of ours takes all of it, and nothing else.
-    Live(&'a HandedOut),
+    Live(&'a Out<'a>),
     /// The same, and each of its claims is to be made by itself.
-    Splitting(&'a HandedOut),
+    Splitting(&'a Out<'a>),
 }
 
-/// What claims of one transaction have in common: channel, kind, `nLockTime`.
-type Key = (ChannelId, TxKind, u32);
+/// What claims of one transaction have in common: kind, `nLockTime`, version, where it pays to if
+/// it has one output for all; and the channel, unless channels may be joined.
+type Key<'a> = (Option<ChannelId>, TxKind, u32, Version, Option<&'a Script>);
 
 /// A half of the claims of a transaction that was refused: its number, and which half.
 type Half = (usize, bool);
@@ -53,19 +59,20 @@ type Half = (usize, bool);
 /// They depend on neither the order of `open` nor on anything but what is given.
 pub(super) fn form<'a>(
     open: impl IntoIterator<Item = &'a Claim>,
-    acts: &'a Acts,
+    past: &'a Past<'a>,
     tip: BlockHeight,
+    joining: Joining,
 ) -> Vec<Group<'a>> {
-    let contested = |claim: &Claim| acts.contested.contains(&claim.outpoint);
+    let contested = |claim: &Claim| past.is_contested(claim);
     let mut rest: BTreeMap<OutPoint, &Claim> =
         open.into_iter().map(|claim| (claim.outpoint, claim)).collect();
     let mut groups = Vec::new();
     let mut halves: Vec<(&Claim, Option<Half>)> = Vec::new();
     let mut coins = BTreeSet::new();
     // The newest first: it has replaced what it shares an input with.
-    for (number, out) in acts.handed_out.iter().enumerate().rev() {
+    for (number, out) in past.outs().iter().enumerate().rev() {
         let Some(claims) = members(out, &rest) else { continue };
-        if out.coins.iter().any(|coin| coins.contains(coin)) {
+        if out.handed_out.coins.iter().any(|coin| coins.contains(coin)) {
             continue;
         }
         let several = claims.len() > 1;
@@ -76,24 +83,24 @@ pub(super) fn form<'a>(
         for claim in &claims {
             rest.remove(&claim.outpoint);
         }
-        if several && is_suspect(out, acts, tip) {
+        if several && out.is_suspect(tip) {
             // One of its inputs is bad, and nobody knows which: half of them each are tried.
             let middle = claims.len().div_ceil(2);
             let half = |(at, claim)| (claim, Some((number, at < middle)));
             halves.extend(claims.into_iter().enumerate().map(half));
             continue;
         }
-        coins.extend(out.coins.iter().copied());
+        coins.extend(out.handed_out.coins.iter().copied());
         let split = several && claims.iter().any(|claim| is_pressed(claim, tip));
         let standing = if split { Standing::Splitting(out) } else { Standing::Live(out) };
         groups.push(Group { claims, standing });
     }
-    let mut together: BTreeMap<(Key, Option<Half>), Vec<&Claim>> = BTreeMap::new();
+    let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
     for (claim, half) in rest.into_values().map(|claim| (claim, None)).chain(halves) {
         if contested(claim) || is_pressed(claim, tip) {
             groups.push(Group { claims: vec![claim], standing: Standing::New });
         } else {
-            together.entry((key(claim), half)).or_default().push(claim);
+            together.entry((key(claim, joining), half)).or_default().push(claim);
         }
     }
     for claims in together.into_values().flat_map(batches) {
@@ -105,22 +112,12 @@ pub(super) fn form<'a>(
 
 /// The claims that a transaction of ours makes, if every one of them is still to be made and was
 /// not taken over by a newer transaction.
-fn members<'a>(out: &HandedOut, rest: &BTreeMap<OutPoint, &'a Claim>) -> Option<Vec<&'a Claim>> {
-    let claim = |outpoint| rest.get(outpoint).copied().filter(|claim| claim.kind() == out.kind);
-    let mut claims: Vec<&Claim> = out.claims.iter().map(claim).collect::<Option<_>>()?;
+fn members<'a>(out: &Out<'_>, rest: &BTreeMap<OutPoint, &'a Claim>) -> Option<Vec<&'a Claim>> {
+    let kind = out.handed_out.kind;
+    let claim = |outpoint| rest.get(&outpoint).copied().filter(|claim| claim.kind() == kind);
+    let mut claims: Vec<&Claim> = out.handed_out.all_claims().map(claim).collect::<Option<_>>()?;
     claims.sort_by_key(|claim| claim.outpoint);
     (!claims.is_empty()).then_some(claims)
-}
-
-/// Whether the network refused it for another reason than its fee. What it conflicts with may be
-/// seen in a moment, in the mempool or in a block, so a conflict counts from the next tip on.
-fn is_suspect(out: &HandedOut, acts: &Acts, tip: BlockHeight) -> bool {
-    let refused = acts.rejected.get(&out.transaction.compute_txid());
-    refused.is_some_and(|refused| match refused.why {
-        Refusal::Fee => false,
-        Refusal::Conflict => refused.last < tip,
-        Refusal::Invalid => true,
-    })
 }
 
 /// Whether a penalty is so near its deadline that it is made by itself.
@@ -129,14 +126,26 @@ fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
     near && claim.kind() == TxKind::Penalty
 }
 
-fn key(claim: &Claim) -> Key {
-    let lock_time = match &claim.path {
-        SpendPath::LocalCommitment(presigned) => presigned.transaction.lock_time,
-        SpendPath::SecondStage(stage) => stage.transaction.lock_time,
-        SpendPath::Single(single) => single.lock_time,
-        SpendPath::Anchor { .. } => bitcoin::absolute::LockTime::ZERO,
+fn key(claim: &Claim, joining: Joining) -> Key<'_> {
+    let (version, lock_time) = match &claim.path {
+        SpendPath::LocalCommitment(presigned) => {
+            (presigned.transaction.version, presigned.transaction.lock_time)
+        }
+        SpendPath::SecondStage(stage) => (stage.transaction.version, stage.transaction.lock_time),
+        SpendPath::Single(single) => (Version::TWO, single.lock_time),
+        SpendPath::Anchor { .. } => (Version::TWO, bitcoin::absolute::LockTime::ZERO),
     };
-    (claim.channel, claim.kind(), lock_time.to_consensus_u32())
+    let channel = match joining {
+        Joining::Never => Some(claim.channel),
+        Joining::Allowed => None,
+    };
+    let script = match &claim.path {
+        SpendPath::Single(_) => Some(claim.destination.as_script()),
+        SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::SecondStage(_) => {
+            None
+        }
+    };
+    (channel, claim.kind(), lock_time.to_consensus_u32(), version, script)
 }
 
 /// Claims with one key, cut where deadlines are too far apart or the transaction would be too
@@ -144,6 +153,8 @@ fn key(claim: &Claim) -> Key {
 fn batches(mut claims: Vec<&Claim>) -> Vec<Vec<&Claim>> {
     let apart = |claim: &Claim| claim.deadline.filter(|_| claim.kind() != TxKind::Penalty);
     claims.sort_by_key(|claim| (apart(claim), claim.outpoint));
+    let truc = claims.first().is_some_and(|claim| key(claim, Joining::Never).3 == Version(3));
+    let largest = if truc { LARGEST_TRUC } else { LARGEST };
     let mut batches: Vec<Vec<&Claim>> = Vec::new();
     let mut weight = Weight::ZERO;
     for claim in claims {
@@ -155,7 +166,7 @@ fn batches(mut claims: Vec<&Claim>) -> Vec<Vec<&Claim>> {
             (Some(_), None) | (None, Some(_)) => false,
         };
         match batches.last_mut() {
-            Some(batch) if with <= LARGEST && batch.first().is_some_and(|first| fits(first)) => {
+            Some(batch) if with <= largest && batch.first().is_some_and(|first| fits(first)) => {
                 batch.push(claim);
                 weight = with;
             }

@@ -3,7 +3,10 @@
 pub mod build;
 pub mod fee;
 mod group;
+mod past;
 pub mod plan;
+
+pub use past::Part;
 
 use crate::arbitrator::TxKind;
 use crate::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};

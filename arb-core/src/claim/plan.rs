@@ -1,10 +1,13 @@
 //! The scheduler: which transactions to sign, publish or replace for the claims that are open.
 //! A pure function of claims, of what was handed out, of the tip and of the estimates.
-use crate::arbitrator::{Acts, HandedOut, Refusal, TxKind};
+use crate::arbitrator::{Acts, Refusal, TxKind};
 use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
+use crate::claim::past::{Out, Part, Past};
 use crate::claim::{Claim, Extensible, SpendPath};
+use crate::ids::ChannelId;
+use crate::policy::Joining;
 use crate::ports::{FeeEstimates, Package, Stake};
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
@@ -58,38 +61,51 @@ pub fn plan(
     tip: BlockHeight,
     estimates: &FeeEstimates,
 ) -> Vec<Step> {
-    let planner = Planner { claims, acts, tip, estimates };
+    let steps = plan_together(&[Part { claims, acts }], tip, estimates, Joining::Never);
+    steps.into_iter().map(|(_, step)| step).collect()
+}
+
+/// The steps for the open claims of these channels, each with the channel of its first claim. They
+/// do not depend on the order of the channels. No output may be claimed by two of them.
+#[must_use]
+pub fn plan_together(
+    parts: &[Part<'_>],
+    tip: BlockHeight,
+    estimates: &FeeEstimates,
+    joining: Joining,
+) -> Vec<(ChannelId, Step)> {
+    let past = Past::of(parts);
+    let planner = Planner::new(parts, &past, tip, estimates);
     let mut steps = Vec::new();
-    let open = || claims.iter().filter(|claim| claim.open_at <= tip);
-    for claim in open().filter(|claim| !is_free(claim)) {
-        steps.extend(planner.sign(claim).map(sign));
-        steps.extend(planner.publish(claim));
+    for claim in planner.open().filter(|claim| !is_free(claim)) {
+        let own = planner.sign(claim).map(sign).into_iter().chain(planner.publish(claim));
+        steps.extend(own.map(|step| (claim.channel, step)));
     }
-    for group in group::form(open().filter(|claim| is_free(claim)), acts, tip) {
+    for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
         planner.group(&group, &mut steps);
     }
     steps
 }
 
-/// The outputs whose claims stand first in a transaction that is live or wanted: coins are reserved
-/// for these.
+/// The claims that stand first in a transaction that is live or wanted: coins are reserved for
+/// these.
 #[must_use]
 pub fn leads(
-    claims: &[Claim],
-    acts: &Acts,
+    parts: &[Part<'_>],
     tip: BlockHeight,
     estimates: &FeeEstimates,
-) -> BTreeSet<OutPoint> {
-    let planner = Planner { claims, acts, tip, estimates };
-    let open = || claims.iter().filter(|claim| claim.open_at <= tip);
-    let fixed = open().filter(|claim| !is_free(claim)).map(|claim| claim.outpoint);
-    let mut leads: BTreeSet<OutPoint> = fixed.collect();
-    for group in group::form(open().filter(|claim| is_free(claim)), acts, tip) {
+    joining: Joining,
+) -> BTreeSet<(ChannelId, OutPoint)> {
+    let past = Past::of(parts);
+    let planner = Planner::new(parts, &past, tip, estimates);
+    let id = |claim: &Claim| (claim.channel, claim.outpoint);
+    let mut leads: BTreeSet<_> = planner.open().filter(|claim| !is_free(claim)).map(id).collect();
+    for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
         let parts = match group.standing {
             Standing::New => planner.worth_it(&group.claims),
             Standing::Live(_) | Standing::Splitting(_) => vec![group.claims],
         };
-        leads.extend(parts.iter().filter_map(|part| part.first()).map(|claim| claim.outpoint));
+        leads.extend(parts.iter().filter_map(|part| part.first()).map(|claim| id(claim)));
     }
     leads
 }
@@ -122,30 +138,44 @@ enum Over<'a> {
     /// Nothing.
     Nothing,
     /// A transaction for the same claims.
-    Same(&'a HandedOut),
+    Same(&'a Out<'a>),
     /// A transaction that also makes others.
-    More(&'a HandedOut),
+    More(&'a Out<'a>),
 }
 
 struct Planner<'a> {
-    claims: &'a [Claim],
-    acts: &'a Acts,
+    claims: Vec<&'a Claim>,
+    past: &'a Past<'a>,
     tip: BlockHeight,
     estimates: &'a FeeEstimates,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(
+        parts: &[Part<'a>],
+        past: &'a Past<'a>,
+        tip: BlockHeight,
+        estimates: &'a FeeEstimates,
+    ) -> Self {
+        Self { claims: parts.iter().flat_map(|part| part.claims).collect(), past, tip, estimates }
+    }
+
+    fn open(&self) -> impl Iterator<Item = &'a Claim> {
+        self.claims.iter().copied().filter(|claim| claim.open_at <= self.tip)
+    }
+
     /// The newest transaction of ours for this claim.
-    fn current(&self, claim: &Claim) -> Option<&HandedOut> {
-        self.acts.claims_of(claim.outpoint).next_back().filter(|out| out.kind == claim.kind())
+    fn current(&self, claim: &Claim) -> Option<&Out<'a>> {
+        let newest = self.past.claims_of(claim.outpoint).next_back();
+        newest.filter(|out| out.handed_out.kind == claim.kind())
     }
 
     fn publish(&self, claim: &Claim) -> Option<Step> {
-        let out = self.current(claim)?;
+        let out = self.current(claim)?.handed_out;
         match &claim.path {
             SpendPath::LocalCommitment(_) => {
                 let child = self.anchor_of(claim).and_then(|anchor| self.current(anchor));
-                let child = child.map(|out| out.transaction.clone());
+                let child = child.map(|out| out.handed_out.transaction.clone());
                 let package = core::iter::once(out.transaction.clone()).chain(child);
                 Some(publish(package.collect(), &[claim]))
             }
@@ -156,8 +186,8 @@ impl Planner<'_> {
         }
     }
 
-    fn anchor_of(&self, commitment: &Claim) -> Option<&Claim> {
-        self.claims.iter().find(|claim| match &claim.path {
+    fn anchor_of(&self, commitment: &Claim) -> Option<&'a Claim> {
+        self.claims.iter().copied().find(|claim| match &claim.path {
             SpendPath::Anchor { .. } => claim.channel == commitment.channel,
             SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 false
@@ -178,7 +208,7 @@ impl Planner<'_> {
 
     /// The child that pays for our commitment, if the commitment's own feerate is too low.
     fn anchor(&self, claim: &Claim, parent: Txid) -> Option<Draft> {
-        let parent = self.acts.ours(parent)?;
+        let parent = self.past.ours(parent)?.handed_out;
         let mut draft = Draft::new(claim.clone());
         draft.parent = Some(Parent { fee: parent.fee, weight: parent.transaction.weight() });
         let weight = draft.weight().checked_add(parent.transaction.weight())?;
@@ -195,17 +225,22 @@ impl Planner<'_> {
     }
 
     /// The steps of one group.
-    fn group(&self, group: &Group<'_>, steps: &mut Vec<Step>) {
+    fn group(&self, group: &Group<'_>, steps: &mut Vec<(ChannelId, Step)>) {
         let claims = group.claims.as_slice();
+        let Some(first) = claims.first() else { return };
+        let signed = |draft: Draft| (draft.claim.channel, sign(draft));
+        let publish = |out: &Out<'_>| {
+            (first.channel, publish(vec![out.handed_out.transaction.clone()], claims))
+        };
         match group.standing {
             Standing::New => {
                 let parts = self.worth_it(claims);
                 let drafts = parts.iter().filter_map(|part| self.draft(part, Over::Nothing));
-                steps.extend(drafts.map(sign));
+                steps.extend(drafts.map(signed));
             }
             Standing::Live(out) => {
-                steps.extend(self.draft(claims, Over::Same(out)).map(sign));
-                steps.push(publish(vec![out.transaction.clone()], claims));
+                steps.extend(self.draft(claims, Over::Same(out)).map(signed));
+                steps.push(publish(out));
             }
             Standing::Splitting(out) => {
                 // Whatever takes one of its inputs must pay for all that it pushes out of the
@@ -213,8 +248,8 @@ impl Planner<'_> {
                 let heir = claims.iter().max_by_key(|claim| (claim.output.value, claim.outpoint));
                 let heir = heir.and_then(|heir| self.draft(&[*heir], Over::More(out)));
                 let heir = heir.or_else(|| self.draft(claims, Over::Same(out)));
-                steps.extend(heir.map(sign));
-                steps.push(publish(vec![out.transaction.clone()], claims));
+                steps.extend(heir.map(signed));
+                steps.push(publish(out));
             }
         }
     }
@@ -284,7 +319,8 @@ impl Planner<'_> {
     /// Blocks for which the first of the claims could have been made; an anchor's, since it was
     /// first spent.
     fn waited(&self, draft: &Draft) -> u32 {
-        let first = |claim: &Claim| self.acts.claims_of(claim.outpoint).next().map(|out| out.at);
+        let first =
+            |claim: &Claim| self.past.claims_of(claim.outpoint).next().map(|out| out.handed_out.at);
         let since = |claim: &Claim| match &claim.path {
             SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } => first(claim),
             SpendPath::SecondStage(_) | SpendPath::Single(_) => Some(claim.open_at),
@@ -299,18 +335,13 @@ impl Planner<'_> {
         if draft.parent.is_some() {
             return None;
         }
-        let outs = draft.claims().flat_map(|claim| self.acts.claims_of(claim.outpoint));
-        let invalid = |out: &&HandedOut| self.refusal(out) == Some(Refusal::Invalid);
-        let rates = outs
-            .filter(|out| out.kind == draft.claim.kind() && !invalid(out))
-            .filter_map(|out| fee::feerate_of(out.fee, out.transaction.weight()));
-        rates.max()
-    }
-
-    /// Why the network refused a transaction at an earlier tip, if it did.
-    fn refusal(&self, out: &HandedOut) -> Option<Refusal> {
-        let refused = self.acts.rejected.get(&out.transaction.compute_txid());
-        refused.filter(|refused| refused.last < self.tip).map(|refused| refused.why)
+        let outs = draft.claims().flat_map(|claim| self.past.claims_of(claim.outpoint));
+        let kind = draft.claim.kind();
+        let valid = |out: &&Out<'_>| {
+            out.handed_out.kind == kind && out.refusal(self.tip) != Some(Refusal::Invalid)
+        };
+        let outs = outs.filter(valid).map(|out| out.handed_out);
+        outs.filter_map(|out| fee::feerate_of(out.fee, out.transaction.weight())).max()
     }
 
     /// A draft at today's price, if nothing was done yet or the price has moved enough.
@@ -325,9 +356,10 @@ impl Planner<'_> {
             Over::Nothing => fee::fee_of(self.estimates.floor, own),
             Over::Same(current) => {
                 feerate = self.replacing(current, &draft, feerate)?;
+                let current = current.handed_out;
                 fee::replacement_fee(current.fee, current.transaction.weight().max(own))
             }
-            Over::More(current) => fee::replacement_fee(current.fee, own),
+            Over::More(current) => fee::replacement_fee(current.handed_out.fee, own),
         };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
         draft.feerate = feerate;
@@ -339,13 +371,14 @@ impl Planner<'_> {
 
     /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: less
     /// than a quarter more, and neither refused, nor near its deadline, nor asked for.
-    fn replacing(&self, current: &HandedOut, draft: &Draft, feerate: FeeRate) -> Option<FeeRate> {
+    fn replacing(&self, out: &Out<'_>, draft: &Draft, feerate: FeeRate) -> Option<FeeRate> {
+        let current = out.handed_out;
         let parent = draft.parent.unwrap_or_default();
         let paid = current.fee.checked_add(parent.fee)?;
         let weight = current.transaction.weight().checked_add(parent.weight)?;
         let now = fee::feerate_of(paid, weight)?.to_sat_per_kwu();
         let quarter_more = now.saturating_add(now.div_ceil(4));
-        if self.refusal(current) == Some(Refusal::Fee) {
+        if out.refusal(self.tip) == Some(Refusal::Fee) {
             return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
         }
         let wanted = feerate.to_sat_per_kwu();
@@ -358,10 +391,7 @@ impl Planner<'_> {
 
     /// The feerate that the operator asked for.
     fn asked(&self, draft: &Draft) -> Option<FeeRate> {
-        let bumps = &self.acts.bumps;
-        let of = |claim: &Claim| bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None));
-        let asked = draft.claims().filter_map(of).max().copied();
-        asked.map(FeeRate::from_sat_per_kwu)
+        draft.claims().filter_map(|claim| self.past.asked(claim)).max()
     }
 }
 

@@ -141,6 +141,7 @@ impl Body for HandedOut {
         out.list(6, &self.coins);
         out.field(8, &self.fee);
         out.field(10, &self.at);
+        out.list(12, &self.others);
     }
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
@@ -150,6 +151,7 @@ impl Body for HandedOut {
             coins: input.list(6)?,
             fee: input.field(8)?,
             at: input.field(10)?,
+            others: input.list(12)?,
         })
     }
 }

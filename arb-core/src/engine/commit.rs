@@ -3,6 +3,7 @@ use crate::engine::stage::{Next, Transition};
 use crate::engine::{ChainArbitrator, Task, TaskKey, Updated};
 use crate::ids::{ChannelId, Slot};
 use crate::log::{BatchId, Durable};
+use crate::policy::Joining;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
@@ -70,6 +71,8 @@ impl ChainArbitrator {
     }
 
     fn take(&mut self, transition: Transition) -> Released {
+        let moved = self.tip() != transition.blocks.back().copied();
+        let replan = self.stirs_plan(&transition.next) || moved;
         self.blocks = transition.blocks;
         self.position = transition.position;
         let mut released = Released::default();
@@ -85,6 +88,12 @@ impl ChainArbitrator {
                 }
             }
             released.concerned.insert(slot);
+        }
+        if replan {
+            self.renew_plan();
+            // What one channel does may be another's to sign.
+            let shared = self.policy.joining == Joining::Allowed;
+            released.concerned.extend(self.active.keys().filter(|_| shared));
         }
         for slot in &released.concerned {
             let tasks = self.tasks(*slot).into_iter().map(|(key, task)| ((*slot, key), task));
@@ -106,6 +115,7 @@ impl ChainArbitrator {
     /// Sets a channel aside whose records cannot be read: nothing watches it from now on. Gives its
     /// id; `None` if there is no such channel.
     pub fn quarantine(&mut self, slot: Slot) -> Option<ChannelId> {
+        self.forget_plan();
         self.remove_channel(slot).map(|watcher| watcher.id)
     }
 }

@@ -9,6 +9,7 @@ mod index;
 mod stage;
 mod standing;
 mod tasks;
+mod together;
 mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
@@ -50,6 +51,8 @@ pub struct ChainArbitrator {
     blocks: VecDeque<BlockRef>,
     position: Position,
     estimates: FeeEstimates,
+    /// The plan of all channels, where they may share transactions; `None`: not made yet.
+    together: Option<together::Together>,
     /// Channels whose facts were older than the node's when it stated its numbers, and these;
     /// `None`: it did not know the channel.
     outdated: BTreeMap<Slot, Option<ChannelNumbers>>,
@@ -106,6 +109,7 @@ impl ChainArbitrator {
             blocks: blocks.into(),
             position: Position::CatchingUp,
             estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
+            together: None,
             outdated: BTreeMap::new(),
             links: BTreeMap::new(),
             next_batch: 0,
@@ -114,6 +118,7 @@ impl ChainArbitrator {
 
     /// Puts a stored channel back, at start-up: facts, and everything that its log says.
     pub fn restore(&mut self, slot: Slot, facts: Arc<ChannelFacts>, state: ChannelArbitrator) {
+        self.forget_plan();
         if state.is_quiet() {
             self.insert_quiet(slot, &facts);
         } else {
@@ -176,6 +181,7 @@ impl ChainArbitrator {
     /// Replaces the feerates in use. They are data, not state: nothing is logged.
     pub fn set_estimates(&mut self, estimates: FeeEstimates) {
         self.estimates = estimates;
+        self.renew_plan();
     }
 
     /// Makes room for this many channels that are to be restored.

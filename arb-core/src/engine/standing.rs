@@ -16,6 +16,7 @@ impl ChainArbitrator {
         entry: &ChannelEntry,
         stated: Option<ChannelNumbers>,
     ) -> Standing {
+        self.forget_plan();
         if stated.is_none_or(|stated| stated.is_newer(entry.local, entry.remote)) {
             self.outdated.insert(slot, stated);
         } else {

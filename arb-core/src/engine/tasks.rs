@@ -2,7 +2,7 @@
 use crate::arbitrator::{Effect, EffectKey, Notice, Position};
 use crate::claim::Claim;
 use crate::claim::build::Draft;
-use crate::claim::plan::{self, Step, StepKey};
+use crate::claim::plan::{Step, StepKey};
 use crate::engine::ChainArbitrator;
 use crate::ids::Slot;
 use crate::ports::Package;
@@ -63,7 +63,7 @@ impl ChainArbitrator {
             tasks.insert(TaskKey::Effect(key), task);
         }
         if self.position == Position::AtTip {
-            for step in plan::plan(&claims, active.state.acts(), now.tip, &self.estimates) {
+            for step in self.steps_of(slot, active, &claims) {
                 let Some(key) = step.key() else { continue };
                 let task = match step {
                     Step::Sign(draft) => Task::Sign(draft),
@@ -79,18 +79,7 @@ impl ChainArbitrator {
     /// transaction that is live or wanted.
     #[must_use]
     pub fn funded_outpoints(&self, slot: Slot) -> BTreeSet<OutPoint> {
-        let Some(active) = self.active(slot) else { return BTreeSet::new() };
-        let now = self.now(slot, &active.facts);
-        let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &now);
-        let claims = desire.into_values().filter_map(|effect| match effect {
-            Effect::Claim(claim) => Some(*claim),
-            Effect::LoadRevokedHtlcs(_)
-            | Effect::JudgeScripts(_)
-            | Effect::Notify(_)
-            | Effect::Forget => None,
-        });
-        let claims: Vec<Claim> = claims.collect();
-        plan::leads(&claims, active.state.acts(), self.height(), &self.estimates)
+        self.active(slot).map(|active| self.leads_of(slot, active)).unwrap_or_default()
     }
 
     /// Whether forgetting is all that is left to do for a channel.

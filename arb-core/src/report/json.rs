@@ -297,10 +297,11 @@ impl Serialize for Rival {
 
 impl Serialize for TransactionReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut tx = serializer.serialize_struct("TransactionReport", 7)?;
+        let mut tx = serializer.serialize_struct("TransactionReport", 8)?;
         tx.serialize_field("txid", &Text(self.txid))?;
         tx.serialize_field("kind", names::transaction(self.kind))?;
         tx.serialize_field("fee", &sat(self.fee))?;
+        tx.serialize_field("own_fee", &sat(self.own_fee))?;
         tx.serialize_field("weight", &self.weight.to_wu())?;
         tx.serialize_field("inputs", &self.inputs)?;
         tx.serialize_field("claims", &List(&self.claims, |claim: &OutPoint| Text(*claim)))?;

@@ -79,11 +79,14 @@ pub struct TransactionReport {
     pub kind: TxKind,
     /// What it pays.
     pub fee: Amount,
+    /// What of that falls to this channel: all of it, unless it claims from others as well. Then
+    /// each claim bears an equal part, and the lowest what does not divide.
+    pub own_fee: Amount,
     /// What it weighs.
     pub weight: Weight,
-    /// Number of channel outputs that it spends.
+    /// Number of outputs of channels that it spends.
     pub inputs: usize,
-    /// The channel outputs that it spends. Whatever shares one of them with a later transaction
+    /// The outputs of channels that it spends, first those of this one. Whatever shares one of them with a later transaction
     /// of ours was replaced by it.
     pub claims: Vec<OutPoint>,
     /// Block that holds it, as far as the channel's evidence says.
@@ -120,7 +123,7 @@ impl ChannelReport {
         let confirmed = transactions
             .iter()
             .filter(|tx| tx.confirmed.is_some() && tx.kind != TxKind::Commitment);
-        let fees = confirmed.map(|tx| tx.fee).fold(Amount::ZERO, plus);
+        let fees = confirmed.map(|tx| tx.own_fee).fold(Amount::ZERO, plus);
         let of_output = |o| picture.map(|p| output::output(facts, state, p, o, now));
         let closing = if picture.is_none() { closing::closing(facts, state) } else { None };
         let outputs_reported: Vec<OutputReport> = outputs.iter().filter_map(of_output).collect();
@@ -170,7 +173,7 @@ fn pending_fees(
 ) -> Amount {
     let child = closing.and_then(|closing| closing.child);
     let newest = outputs.iter().filter_map(|output| output.unconfirmed).chain(child);
-    let fee_of = |txid| transactions.iter().find(|tx| tx.txid == txid).map(|tx| tx.fee);
+    let fee_of = |txid| transactions.iter().find(|tx| tx.txid == txid).map(|tx| tx.own_fee);
     let fees: BTreeMap<Txid, Amount> = newest.filter_map(|t| Some((t, fee_of(t)?))).collect();
     fees.into_values().fold(Amount::ZERO, plus)
 }
@@ -197,9 +200,10 @@ fn transactions(state: &ChannelArbitrator) -> Vec<TransactionReport> {
             txid,
             kind: out.kind,
             fee: out.fee,
+            own_fee: out.own_fee(),
             weight: out.transaction.weight(),
-            inputs: out.claims.len(),
-            claims: out.claims.clone(),
+            inputs: out.all_claims().count(),
+            claims: out.all_claims().collect(),
             confirmed: state.confirmed_at(txid),
         }
     };

@@ -89,7 +89,7 @@ pub(super) fn output(
 ) -> OutputReport {
     let ours = || state.acts().claims_of(output.outpoint);
     let paid = ours().filter(|out| state.confirmed_at(out.transaction.compute_txid()).is_some());
-    let fees = paid.map(|out| share(out, output.outpoint)).fold(Amount::ZERO, super::plus);
+    let fees = paid.map(|out| out.share(output.outpoint)).fold(Amount::ZERO, super::plus);
     let newest = ours().next_back().filter(|_| output.spent.is_none());
     OutputReport {
         outpoint: output.outpoint,
@@ -109,23 +109,12 @@ pub(super) fn output(
         spender: output.spent.map(|spent| spent.txid),
         spent_at: output.spent.map(|spent| spent.at.height),
         fees,
-        pending_fee: newest.map(|out| share(out, output.outpoint)),
+        pending_fee: newest.map(|out| out.share(output.outpoint)),
         bumps: ours().count().saturating_sub(1),
         unconfirmed: newest.map(|out| out.transaction.compute_txid()),
         feerate: newest.and_then(|out| fee::feerate_of(out.fee, out.transaction.weight())),
         package_feerate: newest.and_then(|out| package_feerate(state, out)),
     }
-}
-
-/// What of a transaction's fee falls to one of the outputs that it claims: an equal part, and what
-/// does not divide to the first.
-pub(super) fn share(out: &HandedOut, of: OutPoint) -> Amount {
-    let claims = u64::try_from(out.claims.len()).unwrap_or(u64::MAX).max(1);
-    let fee = out.fee.to_sat();
-    let each = fee.checked_div(claims).unwrap_or(fee);
-    let rest = fee.checked_rem(claims).unwrap_or(0);
-    let first = out.claims.first() == Some(&of);
-    Amount::from_sat(each.saturating_add(if first { rest } else { 0 }))
 }
 
 /// The feerate of a transaction of ours and its unconfirmed parents of ours together; `None` if it

@@ -1,5 +1,4 @@
 //! Shares of fees, counts of phases.
-use super::output::share;
 use super::*;
 use crate::arbitrator::HandedOut;
 use crate::classify::FundingSpend;
@@ -17,6 +16,7 @@ fn handed_out(claims: Vec<OutPoint>, fee: u64) -> HandedOut {
         kind: TxKind::Penalty,
         transaction: Transaction { version, lock_time, input: vec![], output: vec![] },
         claims,
+        others: vec![],
         coins: vec![],
         fee: Amount::from_sat(fee),
         at: BlockHeight(1),
@@ -28,11 +28,16 @@ fn shares_of_a_fee_add_up_to_it() {
     for (count, fee) in [(1u32, 1000u64), (3, 1000), (7, 6), (3, 0)] {
         let claims: Vec<_> = (0..count).map(outpoint).collect();
         let out = handed_out(claims.clone(), fee);
-        let shares: Vec<u64> = claims.iter().map(|of| share(&out, *of).to_sat()).collect();
+        let shares: Vec<u64> = claims.iter().map(|of| out.share(*of).to_sat()).collect();
         assert_eq!(shares.iter().sum::<u64>(), fee, "{shares:?}");
         assert!(shares.iter().all(|share| *share >= fee / u64::from(count)), "{shares:?}");
     }
-    assert_eq!(share(&handed_out(vec![], 5), outpoint(0)).to_sat(), 5, "no claim, no panic");
+    // Of a transaction that two channels share, each has its part in its own log.
+    let (mut one, mut two) = (handed_out(vec![outpoint(1)], 1000), handed_out(vec![], 1000));
+    two.claims = vec![outpoint(0), outpoint(2)];
+    (one.others, two.others) = (two.claims.clone(), one.claims.clone());
+    assert_eq!((one.own_fee().to_sat(), two.own_fee().to_sat()), (333, 667));
+    assert_eq!(handed_out(vec![], 5).share(outpoint(0)).to_sat(), 5, "no claim, no panic");
 }
 
 #[test]

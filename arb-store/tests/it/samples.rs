@@ -166,6 +166,7 @@ pub(crate) fn handed_out() -> Change {
         kind: TxKind::Penalty,
         transaction,
         claims: vec![outpoint(0xf0)],
+        others: Vec::new(),
         coins: Vec::new(),
         fee: Amount::from_sat(1_000),
         at: BlockHeight(800_001),

@@ -211,7 +211,8 @@ where
     fn coins_in_use(&self) -> Vec<(Slot, OutPoint, Vec<OutPoint>)> {
         let used = self.engine.actives().flat_map(|(slot, active)| {
             active.state.acts().handed_out.iter().filter_map(move |out| {
-                let claim = *out.claims.first()?;
+                // Of a transaction for several channels, the one that comes first.
+                let claim = out.all_claims().min().filter(|lead| out.claims.contains(lead))?;
                 let confirmed = active.state.confirmed_at(out.transaction.compute_txid());
                 let used = confirmed.is_none() && !out.coins.is_empty();
                 used.then(|| (slot, claim, out.coins.clone()))

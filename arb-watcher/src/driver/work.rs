@@ -16,7 +16,7 @@ use arb_core::ports::{
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -56,7 +56,7 @@ pub(super) struct SeenClose {
 
 /// What became of a task.
 pub(super) enum Done {
-    Signed(Box<HandedOut>),
+    Signed(BTreeMap<ChannelId, HandedOut>),
     Published(Vec<(Txid, Verdict)>),
     Judged(Verdicts),
     Failed(Failed),
@@ -216,7 +216,7 @@ where
                 }
                 let work = async move {
                     let signed = sign(&ports, draft, height, patience).await;
-                    let signed = signed.map_or_else(Done::Failed, |out| Done::Signed(out.into()));
+                    let signed = signed.map_or_else(Done::Failed, Done::Signed);
                     Outcome::Done(attempt, signed)
                 };
                 self.workers.spawn(job, work.instrument(span));
@@ -329,11 +329,8 @@ where
         self.tasks.ended(slot, key, task, tip, how);
         self.judge_signer(slot);
         let inputs = match done {
-            Done::Signed(out) => {
-                measure::handed_out(out.kind);
-                vec![Input::Signed(out)]
-            }
-            Done::Published(verdicts) => self.on_verdicts(slot, verdicts),
+            Done::Signed(all) => return self.on_signed(all),
+            Done::Published(verdicts) => return self.on_verdicts(slot, verdicts),
             Done::Judged(verdicts) => vec![Input::ScriptsJudged(verdicts)],
             Done::Failed(why) => {
                 tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
@@ -345,7 +342,20 @@ where
         inputs.into_iter().map(input).collect()
     }
 
-    fn on_verdicts(&mut self, slot: Slot, verdicts: Vec<(Txid, Verdict)>) -> Vec<Input> {
+    /// It goes into the log of each channel that it claims from, in one batch.
+    fn on_signed(&self, all: BTreeMap<ChannelId, HandedOut>) -> Vec<EngineInput> {
+        if let Some(out) = all.values().next() {
+            measure::handed_out(out.kind);
+        }
+        let input = |(id, out)| {
+            let input = Box::new(Input::Signed(Box::new(out)));
+            Some(EngineInput::Channel { slot: self.engine.slot(&id)?, input })
+        };
+        all.into_iter().filter_map(input).collect()
+    }
+
+    /// What the network refused, for each channel whose transaction it is.
+    fn on_verdicts(&mut self, slot: Slot, verdicts: Vec<(Txid, Verdict)>) -> Vec<EngineInput> {
         self.handed_over(slot, verdicts.iter().map(|(txid, _)| *txid));
         let mut rejected = Vec::new();
         for (txid, verdict) in verdicts {
@@ -368,7 +378,14 @@ where
                 }
             }
         }
-        rejected.into_iter().map(|(txid, why)| Input::Rejected { txid, why }).collect()
+        let told = rejected.into_iter().flat_map(|(txid, why)| {
+            let owners = self.engine.owners_of(slot, txid).into_iter();
+            owners.map(move |slot| {
+                let input = Box::new(Input::Rejected { txid, why });
+                EngineInput::Channel { slot, input }
+            })
+        });
+        told.collect()
     }
 
     async fn channel_input(&mut self, slot: Slot, input: Input) -> Result<(), crate::CommandError> {
@@ -398,7 +415,7 @@ async fn sign<S, B, F, K, C>(
     draft: Draft,
     tip: BlockHeight,
     patience: Duration,
-) -> Result<HandedOut, Failed>
+) -> Result<BTreeMap<ChannelId, HandedOut>, Failed>
 where
     K: Signer,
     C: CoinSource,
@@ -415,7 +432,7 @@ where
         let signing = ports.coins.sign(transaction, prevouts);
         transaction = answer(patience, signing).await.map_err(Failed::Other)?;
     }
-    Ok(unsigned.handed_out(transaction, tip))
+    Ok(unsigned.handed_out(&transaction, tip))
 }
 
 /// Adds the wallet's coins, if it is to pay. What it cannot pay today is paid in part: a claim

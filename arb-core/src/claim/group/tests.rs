@@ -1,7 +1,7 @@
 //! Every open claim is in exactly one group, whatever the order and the past.
 use super::*;
-use crate::arbitrator::Rejections;
-use crate::claim::{Extensible, SecondStage, SigningKey, SingleSpend, Unlock};
+use crate::arbitrator::{Acts, HandedOut, Refusal, Rejections};
+use crate::claim::{Extensible, Part, SecondStage, SigningKey, SingleSpend, Unlock};
 use crate::ids::{HtlcId, Side};
 use alloc::boxed::Box;
 use bitcoin::absolute::LockTime;
@@ -80,10 +80,15 @@ fn out(kind: TxKind, vouts: &[u32], coins: &[u32]) -> HandedOut {
         kind,
         transaction,
         claims: vouts.iter().copied().map(outpoint).collect(),
+        others: vec![],
         coins: coins.iter().copied().map(outpoint).collect(),
         fee: Amount::from_sat(1_000),
         at: BlockHeight(950),
     }
+}
+
+fn past<'a>(claims: &'a [Claim], acts: &'a Acts) -> Past<'a> {
+    Past::of(&[Part { claims, acts }])
 }
 
 fn acts(handed_out: &[HandedOut]) -> Acts {
@@ -98,7 +103,11 @@ fn formed(claims: &[Claim], acts: &Acts) -> Vec<(Vec<u32>, &'static str)> {
         Standing::Splitting(_) => "splitting",
     };
     let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
-    form(claims, acts, TIP).iter().map(|group| (vouts(group), told(group.standing))).collect()
+    let past = past(claims, acts);
+    form(claims, &past, TIP, Joining::Never)
+        .iter()
+        .map(|group| (vouts(group), told(group.standing)))
+        .collect()
 }
 
 #[test]
@@ -202,7 +211,8 @@ fn what_another_spends_unconfirmed_is_claimed_by_itself() {
 fn a_transaction_is_never_too_heavy() {
     let claims: Vec<Claim> = (0..966).map(|v| single(v, TxKind::Penalty, 0, Some(144))).collect();
     let nothing = Acts::default();
-    let groups = form(&claims, &nothing, TIP);
+    let past = past(&claims, &nothing);
+    let groups = form(&claims, &past, TIP, Joining::Never);
     assert_eq!(groups.iter().map(|group| group.claims.len()).sum::<usize>(), 966);
     for group in &groups {
         let weight: u64 = group.claims.iter().map(|c| marginal_weight(c).to_wu()).sum();
@@ -263,7 +273,8 @@ proptest! {
             let rejections = Rejections { why, last: BlockHeight(999) };
             past.rejected.insert(out.transaction.compute_txid(), rejections);
         }
-        let groups = form(&claims, &past, TIP);
+        let read = super::tests::past(&claims, &past);
+        let groups = form(&claims, &read, TIP, Joining::Never);
         let mut grouped: Vec<OutPoint> =
             groups.iter().flat_map(|g| g.claims.iter().map(|c| c.outpoint)).collect();
         grouped.sort_unstable();
@@ -274,7 +285,7 @@ proptest! {
             let apart = group.claims.iter().any(|c| past.contested.contains(&c.outpoint));
             prop_assert!(!apart || group.claims.len() == 1);
             if let Standing::New = group.standing {
-                prop_assert!(group.claims.windows(2).all(|two| key(two[0]) == key(two[1])));
+                prop_assert!(group.claims.windows(2).all(|two| key(two[0], Joining::Never) == key(two[1], Joining::Never)));
             }
         }
         let mut turned = claims.clone();

@@ -83,7 +83,7 @@ impl World {
         let signature = Signature::from_compact(&[1; 64]).expect("in range");
         let count = unsigned.requests().count();
         let transaction = unsigned.signed(&vec![signature; count]);
-        self.acts.handed_out.push(unsigned.handed_out(transaction, self.tip));
+        self.acts.handed_out.extend(unsigned.handed_out(&transaction, self.tip).into_values());
         true
     }
 

@@ -250,11 +250,13 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 
 fn handed_out() -> impl Strategy<Value = HandedOut> {
     let outpoints = || vec(outpoint(), 0..3);
-    (tx_kind(), transaction(), outpoints(), outpoints(), amount(), height()).prop_map(
-        |(kind, transaction, claims, coins, fee, at)| HandedOut {
+    let claims = (outpoints(), outpoints());
+    (tx_kind(), transaction(), claims, outpoints(), amount(), height()).prop_map(
+        |(kind, transaction, (claims, others), coins, fee, at)| HandedOut {
             kind,
             transaction,
             claims,
+            others,
             coins,
             fee,
             at,

@@ -107,6 +107,7 @@ fn report() -> ChannelReport {
             txid: txid(3),
             kind: TxKind::Penalty,
             fee: Amount::from_sat(900),
+            own_fee: Amount::from_sat(900),
             weight: Weight::from_wu(720),
             inputs: 1,
             claims: vec![outpoint(2)],

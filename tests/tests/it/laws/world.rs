@@ -458,7 +458,7 @@ impl World {
             let public = self.wallet.public_key(&self.told.secp);
             tx.input[input].witness = Witness::p2wpkh(&signature, &public);
         }
-        Some(unsigned.handed_out(tx, self.engine.height()))
+        unsigned.handed_out(&tx, self.engine.height()).into_values().next()
     }
 
     /// Whether the peer has shown the preimage of an HTLC that we offered, in a block.

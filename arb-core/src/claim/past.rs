@@ -1,0 +1,166 @@
+//! What was done about the claims of one channel or of several, by output: logs laid side by side.
+use crate::arbitrator::{Acts, HandedOut, Refusal, Rejections};
+use crate::claim::Claim;
+use crate::ids::ChannelId;
+use crate::units::BlockHeight;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use bitcoin::{FeeRate, OutPoint, Txid};
+
+/// What a plan rests on, of one channel: claims that are to be made, now or later, and what was
+/// done about them.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The claims; all of them are this channel's.
+    pub claims: &'a [Claim],
+    /// What the channel's log says.
+    pub acts: &'a Acts,
+}
+
+/// A transaction of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Out<'a> {
+    pub(super) txid: Txid,
+    pub(super) handed_out: &'a HandedOut,
+    /// The last word of the network about it, if it was refused.
+    refused: Option<Rejections>,
+}
+
+impl Out<'_> {
+    /// Why the network refused it at an earlier tip, if it did.
+    pub(super) fn refusal(&self, tip: BlockHeight) -> Option<Refusal> {
+        self.refused.filter(|refused| refused.last < tip).map(|refused| refused.why)
+    }
+
+    /// Whether the network refused it for another reason than its fee. What it conflicts with may
+    /// be seen in a moment, in the mempool or in a block, so a conflict counts from the next tip on.
+    pub(super) fn is_suspect(&self, tip: BlockHeight) -> bool {
+        self.refused.is_some_and(|refused| match refused.why {
+            Refusal::Fee => false,
+            Refusal::Conflict => refused.last < tip,
+            Refusal::Invalid => true,
+        })
+    }
+}
+
+/// All of it, read once.
+#[derive(Debug)]
+pub(super) struct Past<'a> {
+    /// Oldest first.
+    outs: Vec<Out<'a>>,
+    places: BTreeMap<Txid, usize>,
+    /// Places of the transactions that claim an output, oldest first.
+    by_claim: BTreeMap<OutPoint, Vec<usize>>,
+    acts: BTreeMap<ChannelId, &'a Acts>,
+}
+
+impl<'a> Past<'a> {
+    pub(super) fn of(parts: &[Part<'a>]) -> Self {
+        let chains: Vec<Vec<Out<'a>>> = parts.iter().map(|part| chain(part.acts)).collect();
+        let outs = in_order(chains);
+        let mut by_claim: BTreeMap<OutPoint, Vec<usize>> = BTreeMap::new();
+        for (at, out) in outs.iter().enumerate() {
+            for claim in out.handed_out.all_claims() {
+                by_claim.entry(claim).or_default().push(at);
+            }
+        }
+        let acts = parts.iter().filter_map(|part| Some((part.claims.first()?.channel, part.acts)));
+        let places = outs.iter().enumerate().map(|(at, out)| (out.txid, at)).collect();
+        Self { places, by_claim, acts: acts.collect(), outs }
+    }
+
+    /// Every transaction, oldest first.
+    pub(super) fn outs(&self) -> &[Out<'a>] {
+        &self.outs
+    }
+
+    /// Transactions that claim an output, oldest first.
+    pub(super) fn claims_of(
+        &self,
+        outpoint: OutPoint,
+    ) -> impl DoubleEndedIterator<Item = &Out<'a>> + use<'a, '_> {
+        let places = self.by_claim.get(&outpoint).map(Vec::as_slice).unwrap_or_default();
+        places.iter().filter_map(|at| self.outs.get(*at))
+    }
+
+    /// A transaction of ours.
+    pub(super) fn ours(&self, txid: Txid) -> Option<&Out<'a>> {
+        self.places.get(&txid).and_then(|at| self.outs.get(*at))
+    }
+
+    /// Whether an unconfirmed spend of the output by somebody else was seen.
+    pub(super) fn is_contested(&self, claim: &Claim) -> bool {
+        let acts = self.acts.get(&claim.channel);
+        acts.is_some_and(|acts| acts.contested.contains(&claim.outpoint))
+    }
+
+    /// The feerate that the operator asked for.
+    pub(super) fn asked(&self, claim: &Claim) -> Option<FeeRate> {
+        let bumps = &self.acts.get(&claim.channel)?.bumps;
+        let asked = bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None));
+        asked.copied().map(FeeRate::from_sat_per_kwu)
+    }
+}
+
+fn chain(acts: &Acts) -> Vec<Out<'_>> {
+    let out = |handed_out| {
+        let txid = HandedOut::txid(handed_out);
+        Out { txid, handed_out, refused: acts.rejected.get(&txid).copied() }
+    };
+    acts.handed_out.iter().map(out).collect()
+}
+
+/// The transactions of all logs, each once, in an order that none of the logs contradicts.
+fn in_order(mut chains: Vec<Vec<Out<'_>>>) -> Vec<Out<'_>> {
+    if chains.len() < 2 {
+        return chains.pop().unwrap_or_default();
+    }
+    let mut of: BTreeMap<Txid, Vec<usize>> = BTreeMap::new();
+    for (number, chain) in chains.iter_mut().enumerate() {
+        // The next one stands last.
+        chain.reverse();
+        for out in chain.iter() {
+            of.entry(out.txid).or_default().push(number);
+        }
+    }
+    // What is next in every log that has it; the older by height first.
+    let mut heads: BTreeMap<Txid, usize> = BTreeMap::new();
+    let mut ready: BTreeSet<(BlockHeight, Txid)> = BTreeSet::new();
+    let mut pending: Vec<usize> = (0..chains.len()).collect();
+    let mut order: Vec<Out<'_>> = Vec::with_capacity(of.len());
+    loop {
+        for number in pending.drain(..) {
+            let Some(head) = chains.get(number).and_then(|chain| chain.last()) else { continue };
+            let seen = heads.entry(head.txid).or_default();
+            *seen = seen.saturating_add(1);
+            if of.get(&head.txid).is_some_and(|all| all.len() == *seen) {
+                ready.insert((head.handed_out.at, head.txid));
+            }
+        }
+        let next = ready.pop_first().map(|(_, txid)| txid);
+        // Logs that contradict each other cannot be; if they do, the first of them is right.
+        let stuck = || chains.iter().find_map(|chain| chain.last()).map(|out| out.txid);
+        let Some(txid) = next.or_else(stuck) else { return order };
+        for number in of.remove(&txid).unwrap_or_default() {
+            let Some(chain) = chains.get_mut(number) else { continue };
+            let at_head = chain.last().is_some_and(|head| head.txid == txid);
+            let place = chain.iter().rposition(|out| out.txid == txid);
+            let Some(out) = place.map(|place| chain.remove(place)) else { continue };
+            if at_head {
+                pending.push(number);
+            }
+            match order.last_mut().filter(|last| last.txid == txid) {
+                Some(known) => known.refused = later(known.refused, out.refused),
+                None => order.push(out),
+            }
+        }
+    }
+}
+
+/// The later of two words of the network.
+fn later(one: Option<Rejections>, other: Option<Rejections>) -> Option<Rejections> {
+    one.into_iter().chain(other).max_by_key(|refused| refused.last)
+}
+
+#[cfg(test)]
+mod tests;

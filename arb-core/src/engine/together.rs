@@ -1,0 +1,157 @@
+//! What all closing channels together are to sign and publish, where the policy lets them share
+//! transactions.
+use crate::arbitrator::Effect;
+use crate::claim::plan::{self, Step};
+use crate::claim::{Claim, Part};
+use crate::engine::stage::Next;
+use crate::engine::{Active, ChainArbitrator};
+use crate::ids::Slot;
+use crate::policy::Joining;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use bitcoin::{OutPoint, Txid};
+
+/// A plan of all channels, by the channel of each transaction's first claim.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    steps: BTreeMap<Slot, Vec<Step>>,
+    leads: BTreeMap<Slot, BTreeSet<OutPoint>>,
+}
+
+impl ChainArbitrator {
+    /// Every claim of a channel that is to be made now or later.
+    pub(super) fn claims_of(&self, slot: Slot, active: &Active) -> Vec<Claim> {
+        let now = self.now(slot, &active.facts);
+        let desire = active.state.desired_by(&active.facts, active.picture.as_deref(), &now);
+        let claims = desire.into_values().filter_map(|effect| match effect {
+            Effect::Claim(claim) => Some(*claim),
+            Effect::LoadRevokedHtlcs(_)
+            | Effect::JudgeScripts(_)
+            | Effect::Notify(_)
+            | Effect::Forget => None,
+        });
+        claims.collect()
+    }
+
+    /// What is to be signed and published for a channel with these claims.
+    pub(super) fn steps_of(&self, slot: Slot, active: &Active, claims: &[Claim]) -> Vec<Step> {
+        match (self.policy.joining, &self.together) {
+            (Joining::Never, _) => {
+                plan::plan(claims, active.state.acts(), self.height(), &self.estimates)
+            }
+            (Joining::Allowed, Some(kept)) => kept.steps.get(&slot).cloned().unwrap_or_default(),
+            (Joining::Allowed, None) => {
+                self.plan_together().steps.remove(&slot).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Outputs of a channel whose claims stand first in a transaction.
+    pub(super) fn leads_of(&self, slot: Slot, active: &Active) -> BTreeSet<OutPoint> {
+        match (self.policy.joining, &self.together) {
+            (Joining::Never, _) => {
+                let (claims, acts) = (&self.claims_of(slot, active), active.state.acts());
+                let (part, never) = (Part { claims, acts }, Joining::Never);
+                let leads = plan::leads(&[part], self.height(), &self.estimates, never);
+                leads.into_iter().map(|(_, outpoint)| outpoint).collect()
+            }
+            (Joining::Allowed, Some(kept)) => kept.leads.get(&slot).cloned().unwrap_or_default(),
+            (Joining::Allowed, None) => {
+                self.plan_together().leads.remove(&slot).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The channels in whose logs a transaction of ours is, the given one first.
+    #[must_use]
+    pub fn owners_of(&self, slot: Slot, txid: Txid) -> Vec<Slot> {
+        let ours = self.active.get(&slot).and_then(|active| active.state.acts.ours(txid));
+        let others = ours.map(|out| out.others.as_slice()).unwrap_or_default();
+        let others = others.iter().flat_map(|claim| self.watchers.watching(*claim));
+        let others: BTreeSet<Slot> = others.filter(|other| *other != slot).collect();
+        core::iter::once(slot).chain(others).collect()
+    }
+
+    /// The plan is made anew when it is next asked for.
+    pub(super) fn forget_plan(&mut self) {
+        self.together = None;
+    }
+
+    /// Makes the plan of all channels, if they are planned together.
+    pub(super) fn renew_plan(&mut self) {
+        self.together = match self.policy.joining {
+            Joining::Never => None,
+            Joining::Allowed => Some(self.plan_together()),
+        };
+    }
+
+    /// Whether the plan of all channels must be made anew once these have changed.
+    pub(super) fn stirs_plan(&self, next: &BTreeMap<Slot, Next>) -> bool {
+        let joined = self.policy.joining == Joining::Allowed;
+        joined && (self.together.is_none() || next.iter().any(|(slot, n)| self.stirs(*slot, n)))
+    }
+
+    fn stirs(&self, slot: Slot, next: &Next) -> bool {
+        match (self.active.get(&slot), next) {
+            (Some(before), Next::Active(after)) => !is_alike(before, after),
+            (None, Next::Quiet(_) | Next::Forgotten) => false,
+            (None, Next::Active(_)) | (Some(_), Next::Quiet(_) | Next::Forgotten) => true,
+        }
+    }
+
+    fn plan_together(&self) -> Together {
+        let claims = self.active.iter().map(|(slot, active)| {
+            let claims = self.claims_of(*slot, active);
+            (active.facts.id, *slot, claims, active.state.acts())
+        });
+        let claims: Vec<_> = claims.filter(|(_, _, claims, _)| !claims.is_empty()).collect();
+        let slots: BTreeMap<_, _> = claims.iter().map(|(id, slot, ..)| (*id, *slot)).collect();
+        // Who has told of a channel twice has it claimed twice, each by itself.
+        let mut taken: BTreeSet<OutPoint> = BTreeSet::new();
+        let (mut all, mut alone) = (Vec::new(), Vec::new());
+        for (_, _, claims, acts) in &claims {
+            let part = Part { claims, acts };
+            if claims.iter().any(|claim| taken.contains(&claim.outpoint)) {
+                alone.push(vec![part]);
+            } else {
+                taken.extend(claims.iter().map(|claim| claim.outpoint));
+                all.push(part);
+            }
+        }
+        let (tip, estimates) = (self.height(), &self.estimates);
+        let mut together = Together::default();
+        for parts in core::iter::once(all).chain(alone) {
+            let joining = self.policy.joining;
+            for (channel, step) in plan::plan_together(&parts, tip, estimates, joining) {
+                let Some(slot) = slots.get(&channel) else { continue };
+                together.steps.entry(*slot).or_default().push(step);
+            }
+            for (channel, lead) in plan::leads(&parts, tip, estimates, joining) {
+                let Some(slot) = slots.get(&channel) else { continue };
+                together.leads.entry(*slot).or_default().insert(lead);
+            }
+        }
+        together
+    }
+}
+
+/// Whether a channel's claims, and what was done about them, are as they were.
+fn is_alike(before: &Active, after: &Active) -> bool {
+    let same_picture = match (&before.picture, &after.picture) {
+        (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    let (one, two) = (&before.state.acts, &after.state.acts);
+    // Preimages and intent decide what an unspent funding output stands for.
+    same_picture
+        && Arc::ptr_eq(&before.facts, &after.facts)
+        && before.state.intent == after.state.intent
+        && before.state.preimages.len() == after.state.preimages.len()
+        && one.handed_out.len() == two.handed_out.len()
+        && one.rejected == two.rejected
+        && one.contested == two.contested
+        && one.bumps == two.bumps
+}
