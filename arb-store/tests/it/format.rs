@@ -1,5 +1,5 @@
 //! The bytes in `docs/format.md` are those that the codec and the store write.
-use crate::samples::{block, facts, handed_out, htlc, offered, register};
+use crate::samples::{block, facts, handed_out, handed_out_for_several, htlc, offered, register};
 use crate::support::{open, put, raw};
 use arb_core::arbitrator::Change;
 use arb_core::codec::Record;
@@ -66,6 +66,7 @@ fn records_are_as_documented() {
     golden("PreimageLearned", &preimage());
     golden("ScriptsJudged", &judged());
     golden("HandedOut", &handed_out());
+    golden("HandedOutForSeveral", &handed_out_for_several());
     golden("BlockRef", &block(800_000));
     golden("SubscriberState", &subscriber());
 }

@@ -173,6 +173,15 @@ pub(crate) fn handed_out() -> Change {
     }))
 }
 
+/// The same, claiming from another channel as well.
+pub(crate) fn handed_out_for_several() -> Change {
+    let Change::HandedOut(mut handed_out) = handed_out() else {
+        unreachable!("the sample is a transaction")
+    };
+    handed_out.others = vec![outpoint(0xf1)];
+    Change::HandedOut(handed_out)
+}
+
 /// A change of about `length` bytes that no two calls with other numbers share.
 pub(crate) fn long_change(number: u64, length: usize) -> Change {
     let Change::HandedOut(mut handed_out) = handed_out() else {

@@ -211,13 +211,13 @@ impl Runner<'_> {
         number("feerate", &compare, &rate.to_sat_per_kwu(), "sat/kw")
     }
 
-    /// Our transactions of all channels that the network took, those of a channel oldest first.
-    pub(super) fn our_transactions(&self) -> Vec<TransactionReport> {
+    /// Our transactions that the network took, by channel, oldest first. One that several channels
+    /// share is there for each of them.
+    pub(super) fn our_transactions(&self) -> Vec<Vec<TransactionReport>> {
         let seen = self.world.faults.seen();
         let reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
-        let all = reports.flat_map(|report| &report.transactions);
-        let taken = all.filter(|tx| seen.get(&tx.txid).is_some_and(|seen| seen.was_in));
-        taken.cloned().collect()
+        let taken = |tx: &&TransactionReport| seen.get(&tx.txid).is_some_and(|seen| seen.was_in);
+        reports.map(|report| report.transactions.iter().filter(taken).cloned().collect()).collect()
     }
 
     fn expect_ours(&self, kind: Option<TransactionKind>, check: &OwnCheck) -> Result<(), Failed> {
@@ -230,12 +230,14 @@ impl Runner<'_> {
             TransactionKind::Sweep => TxKind::Sweep,
             TransactionKind::Penalty => TxKind::Penalty,
         });
-        let ours: Vec<TransactionReport> = (self.our_transactions().into_iter())
-            .filter(|tx| !self.marked.contains(&tx.txid))
-            .filter(|tx| wanted.is_none_or(|wanted| wanted == tx.kind))
-            .collect();
+        let mut by_channel = self.our_transactions();
+        for ours in &mut by_channel {
+            ours.retain(|tx| !self.marked.contains(&tx.txid));
+            ours.retain(|tx| wanted.is_none_or(|wanted| wanted == tx.kind));
+        }
+        let ours: Vec<&TransactionReport> = by_channel.iter().flatten().collect();
         match check {
-            OwnCheck::Count(count) => number("count", count, &(distinct(&ours) as u64), ""),
+            OwnCheck::Count(count) => number("count", count, &(distinct(&by_channel) as u64), ""),
             OwnCheck::MaxInputs(inputs) => {
                 let most = ours.iter().map(|tx| tx.inputs as u64).max().unwrap_or(0);
                 number("max_inputs", inputs, &most, "")
@@ -272,13 +274,19 @@ impl Runner<'_> {
 }
 
 /// How many of these there are, a transaction and what replaced it being one.
-fn distinct(ours: &[TransactionReport]) -> usize {
-    let stands = |(at, tx): &(usize, &TransactionReport)| {
-        let later = ours.iter().skip(at + 1).flat_map(|later| &later.claims);
-        let later: BTreeSet<_> = later.collect();
-        !tx.claims.iter().any(|claim| later.contains(claim))
-    };
-    ours.iter().enumerate().filter(stands).count()
+fn distinct(by_channel: &[Vec<TransactionReport>]) -> usize {
+    let (mut all, mut replaced) = (BTreeSet::new(), BTreeSet::new());
+    for ours in by_channel {
+        let mut later: BTreeSet<OutPoint> = BTreeSet::new();
+        for tx in ours.iter().rev() {
+            all.insert(tx.txid);
+            if tx.claims.iter().any(|claim| later.contains(claim)) {
+                replaced.insert(tx.txid);
+            }
+            later.extend(tx.claims.iter().copied());
+        }
+    }
+    all.difference(&replaced).count()
 }
 
 /// An event as `events=` names it; `None` for what it leaves out.

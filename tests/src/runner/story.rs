@@ -10,7 +10,7 @@ use crate::scenario::ast::{self, ChannelName, HashName, Step};
 use crate::world::{Backend, Fill, Room, World, channel_id, channel_secrets, first_facts, number};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::ChannelId;
-use arb_core::policy::Policy;
+use arb_core::policy::{Joining, Policy};
 use arb_core::report::ChannelReport;
 use arb_core::units::BlockDelta;
 use arb_watcher::{ChannelNumbers, CommandError, Settings};
@@ -79,6 +79,10 @@ fn policy(policy: &ast::Policy) -> Policy {
         fulfil_margin: BlockDelta(policy.fulfil_margin),
         upstream_margin: BlockDelta(policy.upstream_margin),
         forget_depth: BlockDelta(policy.forget_depth),
+        joining: match policy.joining {
+            ast::Joining::Never => Joining::Never,
+            ast::Joining::Allowed => Joining::Allowed,
+        },
         ..Policy::default()
     }
 }
@@ -183,7 +187,11 @@ impl<'a> Runner<'a> {
             peer.set_funding(funding)?;
             // Commitment #0 is part of the registration.
             peer.take_facts(peer::Keep::Newest)?;
-            let first = first_facts(&peer, birth)?;
+            let mut first = first_facts(&peer, birth)?;
+            if self.policy().joining == Joining::Allowed {
+                // What pays one script may share an output.
+                first.destination = script.clone();
+            }
             let id = channel_id(&funding);
             self.world.signer.insert(id, channel_secrets(peer.local_secrets()));
             let chan = Chan {
@@ -224,7 +232,8 @@ impl<'a> Runner<'a> {
                 return Ok(());
             }
             Step::Mark => {
-                self.marked = self.our_transactions().into_iter().map(|tx| tx.txid).collect();
+                let ours = self.our_transactions().into_iter().flatten();
+                self.marked = ours.map(|tx| tx.txid).collect();
                 return Ok(());
             }
         }

@@ -103,7 +103,7 @@ pub struct Wallet {
     pub coins: Vec<Coins>,
 }
 
-/// `policy …`: the arbiter's settings, all in blocks.
+/// `policy …`: the arbiter's settings, in blocks where they are numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub act_depth: u32,
@@ -111,6 +111,14 @@ pub struct Policy {
     pub fulfil_margin: u32,
     pub upstream_margin: u32,
     pub forget_depth: u32,
+    pub joining: Joining,
+}
+
+/// `joining=`: whether claims of different channels may share transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joining {
+    Never,
+    Allowed,
 }
 
 /// One statement of the story.

@@ -221,6 +221,35 @@ fn a_transaction_is_never_too_heavy() {
     assert!(groups.len() <= 2);
 }
 
+#[test]
+fn channels_are_joined_only_where_they_may_and_go_together() {
+    let of = |channel: u8, mut claim: Claim| {
+        claim.channel = ChannelId([channel; 32]);
+        claim
+    };
+    let mut elsewhere = of(4, single(3, TxKind::Sweep, 0, None));
+    elsewhere.destination = ScriptBuf::from_bytes([0x52].to_vec());
+    let claims = [
+        of(1, single(0, TxKind::Sweep, 0, None)),
+        of(2, single(1, TxKind::Sweep, 0, None)),
+        of(2, single(2, TxKind::Claim, 0, None)),
+        elsewhere,
+        of(1, timeout(4, 990, Some(30))),
+        of(3, timeout(5, 990, Some(40))),
+        of(3, timeout(6, 991, Some(40))),
+    ];
+    let nothing = Acts::default();
+    let formed = |joining| {
+        let past = past(&claims, &nothing);
+        let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
+        form(&claims, &past, TIP, joining).iter().map(vouts).collect::<Vec<Vec<u32>>>()
+    };
+    let never: [&[u32]; 7] = [&[0], &[1], &[2], &[3], &[4], &[5], &[6]];
+    assert_eq!(formed(Joining::Never), never);
+    let allowed: [&[u32]; 5] = [&[0, 1], &[2], &[3], &[4, 5], &[6]];
+    assert_eq!(formed(Joining::Allowed), allowed);
+}
+
 fn any_claim(vout: u32) -> impl Strategy<Value = Claim> {
     let left = || prop::option::of(0u32..200);
     let kind = prop_oneof![Just(TxKind::Penalty), Just(TxKind::Sweep), Just(TxKind::Claim)];

@@ -3,7 +3,7 @@
 use bitcoin::{Amount, FeeRate};
 
 use super::Parser;
-use crate::scenario::ast::{Channel, Coins, Format, MilliSat, Policy, Side, Wallet};
+use crate::scenario::ast::{Channel, Coins, Format, Joining, MilliSat, Policy, Side, Wallet};
 use crate::scenario::error::Wrong;
 use crate::scenario::lex::Args;
 use crate::scenario::value;
@@ -30,7 +30,10 @@ pub(super) const DEFAULT_POLICY: Policy = Policy {
     fulfil_margin: 18,
     upstream_margin: 3,
     forget_depth: 100,
+    joining: Joining::Never,
 };
+
+const JOINING: [(&str, Joining); 2] = [("never", Joining::Never), ("allowed", Joining::Allowed)];
 
 pub(super) fn default_wallet() -> Wallet {
     Wallet { coins: vec![Coins { count: 10, value: Amount::from_sat(100_000) }] }
@@ -109,6 +112,10 @@ impl Parser {
                 self.give(key)?;
                 *setting = value::count("a number of blocks", text)?;
             }
+        }
+        if let Some(text) = args.optional("joining")? {
+            self.give("joining")?;
+            policy.joining = value::choice(text, &JOINING)?;
         }
         self.policy = policy;
         args.finish()

@@ -2,7 +2,7 @@
 
 use bitcoin::{Amount, FeeRate};
 
-use super::super::ast::{ChannelName, Coins, Format, MilliSat, Policy, Side};
+use super::super::ast::{ChannelName, Coins, Format, Joining, MilliSat, Policy, Side};
 use super::*;
 
 #[test]
@@ -12,7 +12,8 @@ fn the_defaults_are_those_of_the_page() {
         "channel a format=anchors capacity=1_000_000sat local=500_000sat opener=local \
          local_delay=144 remote_delay=144 dust=354sat remote_dust=354sat feerate=253sat/kw\n\
          wallet coins=10x100_000sat\n\
-         policy act_depth=3 offered_grace=2 fulfil_margin=18 upstream_margin=3 forget_depth=100",
+         policy act_depth=3 offered_grace=2 fulfil_margin=18 upstream_margin=3 forget_depth=100 \
+         joining=never",
     );
     assert_eq!(scenario, written);
     let channel = &scenario.channels[0];
@@ -30,8 +31,14 @@ fn the_defaults_are_those_of_the_page() {
         fulfil_margin: 18,
         upstream_margin: 3,
         forget_depth: 100,
+        joining: Joining::Never,
     };
     assert_eq!(scenario.policy, policy);
+}
+
+#[test]
+fn channels_may_be_joined() {
+    assert_eq!(accept("policy joining=allowed").policy.joining, Joining::Allowed);
 }
 
 #[test]
