@@ -154,4 +154,5 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && one.rejected == two.rejected
         && one.contested == two.contested
         && one.bumps == two.bumps
+        && one.deadlines == two.deadlines
 }
