@@ -2,7 +2,9 @@
 //! stored: a secret or a script that arrives later changes the verdict.
 use crate::arbitrator::{ChannelArbitrator, CloseKind};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
-use crate::format::{Commitment, CommitmentKeys, ObscuringFactor, commitment, number, scripts};
+use crate::format::{
+    Commitment, CommitmentKeys, CommitmentOutput, ObscuringFactor, OutputKind, commitment, number, scripts,
+};
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::ports::ScriptOwner;
 use crate::units::CommitmentNumber;
@@ -99,6 +101,24 @@ pub(crate) fn classify(
             Classified::Other(FundingSpend::MutualClose)
         }
         None => Classified::Other(FundingSpend::Unknown),
+    }
+}
+
+/// Our anchor on `tx`, if that is a live commitment of the peer for this candidate.
+pub(crate) fn remote_anchor<'a>(
+    facts: &'a ChannelFacts,
+    state: &ChannelArbitrator,
+    tx: &Transaction,
+) -> Option<(&'a FundingCandidate, CommitmentOutput)> {
+    let spends = |c: &&FundingCandidate| tx.input.iter().any(|i| i.previous_output == c.funding);
+    let candidate = facts.candidates.iter().find(spends)?;
+    let secp = Secp256k1::new();
+    match classify(facts, state, candidate, tx, &secp) {
+        Classified::Live { owner: Side::Remote, commitment, .. } => {
+            let anchor = commitment.output(OutputKind::Anchor(Side::Local))?.clone();
+            Some((candidate, anchor))
+        }
+        Classified::Live { .. } | Classified::Revoked { .. } | Classified::Other(_) => None,
     }
 }
 

@@ -48,6 +48,13 @@ pub enum Change {
     /// Knowledge: somebody else's unconfirmed spend of an output that we claim was seen. From then
     /// on it is claimed by itself.
     Contested(OutPoint),
+    /// Knowledge: a live commitment of the peer was seen unconfirmed. Our anchor on it can pay for it.
+    CommitmentSeen {
+        /// The commitment, signed.
+        transaction: Box<Transaction>,
+        /// What it pays.
+        fee: Amount,
+    },
     /// Act: the node was told what to do upstream.
     UpstreamTold {
         /// The offered HTLC.

@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
 
 /// What deciding needs besides facts and evidence.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +106,7 @@ impl Draft<'_> {
                 self.extract_preimages(tx, picture.as_deref());
                 self.contest(tx, picture.as_deref());
                 self.early_mutual(tx);
+                self.see_commitment(tx);
             }
             Input::Fail(reason) => self.fail(*reason),
             Input::FactsUpdated => {}
@@ -310,6 +311,22 @@ impl Draft<'_> {
         }
     }
 
+    /// The peer's commitment in the mempool, if we can pay for it.
+    fn see_commitment(&mut self, tx: &Transaction) {
+        let known = |(seen, _): &(Transaction, _)| seen.compute_txid() == tx.compute_txid();
+        if self.picture().is_some() || self.state.acts.seen.iter().any(known) {
+            return;
+        }
+        let Some((candidate, _)) = classify::remote_anchor(self.facts, &self.state, tx) else {
+            return;
+        };
+        let given = |sum: Amount, output: &TxOut| sum.checked_add(output.value);
+        let given = tx.output.iter().try_fold(Amount::ZERO, given);
+        if let Some(fee) = given.and_then(|given| candidate.capacity.checked_sub(given)) {
+            self.push(Change::CommitmentSeen { transaction: Box::new(tx.clone()), fee });
+        }
+    }
+
     /// Whether this input took chain evidence away.
     fn disconnected(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, Change::Disconnected { .. }))
@@ -329,6 +346,7 @@ const fn alters_picture(change: &Change) -> bool {
         Change::FailRequested { .. }
         | Change::Rejected { .. }
         | Change::Contested(_)
+        | Change::CommitmentSeen { .. }
         | Change::UpstreamTold { .. }
         | Change::NoticeAcknowledged(_)
         | Change::Announced(_)

@@ -1,6 +1,6 @@
 //! `desired`: what should be true outside, level-triggered.
 use crate::arbitrator::{
-    Alert, ChannelArbitrator, Effect, EffectKey, Notice, Now, TxKind, upstream,
+    Alert, ChannelArbitrator, Effect, EffectKey, Notice, Now, Refusal, TxKind, upstream,
 };
 use crate::claim::{Claim, Presigned, SigningKey, SpendPath};
 use crate::classify::{self, FundingSpend};
@@ -109,7 +109,54 @@ impl ChannelArbitrator {
 
     /// The local commitment that fails the channel, and the anchor that pays for it.
     fn commitment_claims(&self, facts: &ChannelFacts, now: &Now) -> Vec<Claim> {
-        if self.intent.is_none() || now.standing == Standing::Outdated {
+        if now.standing == Standing::Outdated {
+            return Vec::new();
+        }
+        let mut claims = self.local_claims(facts, now);
+        if let Some(anchor) = self.seen_anchor(facts) {
+            // One commitment is enough: we do not bid against ourselves.
+            claims.retain(|claim| matches!(claim.path, SpendPath::LocalCommitment(_)));
+            claims.push(anchor);
+        }
+        claims
+    }
+
+    /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
+    /// that confirms, and unless the network would not have what we paid for it.
+    fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
+        let (deadline, value_at_risk) = self.stake(facts);
+        if self.intent.is_none() && deadline.is_none() {
+            return None;
+        }
+        let refused = |outpoint: OutPoint| {
+            let newest = self.acts.claims_of(outpoint).next_back();
+            let refused = newest.and_then(|out| self.acts.rejected.get(&out.txid()));
+            refused.is_some_and(|refused| refused.why != Refusal::Fee)
+        };
+        let anchors = self.acts.seen.iter().rev().filter_map(|(tx, _)| {
+            let (_, anchor) = classify::remote_anchor(facts, self, tx)?;
+            Some((OutPoint { txid: tx.compute_txid(), vout: anchor.vout }, anchor.output))
+        });
+        let mut possible = anchors.filter(|(outpoint, _)| !refused(*outpoint));
+        let (outpoint, output) = possible.next()?;
+        Some(Claim {
+            channel: facts.id,
+            outpoint,
+            output,
+            path: SpendPath::Anchor {
+                script: scripts::anchor(&facts.local.keys.funding),
+                key: SigningKey::Funding,
+                parent: outpoint.txid,
+            },
+            open_at: BlockHeight(0),
+            deadline,
+            value_at_risk,
+            destination: facts.destination.clone(),
+        })
+    }
+
+    fn local_claims(&self, facts: &ChannelFacts, now: &Now) -> Vec<Claim> {
+        if self.intent.is_none() {
             return Vec::new();
         }
         let secp = Secp256k1::verification_only();

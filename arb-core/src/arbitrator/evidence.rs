@@ -43,6 +43,8 @@ pub struct Acts {
     pub rejected: BTreeMap<Txid, Rejections>,
     /// Outputs of which an unconfirmed spend by somebody else was seen.
     pub contested: BTreeSet<OutPoint>,
+    /// Live commitments of the peer that were seen unconfirmed, and what they pay, oldest first.
+    pub seen: Vec<(Transaction, Amount)>,
     /// What the node was told upstream.
     pub upstream: BTreeMap<HtlcId, UpstreamVerdict>,
     /// Notices that need no repetition.
@@ -89,6 +91,7 @@ impl ChannelArbitrator {
             Change::HandedOut(_)
             | Change::Rejected { .. }
             | Change::Contested(_)
+            | Change::CommitmentSeen { .. }
             | Change::UpstreamTold { .. }
             | Change::NoticeAcknowledged(_)
             | Change::Announced(_)
@@ -269,6 +272,9 @@ impl Acts {
             }
             Change::Contested(outpoint) => {
                 self.contested.insert(*outpoint);
+            }
+            Change::CommitmentSeen { transaction, fee } => {
+                self.seen.push(((**transaction).clone(), *fee));
             }
             Change::UpstreamTold { htlc, verdict } => {
                 self.upstream.entry(*htlc).or_insert(*verdict);

@@ -44,7 +44,7 @@ pub struct Claim {
 pub enum SpendPath {
     /// The funding output, by our commitment transaction.
     LocalCommitment(Box<Presigned>),
-    /// Our anchor on a commitment that is not confirmed: pays for its parent.
+    /// Our anchor on a commitment that is not confirmed, ours or the peer's: pays for its parent.
     Anchor {
         /// Script of the anchor.
         script: ScriptBuf,

@@ -1,11 +1,12 @@
 //! What was done about the claims of one channel or of several, by output: logs laid side by side.
 use crate::arbitrator::{Acts, HandedOut, Refusal, Rejections};
 use crate::claim::Claim;
+use crate::claim::build::Parent;
 use crate::ids::ChannelId;
 use crate::units::BlockHeight;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{FeeRate, OutPoint, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 
 /// What a plan rests on, of one channel: claims that are to be made, now or later, and what was
 /// done about them.
@@ -86,6 +87,22 @@ impl<'a> Past<'a> {
     /// A transaction of ours.
     pub(super) fn ours(&self, txid: Txid) -> Option<&Out<'a>> {
         self.places.get(&txid).and_then(|at| self.outs.get(*at))
+    }
+
+    /// What an unconfirmed commitment pays and weighs: ours, or the peer's.
+    pub(super) fn parent(&self, anchor: &Claim, parent: Txid) -> Option<Parent> {
+        if let Some(out) = self.ours(parent) {
+            let out = out.handed_out;
+            return Some(Parent { fee: out.fee, weight: out.transaction.weight() });
+        }
+        let (transaction, fee) = self.seen(anchor, parent)?;
+        Some(Parent { fee: *fee, weight: transaction.weight() })
+    }
+
+    /// A commitment of the peer that was seen unconfirmed, and what it pays.
+    pub(super) fn seen(&self, anchor: &Claim, parent: Txid) -> Option<&'a (Transaction, Amount)> {
+        let acts = self.acts.get(&anchor.channel)?;
+        acts.seen.iter().find(|(transaction, _)| transaction.compute_txid() == parent)
     }
 
     /// Whether an unconfirmed spend of the output by somebody else was seen.

@@ -1,7 +1,7 @@
 //! The scheduler: which transactions to sign, publish or replace for the claims that are open.
 //! A pure function of claims, of what was handed out, of the tip and of the estimates.
 use crate::arbitrator::{Acts, Refusal, TxKind};
-use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
+use crate::claim::build::{Draft, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
 use crate::claim::past::{Out, Part, Past};
@@ -171,24 +171,38 @@ impl<'a> Planner<'a> {
     }
 
     fn publish(&self, claim: &Claim) -> Option<Step> {
-        let out = self.current(claim)?.handed_out;
+        let out = self.current(claim)?;
+        let (txid, out) = (out.txid, out.handed_out);
         match &claim.path {
             SpendPath::LocalCommitment(_) => {
-                let child = self.anchor_of(claim).and_then(|anchor| self.current(anchor));
+                let child = self.anchor_of(claim, txid).and_then(|anchor| self.current(anchor));
                 let child = child.map(|out| out.handed_out.transaction.clone());
                 let package = core::iter::once(out.transaction.clone()).chain(child);
                 Some(publish(package.collect(), &[claim]))
             }
-            SpendPath::Anchor { .. } => None,
+            // Our own commitment goes out with its child.
+            SpendPath::Anchor { parent, .. } => {
+                let (parent, _) = self.past.seen(claim, *parent)?;
+                // The peer's may have left the mempool. To bring it back is for us to do only if
+                // the channel is to end.
+                let ends = self.claims.iter().any(|other| {
+                    other.channel == claim.channel && other.kind() == TxKind::Commitment
+                });
+                let parent = Some(parent.clone()).filter(|_| ends);
+                let package = parent.into_iter().chain(Some(out.transaction.clone()));
+                Some(publish(package.collect(), &[claim]))
+            }
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 Some(publish(vec![out.transaction.clone()], &[claim]))
             }
         }
     }
 
-    fn anchor_of(&self, commitment: &Claim) -> Option<&'a Claim> {
+    fn anchor_of(&self, commitment: &Claim, txid: Txid) -> Option<&'a Claim> {
         self.claims.iter().copied().find(|claim| match &claim.path {
-            SpendPath::Anchor { .. } => claim.channel == commitment.channel,
+            SpendPath::Anchor { parent, .. } => {
+                *parent == txid && claim.channel == commitment.channel
+            }
             SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 false
             }
@@ -206,13 +220,13 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The child that pays for our commitment, if the commitment's own feerate is too low.
+    /// The child that pays for a commitment, if the commitment's own feerate is too low.
     fn anchor(&self, claim: &Claim, parent: Txid) -> Option<Draft> {
-        let parent = self.past.ours(parent)?.handed_out;
+        let parent = self.past.parent(claim, parent)?;
         let mut draft = Draft::new(claim.clone());
-        draft.parent = Some(Parent { fee: parent.fee, weight: parent.transaction.weight() });
-        let weight = draft.weight().checked_add(parent.transaction.weight())?;
-        let enough = fee::feerate_of(parent.fee, parent.transaction.weight())?;
+        draft.parent = Some(parent);
+        let weight = draft.weight().checked_add(parent.weight)?;
+        let enough = fee::feerate_of(parent.fee, parent.weight)?;
         // The other half is for the HTLC transactions.
         let half = Amount::from_sat(claim.value_at_risk.to_sat().checked_div(2).unwrap_or(0));
         let budget = half.max(ANCHOR_BUDGET);

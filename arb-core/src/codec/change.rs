@@ -25,6 +25,7 @@ const CONTESTED: u64 = 22;
 const SCRIPTS_JUDGED: u64 = 24;
 const MUTUAL_CLOSE_AGREED: u64 = 26;
 const DEADLINE_REQUESTED: u64 = 28;
+const COMMITMENT_SEEN: u64 = 30;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -61,6 +62,10 @@ impl Body for Change {
                 out.field(4, why);
             }),
             Self::Contested(outpoint) => out.stream(CONTESTED, |out| out.field(0, outpoint)),
+            Self::CommitmentSeen { transaction, fee } => out.stream(COMMITMENT_SEEN, |out| {
+                out.field(0, transaction.as_ref());
+                out.field(2, fee);
+            }),
             Self::UpstreamTold { htlc, verdict } => out.stream(UPSTREAM_TOLD, |out| {
                 out.field(0, htlc);
                 out.field(2, verdict);
@@ -125,6 +130,10 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
         SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
+        COMMITMENT_SEEN => Change::CommitmentSeen {
+            transaction: Box::new(input.field(0)?),
+            fee: input.field(2)?,
+        },
         MUTUAL_CLOSE_AGREED => Change::MutualCloseAgreed { txid: input.field(0)? },
         DEADLINE_REQUESTED => {
             Change::DeadlineRequested { outpoint: input.optional(0)?, deadline: input.field(2)? }

@@ -105,6 +105,7 @@ fn variant(change: &Change) -> usize {
         Change::ScriptsJudged(_) => 12,
         Change::MutualCloseAgreed { .. } => 13,
         Change::DeadlineRequested { .. } => 14,
+        Change::CommitmentSeen { .. } => 15,
     }
 }
 
@@ -120,9 +121,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 15];
+    let mut seen = [false; 16];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 15]);
+    assert_eq!(seen, [true; 16]);
 }
 
 fn decode_all(bytes: &[u8]) {

@@ -155,4 +155,5 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && one.contested == two.contested
         && one.bumps == two.bumps
         && one.deadlines == two.deadlines
+        && one.seen.len() == two.seen.len()
 }

@@ -353,6 +353,10 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         vec((script(), owner()), 0..4).prop_map(Change::ScriptsJudged),
         handed_out().prop_map(|handed_out| Change::HandedOut(Box::new(handed_out))),
         outpoint().prop_map(Change::Contested),
+        (transaction(), amount()).prop_map(|(transaction, fee)| Change::CommitmentSeen {
+            transaction: Box::new(transaction),
+            fee,
+        }),
         (txid(), refusal(), height()).prop_map(|(txid, why, at)| Change::Rejected {
             txid,
             why,
