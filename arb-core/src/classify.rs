@@ -3,7 +3,8 @@
 use crate::arbitrator::{ChannelArbitrator, CloseKind};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
 use crate::format::{
-    Commitment, CommitmentKeys, CommitmentOutput, ObscuringFactor, OutputKind, commitment, number, scripts,
+    Commitment, CommitmentKeys, CommitmentOutput, ObscuringFactor, OutputKind, commitment, number,
+    scripts,
 };
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::ports::ScriptOwner;

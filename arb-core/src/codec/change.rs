@@ -130,10 +130,9 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
         SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
-        COMMITMENT_SEEN => Change::CommitmentSeen {
-            transaction: Box::new(input.field(0)?),
-            fee: input.field(2)?,
-        },
+        COMMITMENT_SEEN => {
+            Change::CommitmentSeen { transaction: Box::new(input.field(0)?), fee: input.field(2)? }
+        }
         MUTUAL_CLOSE_AGREED => Change::MutualCloseAgreed { txid: input.field(0)? },
         DEADLINE_REQUESTED => {
             Change::DeadlineRequested { outpoint: input.optional(0)?, deadline: input.field(2)? }
