@@ -10,7 +10,7 @@ use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, Script, ScriptBuf, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Transaction, Txid};
 
 /// Evidence of one channel. Phase, classification and claims are computed from it and the facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
