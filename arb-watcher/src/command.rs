@@ -8,9 +8,9 @@ use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update, UpdateError};
 use arb_core::ids::{ChannelId, PaymentHash, Preimage, Slot};
-use arb_core::report::{ChannelReport, ReportPage};
+use arb_core::report::{ChannelReport, ClosingCost, ReportPage};
 use arb_core::units::BlockHeight;
-use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 use std::marker::PhantomData;
 use tokio::sync::oneshot;
 
@@ -110,6 +110,20 @@ pub enum Command {
     },
     /// [`crate::Arbiter::report`]. Answered by [`Answer::Report`].
     Report(ChannelId),
+    /// [`crate::Arbiter::closing_cost`]. Answered by [`Answer::ClosingCost`].
+    ClosingCost {
+        /// The channel.
+        id: ChannelId,
+        /// The feerate of every transaction.
+        feerate: FeeRate,
+    },
+    /// A part of [`crate::Arbiter::reserve`]. Answered by [`Answer::Reserve`].
+    Reserve {
+        /// The feerate of every transaction.
+        feerate: FeeRate,
+        /// Channels that were counted before.
+        from: usize,
+    },
     /// A part of [`crate::Arbiter::report_all`]. Answered by [`Answer::ReportPage`].
     ReportPage {
         /// What the page before said to go on from; `None`: the first page.
@@ -139,6 +153,10 @@ pub enum Answer {
     AllChannels(AllChannelsSubscription),
     /// A report; `None` if the channel is not watched, or forgotten.
     Report(Option<Box<ChannelReport>>),
+    /// What closing would cost; `None` if the channel cannot be closed by us.
+    ClosingCost(Option<Box<ClosingCost>>),
+    /// What the wallet needs for some channels; none: all are counted.
+    Reserve(Reserve),
     /// Reports of some channels, and where to go on.
     ReportPage(Box<ReportPage>),
     /// Epochs from now on.
@@ -164,6 +182,36 @@ pub struct Counts {
     /// Callers that wait: for the arbiter to be idle, for a first tip, or for a commitment to be on
     /// its way.
     pub waiting: usize,
+}
+
+/// What the wallet must have to defend channels, at one feerate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    /// Channels that were looked at. Nothing is needed for one whose records cannot be read.
+    pub channels: usize,
+    /// For those that are open or failing: the child of our commitment, and every HTLC by itself.
+    pub open: Amount,
+    /// For what closed channels still have to claim.
+    pub closed: Amount,
+}
+
+impl Reserve {
+    /// All that is needed.
+    #[must_use]
+    pub fn total(&self) -> Amount {
+        self.open.checked_add(self.closed).unwrap_or(Amount::MAX_MONEY)
+    }
+
+    /// With what other channels need.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let plus = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        Self {
+            channels: self.channels.saturating_add(other.channels),
+            open: plus(self.open, other.open),
+            closed: plus(self.closed, other.closed),
+        }
+    }
 }
 
 /// Why a command did nothing.
@@ -326,6 +374,18 @@ impl From<Counts> for Answer {
 impl From<Option<Box<ChannelReport>>> for Answer {
     fn from(report: Option<Box<ChannelReport>>) -> Self {
         Self::Report(report)
+    }
+}
+
+impl From<Option<Box<ClosingCost>>> for Answer {
+    fn from(cost: Option<Box<ClosingCost>>) -> Self {
+        Self::ClosingCost(cost)
+    }
+}
+
+impl From<Reserve> for Answer {
+    fn from(reserve: Reserve) -> Self {
+        Self::Reserve(reserve)
     }
 }
 

@@ -2,7 +2,7 @@
 use crate::abandon::Unfunded;
 use crate::alarms::{Alarms, Board};
 use crate::bump::{BumpGoal, BumpTarget};
-use crate::command::{Answer, Command, CommandError, Counts};
+use crate::command::{Answer, Command, CommandError, Counts, Reserve};
 use crate::driver::{Driver, End, Seams, StartError};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
@@ -14,8 +14,8 @@ use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::report::{AllReports, ChannelReport};
-use bitcoin::{Transaction, Txid};
+use arb_core::report::{AllReports, ChannelReport, ClosingCost};
+use bitcoin::{FeeRate, Transaction, Txid};
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -415,6 +415,58 @@ impl Arbiter {
         match self.ask(Command::Report(id)).await? {
             Answer::Report(report) => Ok(report.map(|report| *report)),
             _ => Err(CommandError::Stopped),
+        }
+    }
+
+    /// A dry run: what closing the channel now would cost if every transaction paid `feerate`, in
+    /// which transactions, and when the last satoshi would be home; of a closed channel, what the
+    /// rest costs. Nothing is done. `None`: we have no commitment that may be broadcast.
+    ///
+    /// ```
+    /// use arb_core::ids::ChannelId;
+    /// use arb_watcher::{Arbiter, CommandError};
+    /// use bitcoin::FeeRate;
+    ///
+    /// async fn compare(arbiter: &Arbiter, id: ChannelId) -> Result<(), CommandError> {
+    ///     for rate in [1, 10, 100].map(FeeRate::from_sat_per_vb_unchecked) {
+    ///         if let Some(cost) = arbiter.closing_cost(id, rate).await? {
+    ///             println!("at {rate}: {} in fees, home at {:?}", cost.fees, cost.home_at);
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// No such channel, or its records cannot be read.
+    pub async fn closing_cost(
+        &self,
+        id: ChannelId,
+        feerate: FeeRate,
+    ) -> Result<Option<ClosingCost>, CommandError> {
+        match self.ask(Command::ClosingCost { id, feerate }).await? {
+            Answer::ClosingCost(cost) => Ok(cost.map(|cost| *cost)),
+            _ => Err(CommandError::Stopped),
+        }
+    }
+
+    /// What the wallet must have to defend all channels if every transaction paid `feerate`: an upper
+    /// bound, in which nothing is shared between channels or HTLCs. Reads the facts of every channel, a
+    /// few at a time; blocks and commands are taken meanwhile.
+    ///
+    /// # Errors
+    /// The driver has ended.
+    pub async fn reserve(&self, feerate: FeeRate) -> Result<Reserve, CommandError> {
+        let mut all = Reserve::default();
+        loop {
+            let from = all.channels;
+            let Answer::Reserve(page) = self.ask(Command::Reserve { feerate, from }).await? else {
+                return Err(CommandError::Stopped);
+            };
+            if page.channels == 0 {
+                return Ok(all);
+            }
+            all = all.and(page);
         }
     }
 

@@ -23,7 +23,7 @@ mod subscription;
 pub use abandon::{AbandonError, Unfunded};
 pub use alarms::{Alarms, ChainAlarm, StoreAlarm};
 pub use bump::{BumpGoal, BumpTarget};
-pub use command::{Answer, Command, CommandError, Counts};
+pub use command::{Answer, Command, CommandError, Counts, Reserve};
 pub use core_rpc::{StalledTip, TipAlarm};
 pub use driver::StartError;
 pub use epochs::{Epoch, Epochs};

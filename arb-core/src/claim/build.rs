@@ -174,8 +174,22 @@ impl Draft {
         (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
     }
 
+    /// The fee of a transaction that is final as the peer signed it.
+    pub(crate) fn fixed_fee(&self) -> Option<Amount> {
+        match &self.claim.path {
+            SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {
+                let given = total(stage.transaction.output.iter().map(|output| output.value));
+                self.claim.output.value.checked_sub(given)
+            }
+            SpendPath::LocalCommitment(_)
+            | SpendPath::Anchor { .. }
+            | SpendPath::SecondStage(_)
+            | SpendPath::Single(_) => None,
+        }
+    }
+
     /// The transaction before coins and fees.
-    fn base(&self) -> Transaction {
+    pub(crate) fn base(&self) -> Transaction {
         let lock_time = match &self.claim.path {
             SpendPath::LocalCommitment(presigned) => return presigned.transaction.clone(),
             SpendPath::SecondStage(_) => return self.second_stages(),

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
 
 /// Most that is paid for a commitment without anything at risk by a deadline.
-const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
+pub(crate) const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
 
 /// Blocks before a deadline from which any higher price is worth a replacement.
 const NEAR: u32 = 6;
@@ -108,6 +108,17 @@ pub fn leads(
         leads.extend(parts.iter().filter_map(|part| part.first()).map(|claim| id(claim)));
     }
     leads
+}
+
+/// The transactions for these claims of one channel, without a price, were none made yet.
+pub(crate) fn groups_of(claims: &[Claim], tip: BlockHeight) -> Vec<Draft> {
+    let nothing = Acts::default();
+    let past = Past::of(&[Part { claims, acts: &nothing }]);
+    let alone =
+        claims.iter().filter(|claim| !is_free(claim)).map(|claim| Draft::new(claim.clone()));
+    let free = claims.iter().filter(|claim| is_free(claim));
+    let groups = group::form(free, &past, tip, Joining::Never);
+    alone.chain(groups.iter().filter_map(|group| draft_of(&group.claims))).collect()
 }
 
 /// Whether the claim's transaction is ours to shape: inputs may be added to it.

@@ -254,6 +254,13 @@ impl ChainArbitrator {
         self.active.keys().flat_map(|slot| self.watchers.watched_by(*slot))
     }
 
+    /// Some channels, for a shell that goes through all of them a slice at a time: those in
+    /// `channels` places from `from` on. A channel that changes its place meanwhile may be missed.
+    #[must_use]
+    pub fn slice(&self, from: usize, channels: usize) -> Vec<Slot> {
+        self.watchers.iter().skip(from).take(channels).map(|watcher| watcher.slot).collect()
+    }
+
     /// What some channels watch, for a shell that asks about all of them a slice at a time: the
     /// channels in `channels` places from `from` on, and where the next slice begins; `None` after
     /// the last. A channel that changes its place meanwhile may be missed, until the next round.

@@ -3,6 +3,7 @@
 //! serialised; their field names are stable, and no secret or preimage is in them.
 mod all;
 mod closing;
+mod cost;
 #[cfg(feature = "serde")]
 mod json;
 mod output;
@@ -25,6 +26,7 @@ use bitcoin::{Amount, OutPoint, Txid, Weight};
 
 pub use all::{AllReports, PhaseCounts, ReportPage};
 pub use closing::ClosingReport;
+pub use cost::{ClosingCost, PlannedTransaction, reserve};
 pub use output::{OutputReport, Payer, Rival, Taker};
 
 /// Everything about one channel.

@@ -62,6 +62,12 @@ where
                 Reply::new(answer).send(self.unsubscribe(id, &name).await);
             }
             Command::Report(id) => Reply::new(answer).send(Ok(self.report(id))),
+            Command::ClosingCost { id, feerate } => {
+                Reply::new(answer).send(self.closing_cost(id, feerate));
+            }
+            Command::Reserve { feerate, from } => {
+                Reply::new(answer).send(Ok(self.reserve(feerate, from)));
+            }
             Command::Epochs => self.open_epochs(Reply::new(answer)),
             Command::Counts => Reply::new(answer).send(Ok(self.counts())),
             Command::ReportPage { after } => {

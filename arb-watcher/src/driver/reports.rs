@@ -1,9 +1,13 @@
 //! Reports: what the engine says of a channel, and what the driver found out by itself.
 use super::Driver;
+use crate::command::{CommandError, Reserve};
+use arb_core::arbitrator::ChannelArbitrator;
+use arb_core::facts::Standing;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::report::{ChannelReport, ReportPage};
+use arb_core::report::{self, ChannelReport, ClosingCost, ReportPage};
+use bitcoin::{Amount, FeeRate};
 
 /// Channels that are reported of in one step: blocks and commands come between two.
 const PAGE: usize = 32;
@@ -37,6 +41,45 @@ where
             page.quarantined = self.quarantine.ids().collect();
         }
         page
+    }
+
+    /// What closing a channel would cost, or the rest of a closed one.
+    pub(super) fn closing_cost(
+        &mut self,
+        id: ChannelId,
+        feerate: FeeRate,
+    ) -> Result<Option<Box<ClosingCost>>, CommandError> {
+        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let facts = self.readable(slot)?;
+        let now = self.engine.now(slot, &facts);
+        if now.standing == Standing::Outdated {
+            // Nothing of ours may be broadcast for it.
+            return Ok(None);
+        }
+        let quiet = ChannelArbitrator::default();
+        let state = self.engine.active(slot).map_or(&quiet, |active| &active.state);
+        Ok(state.closing_cost(&facts, &now, feerate).map(Box::new))
+    }
+
+    /// What the wallet needs for a page of channels.
+    pub(super) fn reserve(&mut self, feerate: FeeRate, from: usize) -> Reserve {
+        let mut sum = Reserve::default();
+        for slot in self.engine.slice(from, PAGE) {
+            let mut one = Reserve { channels: 1, ..Reserve::default() };
+            if let Ok(facts) = self.readable(slot) {
+                let closed = self.engine.active(slot).filter(|active| active.picture.is_some());
+                match closed {
+                    Some(active) => {
+                        let now = self.engine.now(slot, &facts);
+                        let rest = active.state.closing_cost(&facts, &now, feerate);
+                        one.closed = rest.map_or(Amount::ZERO, |rest| rest.wallet);
+                    }
+                    None => one.open = report::reserve(&facts, feerate),
+                }
+            }
+            sum = sum.and(one);
+        }
+        sum
     }
 
     fn add_alarms(&self, report: &mut ChannelReport) {

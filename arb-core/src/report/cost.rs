@@ -1,0 +1,276 @@
+//! A dry run: what closing a channel now would cost, and when all of it would be home. And what
+//! the wallet needs to defend a channel.
+//!
+//! The scheduler's own parts are used: the same outputs, groups and weights, on a chain on which each
+//! transaction confirms in the first block that may hold it.
+use crate::arbitrator::{ChannelArbitrator, HandedOut, Now, TxKind};
+use crate::claim::build::{Draft, SMALLEST_OUTPUT};
+use crate::claim::{SpendPath, fee, plan};
+use crate::facts::ChannelFacts;
+use crate::format::{Commitment, OutputKind, commitment, htlc_tx, weights};
+use crate::ids::Side;
+use crate::picture::{Picture, Way};
+use crate::report::Payer;
+use crate::units::{BlockDelta, BlockHeight, BlockRef, Confirmed};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Amount, BlockHash, FeeRate, OutPoint, Transaction, Weight};
+
+/// What a coin of the wallet adds to a transaction: a P2WPKH input, signed.
+const COIN: Weight = Weight::from_wu(272);
+/// Steps after which a dry run is over, whatever is left: there is one for each height at which
+/// something opens, and no channel has so many HTLCs.
+const LONGEST: usize = 2_000;
+
+/// What closing a channel would cost at one feerate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosingCost {
+    /// The feerate.
+    pub feerate: FeeRate,
+    /// The transactions that we would make, in order of their blocks.
+    pub transactions: Vec<PlannedTransaction>,
+    /// Their fees; without the fee of the commitment, which was never part of an output.
+    pub fees: Amount,
+    /// The part of the fees that the wallet pays.
+    pub wallet: Amount,
+    /// What they weigh together.
+    pub weight: Weight,
+    /// Value that would come home, before fees.
+    pub value: Amount,
+    /// Value of ours that would be left, for it costs more than it brings at this feerate.
+    pub left: Amount,
+    /// Value of HTLCs that only a preimage, which nobody knows yet, would bring home.
+    pub uncertain: Amount,
+    /// Height of the block in which the last satoshi of ours is home, if each transaction is in the
+    /// first block that may hold it; `None`: nothing comes home.
+    pub home_at: Option<BlockHeight>,
+}
+
+/// A transaction of a dry run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedTransaction {
+    /// What it is.
+    pub kind: TxKind,
+    /// Outputs of the channel that it spends.
+    pub inputs: usize,
+    /// What it weighs, an upper bound, with one coin of the wallet where that pays.
+    pub weight: Weight,
+    /// What it pays.
+    pub fee: Amount,
+    /// Who pays that.
+    pub payer: Payer,
+    /// Height of the first block that may hold it.
+    pub at: BlockHeight,
+}
+
+impl ChannelArbitrator {
+    /// What closing the channel now would cost at `feerate`; of a closed channel, what the rest
+    /// costs. `None`: there is no commitment of ours that could be broadcast. HTLCs whose preimage is
+    /// not known count as the peer's.
+    #[must_use]
+    pub fn closing_cost(
+        &self,
+        facts: &ChannelFacts,
+        now: &Now,
+        feerate: FeeRate,
+    ) -> Option<ClosingCost> {
+        let mut run = DryRun::new(self.clone(), facts, now, feerate);
+        if Picture::of(facts, self).is_none() {
+            run.close()?;
+        }
+        run.claim();
+        Some(run.cost)
+    }
+}
+
+/// Everything that the wallet must be able to pay at `feerate`, so that this open channel can be
+/// closed by us and each of its HTLCs be taken to the chain by itself, known preimage or not; an
+/// upper bound, at most what each is worth. Zero for formats that carry their own fees.
+#[must_use]
+pub fn reserve(facts: &ChannelFacts, feerate: FeeRate) -> Amount {
+    let current = &facts.candidates.current;
+    let secp = Secp256k1::verification_only();
+    let built = commitment::local_commitment(facts, current, &current.local, &secp);
+    let Some(built) = built.ok().filter(|built| anchor(built).is_some()) else {
+        return Amount::ZERO;
+    };
+    let stages = htlc_tx::htlc_transactions(&built);
+    let htlcs = stages.iter().map(|stage| stage.input.value).fold(Amount::ZERO, plus);
+    let half = Amount::from_sat(htlcs.to_sat() >> 1);
+    let child = child_fee(&built, feerate).min(half.max(plan::ANCHOR_BUDGET));
+    let alone = |value: Amount| {
+        // Input, output and witness of a second stage, a coin and its change.
+        let stage = weights::expected_htlc(current.format, crate::format::HtlcDirection::Received);
+        let parts = [stage, COIN, weights::P2WSH_OUTPUT];
+        let weight = parts.into_iter().try_fold(Weight::ZERO, Weight::checked_add);
+        fee::fee_of(feerate, weight.unwrap_or(Weight::MAX)).min(value)
+    };
+    stages.iter().map(|stage| alone(stage.input.value)).fold(child, plus)
+}
+
+/// A channel on a chain of its own.
+struct DryRun<'a> {
+    state: ChannelArbitrator,
+    facts: &'a ChannelFacts,
+    now: Now,
+    left: BTreeSet<OutPoint>,
+    cost: ClosingCost,
+}
+
+impl<'a> DryRun<'a> {
+    fn new(state: ChannelArbitrator, facts: &'a ChannelFacts, now: &Now, feerate: FeeRate) -> Self {
+        let cost = ClosingCost {
+            feerate,
+            transactions: Vec::new(),
+            fees: Amount::ZERO,
+            wallet: Amount::ZERO,
+            weight: Weight::ZERO,
+            value: Amount::ZERO,
+            left: Amount::ZERO,
+            uncertain: Amount::ZERO,
+            home_at: None,
+        };
+        Self { state, facts, now: *now, left: BTreeSet::new(), cost }
+    }
+
+    /// Our commitment, and its child if it pays less than the feerate.
+    fn close(&mut self) -> Option<()> {
+        let candidate = self.state.closing_candidate(self.facts, self.now.tip)?;
+        let local = self.facts.unrevoked_local(candidate)?;
+        let secp = Secp256k1::verification_only();
+        let built = commitment::local_commitment(self.facts, candidate, local, &secp).ok()?;
+        let at = self.now.tip.plus(BlockDelta(1));
+        let weight = built.signed_weight();
+        let commitment = PlannedTransaction {
+            kind: TxKind::Commitment,
+            inputs: 1,
+            weight,
+            fee: built.fee,
+            payer: Payer::Output,
+            at,
+        };
+        self.cost.transactions.push(commitment);
+        self.cost.weight = weight;
+        if anchor(&built).is_some() {
+            let fee = child_fee(&built, self.cost.feerate);
+            if fee > Amount::ZERO {
+                let (kind, weight, payer) = (TxKind::Anchor, CHILD, Payer::Wallet);
+                self.add(PlannedTransaction { kind, inputs: 1, weight, fee, payer, at });
+            }
+        }
+        self.confirm(built.transaction, at);
+        Some(())
+    }
+
+    /// Claim after claim, as they open, until nothing is left.
+    fn claim(&mut self) {
+        for _ in 0..LONGEST {
+            let Some(picture) = Picture::of(self.facts, &self.state) else { return };
+            let mut claims = self.state.claims(self.facts, &picture);
+            claims.retain(|claim| !self.left.contains(&claim.outpoint));
+            let Some(next) = claims.iter().map(|claim| claim.open_at).min() else {
+                return self.sum_up(&picture);
+            };
+            self.now.tip = self.now.tip.max(next);
+            let tip = self.now.tip;
+            claims.retain(|claim| claim.open_at <= tip);
+            for draft in plan::groups_of(&claims, tip) {
+                self.make(&draft);
+            }
+        }
+    }
+
+    fn make(&mut self, draft: &Draft) {
+        let (weight, payer) = if draft.wants_coins() {
+            (draft.weight().checked_add(COIN).unwrap_or(Weight::MAX), Payer::Wallet)
+        } else {
+            (draft.weight(), Payer::Output)
+        };
+        let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, plus);
+        let fixed = draft.fixed_fee();
+        let fee = fixed.unwrap_or_else(|| fee::fee_of(self.cost.feerate, weight));
+        let pays = fixed.is_some() || plus(fee, SMALLEST_OUTPUT) <= value;
+        if !pays {
+            self.cost.left = plus(self.cost.left, value);
+            self.left.extend(draft.claims().map(|claim| claim.outpoint));
+            return;
+        }
+        let at = self.now.tip.plus(BlockDelta(1));
+        let (kind, inputs) = (draft.claim.kind(), draft.claims().count());
+        self.add(PlannedTransaction { kind, inputs, weight, fee, payer, at });
+        // What a second stage makes is at home when that is swept.
+        match &draft.claim.path {
+            SpendPath::SecondStage(_) => {}
+            SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::Single(_) => {
+                self.home(value, at);
+            }
+        }
+        self.confirm_ours(draft, fee, at);
+    }
+
+    fn add(&mut self, tx: PlannedTransaction) {
+        self.cost.fees = plus(self.cost.fees, tx.fee);
+        if tx.payer == Payer::Wallet {
+            self.cost.wallet = plus(self.cost.wallet, tx.fee);
+        }
+        self.cost.weight = self.cost.weight.checked_add(tx.weight).unwrap_or(Weight::MAX);
+        self.cost.transactions.push(tx);
+    }
+
+    fn home(&mut self, value: Amount, at: BlockHeight) {
+        self.cost.value = plus(self.cost.value, value);
+        self.cost.home_at = self.cost.home_at.max(Some(at));
+    }
+
+    fn confirm_ours(&mut self, draft: &Draft, fee: Amount, at: BlockHeight) {
+        let transaction = draft.base();
+        self.state.acts.handed_out.push(HandedOut {
+            kind: draft.claim.kind(),
+            transaction: transaction.clone(),
+            claims: draft.claims().map(|claim| claim.outpoint).collect(),
+            others: Vec::new(),
+            coins: Vec::new(),
+            fee,
+            at,
+        });
+        self.confirm(transaction, at);
+    }
+
+    fn confirm(&mut self, transaction: Transaction, height: BlockHeight) {
+        let at = BlockRef { height, hash: BlockHash::all_zeros() };
+        self.state.chain.push(Confirmed { at, value: transaction });
+    }
+
+    /// What needs no transaction of ours, and what waits for a preimage.
+    fn sum_up(&mut self, picture: &Picture) {
+        for output in picture.outputs.iter().filter(|output| output.spent.is_none()) {
+            match &output.way {
+                Way::Home => self.home(output.output.value, output.at.height),
+                Way::NeedsPreimage { .. } => {
+                    self.cost.uncertain = plus(self.cost.uncertain, output.output.value);
+                }
+                Way::Theirs | Way::Nothing | Way::Spend { .. } | Way::Lost => {}
+            }
+        }
+        self.cost.transactions.sort_by_key(|tx| tx.at);
+    }
+}
+
+/// Weight of the child of a commitment, with a coin and its change, an upper bound.
+const CHILD: Weight = Weight::from_wu(42 + 164 + 116 + 272 + 172);
+
+fn anchor(built: &Commitment) -> Option<OutPoint> {
+    built.outpoint(OutputKind::Anchor(Side::Local))
+}
+
+/// What a child must pay so that both together have the feerate.
+fn child_fee(built: &Commitment, feerate: FeeRate) -> Amount {
+    let both = built.signed_weight().checked_add(CHILD).unwrap_or(Weight::MAX);
+    fee::fee_of(feerate, both).checked_sub(built.fee).unwrap_or(Amount::ZERO)
+}
+
+fn plus(a: Amount, b: Amount) -> Amount {
+    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
+}
