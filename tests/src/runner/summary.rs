@@ -5,9 +5,12 @@ use super::rerun::{ChainKind, backend, runtime};
 use super::story::Runner;
 use super::trace::Trace;
 use crate::scenario::Scenario;
-use crate::scenario::ast::{ChannelName, Format};
+use crate::scenario::ast::{ArbiterStep, ChannelName, Format, Step};
 use arb_core::arbitrator::CloseKind;
-use bitcoin::Amount;
+use arb_core::report::ClosingCost;
+use arb_watcher::Reserve;
+use bitcoin::{Amount, FeeRate};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What became of a channel.
@@ -29,6 +32,9 @@ pub struct Summary {
     pub blocks: Option<u32>,
     /// Satoshis of the funding output that nobody can say the place of.
     pub unaccounted: i64,
+    /// What was foreseen when the channel was about to be failed, at 10 sat/vB: its dry run, and
+    /// what the wallet was said to need for all channels.
+    pub foreseen: Option<(ClosingCost, Reserve)>,
 }
 
 /// Runs a story once. `watch` is told before each statement: its number, how many there are, and
@@ -55,21 +61,43 @@ async fn watched(
     let mut runner =
         Runner::begin(scenario, backend, plan, Trace::new(false)).await.map_err(start)?;
     let all = scenario.story.len();
+    let mut foreseen = BTreeMap::new();
     for (at, statement) in scenario.story.iter().enumerate() {
         watch(at, all, &statement.text);
+        if let Step::Arbiter(ArbiterStep::Fail(name)) = &statement.step {
+            let seen = runner.foresee(name).await;
+            if let Some(seen) = seen.map_err(|failed| (statement.line, failed))? {
+                foreseen.insert(name.clone(), seen);
+            }
+        }
         runner.statement(at).await.map_err(|failed| (statement.line, failed))?;
     }
     let last = scenario.story.last().map_or(0, |statement| statement.line);
     let mut summaries = Vec::new();
     for channel in &scenario.channels {
         let summary = runner.summary(&channel.name, channel.format).await;
-        summaries.push(summary.map_err(|failed| (last, failed))?);
+        let mut summary = summary.map_err(|failed| (last, failed))?;
+        summary.foreseen = foreseen.remove(&channel.name);
+        summaries.push(summary);
     }
     runner.closing_checks().await.map_err(|failed| (last, failed))?;
     Ok(summaries)
 }
 
 impl Runner<'_> {
+    /// What failing the channel would cost, and what the wallet needs.
+    async fn foresee(
+        &mut self,
+        name: &ChannelName,
+    ) -> Result<Option<(ClosingCost, Reserve)>, Failed> {
+        let id = self.chan(name)?.id;
+        let rate = FeeRate::from_sat_per_vb_u32(10);
+        let cost = self.command(|arbiter| async move { arbiter.closing_cost(id, rate).await });
+        let cost = cost.await?;
+        let reserve = self.command(|arbiter| async move { arbiter.reserve(rate).await }).await?;
+        Ok(cost.map(|cost| (cost, reserve)))
+    }
+
     async fn summary(&mut self, name: &ChannelName, format: Format) -> Result<Summary, Failed> {
         let close = self.close(name).await?.filter(|close| !close.splice);
         let closed_at = close.and_then(|close| close.height);
@@ -98,6 +126,7 @@ impl Runner<'_> {
             fees: report.map_or(Amount::ZERO, |report| report.fees),
             blocks,
             unaccounted,
+            foreseen: None,
         })
     }
 }

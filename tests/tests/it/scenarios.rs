@@ -1,6 +1,8 @@
 //! Every scenario of the project, on the embedded chain.
+use arb_core::arbitrator::TxKind;
 use arb_tests::cli::scenario::read;
-use arb_tests::runner::{Options, Verdict, run};
+use arb_tests::runner::{ChainKind, Options, Verdict, run, run_watched};
+use arb_tests::scenario::parse;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -37,4 +39,49 @@ fn every_scenario_comes_out_as_it_says() {
     });
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A dry run says what then happens: in which transactions, for how much, and until when.
+#[test]
+fn what_closing_costs_is_foreseen() {
+    let story = "channel a local_delay=20
+        channel b
+        offer a h1 amount=60_000sat expiry=+40
+        offer a h2 amount=50_000sat expiry=+40
+        receive a h3 amount=40_000sat expiry=+90
+        receive a h4 amount=30_000sat expiry=+50
+        preimage a.h3
+        fail a
+        mine 180
+        expect a phase=forgotten";
+    let scenario = parse("story", story).expect("a story");
+    let summaries = run_watched(&scenario, ChainKind::Embedded, &|_, _, _| {});
+    let summaries = summaries.map_err(|(line, failed)| format!("{line}: {failed:?}"));
+    let summary = summaries.expect("it comes out").swap_remove(0);
+    let (cost, reserve) = summary.foreseen.expect("foreseen");
+    let kinds: Vec<TxKind> = cost.transactions.iter().map(|tx| tx.kind).collect();
+    // The balance and what the success transaction made open a block apart.
+    let expected = [
+        TxKind::Commitment,
+        TxKind::Anchor,
+        TxKind::HtlcSuccess,
+        TxKind::Sweep,
+        TxKind::Sweep,
+        TxKind::HtlcTimeout,
+        TxKind::Sweep,
+    ];
+    assert_eq!(kinds, expected, "{cost:?}");
+    assert!(summary.fees <= cost.fees, "{} foreseen, {} paid", cost.fees, summary.fees);
+    assert!(summary.fees.to_sat() * 100 >= cost.fees.to_sat() * 85, "{cost:?}: {}", summary.fees);
+    assert_eq!(cost.uncertain.to_sat(), 30_000);
+    assert_eq!(cost.left.to_sat(), 0);
+    // The anchor is a part of what was claimed, and of no dry run.
+    assert_eq!(summary.claimed.to_sat(), cost.value.to_sat() + 330);
+    let home_at = cost.home_at.expect("something comes home");
+    let first = cost.transactions.first().expect("a commitment").at;
+    assert_eq!(summary.blocks, Some(home_at.0 - first.0 + 100));
+    // Each HTLC by itself, and another channel, cost more than what happened.
+    assert_eq!(reserve.channels, 2);
+    assert!(reserve.open > cost.wallet, "{reserve:?} {}", cost.wallet);
+    assert_eq!(reserve.closed.to_sat(), 0);
 }
