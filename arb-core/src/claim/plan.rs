@@ -191,17 +191,11 @@ impl<'a> Planner<'a> {
                 let package = core::iter::once(out.transaction.clone()).chain(child);
                 Some(publish(package.collect(), &[claim]))
             }
-            // Our own commitment goes out with its child.
+            // Our own commitment goes out with its child. The peer's is in the mempool, or the child
+            // is refused: to bring it back is not for us.
             SpendPath::Anchor { parent, .. } => {
-                let (parent, _) = self.past.seen(claim, *parent)?;
-                // The peer's may have left the mempool. To bring it back is for us to do only if
-                // the channel is to end.
-                let ends = self.claims.iter().any(|other| {
-                    other.channel == claim.channel && other.kind() == TxKind::Commitment
-                });
-                let parent = Some(parent.clone()).filter(|_| ends);
-                let package = parent.into_iter().chain(Some(out.transaction.clone()));
-                Some(publish(package.collect(), &[claim]))
+                self.past.seen(claim, *parent)?;
+                Some(publish(vec![out.transaction.clone()], &[claim]))
             }
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 Some(publish(vec![out.transaction.clone()], &[claim]))
