@@ -112,8 +112,9 @@ impl Closed {
                 let unsigned = unsigned.map_err(|error| failed(error.to_string()))?;
                 let signatures = vec![signature; unsigned.requests().count()];
                 let transaction: Transaction = unsigned.signed(&signatures);
-                let out = unsigned.handed_out(transaction, self.engine.height());
-                signed.push((slot, Input::Signed(Box::new(out))));
+                let out = unsigned.handed_out(&transaction, self.engine.height());
+                let own = out.into_values().map(|out| (slot, Input::Signed(Box::new(out))));
+                signed.extend(own);
             }
         }
         self.inputs(signed)?;
