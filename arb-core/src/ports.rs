@@ -230,6 +230,33 @@ pub trait CoinSource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
+/// Keeps bytes under names, for records that are not the arbiter's own: a name is unique within its
+/// folder. Neither may contain a zero.
+pub trait ByteStore: Send + Sync + 'static {
+    /// Why a call failed; nothing was changed then.
+    type Error: Error + Send + Sync + 'static;
+    /// Resolves when a write is on stable storage.
+    type Write: Future<Output = Result<(), Self::Error>> + Send + 'static;
+
+    /// The bytes under a name, as of the last write that has resolved, or a later one.
+    ///
+    /// # Errors
+    /// The medium failed, or the bytes are damaged.
+    fn get(&self, folder: &str, name: &str) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// Writes bytes, in the order of the calls: the write is under way when this returns.
+    fn put(&self, folder: &str, name: &str, bytes: Vec<u8>) -> Self::Write;
+
+    /// Deletes what is under a name, in the order of the calls. That there is nothing is no error.
+    fn delete(&self, folder: &str, name: &str) -> Self::Write;
+
+    /// The names in a folder, in no order that means anything.
+    ///
+    /// # Errors
+    /// The medium failed.
+    fn names(&self, folder: &str) -> Result<Vec<String>, Self::Error>;
+}
+
 /// Whose a script is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ScriptOwner {

@@ -23,17 +23,48 @@ pub(crate) struct Prepared {
 }
 
 enum Operation {
-    Facts { slot: Slot, id: ChannelId, entry: Vec<u8>, facts: Vec<u8> },
-    Ended { slot: Slot, htlcs: Vec<(HtlcId, Vec<u8>)> },
-    Changes { slot: Slot, changes: Vec<Vec<u8>> },
+    Facts {
+        slot: Slot,
+        id: ChannelId,
+        entry: Vec<u8>,
+        facts: Vec<u8>,
+    },
+    Ended {
+        slot: Slot,
+        htlcs: Vec<(HtlcId, Vec<u8>)>,
+    },
+    Changes {
+        slot: Slot,
+        changes: Vec<Vec<u8>>,
+    },
     Connected(BlockRef),
     Disconnected(BlockRef),
-    Subscriber { slot: Slot, name: String, state: Option<Vec<u8>> },
-    ToAll { name: String, state: Option<Vec<u8>> },
-    Forget { slot: Slot },
+    Subscriber {
+        slot: Slot,
+        name: String,
+        state: Option<Vec<u8>>,
+    },
+    ToAll {
+        name: String,
+        state: Option<Vec<u8>>,
+    },
+    Forget {
+        slot: Slot,
+    },
+    /// Under a key of its own; `None` deletes it.
+    Bytes {
+        key: Vec<u8>,
+        bytes: Option<Vec<u8>>,
+    },
 }
 
 impl Prepared {
+    /// Bytes that are not the arbiter's. Their receipt is nobody's.
+    pub(crate) fn bytes(key: Vec<u8>, bytes: Option<Vec<u8>>) -> Self {
+        let facts_only = bytes.is_some();
+        Self { id: BatchId(0), facts_only, operations: vec![Operation::Bytes { key, bytes }] }
+    }
+
     pub(crate) fn new(batch: Batch) -> Result<Self, Refused> {
         check_names(&batch.writes)?;
         let is_facts =
@@ -80,7 +111,10 @@ impl Operation {
             | Self::Changes { slot, .. }
             | Self::Subscriber { slot, .. } => Some(SlotUse::Other(*slot)),
             Self::Forget { slot } => Some(SlotUse::Forget(*slot)),
-            Self::Connected(_) | Self::Disconnected(_) | Self::ToAll { .. } => None,
+            Self::Connected(_)
+            | Self::Disconnected(_)
+            | Self::ToAll { .. }
+            | Self::Bytes { .. } => None,
         }
     }
 }
@@ -168,6 +202,10 @@ impl Applier<'_, '_> {
             }
             Operation::Disconnected(fork_point) => self.move_cursor(*fork_point),
             Operation::Forget { slot } => self.forget(*slot),
+            Operation::Bytes { key, bytes: Some(bytes) } => self.put(self.tables.bytes, key, bytes),
+            Operation::Bytes { key, bytes: None } => {
+                Ok(self.tables.bytes.delete(self.txn, key).map(drop)?)
+            }
         }
     }
 

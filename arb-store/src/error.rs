@@ -1,4 +1,5 @@
 //! What can go wrong with a store, and what to do about it.
+use arb_core::log::Damaged;
 use arb_core::memory::Refused;
 use std::io;
 use std::path::PathBuf;
@@ -67,6 +68,12 @@ pub enum StoreError {
     /// LMDB failed.
     #[error("LMDB: {0}: repeat; if it fails again, close the store and open it anew")]
     Lmdb(LmdbFailure),
+    /// A record cannot be read. It is kept as it is.
+    #[error("a record is damaged: {0}")]
+    Damaged(Damaged),
+    /// A folder or name is empty, too long, or contains a zero.
+    #[error("a folder or name is empty, too long, or contains a zero")]
+    BadName,
     /// The store was closed, or its writer has ended.
     #[error("the store is closed: open it anew")]
     Closed,

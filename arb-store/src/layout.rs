@@ -15,8 +15,10 @@ pub(crate) const FEATURES: u64 = 0;
 /// far enough to be refused.
 pub(crate) const MAX_DATABASES: u32 = 32;
 /// Names of the databases, in the order of [`Databases::new`].
-pub(crate) const NAMES: [&str; 8] =
-    ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "gone"];
+pub(crate) const NAMES: [&str; 9] =
+    ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "gone", BYTES];
+/// The one that a store may lack, if it was created before there was such a thing.
+pub(crate) const BYTES: &str = "bytes";
 
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const NEXT_SLOT_KEY: &[u8] = b"next";
@@ -47,12 +49,14 @@ pub(crate) struct Databases {
     pub(crate) subs: Table,
     /// Slots of forgotten channels whose penalty data and log are still being deleted.
     pub(crate) gone: Table,
+    /// Folder, zero, name -> bytes that are not the arbiter's.
+    pub(crate) bytes: Table,
 }
 
 impl Databases {
-    pub(crate) const fn new(tables: [Table; 8]) -> Self {
-        let [meta, channels, facts, penalty, log, chain, subs, gone] = tables;
-        Self { meta, channels, facts, penalty, log, chain, subs, gone }
+    pub(crate) const fn new(tables: [Table; 9]) -> Self {
+        let [meta, channels, facts, penalty, log, chain, subs, gone, bytes] = tables;
+        Self { meta, channels, facts, penalty, log, chain, subs, gone, bytes }
     }
 }
 

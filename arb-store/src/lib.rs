@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod apply;
+mod bytes;
 mod config;
 mod error;
 mod layout;
@@ -19,6 +20,7 @@ mod store;
 mod writer;
 
 pub use arb_core::log::Health;
+pub use bytes::{LONGEST_KEY, LmdbBytes, Written};
 pub use config::StoreConfig;
 pub use error::{LmdbFailure, StoreError};
 pub use log::{LmdbLog, StoreControl};

@@ -4,7 +4,7 @@ use crate::layout::next_slot;
 use crate::space::{Gauges, Space, Statistics};
 use crate::store::Store;
 use crate::writer::{Pending, Request, Writer};
-use crate::{Append, StoreConfig, StoreError, open, read, receipt};
+use crate::{Append, LmdbBytes, StoreConfig, StoreError, open, read, receipt};
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
@@ -56,6 +56,12 @@ impl LmdbLog {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.store.gauges.statistics()
+    }
+
+    /// Bytes of the node's own in the same environment.
+    #[must_use]
+    pub fn bytes(&self) -> LmdbBytes {
+        LmdbBytes { store: self.store.clone(), requests: self.requests.clone() }
     }
 
     /// A handle that stays usable after the log has been given away.

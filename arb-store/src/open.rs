@@ -1,7 +1,9 @@
 //! Opening: lock the folder, look before writing, refuse what is not understood.
 use crate::StoreError;
 use crate::config::StoreConfig;
-use crate::layout::{Databases, FEATURES, FORMAT, FORMAT_KEY, MAX_DATABASES, Meta, NAMES, Table};
+use crate::layout::{
+    BYTES, Databases, FEATURES, FORMAT, FORMAT_KEY, MAX_DATABASES, Meta, NAMES, Table,
+};
 use crate::space::Gauges;
 use crate::store::{Store, first_map};
 use fs4::{FileExt, TryLockError};
@@ -141,7 +143,14 @@ fn prepare(
     if found < expected {
         return Err(StoreError::Shortened { path: path.clone(), expected, found });
     }
-    let (tables, meta) = existing(env, path)?;
+    let (tables, meta) = match existing(env, path)? {
+        (Some(tables), meta) => (tables, meta),
+        (None, _) => {
+            add_bytes(env)?;
+            let (tables, meta) = existing(env, path)?;
+            (tables.ok_or_else(|| StoreError::NotAStore { path: path.clone() })?, meta)
+        }
+    };
     Ok((tables, meta.identity, data))
 }
 
@@ -160,8 +169,19 @@ fn create(env: &Env<WithoutTls>, identity: [u8; 16]) -> Result<Databases, StoreE
     Ok(Databases::new(created.unwrap_commit()))
 }
 
-/// Opens the databases of a store that exists; reads only, and judges the format first.
-fn existing(env: &Env<WithoutTls>, path: &Path) -> Result<(Databases, Meta), StoreError> {
+/// Adds the database that the first stores of this format lack.
+fn add_bytes(env: &Env<WithoutTls>) -> Result<(), StoreError> {
+    let txn = env.write_txn()?;
+    env.create_databases_and_commit(txn, |opener, txn| {
+        opener.create_database::<Bytes, Bytes>(txn, Some(BYTES))?;
+        Ok::<_, StoreError>(CommitOrAbort::<_, ()>::Commit(()))
+    })?;
+    Ok(())
+}
+
+/// Opens the databases of a store that exists; reads only, and judges the format first. `None`:
+/// it has no [`BYTES`] yet.
+fn existing(env: &Env<WithoutTls>, path: &Path) -> Result<(Option<Databases>, Meta), StoreError> {
     let mut found = None;
     let txn = env.read_txn()?;
     let not_a_store = || StoreError::NotAStore { path: path.to_owned() };
@@ -172,14 +192,17 @@ fn existing(env: &Env<WithoutTls>, path: &Path) -> Result<(Databases, Meta), Sto
         found = Some(Meta::decode(record)?);
         let mut tables = Vec::new();
         for name in NAMES {
-            let table = opener.open_database::<Bytes, Bytes>(txn, Some(name))?;
-            tables.push(table.ok_or_else(not_a_store)?);
+            match opener.open_database::<Bytes, Bytes>(txn, Some(name))? {
+                Some(table) => tables.push(table),
+                None if name == BYTES => {}
+                None => return Err(not_a_store()),
+            }
         }
-        let tables = <[_; NAMES.len()]>::try_from(tables).map_err(|_| not_a_store())?;
+        let tables = <[_; NAMES.len()]>::try_from(tables).ok();
         Ok::<_, StoreError>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
-    let tables: [Table; NAMES.len()] = opened.unwrap_commit();
-    Ok((Databases::new(tables), found.ok_or_else(not_a_store)?))
+    let tables: Option<[Table; NAMES.len()]> = opened.unwrap_commit();
+    Ok((tables.map(Databases::new), found.ok_or_else(not_a_store)?))
 }
 
 /// A number that no other store has. Not a secret: the standard library's hash seeds suffice.

@@ -141,6 +141,12 @@ impl Egress {
         lock(&self.state).told.contains(channel)
     }
 
+    /// Whether the channel is LDK's alone.
+    #[must_use]
+    pub fn is_left(&self, channel: ChannelId) -> bool {
+        lock(&self.state).handed_back.contains(&channel)
+    }
+
     fn tell(&self, channel: ChannelId) {
         lock(&self.state).told.insert(channel);
     }

@@ -7,17 +7,22 @@
 //! Who publishes is one value, [`Mode`].
 //!
 //! Facts come from three decorators and a [`Recorder`]: see [`facts`].
+mod block;
 mod broadcast;
 mod egress;
 mod error;
+mod events;
 pub mod facts;
 mod feed;
 mod fees;
 mod fence;
+mod filter;
 mod follow;
+mod kv;
 mod mempool;
 mod settle;
 mod source;
+mod wallet;
 mod watch;
 mod witness;
 
@@ -26,6 +31,7 @@ pub use egress::{
     ArbiterCoins, ArbiterEgress, Egress, EgressError, GRACE, GUARD_BEFORE, Mode, MonitorEgress,
 };
 pub use error::{FeedError, NotConnected};
+pub use events::{Claims, Handled, Kept, KeptError, Known, LdkEvents, SPENDABLE};
 pub use facts::{
     FactSink, GatedPersist, Held, HeldFor, LdkSigner, Recorder, Refusal, SignError, SpendsOwn,
     TappedMessages, TappedSigner, TappedSigners, Taps, Untranslated, Waiting,
@@ -33,9 +39,12 @@ pub use facts::{
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
 pub use fence::{ForceClose, ManagerFence, NoFence};
+pub use filter::OutputFilter;
+pub use kv::LdkStore;
 pub use mempool::{Mempool, NoMempool};
 pub use settle::{Round, Settled};
 pub use source::{KEPT_BODIES, ListenSource, SourceError};
+pub use wallet::{FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, SyncWallet, WalletError};
 pub use watch::register_outputs;
 pub use witness::{BalanceKind, Difference, Standing, WITNESS_PATIENCE, Witness, differences};
 

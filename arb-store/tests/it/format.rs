@@ -1,12 +1,12 @@
 //! The bytes in `docs/format.md` are those that the codec and the store write.
 use crate::samples::{block, facts, handed_out, handed_out_for_several, htlc, offered, register};
-use crate::support::{open, put, raw};
+use crate::support::{open, put, raw, wait};
 use arb_core::arbitrator::Change;
 use arb_core::codec::Record;
 use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
 use arb_core::log::{SubscriberState, Write};
-use arb_core::ports::ScriptOwner;
+use arb_core::ports::{ByteStore, ScriptOwner};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
@@ -87,9 +87,10 @@ fn keys_and_values_are_as_documented() {
             Write::SubscriberToAll { name: "s2".to_owned(), acknowledged: Some(true) },
         ],
     );
+    wait(log.bytes().put("ldk/a/b", "key", vec![1, 2, 3])).unwrap();
     drop(log);
     let page = page();
-    for name in ["meta", "channels", "facts", "penalty", "log", "chain", "subs"] {
+    for name in ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "bytes"] {
         let entries: Vec<(String, Vec<u8>)> = raw(folder.path(), name, |table, txn| {
             let entries = table.iter(txn).unwrap().map(Result::unwrap);
             entries.map(|(key, value)| (hex(key), value.to_vec())).collect()

@@ -1,4 +1,5 @@
 //! Integration tests of the store.
+mod bytes;
 mod crash;
 mod damage;
 mod format;

@@ -214,6 +214,11 @@ impl Beside {
         Ok(Self { net, link, arbiter, sent, coins, kept, ours: BTreeMap::new() })
     }
 
+    /// The wallet that both use.
+    pub fn coins(&self) -> MemoryCoins {
+        self.coins.clone()
+    }
+
     /// The commitment that the peer's monitor would broadcast.
     ///
     /// # Errors

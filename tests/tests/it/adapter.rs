@@ -3,14 +3,18 @@
 //! their facts and signatures, and who publishes.
 mod delivery;
 mod driver;
+mod events;
 mod facts;
+mod filter;
 mod guard;
+mod kv;
 mod modes;
 mod nodes;
 mod ports;
 mod signing;
 mod source;
 mod styles;
+mod wallet;
 mod witness;
 mod world;
 

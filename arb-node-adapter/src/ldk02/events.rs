@@ -1,0 +1,292 @@
+//! `LdkEvents`: those of LDK's events that are the arbiter's affair.
+use super::egress::{Egress, Mode};
+use super::facts::{FactSink, NAMESPACE, Refusal};
+use arb_core::facts::Update;
+use arb_core::ids::ChannelId;
+use bitcoin::OutPoint;
+use core::fmt;
+use core::future::Future;
+use core::ops::Deref;
+use lightning::events::bump_transaction::BumpTransactionEvent;
+use lightning::events::{ClosureReason, Event, FundingInfo, ReplayEvent};
+use lightning::sign::SpendableOutputDescriptor;
+use lightning::util::persist::KVStoreSync;
+use lightning::util::ser::{Readable, Writeable};
+use std::sync::Arc;
+
+/// Second namespace of the outputs that LDK has told of, one record each.
+pub const SPENDABLE: &str = "spendable";
+
+const VERSION: u8 = 1;
+
+/// What the arbiter has of an output, in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It sees to the output.
+    Yes,
+    /// It watches the channel, and has not seen the output yet.
+    NotYet,
+    /// It does not watch the channel.
+    NotWatched,
+}
+
+/// Asks the arbiter for an output of a closed channel.
+pub trait Claims: Sync {
+    /// What the arbiter's log has of it; `Err` says why that is not known at the moment.
+    fn known(
+        &self,
+        channel: ChannelId,
+        outpoint: OutPoint,
+    ) -> impl Future<Output = Result<Known, String>> + Send;
+}
+
+/// Whose an event is after [`LdkEvents::handle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Handled {
+    /// The arbiter's: the node has nothing to do.
+    Arbiter,
+    /// The node's, as if there were no arbiter.
+    Node,
+    /// The node's; and the channel was never funded, so that the arbiter watches in vain.
+    NeverFunded,
+}
+
+/// Hands LDK's events to the arbiter before they are acknowledged. Called within the node's own
+/// handler, first:
+///
+/// - `SpendableOutputs`: remembered durably; the arbiter claims them in [`Mode::Own`]. The node's
+///   sweeper has them in the other modes, and those that the arbiter does not watch, from here or
+///   from [`kept`](Self::kept).
+/// - `BumpTransaction`: in [`Mode::Own`] the arbiter closes and claims at its own price; otherwise
+///   LDK's handler, with [`LdkCoins`](super::LdkCoins).
+/// - `DiscardFunding`: the funding candidate goes.
+/// - `ChannelClosed`: an intent, where LDK publishes a commitment of ours.
+#[derive(Debug)]
+pub struct LdkEvents<K, S, C> {
+    store: K,
+    sink: S,
+    claims: C,
+    egress: Arc<Egress>,
+}
+
+/// An output that LDK told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The channel, if LDK said it.
+    pub channel: Option<ChannelId>,
+    /// LDK's descriptor.
+    pub descriptor: SpendableOutputDescriptor,
+}
+
+/// The key-value store failed, or a record of it cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptError(pub String);
+
+impl fmt::Display for KeptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spendable outputs: {}", self.0)
+    }
+}
+
+impl core::error::Error for KeptError {}
+
+impl<K, S, C> LdkEvents<K, S, C>
+where
+    K: Deref<Target: KVStoreSync>,
+    S: FactSink,
+    C: Claims,
+{
+    /// Events go to `sink`; `claims` is asked for outputs; what LDK tells of is kept in `store`.
+    pub const fn new(store: K, sink: S, claims: C, egress: Arc<Egress>) -> Self {
+        Self { store, sink, claims, egress }
+    }
+
+    /// Handles one event of the channel manager or of the chain monitor. What it is about is durable
+    /// with the arbiter when this returns.
+    ///
+    /// # Errors
+    /// Not now: LDK says it again.
+    pub async fn handle(&self, event: &Event) -> Result<Handled, ReplayEvent> {
+        if let Event::SpendableOutputs { outputs, channel_id } = event {
+            self.spendable(outputs, channel_id.map(|id| ChannelId(id.0))).await
+        } else if let Event::BumpTransaction(bump) = event {
+            self.bump(bump).await
+        } else if let Event::DiscardFunding { channel_id, funding_info } = event {
+            self.discard(ChannelId(channel_id.0), funding_info).await
+        } else if let Event::ChannelClosed { channel_id, reason, .. } = event {
+            self.closed(ChannelId(channel_id.0), reason).await
+        } else {
+            Ok(Handled::Node)
+        }
+    }
+
+    /// Outputs that LDK has told of and that were not [`taken`](Self::taken), for a sweeper of the
+    /// node's: LDK does not tell of them again, whatever the mode is by then.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn kept(&self) -> Result<Vec<Kept>, KeptError> {
+        let failed = |error: lightning::io::Error| KeptError(error.to_string());
+        let keys = self.store.list(NAMESPACE, SPENDABLE).map_err(failed)?;
+        let read = |key: &String| {
+            let bytes = self.store.read(NAMESPACE, SPENDABLE, key).map_err(failed)?;
+            decode(&bytes).ok_or_else(|| KeptError(format!("{key} cannot be read")))
+        };
+        keys.iter().map(read).collect()
+    }
+
+    /// The output is spent for good, or in the sweeper's own books: it is kept no more.
+    ///
+    /// # Errors
+    /// The store takes nothing at the moment.
+    pub fn taken(&self, outpoint: OutPoint) -> Result<(), KeptError> {
+        let removed = self.store.remove(NAMESPACE, SPENDABLE, &key(outpoint), false);
+        removed.map_err(|error| KeptError(error.to_string()))
+    }
+
+    fn is_arbiters(&self, channel: ChannelId) -> bool {
+        self.egress.mode() == Mode::Own && !self.egress.is_left(channel)
+    }
+
+    async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, ReplayEvent> {
+        self.claims.known(channel, outpoint).await.map_err(|_| ReplayEvent())
+    }
+
+    async fn spendable(
+        &self,
+        outputs: &[SpendableOutputDescriptor],
+        channel: Option<ChannelId>,
+    ) -> Result<Handled, ReplayEvent> {
+        for descriptor in outputs {
+            let bytes = encode(channel, descriptor);
+            let key = key(outpoint(descriptor));
+            self.store.write(NAMESPACE, SPENDABLE, &key, bytes).map_err(|_| ReplayEvent())?;
+        }
+        let Some(channel) = channel.filter(|channel| self.is_arbiters(*channel)) else {
+            return Ok(Handled::Node);
+        };
+        for descriptor in outputs {
+            // It pays the node's own wallet already.
+            if matches!(descriptor, SpendableOutputDescriptor::StaticOutput { .. }) {
+                continue;
+            }
+            match self.known(channel, outpoint(descriptor)).await? {
+                Known::Yes => {}
+                Known::NotYet => return Err(ReplayEvent()),
+                Known::NotWatched => return Ok(Handled::Node),
+            }
+        }
+        Ok(Handled::Arbiter)
+    }
+
+    async fn bump(&self, event: &BumpTransactionEvent) -> Result<Handled, ReplayEvent> {
+        match event {
+            BumpTransactionEvent::ChannelClose { channel_id, .. } => {
+                let channel = ChannelId(channel_id.0);
+                if !self.is_arbiters(channel) {
+                    return Ok(Handled::Node);
+                }
+                match self.sink.closed(channel).await {
+                    Ok(()) => Ok(Handled::Arbiter),
+                    Err(Refusal::Later(_)) => Err(ReplayEvent()),
+                    Err(_) => Ok(Handled::Node),
+                }
+            }
+            BumpTransactionEvent::HTLCResolution { channel_id, htlc_descriptors, .. } => {
+                let channel = ChannelId(channel_id.0);
+                if !self.is_arbiters(channel) {
+                    return Ok(Handled::Node);
+                }
+                for descriptor in htlc_descriptors {
+                    // What it has not seen yet it claims when it has.
+                    if self.known(channel, descriptor.outpoint()).await? == Known::NotWatched {
+                        return Ok(Handled::Node);
+                    }
+                }
+                Ok(Handled::Arbiter)
+            }
+        }
+    }
+
+    async fn discard(
+        &self,
+        channel: ChannelId,
+        info: &FundingInfo,
+    ) -> Result<Handled, ReplayEvent> {
+        let fundings: Vec<OutPoint> = match info {
+            FundingInfo::OutPoint { outpoint } => vec![outpoint.into_bitcoin_outpoint()],
+            // Which of its outputs it was is not said.
+            FundingInfo::Tx { transaction } => {
+                let txid = transaction.compute_txid();
+                let of = |(vout, _)| OutPoint { txid, vout };
+                (0..).zip(&transaction.output).map(of).collect()
+            }
+        };
+        for funding in fundings {
+            let gone = vec![Update::CandidateDiscarded { funding }];
+            match self.sink.update(channel, gone).await {
+                Ok(()) => return Ok(Handled::Node),
+                Err(Refusal::NotWatched) => return Ok(Handled::Node),
+                Err(Refusal::Later(_)) => return Err(ReplayEvent()),
+                Err(Refusal::Refused(_) | Refusal::Fenced) => {}
+            }
+        }
+        // Its only one: a channel is not without a funding output.
+        Ok(Handled::NeverFunded)
+    }
+
+    async fn closed(
+        &self,
+        channel: ChannelId,
+        reason: &ClosureReason,
+    ) -> Result<Handled, ReplayEvent> {
+        match reason {
+            ClosureReason::HolderForceClosed { .. }
+            | ClosureReason::CounterpartyForceClosed { .. }
+            | ClosureReason::ProcessingError { .. }
+            | ClosureReason::OutdatedChannelManager
+            | ClosureReason::HTLCsTimedOut { .. }
+            | ClosureReason::PeerFeerateTooLow { .. } => match self.sink.closed(channel).await {
+                Err(Refusal::Later(_)) => Err(ReplayEvent()),
+                Ok(()) | Err(_) => Ok(Handled::Node),
+            },
+            ClosureReason::FundingTimedOut
+            | ClosureReason::DisconnectedPeer
+            | ClosureReason::CounterpartyCoopClosedUnfundedChannel
+            | ClosureReason::LocallyCoopClosedUnfundedChannel
+            | ClosureReason::FundingBatchClosure => Ok(Handled::NeverFunded),
+            // A block says it, or will.
+            ClosureReason::LegacyCooperativeClosure
+            | ClosureReason::CounterpartyInitiatedCooperativeClosure
+            | ClosureReason::LocallyInitiatedCooperativeClosure
+            | ClosureReason::CommitmentTxConfirmed => Ok(Handled::Node),
+        }
+    }
+}
+
+fn outpoint(descriptor: &SpendableOutputDescriptor) -> OutPoint {
+    descriptor.spendable_outpoint().into_bitcoin_outpoint()
+}
+
+fn key(outpoint: OutPoint) -> String {
+    format!("{}_{}", outpoint.txid, outpoint.vout)
+}
+
+fn encode(channel: Option<ChannelId>, descriptor: &SpendableOutputDescriptor) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(channel.map(|channel| channel.0).encode());
+    bytes.extend(descriptor.encode());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Kept> {
+    let (version, mut rest) = bytes.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let channel: Option<[u8; 32]> = Readable::read(&mut rest).ok()?;
+    let descriptor = SpendableOutputDescriptor::read(&mut rest).ok()?;
+    let channel = channel.map(ChannelId);
+    rest.is_empty().then_some(Kept { channel, descriptor })
+}

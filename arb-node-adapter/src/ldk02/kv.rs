@@ -1,0 +1,114 @@
+//! `LdkStore`: a byte store of ours as LDK's key-value store, both of its traits.
+use super::block::block;
+use arb_core::ports::ByteStore;
+use lightning::io::{Error, ErrorKind};
+use lightning::util::async_poll::AsyncResult;
+use lightning::util::persist::{
+    KVSTORE_NAMESPACE_KEY_ALPHABET as ALPHABET, KVSTORE_NAMESPACE_KEY_MAX_LEN as LONGEST, KVStore,
+    KVStoreSync,
+};
+
+/// First part of the folders that LDK's records are in.
+const ROOT: &str = "ldk";
+
+/// A byte store as LDK's [`KVStoreSync`] and [`KVStore`]: with `LmdbBytes` of `arb-store`, LDK's
+/// records and the arbiter's are in one environment.
+///
+/// A write is asked for when the method is called, before its future is polled, so that writes keep
+/// their order. The synchronous methods block their thread until the medium has it. Nothing is ever
+/// removed lazily.
+#[derive(Clone, Debug)]
+pub struct LdkStore<B>(pub B);
+
+impl<B: ByteStore> LdkStore<B> {
+    fn find(&self, first: &str, second: &str, key: &str) -> Result<Vec<u8>, Error> {
+        let folder = checked(first, second, Some(key))?;
+        match self.0.get(&folder, key) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(Error::new(ErrorKind::NotFound, "no such key")),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn all(&self, first: &str, second: &str) -> Result<Vec<String>, Error> {
+        self.0.names(&checked(first, second, None)?).map_err(failed)
+    }
+
+    fn put(&self, first: &str, second: &str, key: &str, bytes: Vec<u8>) -> Result<B::Write, Error> {
+        Ok(self.0.put(&checked(first, second, Some(key))?, key, bytes))
+    }
+
+    fn delete(&self, first: &str, second: &str, key: &str) -> Result<B::Write, Error> {
+        Ok(self.0.delete(&checked(first, second, Some(key))?, key))
+    }
+}
+
+fn failed(error: impl core::error::Error) -> Error {
+    Error::new(ErrorKind::Other, error.to_string())
+}
+
+/// The folder of two namespaces, if they and the key are what LDK allows.
+fn checked(first: &str, second: &str, key: Option<&str>) -> Result<String, Error> {
+    let valid = |name: &str| name.len() <= LONGEST && name.chars().all(|c| ALPHABET.contains(c));
+    let named = key.is_none_or(|key| !key.is_empty());
+    let nested = !first.is_empty() || second.is_empty();
+    let all = [first, second, key.unwrap_or_default()];
+    if named && nested && all.into_iter().all(valid) {
+        // Not a letter of LDK's.
+        Ok(format!("{ROOT}/{first}/{second}"))
+    } else {
+        Err(Error::new(ErrorKind::InvalidInput, "a namespace or key is not allowed"))
+    }
+}
+
+impl<B: ByteStore> KVStoreSync for LdkStore<B> {
+    fn read(&self, first: &str, second: &str, key: &str) -> Result<Vec<u8>, Error> {
+        self.find(first, second, key)
+    }
+
+    fn write(&self, first: &str, second: &str, key: &str, buf: Vec<u8>) -> Result<(), Error> {
+        block(self.put(first, second, key, buf)?).map_err(failed)
+    }
+
+    fn remove(&self, first: &str, second: &str, key: &str, _: bool) -> Result<(), Error> {
+        block(self.delete(first, second, key)?).map_err(failed)
+    }
+
+    fn list(&self, first: &str, second: &str) -> Result<Vec<String>, Error> {
+        self.all(first, second)
+    }
+}
+
+impl<B: ByteStore> KVStore for LdkStore<B> {
+    fn read(&self, first: &str, second: &str, key: &str) -> AsyncResult<'static, Vec<u8>, Error> {
+        let found = self.find(first, second, key);
+        Box::pin(async move { found })
+    }
+
+    fn write(
+        &self,
+        first: &str,
+        second: &str,
+        key: &str,
+        buf: Vec<u8>,
+    ) -> AsyncResult<'static, (), Error> {
+        let write = self.put(first, second, key, buf);
+        Box::pin(async move { write?.await.map_err(failed) })
+    }
+
+    fn remove(
+        &self,
+        first: &str,
+        second: &str,
+        key: &str,
+        _: bool,
+    ) -> AsyncResult<'static, (), Error> {
+        let write = self.delete(first, second, key);
+        Box::pin(async move { write?.await.map_err(failed) })
+    }
+
+    fn list(&self, first: &str, second: &str) -> AsyncResult<'static, Vec<String>, Error> {
+        let found = self.all(first, second);
+        Box::pin(async move { found })
+    }
+}

@@ -1,0 +1,246 @@
+//! LDK's events: what they are about is durable with the arbiter before they are acknowledged.
+use super::Failed;
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{ChannelFacts, Update};
+use arb_core::ids::{ChannelId, Preimage};
+use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
+use arb_tests::ldk::{Kind, MemoryKv, cut_off};
+use arb_watcher::Arbiter;
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use lightning::chain::transaction::OutPoint as LdkOutPoint;
+use lightning::events::{ClosureReason, Event, FundingInfo};
+use lightning::ln::types::ChannelId as LdkChannelId;
+use lightning::sign::SpendableOutputDescriptor;
+use std::sync::{Arc, Mutex};
+
+const CHANNEL: ChannelId = ChannelId([7; 32]);
+
+/// An arbiter that says what it is told to, and remembers what it was told.
+#[derive(Clone, Default)]
+struct Told {
+    answer: Arc<Mutex<Option<Refusal>>>,
+    known: Arc<Mutex<Option<Known>>>,
+    closed: Arc<Mutex<Vec<ChannelId>>>,
+    discarded: Arc<Mutex<Vec<OutPoint>>>,
+}
+
+impl Told {
+    fn answer(&self) -> Result<(), Refusal> {
+        self.answer.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+}
+
+impl FactSink for Told {
+    async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
+        self.answer()
+    }
+
+    async fn update(&self, _: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+        self.answer()?;
+        let gone = updates.into_iter().map(|update| match update {
+            Update::CandidateDiscarded { funding } => funding,
+            other => panic!("{other:?}"),
+        });
+        self.discarded.lock().unwrap().extend(gone);
+        Ok(())
+    }
+
+    async fn preimage(&self, _: ChannelId, _: Preimage, _: PreimageSource) -> Result<(), Refusal> {
+        self.answer()
+    }
+
+    async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
+        self.answer()?;
+        self.closed.lock().unwrap().push(channel);
+        Ok(())
+    }
+}
+
+impl Claims for Told {
+    async fn known(&self, _: ChannelId, _: OutPoint) -> Result<Known, String> {
+        self.known.lock().unwrap().ok_or_else(|| "not now".to_owned())
+    }
+}
+
+/// The arbiter's own word.
+struct Reports(Arbiter);
+
+impl Claims for Reports {
+    async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, String> {
+        let report = self.0.report(channel).await.map_err(|error| error.to_string())?;
+        let Some(report) = report else { return Ok(Known::NotWatched) };
+        let has = report.outputs.iter().any(|output| output.outpoint == outpoint);
+        Ok(if has { Known::Yes } else { Known::NotYet })
+    }
+}
+
+type Events<C> = LdkEvents<Arc<MemoryKv>, Told, C>;
+
+fn events(mode: Mode) -> (Events<Told>, Told, Arc<MemoryKv>, Arc<Egress>) {
+    let (told, store, egress) = (Told::default(), Arc::default(), Arc::new(Egress::new(mode)));
+    let events = LdkEvents::new(Arc::clone(&store), told.clone(), told.clone(), egress.clone());
+    (events, told, store, egress)
+}
+
+fn closed(reason: ClosureReason) -> Event {
+    Event::ChannelClosed {
+        channel_id: LdkChannelId(CHANNEL.0),
+        user_channel_id: 0,
+        reason,
+        counterparty_node_id: None,
+        channel_capacity_sats: None,
+        channel_funding_txo: None,
+        last_local_balance_msat: None,
+    }
+}
+
+fn discard(funding_info: FundingInfo) -> Event {
+    Event::DiscardFunding { channel_id: LdkChannelId(CHANNEL.0), funding_info }
+}
+
+#[tokio::test]
+async fn a_close_of_ldks_is_an_intent() -> Result<(), Failed> {
+    let (events, told, _, _) = events(Mode::Own);
+    let ours = || closed(ClosureReason::HTLCsTimedOut { payment_hash: None });
+    *told.answer.lock().unwrap() = Some(Refusal::Later("full".to_owned()));
+    assert!(events.handle(&ours()).await.is_err(), "LDK is to say it again");
+    assert!(told.closed.lock().unwrap().is_empty());
+    *told.answer.lock().unwrap() = None;
+    assert!(events.handle(&ours()).await.is_ok());
+    assert_eq!(*told.closed.lock().unwrap(), [CHANNEL]);
+    for none in [ClosureReason::CommitmentTxConfirmed, ClosureReason::LegacyCooperativeClosure] {
+        assert!(matches!(events.handle(&closed(none)).await, Ok(Handled::Node)));
+    }
+    let never = events.handle(&closed(ClosureReason::FundingTimedOut)).await;
+    assert!(matches!(never, Ok(Handled::NeverFunded)));
+    assert_eq!(told.closed.lock().unwrap().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_discarded_funding_goes() -> Result<(), Failed> {
+    let (events, told, _, _) = events(Mode::Observe);
+    let outpoint = LdkOutPoint { txid: Txid::from_byte_array([1; 32]), index: 3 };
+    let by_outpoint = || discard(FundingInfo::OutPoint { outpoint });
+    *told.answer.lock().unwrap() = Some(Refusal::Later("full".to_owned()));
+    assert!(events.handle(&by_outpoint()).await.is_err());
+    *told.answer.lock().unwrap() = None;
+    assert!(matches!(events.handle(&by_outpoint()).await, Ok(Handled::Node)));
+    assert_eq!(*told.discarded.lock().unwrap(), [outpoint.into_bitcoin_outpoint()]);
+    let output = TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() };
+    let transaction = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![],
+        output: vec![output],
+    };
+    // The channel's only one is kept: it is the node's to give the channel up.
+    *told.answer.lock().unwrap() = Some(Refusal::Refused("the only one".to_owned()));
+    let whole = events.handle(&discard(FundingInfo::Tx { transaction })).await;
+    assert!(matches!(whole, Ok(Handled::NeverFunded)));
+    *told.answer.lock().unwrap() = Some(Refusal::NotWatched);
+    assert!(matches!(events.handle(&by_outpoint()).await, Ok(Handled::Node)));
+    Ok(())
+}
+
+fn spendable(n: u8) -> (Event, OutPoint) {
+    let outpoint = LdkOutPoint { txid: Txid::from_byte_array([n; 32]), index: 0 };
+    let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: ScriptBuf::new() };
+    let descriptor =
+        SpendableOutputDescriptor::StaticOutput { outpoint, output, channel_keys_id: None };
+    let channel_id = Some(LdkChannelId(CHANNEL.0));
+    let event = Event::SpendableOutputs { outputs: vec![descriptor], channel_id };
+    (event, outpoint.into_bitcoin_outpoint())
+}
+
+#[tokio::test]
+async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(), Failed> {
+    let (events, _, store, egress) = events(Mode::Observe);
+    let (event, outpoint) = spendable(1);
+    store.fail_after(Some(0));
+    assert!(events.handle(&event).await.is_err());
+    store.fail_after(None);
+    assert!(events.kept()?.is_empty());
+    assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
+    assert!(events.handle(&event).await.is_ok(), "told twice");
+    let kept = events.kept()?;
+    let [one] = kept.as_slice() else { panic!("{kept:?}") };
+    let Event::SpendableOutputs { outputs, .. } = &event else { unreachable!() };
+    assert_eq!((one.channel, &one.descriptor), (Some(CHANNEL), &outputs[0]));
+    // Handed to nobody because the arbiter publishes; and it is LDK's alone again.
+    egress.set(Mode::Own);
+    assert!(matches!(events.handle(&event).await, Ok(Handled::Arbiter)));
+    egress.hand_back(CHANNEL);
+    assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
+    assert_eq!(events.kept()?.len(), 1);
+    events.taken(outpoint)?;
+    assert!(events.kept()?.is_empty());
+    Ok(())
+}
+
+/// The arbiter owns a channel to its end: it has every output that LDK tells of, and sees to the
+/// fees that LDK would have paid.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owned_channel_leaves_nothing_to_the_node() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
+    let link = world.link;
+    world.net.force_close(0, &link)?;
+    world.settle().await?;
+    let told = Told::default();
+    let store = Arc::new(MemoryKv::default());
+    let egress = world.net.nodes[0].egress.clone();
+    let claims = Reports(world.arbiter.clone());
+    let events = LdkEvents::new(store, told.clone(), claims, egress.clone());
+    let (mut bumps, mut outputs) = (0, 0);
+    for _ in 0..261 {
+        world.net.nodes[0].collect_events();
+        while let Some(event) = world.net.nodes[0].take_event(|event| Some(event.clone())) {
+            let handled = events.handle(&event).await.map_err(|_| "not now")?;
+            if matches!(event, Event::BumpTransaction(_)) {
+                assert_eq!(handled, Handled::Arbiter);
+                bumps += 1;
+            } else if let Event::SpendableOutputs { outputs: told, .. } = &event {
+                assert_eq!(handled, Handled::Arbiter);
+                outputs += told.len();
+            }
+        }
+        world.mine(1).await?;
+    }
+    assert!(bumps >= 1 && outputs >= 3, "{bumps} bumps, {outputs} outputs");
+    assert!(!told.closed.lock().unwrap().is_empty());
+    assert_eq!(events.kept()?.len(), outputs);
+    // The same outputs are the node's as soon as the arbiter only observes.
+    egress.set(Mode::Observe);
+    let (event, _) = spendable(9);
+    assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// What the arbiter has not seen yet is told again; what it does not watch is the node's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_arbiter_has_not_seen_is_told_again() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Observe).await?;
+    let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+    world.mine_these(std::slice::from_ref(&commitment)).await?;
+    world.mine(8).await?;
+    world.net.nodes[0].collect_events();
+    let outputs =
+        |event: &Event| matches!(event, Event::SpendableOutputs { .. }).then(|| event.clone());
+    let event = world.net.nodes[0].take_event(outputs).ok_or("no spendable outputs")?;
+    world.arbiter.shutdown().await;
+    let (events, told, _, _) = events(Mode::Own);
+    assert!(events.handle(&event).await.is_err(), "it cannot be asked");
+    for (known, handled) in [
+        (Known::NotYet, None),
+        (Known::NotWatched, Some(Handled::Node)),
+        (Known::Yes, Some(Handled::Arbiter)),
+    ] {
+        *told.known.lock().unwrap() = Some(known);
+        assert_eq!(events.handle(&event).await.ok(), handled, "{known:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! LDK's key-value traits over the arbiter's own environment.
+use super::Failed;
+use arb_core::ports::ByteStore;
+use arb_node_adapter::LdkStore;
+use arb_store::{LmdbBytes, LmdbLog, StoreConfig};
+use lightning::io::ErrorKind;
+use lightning::util::persist::{KVSTORE_NAMESPACE_KEY_MAX_LEN, KVStore, KVStoreSync};
+
+fn opened(folder: &std::path::Path) -> Result<(LmdbLog, LdkStore<LmdbBytes>), Failed> {
+    let config = StoreConfig { initial_map: 1 << 20, reserve: 1 << 20, ..StoreConfig::default() };
+    let log = LmdbLog::open(folder, config)?;
+    let store = LdkStore(log.bytes());
+    Ok((log, store))
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, lightning::io::Error>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+#[test]
+fn what_is_written_is_there_after_a_restart() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let (log, store) = opened(folder.path())?;
+    let sync: &dyn KVStoreSync = &store;
+    assert_eq!(kind(sync.read("monitors", "", "a")), Some(ErrorKind::NotFound));
+    sync.write("monitors", "", "a", vec![1])?;
+    sync.write("monitors", "", "b", vec![2])?;
+    sync.write("monitors", "b", "a", vec![3])?;
+    sync.write("", "", "manager", vec![4])?;
+    drop((log, store));
+    let (log, store) = opened(folder.path())?;
+    let sync: &dyn KVStoreSync = &store;
+    assert_eq!(sync.read("monitors", "", "a")?, [1]);
+    assert_eq!(sync.read("monitors", "b", "a")?, [3]);
+    assert_eq!(sync.read("", "", "manager")?, [4]);
+    assert_eq!(sync.list("monitors", "")?, ["a", "b"]);
+    assert!(sync.list("monitors", "c")?.is_empty());
+    sync.remove("monitors", "", "a", true)?;
+    sync.remove("monitors", "", "a", false)?;
+    assert_eq!(kind(sync.read("monitors", "", "a")), Some(ErrorKind::NotFound));
+    assert_eq!(sync.list("monitors", "")?, ["b"]);
+    // The arbiter's own records are in the same file, and in no folder of LDK's.
+    assert!(log.bytes().get("monitors/", "b")?.is_none());
+    Ok(())
+}
+
+#[test]
+fn what_ldk_does_not_allow_is_refused() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let (_log, store) = opened(folder.path())?;
+    let sync: &dyn KVStoreSync = &store;
+    let long = "x".repeat(KVSTORE_NAMESPACE_KEY_MAX_LEN + 1);
+    let all =
+        [("a", "b", ""), ("", "b", "c"), ("a/", "b", "c"), ("a", "b/", "c"), ("a", "b", &*long)];
+    for (first, second, key) in all {
+        let refused = Some(ErrorKind::InvalidInput);
+        assert_eq!(kind(sync.write(first, second, key, vec![])), refused);
+        assert_eq!(kind(sync.read(first, second, key)), refused);
+        assert_eq!(kind(sync.remove(first, second, key, false)), refused);
+    }
+    let longest = "x".repeat(KVSTORE_NAMESPACE_KEY_MAX_LEN);
+    sync.write(&longest, &longest, &longest, vec![5])?;
+    assert_eq!(sync.list(&longest, &longest)?, [longest]);
+    Ok(())
+}
+
+/// Futures that are polled in another order, or dropped, write in the order of the calls.
+#[tokio::test]
+async fn asynchronous_writes_keep_their_order() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let (_log, store) = opened(folder.path())?;
+    let first = KVStore::write(&store, "a", "b", "key", vec![1]);
+    let second = KVStore::write(&store, "a", "b", "key", vec![2]);
+    drop(KVStore::write(&store, "a", "b", "other", vec![3]));
+    second.await?;
+    first.await?;
+    assert_eq!(KVStore::read(&store, "a", "b", "key").await?, [2]);
+    assert_eq!(KVStore::read(&store, "a", "b", "other").await?, [3]);
+    let removed = KVStore::remove(&store, "a", "b", "key", false);
+    let written = KVStore::write(&store, "a", "b", "key", vec![4]);
+    written.await?;
+    removed.await?;
+    assert_eq!(KVStore::read(&store, "a", "b", "key").await?, [4]);
+    assert_eq!(KVStore::list(&store, "a", "b").await?, ["key", "other"]);
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Wallets both ways: reservations hold, LDK's own handler closes with the arbiter's coins, and LDK's
+//! wallet signs nothing but its own inputs.
+use super::Failed;
+use arb_core::ids::ChannelId;
+use arb_core::ports::{CoinRequest, CoinSource};
+use arb_node_adapter::{FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, Mode, MonitorEgress, SyncWallet};
+use arb_tests::ldk::{Kind, Quiet, cut_off};
+use arb_watcher::memory::MemoryCoins;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::SecretKey;
+use bitcoin::transaction::Version;
+use bitcoin::{
+    Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash,
+    Witness,
+};
+use lightning::chain::ClaimId;
+use lightning::events::Event;
+use lightning::events::bump_transaction::sync::WalletSourceSync;
+use lightning::events::bump_transaction::{
+    BumpTransactionEventHandler, CoinSelectionSource, Input, Utxo,
+};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+/// LDK's wallet, over coins in memory.
+struct Ldk(MemoryCoins);
+
+impl WalletSourceSync for Ldk {
+    fn list_confirmed_utxos(&self) -> Result<Vec<Utxo>, ()> {
+        let utxo = |(outpoint, output): (OutPoint, TxOut)| {
+            let hash =
+                WPubkeyHash::from_slice(&output.script_pubkey.as_bytes()[2..]).map_err(drop)?;
+            Ok(Utxo::new_v0_p2wpkh(outpoint, output.value, &hash))
+        };
+        self.0.coins().into_iter().map(utxo).collect()
+    }
+
+    fn get_change_script(&self) -> Result<ScriptBuf, ()> {
+        block_in_place(|| Handle::current().block_on(self.0.change_script())).map_err(drop)
+    }
+
+    fn sign_psbt(&self, psbt: Psbt) -> Result<Transaction, ()> {
+        let prevouts = psbt.inputs.iter().map(|input| input.witness_utxo.clone().ok_or(()));
+        let prevouts = prevouts.collect::<Result<Vec<_>, ()>>()?;
+        let signing = self.0.sign(psbt.unsigned_tx, prevouts);
+        block_in_place(|| Handle::current().block_on(signing)).map_err(drop)
+    }
+}
+
+fn outpoint(n: u8) -> OutPoint {
+    OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 }
+}
+
+async fn coins(values: &[u64]) -> Result<MemoryCoins, Failed> {
+    let coins = MemoryCoins::new(SecretKey::from_slice(&[42; 32])?, &[]);
+    let script = coins.change_script().await?;
+    for (n, value) in (1..).zip(values) {
+        let value = Amount::from_sat(*value);
+        coins.add(outpoint(n), TxOut { value, script_pubkey: script.clone() });
+    }
+    Ok(coins)
+}
+
+fn wants(claim: u8, sat: u64) -> CoinRequest {
+    CoinRequest {
+        claim: outpoint(claim),
+        amount: Amount::from_sat(sat),
+        feerate: FeeRate::from_sat_per_vb_u32(1),
+        channel: ChannelId([0; 32]),
+        deadline: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn coins_of_ldks_wallet_belong_to_one_claim() -> Result<(), Failed> {
+    let ldk = Arc::new(SyncWallet(Arc::new(Ldk(coins(&[50_000, 10_000, 60]).await?))));
+    let port = FromLdkWallet::new(ldk);
+    let chosen = |coins: Vec<arb_core::ports::Coin>| -> Vec<u64> {
+        coins.iter().map(|coin| coin.output.value.to_sat()).collect()
+    };
+    assert_eq!(chosen(port.select(wants(101, 4_000)).await?), [50_000]);
+    // Neither the one that is taken nor the one that costs more than it brings.
+    assert_eq!(chosen(port.select(wants(102, 40_000)).await?), [10_000]);
+    assert_eq!(chosen(port.select(wants(101, 4_000)).await?), [50_000], "the same again");
+    assert!(port.select(wants(103, 1)).await?.is_empty());
+    port.release(outpoint(101)).await?;
+    assert_eq!(chosen(port.select(wants(103, 1)).await?), [50_000]);
+    port.release(outpoint(103)).await?;
+    port.reserve(outpoint(104), vec![outpoint(1)]).await?;
+    assert!(port.select(wants(105, 1)).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ldks_wallet_signs_its_own_inputs_alone() -> Result<(), Failed> {
+    let own = coins(&[50_000]).await?;
+    let port = FromLdkWallet::new(Arc::new(SyncWallet(Arc::new(Ldk(own.clone())))));
+    let signed = Witness::from_slice(&[vec![1, 2, 3]]);
+    let channels =
+        TxIn { previous_output: outpoint(9), witness: signed.clone(), ..TxIn::default() };
+    let wallets = TxIn { previous_output: outpoint(1), ..TxIn::default() };
+    let script = port.change_script().await?;
+    let output = TxOut { value: Amount::from_sat(40_000), script_pubkey: script.clone() };
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![channels, wallets],
+        output: vec![output.clone()],
+    };
+    let spent = |sat| TxOut { value: Amount::from_sat(sat), script_pubkey: script.clone() };
+    let foreign =
+        TxOut { value: Amount::from_sat(330), script_pubkey: ScriptBuf::new_op_return([]) };
+    let done = port.sign(tx.clone(), vec![foreign.clone(), spent(50_000)]).await?;
+    assert_eq!(done.input[0].witness, signed);
+    let expected = own.sign(tx.clone(), vec![foreign, spent(50_000)]).await?;
+    assert_eq!(done, expected);
+    assert!(port.sign(tx, vec![spent(50_000)]).await.is_err(), "one spent output an input");
+    Ok(())
+}
+
+/// LDK asks for coins for its claims: each has its own, gives change, and is let go when LDK asks for it
+/// no more.
+#[tokio::test]
+async fn ldks_claims_have_coins_of_ours() -> Result<(), Failed> {
+    let own = coins(&[50_000, 20_000]).await?;
+    let ldk = LdkCoins::new(own.clone());
+    let script = own.change_script().await?;
+    let anchor = Input {
+        outpoint: outpoint(50),
+        previous_utxo: TxOut { value: Amount::from_sat(330), script_pubkey: script.clone() },
+        satisfaction_weight: 115,
+    };
+    let ask = |claim: u8, most: u64| {
+        let claim = ClaimId([claim; 32]);
+        ldk.select_confirmed_utxos(claim, vec![anchor.clone()], &[], 2_000, most)
+    };
+    let first = ask(1, 400_000).await.map_err(|()| "no coins")?;
+    let [utxo] = first.confirmed_utxos.as_slice() else { panic!("{first:?}") };
+    // Version to lock time, an anchor and a coin in, change out: two satoshis each.
+    let weight = 42 + 2 * 160 + 115 + utxo.satisfaction_weight + 31 * 4;
+    let change = first.change_output.ok_or("no change")?;
+    assert_eq!(change.value.to_sat(), 330 + utxo.output.value.to_sat() - 2 * weight);
+    let second = ask(2, 400_000).await.map_err(|()| "no coins")?;
+    assert_ne!(second.confirmed_utxos, first.confirmed_utxos);
+    assert!(ask(3, 400_000).await.is_err(), "nothing is left");
+    assert!(ask(1, weight).await.is_err(), "it must be below the limit");
+    ldk.best_height(LDK_CLAIM_IDLE - 1).await?;
+    assert_eq!(own.reservations().len(), 2);
+    ask(2, 400_000).await.map_err(|()| "no coins")?;
+    ldk.best_height(LDK_CLAIM_IDLE).await?;
+    assert_eq!(own.reservations().len(), 1);
+    assert!(ask(3, 400_000).await.is_ok());
+    Ok(())
+}
+
+/// LDK's own handler of `BumpTransaction` events publishes and claims with the arbiter's wallet.
+#[tokio::test(flavor = "multi_thread")]
+async fn ldk_bumps_with_the_arbiters_coins() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Observe).await?;
+    let link = world.link;
+    world.net.force_close(0, &link)?;
+    let node = &world.net.nodes[0];
+    let handler = BumpTransactionEventHandler::new(
+        Arc::new(MonitorEgress::new(node.outbox.clone(), node.egress.clone())),
+        Arc::new(LdkCoins::new(world.coins())),
+        node.keys.clone(),
+        Arc::new(Quiet),
+    );
+    let mut bumps = 0;
+    for _ in 0..261 {
+        world.net.nodes[0].collect_events();
+        let bump = |event: &Event| match event {
+            Event::BumpTransaction(bump) => Some(bump.clone()),
+            _ => None,
+        };
+        while let Some(event) = world.net.nodes[0].take_event(bump) {
+            handler.handle_event(&event).await;
+            bumps += 1;
+        }
+        world.net.broadcast();
+        world.mine(1).await?;
+    }
+    assert!(bumps >= 3, "the commitment and both HTLCs: {bumps}");
+    assert!(world.ours.is_empty());
+    assert_eq!(world.net.nodes[0].monitors.get_claimable_balances(&[]), []);
+    world.arbiter.shutdown().await;
+    Ok(())
+}
