@@ -1,6 +1,6 @@
 //! `arb scenario`: a line for each file, a last line that counts, and a status.
 use crate::runner::{ChainKind, Options, Outcome, Verdict, run as run_once, run_everywhere};
-use crate::scenario::{ParseError, Scenario, parse, unsupported};
+use crate::scenario::{ParseError, Scenario, ast, parse, unsupported};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -16,6 +16,12 @@ pub struct Arguments {
     /// The chain to run on.
     #[arg(long, value_enum, default_value_t = Chain::Embedded)]
     chain: Chain,
+    /// The node implementation on both sides of every channel, as if each said `node=`.
+    #[arg(long, value_enum)]
+    node: Option<Implementation>,
+    /// Who publishes at the beginning, beside LDK nodes.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     /// Print every statement, block, notice, report change and transaction.
     #[arg(long)]
     trace: bool,
@@ -31,6 +37,34 @@ pub struct Arguments {
     /// Scenario files.
     #[arg(required = true)]
     files: Vec<PathBuf>,
+}
+
+/// A node implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Implementation {
+    /// LDK.
+    Ldk,
+}
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// LDK.
+    Observe,
+    /// LDK, and the arbiter what LDK leaves undone.
+    Guard,
+    /// The arbiter.
+    Own,
+}
+
+impl Mode {
+    const fn of_the_language(self) -> ast::Mode {
+        match self {
+            Self::Observe => ast::Mode::Observe,
+            Self::Guard => ast::Mode::Guard,
+            Self::Own => ast::Mode::Own,
+        }
+    }
 }
 
 /// A chain to run on.
@@ -63,6 +97,14 @@ enum Report {
 /// # Errors
 /// The first line that the language does not allow, or that is not supported yet.
 pub fn read(path: &Path) -> Result<Scenario, ParseError> {
+    read_for(path, None)
+}
+
+/// As [`read`], with every channel one of these nodes.
+///
+/// # Errors
+/// As [`read`]; the first line that such nodes cannot do is one that is not supported.
+pub fn read_for(path: &Path, node: Option<Implementation>) -> Result<Scenario, ParseError> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| ParseError {
         file: file.clone(),
@@ -71,6 +113,10 @@ pub fn read(path: &Path) -> Result<Scenario, ParseError> {
         found: error.to_string(),
     })?;
     let scenario = parse(&file, &text)?;
+    let scenario = match node {
+        Some(Implementation::Ldk) => scenario.with_ldk(),
+        None => scenario,
+    };
     match unsupported(&scenario) {
         Some(error) => Err(error),
         None => Ok(scenario),
@@ -142,11 +188,12 @@ fn in_parallel(arguments: &Arguments, mut tell: impl FnMut(&Path, &Report)) {
 }
 
 fn one(path: &Path, arguments: &Arguments) -> Report {
-    let scenario = match read(path) {
+    let scenario = match read_for(path, arguments.node) {
         Ok(scenario) => scenario,
         Err(error) => return Report::NotParsed(error),
     };
-    let options = Options { chain: arguments.chain.kind(), trace: arguments.trace };
+    let mode = arguments.mode.filter(|_| scenario.is_of_ldk()).map(Mode::of_the_language);
+    let options = Options { chain: arguments.chain.kind(), trace: arguments.trace, mode };
     if !arguments.crash_everywhere {
         return Report::Ran(run_once(&scenario, options));
     }

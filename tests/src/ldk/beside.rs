@@ -1,27 +1,21 @@
 //! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
 //! from LDK alone.
-use super::{ChannelKeys, Kept, Kind, Link, MemoryKv, Net, Outbox, Payment, Quiet};
+use super::{Kept, Kind, Link, MemoryKv, Net, Payment, ToArbiter};
 use crate::chain::Selection;
-use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{ChannelFacts, Update, UpdateError};
-use arb_core::ids::{ChannelId, Preimage};
+use arb_core::ids::ChannelId;
 use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
-    ArbiterCoins, ArbiterEgress, Egress, FactSink, FromLdkFees, GatedPersist, ListenSource,
-    ManagerFence, Mode, Recorder, Refusal,
+    ArbiterCoins, ArbiterEgress, FromLdkFees, GatedPersist, ListenSource, ManagerFence, Mode,
+    Recorder,
 };
 use arb_watcher::memory::MemoryCoins;
-use arb_watcher::{Arbiter, CommandError, Ports, Settings};
+use arb_watcher::{Arbiter, Ports, Settings};
 use bitcoin::secp256k1::SecretKey;
-use bitcoin::{Amount, BlockHash, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use lightning::chain::Listen;
-use lightning::chain::channelmonitor::ChannelMonitor;
-use lightning::events::Event;
-use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::ln::types::ChannelId as LdkChannelId;
-use lightning::util::ser::ReadableArgs;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -52,62 +46,6 @@ impl Broadcast for Sent {
         let verdicts = package.transactions.iter().map(accepted).collect();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(package);
         Ok(verdicts)
-    }
-}
-
-/// The arbiter behind the recorder.
-struct ToArbiter(Arbiter, Arc<Egress>);
-
-fn refusal(error: CommandError) -> Refusal {
-    match error {
-        CommandError::UnknownChannel(_) => Refusal::NotWatched,
-        CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
-        CommandError::Stopped | CommandError::NotStored(_) | CommandError::NotScanned(_) => {
-            Refusal::Later(error.to_string())
-        }
-        other => Refusal::Refused(other.to_string()),
-    }
-}
-
-impl FactSink for ToArbiter {
-    async fn watch(&self, facts: ChannelFacts) -> Result<(), Refusal> {
-        self.0.watch_channel(facts).await.map_err(refusal)
-    }
-
-    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
-        self.0.update_channel(channel, updates).await.map_err(refusal)
-    }
-
-    async fn preimage(
-        &self,
-        channel: ChannelId,
-        preimage: Preimage,
-        source: PreimageSource,
-    ) -> Result<(), Refusal> {
-        match self.0.preimage(channel, preimage, source).await {
-            // What has left every commitment needs no preimage.
-            Ok(()) | Err(CommandError::UnknownHash(_)) => Ok(()),
-            Err(error) => Err(refusal(error)),
-        }
-    }
-
-    async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
-        match self.1.mode() {
-            Mode::Own | Mode::Guard { .. } => {
-                // LDK waits for it to be durable, not for the network. Commands keep their order.
-                let asked = tokio::select! {
-                    biased;
-                    answer = self.0.fail_channel(channel) => answer.map(drop),
-                    known = self.0.report(channel) => known.map(drop),
-                };
-                match asked {
-                    // The block was faster.
-                    Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
-                    Err(error) => Err(refusal(error)),
-                }
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -224,29 +162,7 @@ impl Beside {
     /// # Errors
     /// LDK cannot read its monitor.
     pub fn peer_commitment(&self, monitor: &[u8]) -> Result<Transaction, Failed> {
-        let peer = &self.net.nodes[1];
-        let args = (&*peer.keys, &*peer.signers);
-        let (_, monitor) = <(BlockHash, ChannelMonitor<ChannelKeys>)>::read(&mut &*monitor, args)
-            .map_err(|_| "unreadable")?;
-        let (outbox, quiet) = (Arc::new(Outbox::default()), Arc::new(Quiet));
-        monitor.broadcast_latest_holder_commitment_txn(&outbox, &peer.fees, &quiet);
-        let closing = Mutex::new(outbox.take().concat());
-        let take = |event: Event| {
-            if let Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
-                commitment_tx,
-                ..
-            }) = event
-            {
-                closing.lock().unwrap_or_else(PoisonError::into_inner).push(commitment_tx);
-            }
-            Ok(())
-        };
-        monitor.process_pending_events(&&take, &quiet).map_err(|_| "events")?;
-        let closing = closing.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
-        let commitment =
-            closing.into_iter().find(|tx| tx.input.iter().any(|i| i.previous_output == funding));
-        Ok(commitment.ok_or("no commitment")?)
+        self.net.nodes[1].commitment_in(monitor)?.ok_or_else(|| "no commitment".into())
     }
 
     /// The peer's monitor as it was written last.

@@ -4,19 +4,29 @@
 //! Nothing happens by itself: messages move in [`Net::pump`], blocks in [`Net::mine`].
 
 mod beside;
+mod hands;
+mod lines;
 mod net;
 mod node;
+mod restart;
 mod route;
+mod sink;
 mod store;
+mod wallet;
 
 pub use beside::{Beside, Failed, cut_off, started};
+pub use hands::Hands;
+pub use lines::Lines;
 pub use net::{Link, Net, OnBlock, OnQuiet, Payment};
 pub use node::{
     ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,
     StoredMonitors,
 };
+pub use restart::Restart;
 pub use route::NoRoutes;
+pub use sink::ToArbiter;
 pub use store::MemoryKv;
+pub use wallet::Wallet;
 
 /// Why the nodes did not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! Several nodes, the chain that they share, and the messages between them.
 
 use super::LdkError;
+use super::lines::Lines;
 use super::node::{Kept, Kind, Node, Stored};
 use crate::chain::{EmbeddedChain, Selection};
 use bitcoin::absolute::LockTime;
@@ -11,10 +12,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{Amount, Block, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use lightning::events::Event;
 use lightning::ln::channelmanager::{PaymentId, RecipientOnionFields};
-use lightning::ln::msgs::{
-    BaseMessageHandler, ChannelMessageHandler, CommitmentUpdate, ErrorAction, Init,
-    MessageSendEvent,
-};
+use lightning::ln::msgs::BaseMessageHandler;
 use lightning::ln::types::ChannelId;
 use lightning::routing::router::{Path, Route, RouteHop};
 use lightning::types::features::ChannelFeatures;
@@ -40,8 +38,7 @@ pub struct Net {
     pub chain: EmbeddedChain,
     /// The nodes.
     pub nodes: Vec<Node>,
-    /// Messages between two nodes of a cut connection are lost.
-    cut: Vec<(usize, usize)>,
+    lines: Lines,
     payments: u32,
     on_quiet: Option<OnQuiet>,
     watching: Option<OnBlock>,
@@ -95,15 +92,14 @@ impl Net {
         let mut chain = EmbeddedChain::new();
         chain.mine_empty(120);
         let node = |at: u8| Node::new(at + 1, kind, &chain, stored);
-        let nodes = (0..count).map(node).collect();
-        let net =
-            Self { chain, nodes, cut: Vec::new(), payments: 0, on_quiet: None, watching: None };
-        for one in 0..net.nodes.len() {
-            for two in one + 1..net.nodes.len() {
-                net.meet(one, two);
+        let nodes: Vec<Node> = (0..count).map(node).collect();
+        let mut lines = Lines::default();
+        for one in 0..count.into() {
+            for two in one + 1..count.into() {
+                lines.connect(&nodes, one, two);
             }
         }
-        net
+        Self { chain, nodes, lines, payments: 0, on_quiet: None, watching: None }
     }
 
     /// Has this done whenever no message moves any more.
@@ -116,43 +112,19 @@ impl Net {
         self.watching = Some(watching);
     }
 
-    fn meet(&self, one: usize, two: usize) {
-        let init = |from: usize, to: usize| Init {
-            features: self.nodes[from].messages.provided_init_features(self.nodes[to].id()),
-            networks: None,
-            remote_network_address: None,
-        };
-        for (from, to, inbound) in [(one, two, true), (two, one, false)] {
-            let (to, init) = (&self.nodes[to].messages, init(from, to));
-            // It refuses peers without a feature that it wants; all of ours are alike.
-            let met = to.peer_connected(self.nodes[from].id(), &init, inbound);
-            debug_assert!(met.is_ok());
-        }
-    }
-
     /// Puts a node that was started again in the place of the one that stopped, and connects it.
     pub fn replace(&mut self, at: usize, node: Node) {
-        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != at).collect();
-        for other in &others {
-            self.nodes[*other].messages.peer_disconnected(node.id());
-        }
-        self.nodes[at] = node;
-        for other in others {
-            self.meet(at, other);
-        }
+        self.lines.replace(&mut self.nodes, at, node);
     }
 
     /// Cuts a connection: what was on its way is lost.
     pub fn cut(&mut self, one: usize, two: usize) {
-        self.cut.push((one.min(two), one.max(two)));
-        self.nodes[one].messages.peer_disconnected(self.nodes[two].id());
-        self.nodes[two].messages.peer_disconnected(self.nodes[one].id());
+        self.lines.cut(&self.nodes, one, two);
     }
 
     /// Connects two nodes again.
     pub fn reconnect(&mut self, one: usize, two: usize) {
-        self.cut.retain(|cut| *cut != (one.min(two), one.max(two)));
-        self.meet(one, two);
+        self.lines.connect(&self.nodes, one, two);
         self.pump();
     }
 
@@ -175,70 +147,9 @@ impl Net {
     /// Passes one node's messages and collects its events; true if there were any.
     pub fn pump_one(&self, from: usize) -> bool {
         let node = &self.nodes[from];
-        let mut moved = node.collect_events();
+        let moved = node.collect_events();
         node.manager.process_pending_htlc_forwards();
-        for message in node.messages.get_and_clear_pending_msg_events() {
-            moved = true;
-            self.deliver(from, message);
-        }
-        moved
-    }
-
-    /// The node that a message is for, unless its connection is cut.
-    fn reach(&self, from: usize, id: &bitcoin::secp256k1::PublicKey) -> Option<&Node> {
-        let to = self.nodes.iter().position(|node| node.id() == *id)?;
-        let cut = self.cut.contains(&(from.min(to), from.max(to)));
-        (!cut).then(|| &self.nodes[to])
-    }
-
-    fn deliver(&self, from: usize, message: MessageSendEvent) {
-        use MessageSendEvent as M;
-        let me = self.nodes[from].id();
-        let to = |id| self.reach(from, id).map(|node| &node.messages);
-        match message {
-            M::SendOpenChannel { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_open_channel(me, &msg));
-            }
-            M::SendAcceptChannel { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_accept_channel(me, &msg));
-            }
-            M::SendFundingCreated { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_funding_created(me, &msg));
-            }
-            M::SendFundingSigned { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_funding_signed(me, &msg));
-            }
-            M::SendChannelReady { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_channel_ready(me, &msg));
-            }
-            M::UpdateHTLCs { node_id, updates, .. } => {
-                to(&node_id).inspect(|to| deliver_updates(*to, me, updates));
-            }
-            M::SendRevokeAndACK { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_revoke_and_ack(me, &msg));
-            }
-            M::SendShutdown { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_shutdown(me, &msg));
-            }
-            M::SendClosingSigned { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_closing_signed(me, &msg));
-            }
-            M::SendChannelReestablish { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_channel_reestablish(me, &msg));
-            }
-            M::HandleError { node_id, action } => {
-                let msg = match action {
-                    ErrorAction::SendErrorMessage { msg } => Some(msg),
-                    ErrorAction::DisconnectPeer { msg } => msg,
-                    _ => None,
-                };
-                if let (Some(msg), Some(to)) = (msg, to(&node_id)) {
-                    to.handle_error(me, &msg);
-                }
-            }
-            // Gossip is of no use to nodes whose payments name their hops.
-            _ => {}
-        }
+        self.lines.pass(&self.nodes, from) || moved
     }
 
     /// Opens a channel and mines it.
@@ -494,30 +405,5 @@ impl Net {
             .map_err(LdkError::refused)?;
         self.pump();
         Ok(())
-    }
-}
-
-fn deliver_updates(
-    to: &impl ChannelMessageHandler,
-    me: bitcoin::secp256k1::PublicKey,
-    updates: CommitmentUpdate,
-) {
-    for msg in &updates.update_add_htlcs {
-        to.handle_update_add_htlc(me, msg);
-    }
-    for msg in updates.update_fulfill_htlcs {
-        to.handle_update_fulfill_htlc(me, msg);
-    }
-    for msg in &updates.update_fail_htlcs {
-        to.handle_update_fail_htlc(me, msg);
-    }
-    for msg in &updates.update_fail_malformed_htlcs {
-        to.handle_update_fail_malformed_htlc(me, msg);
-    }
-    if let Some(msg) = &updates.update_fee {
-        to.handle_update_fee(me, msg);
-    }
-    for msg in &updates.commitment_signed {
-        to.handle_commitment_signed(me, msg);
     }
 }

@@ -11,17 +11,18 @@ use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
 use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter, Listen};
+use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{Event, EventsProvider};
-use lightning::ln::channelmanager::{ChainParameters, ChannelManager, ChannelManagerReadArgs};
+use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::sign::{InMemorySigner, KeysManager, NodeSigner};
 use lightning::util::config::UserConfig;
 use lightning::util::logger::{Logger, Record};
-use lightning::util::persist::{MonitorName, read_channel_monitors};
+use lightning::util::persist::MonitorName;
 use lightning::util::ser::{ReadableArgs, Writeable};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{LdkError, MemoryKv, NoRoutes};
+use super::{LdkError, NoRoutes};
 
 /// Signers of the channels.
 pub type Signers = TappedSigners<Arc<KeysManager>>;
@@ -64,7 +65,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn config(self) -> UserConfig {
+    /// What its nodes are set to.
+    pub fn config(self) -> UserConfig {
         let mut config = UserConfig::default();
         let handshake = &mut config.channel_handshake_config;
         handshake.negotiate_anchors_zero_fee_htlc_tx = self == Self::Anchors;
@@ -151,19 +153,19 @@ impl Persist<ChannelKeys> for Kept {
 }
 
 /// What a channel manager is given.
-struct Parts {
-    taps: Arc<Taps>,
-    monitors: Arc<Monitors>,
-    keys: Arc<KeysManager>,
-    signers: Arc<Signers>,
-    outbox: Arc<Outbox>,
-    egress: Arc<Egress>,
-    fees: Arc<LdkFees>,
+pub(super) struct Parts {
+    pub(super) taps: Arc<Taps>,
+    pub(super) monitors: Arc<Monitors>,
+    pub(super) keys: Arc<KeysManager>,
+    pub(super) signers: Arc<Signers>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) egress: Arc<Egress>,
+    pub(super) fees: Arc<LdkFees>,
 }
 
 impl Parts {
     /// `run` makes the random numbers of each start its own.
-    fn new(seed: u8, run: u64, stored: &Stored) -> Self {
+    pub(super) fn new(seed: u8, run: u64, stored: &Stored) -> Self {
         let taps = Arc::new(Taps::new());
         let keys = Arc::new(KeysManager::new(&[seed; 32], run, u32::from(seed), true));
         let outbox = Arc::new(Outbox::default());
@@ -183,7 +185,7 @@ impl Parts {
         Self { taps, monitors, keys, signers, outbox, egress, fees }
     }
 
-    fn with(self, manager: Manager) -> Node {
+    pub(super) fn with(self, manager: Manager) -> Node {
         let manager = Arc::new(manager);
         Node {
             messages: TappedMessages::new(manager.clone(), self.taps.clone()),
@@ -232,10 +234,14 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// A node without channels at the tip of `chain`. Equal seeds give equal keys.
     pub fn new(seed: u8, kind: Kind, chain: &EmbeddedChain, stored: &Stored) -> Self {
-        let parts = Parts::new(seed, 1, stored);
         let (height, hash) = chain.tip();
-        let params =
-            ChainParameters { network: Network::Regtest, best_block: BestBlock::new(hash, height) };
+        Self::begin(seed, kind.config(), BestBlock::new(hash, height), stored)
+    }
+
+    /// A node without channels that begins at a block.
+    pub fn begin(seed: u8, config: UserConfig, best_block: BestBlock, stored: &Stored) -> Self {
+        let parts = Parts::new(seed, 1, stored);
+        let params = ChainParameters { network: Network::Regtest, best_block };
         let manager = ChannelManager::new(
             parts.fees.clone(),
             parts.monitors.clone(),
@@ -246,49 +252,11 @@ impl Node {
             parts.keys.clone(),
             parts.keys.clone(),
             parts.signers.clone(),
-            kind.config(),
+            config,
             params,
             1_700_000_000,
         );
         parts.with(manager)
-    }
-
-    /// The node with this seed, started again from a channel manager and the monitors in `store`.
-    /// It is where it was: blocks that it missed are to be shown.
-    ///
-    /// # Errors
-    /// LDK cannot read what was written.
-    pub fn restarted(
-        seed: u8,
-        kind: Kind,
-        manager: &[u8],
-        store: &Arc<MemoryKv>,
-        stored: &Stored,
-    ) -> Result<Self, LdkError> {
-        let parts = Parts::new(seed, 2, stored);
-        let monitors =
-            read_channel_monitors(store.clone(), parts.keys.clone(), parts.signers.clone())
-                .map_err(LdkError::refused)?;
-        let args = ChannelManagerReadArgs::new(
-            parts.keys.clone(),
-            parts.keys.clone(),
-            parts.signers.clone(),
-            parts.fees.clone(),
-            parts.monitors.clone(),
-            parts.outbox.clone(),
-            Arc::new(NoRoutes),
-            Arc::new(NoRoutes),
-            Arc::new(Quiet),
-            kind.config(),
-            monitors.iter().map(|(_, monitor)| monitor).collect(),
-        );
-        let (_, manager) =
-            <(BlockHash, Manager)>::read(&mut &*manager, args).map_err(LdkError::refused)?;
-        for (_, monitor) in monitors {
-            let loaded = parts.monitors.load_existing_monitor(monitor.channel_id(), monitor);
-            loaded.map_err(LdkError::refused)?;
-        }
-        Ok(parts.with(manager))
     }
 
     /// The node's id.
@@ -301,6 +269,41 @@ impl Node {
         self.egress.best_height(height);
         self.manager.block_connected(block, height);
         self.monitors.block_connected(block, height);
+    }
+
+    /// The blocks above `fork_point` are disconnected.
+    pub fn disconnect(&self, fork_point: BestBlock) {
+        self.egress.best_height(fork_point.height);
+        self.manager.blocks_disconnected(fork_point);
+        self.monitors.blocks_disconnected(fork_point);
+    }
+
+    /// The commitment that this node would broadcast by a monitor as it was written.
+    ///
+    /// # Errors
+    /// LDK cannot read the monitor.
+    pub fn commitment_in(&self, monitor: &[u8]) -> Result<Option<Transaction>, LdkError> {
+        let args = (&*self.keys, &*self.signers);
+        let (_, monitor) = <(BlockHash, ChannelMonitor<ChannelKeys>)>::read(&mut &*monitor, args)
+            .map_err(LdkError::refused)?;
+        let (outbox, quiet) = (Arc::new(Outbox::default()), Arc::new(Quiet));
+        monitor.broadcast_latest_holder_commitment_txn(&outbox, &self.fees, &quiet);
+        let closing = Mutex::new(outbox.take().concat());
+        let take = |event: Event| {
+            if let Event::BumpTransaction(BumpTransactionEvent::ChannelClose {
+                commitment_tx,
+                ..
+            }) = event
+            {
+                closing.lock().unwrap_or_else(PoisonError::into_inner).push(commitment_tx);
+            }
+            Ok(())
+        };
+        monitor.process_pending_events(&&take, &quiet).map_err(LdkError::refused)?;
+        let closing = closing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
+        let spends = |tx: &Transaction| tx.input.iter().any(|i| i.previous_output == funding);
+        Ok(closing.into_iter().find(spends))
     }
 
     /// Takes events of manager and monitors into the node's list; true if there were any.

@@ -110,15 +110,29 @@ pub struct Channel {
 
 impl Channel {
     /// Both sides at commitment #0, without a funding outpoint.
-    pub fn new(mut params: ChannelParams) -> Result<Self, PeerError> {
+    pub fn new(params: ChannelParams) -> Result<Self, PeerError> {
+        let secp = Secp256k1::new();
+        let party = |side| {
+            let secrets = PartySecrets::derive(&params.name, params.seed, side);
+            let keys = secrets.keys(&secp);
+            (secrets, keys)
+        };
+        let (local, remote) = (party(Side::Local), party(Side::Remote));
+        Self::with_parties(params, local, remote)
+    }
+
+    /// The same with keys from elsewhere. A party's payment secret may be any, if nothing of the
+    /// story is to spend by it.
+    pub fn with_parties(
+        mut params: ChannelParams,
+        (local, local_keys): (PartySecrets, PartyKeys),
+        (remote, remote_keys): (PartySecrets, PartyKeys),
+    ) -> Result<Self, PeerError> {
         params.check()?;
         if params.format == Format::ZeroFee {
             params.feerate_per_kw = 0;
         }
         let secp = Secp256k1::new();
-        let local = PartySecrets::derive(&params.name, params.seed, Side::Local);
-        let remote = PartySecrets::derive(&params.name, params.seed, Side::Remote);
-        let (local_keys, remote_keys) = (local.keys(&secp), remote.keys(&secp));
         let terms = ChannelTransactionParameters {
             holder_pubkeys: local_keys.for_lightning(),
             // Each side selects the delay of the other's `to_local`; `lightning` files the

@@ -87,6 +87,11 @@ impl PartySecrets {
         SecretKey::from_slice(&secret).map_err(|_| PeerError::BadParameter("commitment seed"))
     }
 
+    /// The wallet of this side of a channel of that name.
+    pub fn wallet_of(name: &str, seed: u64, side: Side) -> SecretKey {
+        derive_key(name, seed, side, "wallet")
+    }
+
     pub(super) fn wallet_script(&self, secp: &Secp256k1<All>) -> ScriptBuf {
         p2wpkh_script(secp, &self.wallet)
     }

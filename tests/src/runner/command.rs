@@ -5,13 +5,14 @@ use super::node::refused;
 use super::story::Runner;
 use crate::peer::{Htlc, Side};
 use crate::scenario::ast::{
-    ArbiterStep, BumpTarget as Bumped, ChannelName, DeliveryMode, HashName, PortState,
+    ArbiterStep, BumpTarget as Bumped, ChannelName, DeliveryMode, HashName, PortState, Whose,
 };
 use crate::world::{Fill, Room};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::ids::ChannelId;
 use arb_watcher::{Arbiter, BumpGoal, BumpTarget, CommandError, Delivery};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Runner<'_> {
     /// Asks the arbiter, and asks again after a crash: whether the first time was heard, nobody
@@ -53,29 +54,18 @@ impl Runner<'_> {
     }
 
     async fn start_again(&mut self) -> Result<(), Failed> {
+        self.restart_ldk().await?;
         let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await
+        self.node.start(&self.world, numbers).await?;
+        self.show_ldk().await
     }
 
     pub(super) async fn arbiter_step(&mut self, step: &ArbiterStep) -> Result<(), Failed> {
         match step {
-            ArbiterStep::Fail(channel) => {
-                let id = self.chan(channel)?.id;
-                // The answer comes once the commitment is on its way. If nothing is under way before
-                // that, a port is off, and what was asked for is in the log.
-                let asked = self.try_command(|arbiter| async move {
-                    tokio::select! {
-                        biased;
-                        answer = arbiter.fail_channel(id) => answer.map(drop),
-                        idle = arbiter.idle() => idle,
-                    }
-                });
-                match asked.await? {
-                    // Answers, both: there is nothing left to fail, or nothing to fail it with.
-                    Ok(()) | Err(CommandError::Closed(_) | CommandError::Outdated(_)) => Ok(()),
-                    Err(error) => Err(refused(error)),
-                }
-            }
+            ArbiterStep::Fail(channel) if self.ldk.is_some() => self.ldk_fail(channel).await,
+            ArbiterStep::Preimage(hash) if self.ldk.is_some() => self.ldk_preimage(hash).await,
+            ArbiterStep::Mode(mode) => self.set_mode(*mode),
+            ArbiterStep::Fail(channel) => self.fail_channel(channel).await,
             ArbiterStep::Preimage(hash) => {
                 self.preimages.insert(hash.clone());
                 let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
@@ -118,14 +108,21 @@ impl Runner<'_> {
             }
             ArbiterStep::Signer(state) => {
                 self.signer_works = *state == PortState::Works;
+                self.signs.store(self.signer_works, Ordering::SeqCst);
                 match state {
                     PortState::Works => self.world.signer.switch_on(),
                     PortState::Fails => self.world.signer.switch_off(),
                 }
                 Ok(())
             }
-            ArbiterStep::Broadcaster(state) => {
-                self.world.faults.set_broadcaster(*state == PortState::Works);
+            ArbiterStep::Broadcaster { state, whose } => {
+                let works = *state == PortState::Works;
+                if *whose == Whose::Everybody {
+                    self.world.faults.set_broadcaster(works);
+                }
+                if let Some(faults) = self.ldk_faults() {
+                    faults.set_broadcaster(works);
+                }
                 Ok(())
             }
             ArbiterStep::Disk(state) => {
@@ -137,6 +134,25 @@ impl Runner<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// The node asks for a unilateral close.
+    pub(super) async fn fail_channel(&mut self, channel: &ChannelName) -> Result<(), Failed> {
+        let id = self.chan(channel)?.id;
+        // The answer comes once the commitment is on its way. If nothing is under way before that, a
+        // port is off, and what was asked for is in the log.
+        let asked = self.try_command(|arbiter| async move {
+            tokio::select! {
+                biased;
+                answer = arbiter.fail_channel(id) => answer.map(drop),
+                idle = arbiter.idle() => idle,
+            }
+        });
+        match asked.await? {
+            // Answers, both: there is nothing left to fail, or nothing to fail it with.
+            Ok(()) | Err(CommandError::Closed(_) | CommandError::Outdated(_)) => Ok(()),
+            Err(error) => Err(refused(error)),
         }
     }
 

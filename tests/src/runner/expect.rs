@@ -134,7 +134,7 @@ impl Runner<'_> {
         let Some(outpoint) = outpoint else { return Ok(()) };
         // A report must not claim more than a block holds.
         let spender = self.world.ledger.spender(&outpoint).map(|(_, tx)| tx.compute_txid());
-        let ours = spender.map(|txid| self.world.faults.is_ours(&txid));
+        let ours = spender.map(|txid| self.is_ours(&txid));
         let holds = match found {
             OutputState::Unresolved | OutputState::Claiming => ours.is_none(),
             OutputState::Claimed => ours == Some(true),
@@ -202,7 +202,7 @@ impl Runner<'_> {
             Some(outpoint) => self.world.backend.mempool_spender(&outpoint).await?,
             None => None,
         };
-        let ours = tx.filter(|tx| self.world.faults.is_ours(&tx.compute_txid()));
+        let ours = tx.filter(|tx| self.is_ours(&tx.compute_txid()));
         let ours =
             ours.ok_or_else(|| Failed::new("our unconfirmed spend of that output", "none"))?;
         let rate = self.world.feerate(&ours).await?;

@@ -63,7 +63,13 @@ impl Runner<'_> {
         }
     }
 
-    fn new_htlc(&self, htlc: &HtlcRef, amount: u64, expiry: u32, hash: &HashName) -> NewHtlc {
+    pub(super) fn new_htlc(
+        &self,
+        htlc: &HtlcRef,
+        amount: u64,
+        expiry: u32,
+        hash: &HashName,
+    ) -> NewHtlc {
         NewHtlc {
             name: htlc.htlc.clone(),
             amount_msat: amount,

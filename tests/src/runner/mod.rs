@@ -5,6 +5,7 @@ mod command;
 mod crash;
 mod expect;
 mod history;
+mod ldk;
 mod locate;
 mod node;
 mod onchain;

@@ -1,10 +1,12 @@
 //! The node around the arbiter: its store, its subscriptions, and what it was told.
 use super::Failed;
 use super::crash::{CrashPlan, Life, MortalBroadcast, MortalLog};
+use super::ldk::Beside;
 use crate::scenario::ast::SubscriberName;
 use crate::world::{World, WorldFees};
 use arb_core::arbitrator::{Alert, ChannelEvent, Notice, UpstreamResolution, UpstreamVerdict};
 use arb_core::ids::{ChannelId, HtlcId};
+use arb_node_adapter::{ArbiterCoins, ArbiterEgress};
 use arb_store::{LmdbLog, StoreConfig, StoreControl, StoreError};
 use arb_watcher::{
     Arbiter, ChainEventSubscription, ChannelNumbers, CommandError, Delivery, NoticeStream, Ports,
@@ -47,6 +49,8 @@ pub(super) struct Node {
     control: Option<StoreControl>,
     settings: Settings,
     pub(super) plan: Arc<CrashPlan>,
+    /// What an LDK node gives the arbiter.
+    pub(super) beside: Option<Beside>,
     folders: TempDir,
     /// Stores so far; the last one is in use.
     stores: u32,
@@ -75,6 +79,7 @@ impl Node {
             control: None,
             settings,
             plan,
+            beside: None,
             folders,
             stores: 0,
         })
@@ -130,21 +135,29 @@ impl Node {
         // A wallet that was started anew knows of no reservations.
         world.wallet.forget_reservations();
         let life = Life::new(Arc::clone(&self.plan));
-        let ports = Ports {
-            source: world.backend.blocks(),
-            broadcast: MortalBroadcast {
-                inner: world.backend.broadcaster(Arc::clone(&world.faults)),
-                life: life.clone(),
-            },
-            fees: WorldFees { faults: Arc::clone(&world.faults) },
-            signer: world.signer.clone(),
-            coins: world.wallet.clone(),
-            scripts: arb_watcher::ScriptsPort::default(),
+        let broadcast = MortalBroadcast {
+            inner: world.backend.broadcaster(Arc::clone(&world.faults)),
+            life: life.clone(),
         };
+        let fees = WorldFees { faults: Arc::clone(&world.faults) };
+        let scripts = arb_watcher::ScriptsPort::default();
+        let (source, coins) = (world.backend.blocks(), world.wallet.clone());
         let log = MortalLog { inner: log, life };
-        let arbiter = Arbiter::start(log, ports, self.settings, numbers)
-            .await
-            .map_err(|error| Failed::new("the arbiter to start", error))?;
+        let started = match self.beside.clone() {
+            None => {
+                let signer = world.signer.clone();
+                let ports = Ports { source, broadcast, fees, signer, coins, scripts };
+                Arbiter::start(log, ports, self.settings, numbers).await
+            }
+            Some(Beside { signer, egress, fence }) => {
+                let broadcast =
+                    ArbiterEgress::seeing(broadcast, egress.clone(), source.clone()).telling(fence);
+                let coins = ArbiterCoins::seeing(coins, egress, source.clone());
+                let ports = Ports { source, broadcast, fees, signer, coins, scripts };
+                Arbiter::start(log, ports, self.settings, numbers).await
+            }
+        };
+        let arbiter = started.map_err(|error| Failed::new("the arbiter to start", error))?;
         let notices = arbiter.notices().await.map_err(refused)?;
         self.notices = Some(notices);
         for (name, subscriber) in &mut self.subscribers {

@@ -20,6 +20,10 @@ impl Runner<'_> {
     pub(super) async fn on_chain(&mut self, statement: &OnChain) -> Result<(), Failed> {
         match statement {
             OnChain::Publish { channel, spend } => {
+                if *spend == PublishedSpend::Mutual && self.ldk.is_some() {
+                    let tx = self.ldk_mutual(channel).await?;
+                    return self.submit(&tx).await;
+                }
                 if *spend == PublishedSpend::Mutual && !self.has_agreed_scripts(channel)? {
                     // No mutual close without them: both sides have named them by now.
                     self.history(&History::Shutdown(channel.clone())).await?;
@@ -162,7 +166,7 @@ impl Runner<'_> {
             Some(outpoint) => self.world.backend.mempool_spender(&outpoint).await?,
             None => None,
         };
-        let ours = ours.filter(|tx| self.world.faults.is_ours(&tx.compute_txid()));
+        let ours = ours.filter(|tx| self.is_ours(&tx.compute_txid()));
         let ours =
             ours.ok_or_else(|| Failed::new(format!("our unconfirmed spend of {htlc}"), "none"))?;
         let mut replaced = BTreeSet::from([ours.compute_txid()]);
@@ -192,10 +196,13 @@ impl Runner<'_> {
                 touched.extend(self.outpoint(output).await?);
             }
         }
-        let faults = std::sync::Arc::clone(&self.world.faults);
+        let (faults, ldk) = (std::sync::Arc::clone(&self.world.faults), self.ldk_faults());
+        let is_ours = move |txid: &Txid| {
+            faults.is_ours(txid) || ldk.as_ref().is_some_and(|ldk| ldk.is_ours(txid))
+        };
         let unwanted = move |tx: &Transaction| {
             let touches = tx.input.iter().any(|input| touched.contains(&input.previous_output));
-            touches || (ours && faults.is_ours(&tx.compute_txid()))
+            touches || (ours && is_ours(&tx.compute_txid()))
         };
         self.block(&Fill::Without(&unwanted)).await
     }

@@ -4,6 +4,7 @@ use super::crash::CrashPlan;
 use super::story::Runner;
 use super::trace::Trace;
 use crate::scenario::Scenario;
+use crate::scenario::ast::Mode;
 use crate::world::Backend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,8 @@ pub struct Options {
     pub chain: ChainKind,
     /// Whether everything is printed.
     pub trace: bool,
+    /// Who publishes when the story begins, beside LDK nodes; the arbiter, if nothing is said.
+    pub mode: Option<Mode>,
 }
 
 /// What a run came to.
@@ -73,6 +76,9 @@ async fn story(
     let backend = backend(options.chain).await.map_err(|failed| (0, failed))?;
     let begun = Runner::begin(scenario, backend, plan, trace).await;
     let mut runner = begun.map_err(|failed| (0, failed))?;
+    if let Some(mode) = options.mode {
+        runner.set_mode(mode).map_err(|failed| (0, failed))?;
+    }
     for (at, statement) in scenario.story.iter().enumerate() {
         runner.statement(at).await.map_err(|failed| (statement.line, failed))?;
     }

@@ -1,5 +1,6 @@
 //! The state of a run, and the way from statement to statement.
 use super::crash::CrashPlan;
+use super::ldk::{Nodes, Proposed};
 use super::node::{Node, refused};
 use super::splice::Splice;
 use super::trace::Trace;
@@ -17,10 +18,11 @@ use arb_watcher::{ChannelNumbers, CommandError, Settings};
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How deep the funding of every channel is when the story begins.
-const FUNDING_DEPTH: u32 = 200;
+pub(super) const FUNDING_DEPTH: u32 = 200;
 /// Coins of the peer for its own fees, in each channel whose HTLC transactions carry none.
 const PEER_COINS: (usize, Amount) = (8, Amount::from_sat(200_000));
 /// How long the arbiter may take to come to rest.
@@ -67,6 +69,10 @@ pub(super) struct Runner<'a> {
     pub(super) known_since: BTreeMap<(ChannelName, String), u32>,
     pub(super) disk_is_full: bool,
     pub(super) signer_works: bool,
+    /// The same for LDK's signers.
+    pub(super) signs: Arc<AtomicBool>,
+    /// The nodes of a story with `node=ldk`.
+    pub(super) ldk: Option<Nodes>,
     pub(super) trace: Trace,
     /// Index of the statement that is under way.
     pub(super) at: usize,
@@ -87,7 +93,8 @@ fn policy(policy: &ast::Policy) -> Policy {
     }
 }
 
-fn peer_of(channel: &ast::Channel) -> Result<Channel, Failed> {
+/// What a channel is opened with.
+pub(super) fn params_of(channel: &ast::Channel) -> Result<peer::ChannelParams, Failed> {
     let format = match channel.format {
         ast::Format::StaticRemotekey => peer::Format::StaticRemoteKey,
         ast::Format::Anchors => peer::Format::Anchors,
@@ -100,7 +107,7 @@ fn peer_of(channel: &ast::Channel) -> Result<Channel, Failed> {
     if !channel.local.0.is_multiple_of(1000) {
         return Err(Failed::new("local= in whole satoshis", format!("{}msat", channel.local.0)));
     }
-    let params = peer::ChannelParams {
+    Ok(peer::ChannelParams {
         name: channel.name.0.clone(),
         format,
         capacity: channel.capacity,
@@ -115,8 +122,33 @@ fn peer_of(channel: &ast::Channel) -> Result<Channel, Failed> {
         remote_dust: channel.remote_dust,
         feerate_per_kw,
         seed: 0,
-    };
-    Ok(Channel::new(params)?)
+    })
+}
+
+impl Chan {
+    /// A channel at commitment #0.
+    pub(super) fn new(
+        peer: Channel,
+        id: ChannelId,
+        funding: OutPoint,
+        first: ChannelFacts,
+    ) -> Self {
+        Self {
+            peer,
+            id,
+            funding,
+            splices: Vec::new(),
+            first,
+            told: Vec::new(),
+            unsent: Vec::new(),
+            links: BTreeMap::new(),
+            numbers: (0, 0),
+            staged: Vec::new(),
+            report: None,
+            forgotten: false,
+            commitments: BTreeMap::new(),
+        }
+    }
 }
 
 impl<'a> Runner<'a> {
@@ -142,9 +174,15 @@ impl<'a> Runner<'a> {
             known_since: BTreeMap::new(),
             disk_is_full: false,
             signer_works: true,
+            signs: Arc::new(AtomicBool::new(true)),
+            ldk: None,
             trace,
             at: 0,
         };
+        if scenario.is_of_ldk() {
+            runner.begin_with_ldk().await?;
+            return Ok(runner);
+        }
         runner.open_channels().await?;
         runner.node.start(&runner.world, Vec::new()).await?;
         runner.idle().await?;
@@ -162,14 +200,42 @@ impl<'a> Runner<'a> {
         Ok(runner)
     }
 
+    /// The same with LDK nodes, which open the channels themselves.
+    async fn begin_with_ldk(&mut self) -> Result<(), Failed> {
+        let proposed = self.propose_ldk().await?;
+        let funding = |(proposed, script): &(Proposed, ScriptBuf)| {
+            (script.clone(), proposed.peer.params().capacity)
+        };
+        let mut payments: Vec<(ScriptBuf, Amount)> = proposed.iter().map(funding).collect();
+        let scripts = proposed.iter().map(|(proposed, _)| proposed.peer.peer_script()).collect();
+        self.add_coins(&mut payments, scripts).await?;
+        let outpoints = self.world.begin(&payments, FUNDING_DEPTH).await?;
+        self.node.start(&self.world, Vec::new()).await?;
+        self.idle().await?;
+        let proposed = proposed.into_iter().map(|(proposed, _)| proposed);
+        self.open_ldk(proposed.zip(outpoints).collect()).await?;
+        self.settle().await
+    }
+
     async fn open_channels(&mut self) -> Result<(), Failed> {
         let mut peers = Vec::new();
         let mut payments: Vec<(ScriptBuf, Amount)> = Vec::new();
         for channel in &self.scenario.channels {
-            let peer = peer_of(channel)?;
+            let peer = Channel::new(params_of(channel)?)?;
             payments.push((peer.funding_script(), channel.capacity));
             peers.push((channel.name.clone(), peer));
         }
+        let scripts = peers.iter().map(|(_, peer)| peer.peer_script()).collect();
+        let wallet = self.add_coins(&mut payments, scripts).await?;
+        self.fund(peers, &payments, &wallet).await
+    }
+
+    /// The coins of our wallet, and some for each peer. Gives the script of our wallet.
+    async fn add_coins(
+        &self,
+        payments: &mut Vec<(ScriptBuf, Amount)>,
+        peers: Vec<ScriptBuf>,
+    ) -> Result<ScriptBuf, Failed> {
         let script = arb_core::ports::CoinSource::change_script(&self.world.wallet)
             .await
             .map_err(|error| Failed::new("a wallet script", error))?;
@@ -177,11 +243,19 @@ impl<'a> Runner<'a> {
             let coin = (script.clone(), coins.value);
             payments.extend(std::iter::repeat_n(coin, coins.count as usize));
         }
-        for (_, peer) in &peers {
-            let coin = (peer.peer_script(), PEER_COINS.1);
-            payments.extend(std::iter::repeat_n(coin, PEER_COINS.0));
+        for script in peers {
+            payments.extend(std::iter::repeat_n((script, PEER_COINS.1), PEER_COINS.0));
         }
-        let outpoints = self.world.begin(&payments, FUNDING_DEPTH).await?;
+        Ok(script)
+    }
+
+    async fn fund(
+        &mut self,
+        peers: Vec<(ChannelName, Channel)>,
+        payments: &[(ScriptBuf, Amount)],
+        wallet: &ScriptBuf,
+    ) -> Result<(), Failed> {
+        let outpoints = self.world.begin(payments, FUNDING_DEPTH).await?;
         let birth = (self.world.height() + 1).saturating_sub(FUNDING_DEPTH);
         for ((name, mut peer), funding) in peers.into_iter().zip(outpoints) {
             peer.set_funding(funding)?;
@@ -190,25 +264,11 @@ impl<'a> Runner<'a> {
             let mut first = first_facts(&peer, birth)?;
             if self.policy().joining == Joining::Allowed {
                 // What pays one script may share an output.
-                first.destination = script.clone();
+                first.destination = wallet.clone();
             }
             let id = channel_id(&funding);
             self.world.signer.insert(id, channel_secrets(peer.local_secrets()));
-            let chan = Chan {
-                peer,
-                id,
-                funding,
-                splices: Vec::new(),
-                first,
-                told: Vec::new(),
-                unsent: Vec::new(),
-                links: BTreeMap::new(),
-                numbers: (0, 0),
-                staged: Vec::new(),
-                report: None,
-                forgotten: false,
-                commitments: BTreeMap::new(),
-            };
+            let chan = Chan::new(peer, id, funding, first);
             self.channels.insert(name, chan);
         }
         Ok(())
@@ -221,7 +281,11 @@ impl<'a> Runner<'a> {
         self.at = at;
         let height = self.world.height();
         self.trace.line(|| format!("{:>4} {} [tip {height}]", statement.line, statement.text));
+        if !matches!(statement.step, Step::History(_)) {
+            self.hang_up()?;
+        }
         match &statement.step {
+            Step::History(history) if self.ldk.is_some() => self.ldk_history(history).await?,
             Step::History(history) => self.history(history).await?,
             Step::OnChain(on_chain) => self.on_chain(on_chain).await?,
             Step::Arbiter(step) => self.arbiter_step(step).await?,
@@ -251,10 +315,10 @@ impl<'a> Runner<'a> {
 
     /// What the node knows of every channel.
     pub(super) fn numbers(&self) -> Vec<ChannelNumbers> {
-        let of = |chan: &Chan| ChannelNumbers {
-            id: chan.id,
-            local: number(chan.numbers.0),
-            remote: number(chan.numbers.1),
+        let of_ldk = self.ldk.as_ref().map(Nodes::numbers).unwrap_or_default();
+        let of = |chan: &Chan| {
+            let (local, remote) = of_ldk.get(&chan.id).copied().unwrap_or(chan.numbers);
+            ChannelNumbers { id: chan.id, local: number(local), remote: number(remote) }
         };
         self.channels.values().map(of).collect()
     }
@@ -276,6 +340,7 @@ impl<'a> Runner<'a> {
         };
         self.world.mine(fill, room).await?;
         self.trace_block();
+        self.show_ldk().await?;
         self.settle().await
     }
 
@@ -300,13 +365,15 @@ impl<'a> Runner<'a> {
             self.idle().await?;
             let told = self.take_notices().await?;
             let read = self.node.read_events();
-            if !told && !read {
+            let moved = self.ldk_turn().await?;
+            if !told && !read && !moved {
                 break;
             }
         }
         self.lock_splices().await?;
         self.trace.transactions(&self.world.faults);
-        self.take_reports().await
+        self.take_reports().await?;
+        self.compare_balances()
     }
 
     pub(super) async fn idle(&mut self) -> Result<(), Failed> {

@@ -166,7 +166,7 @@ impl Runner<'_> {
         };
         let capacity = self.on_chain_peer(name)?.params().capacity;
         let chan = self.chan(name)?;
-        let is_ours = |txid: &Txid| self.world.faults.is_ours(txid);
+        let is_ours = |txid: &Txid| self.is_ours(txid);
         let mut walk = Walk {
             ledger: &self.world.ledger,
             is_ours: &is_ours,

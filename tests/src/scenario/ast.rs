@@ -64,7 +64,24 @@ impl Scenario {
     pub fn channel(&self, name: &ChannelName) -> Option<&Channel> {
         self.channels.iter().find(|channel| channel.name == *name)
     }
+
+    /// Whether the channels are those of LDK nodes.
+    pub fn is_of_ldk(&self) -> bool {
+        self.channels.iter().any(|channel| channel.node.as_deref() == Some(LDK))
+    }
+
+    /// As if every channel had `node=ldk`.
+    #[must_use]
+    pub fn with_ldk(mut self) -> Self {
+        for channel in &mut self.channels {
+            channel.node = Some(LDK.to_owned());
+        }
+        self
+    }
 }
+
+/// What `node=` says for LDK.
+pub const LDK: &str = "ldk";
 
 /// `channel a …`: an open channel, its funding 200 blocks deep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +103,7 @@ pub struct Channel {
     pub remote_dust: Amount,
     /// The commitment's feerate.
     pub feerate: FeeRate,
-    /// `node=…`: the node implementation that is to drive this channel; later work.
+    /// `node=…`: the node implementation that drives this channel on both sides.
     pub node: Option<String>,
 }
 
@@ -331,6 +348,31 @@ pub enum ArbiterStep {
     /// Blocks that pass while the arbiter is stopped.
     Offline(u32),
     Signer(PortState),
-    Broadcaster(PortState),
+    Broadcaster {
+        state: PortState,
+        whose: Whose,
+    },
     Disk(PortState),
+    /// `mode own`: who publishes, beside an LDK node.
+    Mode(Mode),
+}
+
+/// Whose broadcaster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// The arbiter's, and LDK's where there is one.
+    Everybody,
+    /// `only=ldk`: that of our LDK node.
+    Ldk,
+}
+
+/// Who publishes what concerns a channel of an LDK node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// LDK.
+    Observe,
+    /// LDK, and the arbiter what LDK leaves undone.
+    Guard,
+    /// The arbiter.
+    Own,
 }

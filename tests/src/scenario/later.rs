@@ -1,21 +1,23 @@
-//! What the language already has words for and the runner cannot yet do: refused by name.
+//! What the language already has words for and the runner cannot do: refused by name.
 
-use super::ast::{Channel, Format, Scenario};
+use super::ast::{Channel, Format, LDK, Scenario};
 use super::error::{ParseError, Wrong};
+use super::ldk;
 
-/// The first value of the file that belongs to later work.
+/// The first value of the file that belongs to later work, or that its nodes cannot do.
 pub fn unsupported(scenario: &Scenario) -> Option<ParseError> {
     let channels = scenario
         .channels
         .iter()
         .filter_map(|channel| channel_value(channel).map(|wrong| (channel.line, wrong)));
     let first = channels.min_by_key(|(line, _)| *line);
+    let first = first.or_else(|| ldk::cannot(scenario));
     first.map(|(line, wrong)| wrong.at(&scenario.file, line))
 }
 
 fn channel_value(channel: &Channel) -> Option<Wrong> {
-    if let Some(node) = &channel.node {
-        return Some(later("no node=", format!("node={node}")));
+    if let Some(node) = channel.node.as_deref().filter(|node| *node != LDK) {
+        return Some(later("node=ldk or no node=", format!("node={node}")));
     }
     let name = match channel.format {
         Format::StaticRemotekey | Format::Anchors => return None,

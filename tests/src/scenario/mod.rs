@@ -7,6 +7,7 @@
 pub mod ast;
 mod error;
 mod later;
+pub(crate) mod ldk;
 mod lex;
 mod names;
 mod parse;

@@ -4,4 +4,5 @@ mod alarms;
 mod bitcoind;
 mod isolation;
 mod laws;
+mod ldk_stories;
 mod scenarios;

@@ -1,13 +1,15 @@
 //! Statements about what the arbiter is told and what befalls it.
 
 use super::Parser;
-use crate::scenario::ast::{ArbiterStep, BumpTarget, DeliveryMode, PortState};
+use crate::scenario::ast::{ArbiterStep, BumpTarget, DeliveryMode, Mode, PortState, Whose};
 use crate::scenario::error::Wrong;
 use crate::scenario::lex::Args;
 use crate::scenario::value;
 
 const SWITCH: [(&str, PortState); 2] = [("off", PortState::Fails), ("on", PortState::Works)];
 const DISK: [(&str, PortState); 2] = [("full", PortState::Fails), ("ok", PortState::Works)];
+const MODES: [(&str, Mode); 3] =
+    [("observe", Mode::Observe), ("guard", Mode::Guard), ("own", Mode::Own)];
 
 impl Parser {
     pub(super) fn arbiter(
@@ -37,7 +39,16 @@ impl Parser {
             }
             "signer" => ArbiterStep::Signer(value::choice(args.next("on or off")?, &SWITCH)?),
             "broadcaster" => {
-                ArbiterStep::Broadcaster(value::choice(args.next("on or off")?, &SWITCH)?)
+                let state = value::choice(args.next("on or off")?, &SWITCH)?;
+                let whose = match args.optional("only")? {
+                    None => Whose::Everybody,
+                    Some(text) => value::choice(text, &[("ldk", Whose::Ldk)])?,
+                };
+                ArbiterStep::Broadcaster { state, whose }
+            }
+            "mode" => {
+                let words: Vec<&str> = MODES.iter().map(|(word, _)| *word).collect();
+                ArbiterStep::Mode(value::choice(args.next(&value::one_of(&words))?, &MODES)?)
             }
             "disk" => ArbiterStep::Disk(value::choice(args.next("full or ok")?, &DISK)?),
             _ => return Ok(None),

@@ -3,8 +3,8 @@
 use bitcoin::FeeRate;
 
 use super::super::ast::{
-    ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, HtlcRef, OutputRef, PortState,
-    SubscriberName,
+    ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, HtlcRef, Mode, OutputRef,
+    PortState, SubscriberName, Whose,
 };
 use super::*;
 
@@ -81,8 +81,11 @@ fn stops_and_faults() {
         ("offline 7", ArbiterStep::Offline(7)),
         ("signer off", ArbiterStep::Signer(fails)),
         ("signer on", ArbiterStep::Signer(works)),
-        ("broadcaster off", ArbiterStep::Broadcaster(fails)),
-        ("broadcaster on", ArbiterStep::Broadcaster(works)),
+        ("broadcaster off", ArbiterStep::Broadcaster { state: fails, whose: Whose::Everybody }),
+        ("broadcaster on only=ldk", ArbiterStep::Broadcaster { state: works, whose: Whose::Ldk }),
+        ("mode own", ArbiterStep::Mode(Mode::Own)),
+        ("mode guard", ArbiterStep::Mode(Mode::Guard)),
+        ("mode observe", ArbiterStep::Mode(Mode::Observe)),
         ("disk full", ArbiterStep::Disk(fails)),
         ("disk ok", ArbiterStep::Disk(works)),
     ];

@@ -21,8 +21,8 @@ fn refused_by_name() {
         format!("t.scn:2: expected {built}, found format=taproot, which is not supported yet")
     );
     assert_eq!(
-        later("channel a node=ldk"),
-        "t.scn:1: expected no node=, found node=ldk, which is not supported yet"
+        later("channel a node=lnd"),
+        "t.scn:1: expected node=ldk or no node=, found node=lnd, which is not supported yet"
     );
 }
 
@@ -31,4 +31,65 @@ fn everything_else_is_supported() {
     assert_eq!(unsupported(&accept(STAGE)), None);
     let text = format!("{STAGE}shutdown a\nexpect a close=splice\nsigner off\nmark\nkill");
     assert_eq!(unsupported(&accept(&text)), None);
+}
+
+/// Each file is one that LDK nodes cannot follow, and the line says what they could.
+#[test]
+fn what_ldk_nodes_cannot_do_is_refused() {
+    let cases = [
+        (
+            "channel a node=ldk\nchannel b",
+            "t.scn:2: expected node=ldk at every channel, or at none, found b without",
+        ),
+        (
+            "channel a node=ldk dust=500sat",
+            "t.scn:1: expected dust=354sat with node=ldk, found dust=500sat",
+        ),
+        (
+            "channel a node=ldk remote_delay=10",
+            "t.scn:1: expected remote_delay= from 144 to 2016 with node=ldk, found remote_delay=10",
+        ),
+        (
+            "channel a node=ldk\nupdate a n=2",
+            "t.scn:2: expected no update, for LDK signs no commitment without a change, with node=ldk, found update a n=2",
+        ),
+        (
+            "channel a node=ldk\nsplice a capacity=1_500_000sat",
+            "t.scn:2: expected no splice, which is left to LDK alone, with node=ldk, \
+             found splice a capacity=1_500_000sat",
+        ),
+        (
+            "channel a node=ldk\nreceive a h1 amount=9_000sat expiry=+41",
+            "t.scn:2: expected expiry= of at least +42 with node=ldk, \
+             found receive a h1 amount=9_000sat expiry=+41",
+        ),
+        (
+            "channel a node=ldk\noffer a h1 amount=9_000sat expiry=+60 hash=H\npreimage H",
+            "t.scn:3: expected preimage of a payment that the node received, with node=ldk, \
+             found preimage H",
+        ),
+        (
+            "channel a\nmode own",
+            "t.scn:2: expected node=ldk, where there is mode own, found no LDK node",
+        ),
+        (
+            "channel a\nbroadcaster off only=ldk",
+            "t.scn:2: expected node=ldk, where there is broadcaster off only=ldk, found no LDK node",
+        ),
+    ];
+    for (text, refused) in cases {
+        assert_eq!(later(text), refused);
+    }
+}
+
+#[test]
+fn what_ldk_nodes_can_do_is_not() {
+    let text = "channel a node=ldk\nchannel b node=ldk format=static_remotekey opener=remote\n\
+                receive b in amount=52_000sat expiry=+90\n\
+                offer a h1 amount=50_000sat expiry=+40 upstream=b.in\n\
+                offer a h2 amount=9_000sat expiry=+60 stage=next\nmode observe\nmode own";
+    assert_eq!(unsupported(&accept(text)), None);
+    let scenario = accept("channel a\nupdate a n=1");
+    assert_eq!(unsupported(&scenario), None);
+    assert!(unsupported(&scenario.with_ldk()).is_some());
 }

@@ -1,0 +1,70 @@
+//! The arbiter as the sink of a recorder's facts.
+
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{ChannelFacts, Update, UpdateError};
+use arb_core::ids::{ChannelId, Preimage};
+use arb_node_adapter::{Egress, FactSink, Mode, Refusal};
+use arb_watcher::{Arbiter, ChannelNumbers, CommandError};
+use std::sync::Arc;
+
+/// The arbiter behind the recorder. In [`Mode::Own`] a channel that LDK closes is the arbiter's to close.
+#[derive(Clone, Debug)]
+pub struct ToArbiter(pub Arbiter, pub Arc<Egress>);
+
+fn refusal(error: CommandError) -> Refusal {
+    match error {
+        CommandError::UnknownChannel(_) => Refusal::NotWatched,
+        CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
+        CommandError::Stopped | CommandError::NotStored(_) | CommandError::NotScanned(_) => {
+            Refusal::Later(error.to_string())
+        }
+        other => Refusal::Refused(other.to_string()),
+    }
+}
+
+impl FactSink for ToArbiter {
+    async fn watch(&self, facts: ChannelFacts) -> Result<(), Refusal> {
+        let current = &facts.candidates.current;
+        let (local, remote) = (current.local.number, current.remote.number);
+        let numbers = ChannelNumbers { id: facts.id, local, remote };
+        self.0.watch_channel(facts).await.map_err(refusal)?;
+        // Should the arbiter know it from before a crash, the node stated nothing of it then.
+        self.0.state_numbers(numbers).await.map_err(refusal)
+    }
+
+    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+        self.0.update_channel(channel, updates).await.map_err(refusal)
+    }
+
+    async fn preimage(
+        &self,
+        channel: ChannelId,
+        preimage: Preimage,
+        source: PreimageSource,
+    ) -> Result<(), Refusal> {
+        match self.0.preimage(channel, preimage, source).await {
+            // What has left every commitment needs no preimage.
+            Ok(()) | Err(CommandError::UnknownHash(_)) => Ok(()),
+            Err(error) => Err(refusal(error)),
+        }
+    }
+
+    async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
+        match self.1.mode() {
+            Mode::Own | Mode::Guard { .. } => {
+                // LDK waits for it to be durable, not for the network. Commands keep their order.
+                let asked = tokio::select! {
+                    biased;
+                    answer = self.0.fail_channel(channel) => answer.map(drop),
+                    known = self.0.report(channel) => known.map(drop),
+                };
+                match asked {
+                    // The block was faster.
+                    Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
+                    Err(error) => Err(refusal(error)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The scenarios of the project once more, with LDK nodes as the parties.
+use arb_tests::cli::scenario::{Implementation, read_for};
+use arb_tests::runner::{Options, Verdict, run};
+use arb_tests::scenario::ast::Mode;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let entries = std::fs::read_dir(&folder).expect("the folder of scenarios");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths
+}
+
+/// What went wrong, of all files. `one` says it of one.
+fn failures(paths: &[PathBuf], one: impl Fn(&Path) -> Option<String> + Sync) -> Vec<String> {
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::SeqCst)) {
+            let failure = one(path).map(|failure| format!("{}: {failure}", path.display()));
+            failures.lock().unwrap_or_else(PoisonError::into_inner).extend(failure);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(work);
+        }
+    });
+    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Option<String> {
+    match read_for(path, node) {
+        Err(error) => Some(error.to_string()),
+        Ok(scenario) => match run(&scenario, options).verdict {
+            Verdict::Passed => None,
+            Verdict::Failed { line, failed, .. } => {
+                Some(format!("line {line}: expected {}, found {}", failed.expected, failed.found))
+            }
+        },
+    }
+}
+
+/// Stories that LDK nodes can follow, and end otherwise.
+const OTHERWISE: [(&str, &str); 8] = [
+    ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
+    (
+        "kill_at_every_stage",
+        "LDK fails an HTLC upstream at a depth of 6, and the story settles before",
+    ),
+    (
+        "local_offered_timeout",
+        "LDK fails an HTLC upstream at a depth of 6, and the story settles before",
+    ),
+    ("local_received_uncommitted", "LDK claims all of a hash, committed to or not"),
+    ("low_fees_are_waited_for_not_for_ever", "LDK wants more for its reserve than we have"),
+    ("peer_takes_two_together", "LDK fulfils two HTLCs with one commitment"),
+    ("revoked_htlc_success_race", "LDK takes no payment that expires in 40 blocks"),
+    ("twin_received", "LDK fails a second payment of the same hash"),
+];
+
+fn name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The same stories with two LDK nodes, or three, as the parties; the arbiter publishes.
+#[test]
+fn every_scenario_that_ldk_can_follow_comes_out_the_same() {
+    let ldk = Some(Implementation::Ldk);
+    let mut paths = files();
+    paths.retain(|path| read_for(path, ldk).is_ok() && !name(path).starts_with("ldk_"));
+    assert!(paths.len() >= 60, "{} stories", paths.len());
+    for (otherwise, _) in OTHERWISE {
+        assert!(paths.iter().any(|path| name(path) == otherwise), "{otherwise}");
+    }
+    let failures = failures(&paths, |path| {
+        let failure = outcome(path, ldk, Options::default());
+        match (OTHERWISE.iter().find(|(otherwise, _)| *otherwise == name(path)), failure) {
+            (None, failure) => failure,
+            (Some(_), Some(_)) => None,
+            (Some((_, why)), None) => Some(format!("it ends as it says, although {why}")),
+        }
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Stories that say nothing of the arbiter's own transactions, while LDK publishes.
+const OBSERVED: [&str; 22] = [
+    "catch_up_past_other_blocks",
+    "forwarded_both_time_out",
+    "local_offered_dust",
+    "local_offered_peer_preimage",
+    "local_received_expires",
+    "mutual_close",
+    "offline_deadline",
+    "offline_preimage",
+    "offline_remote_close",
+    "remote_next_preimage",
+    "remote_offered_peer_preimage",
+    "remote_offered_timeout",
+    "remote_offered_timeout_static_remotekey",
+    "remote_received_success_static_remotekey",
+    "reorg_after_upstream_failed",
+    "reorg_loses_one_claim",
+    "reorg_loses_preimage_spend",
+    "reorg_loses_timeout",
+    "restart_sends_nothing_twice",
+    "twin_offered",
+    "uneconomic_htlc",
+    "unknown_spend",
+];
+
+#[test]
+fn what_ldk_publishes_is_told_as_if_it_were_ours() {
+    let mut paths = files();
+    paths.retain(|path| OBSERVED.contains(&name(path).as_str()));
+    assert_eq!(paths.len(), OBSERVED.len());
+    let options = Options { mode: Some(Mode::Observe), ..Options::default() };
+    let failures = failures(&paths, |path| outcome(path, Some(Implementation::Ldk), options));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
