@@ -44,7 +44,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 8] = [
+const OTHERWISE: [(&str, &str); 10] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -57,6 +57,8 @@ const OTHERWISE: [(&str, &str); 8] = [
     ("local_received_uncommitted", "LDK claims all of a hash, committed to or not"),
     ("low_fees_are_waited_for_not_for_ever", "LDK wants more for its reserve than we have"),
     ("peer_takes_two_together", "LDK fulfils two HTLCs with one commitment"),
+    ("remote_in_mempool_goes_away", "LDK closes what the arbiter publishes anything for"),
+    ("remote_in_mempool_is_paid_for", "LDK closes what the arbiter publishes anything for"),
     ("revoked_htlc_success_race", "LDK takes no payment that expires in 40 blocks"),
     ("twin_received", "LDK fails a second payment of the same hash"),
 ];
