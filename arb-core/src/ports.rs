@@ -107,6 +107,17 @@ pub trait Broadcast: Send + Sync + 'static {
         &self,
         package: Package,
     ) -> impl Future<Output = Result<Vec<(Txid, Verdict)>, Self::Error>> + Send;
+
+    /// What the network would say of a transaction, which is not handed over; `None`: it cannot be
+    /// asked. A transaction of several claims that is refused is then taken apart before anybody has
+    /// seen it, otherwise by handing over its parts.
+    fn test(
+        &self,
+        transaction: Transaction,
+    ) -> impl Future<Output = Result<Option<Verdict>, Self::Error>> + Send {
+        let _ = transaction;
+        async { Ok(None) }
+    }
 }
 
 /// Feerates as data, so that decisions can be replayed.

@@ -5,6 +5,7 @@ use crate::ids::{HtlcId, Preimage};
 use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 
@@ -48,6 +49,14 @@ pub enum Change {
     /// Knowledge: somebody else's unconfirmed spend of an output that we claim was seen. From then
     /// on it is claimed by itself.
     Contested(OutPoint),
+    /// Knowledge: the network would refuse any transaction that claims this output. From then on it
+    /// is claimed by itself, again and again.
+    SetAside {
+        /// The output.
+        outpoint: OutPoint,
+        /// What the network said.
+        why: String,
+    },
     /// Knowledge: a live commitment of the peer was seen unconfirmed. Our anchor on it can pay for it.
     CommitmentSeen {
         /// The commitment, signed.

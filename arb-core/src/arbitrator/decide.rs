@@ -16,6 +16,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
 
+/// Characters of the network's words that are logged.
+const LONGEST_REASON: usize = 200;
+
 /// What deciding needs besides facts and evidence.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -122,6 +125,13 @@ impl Draft<'_> {
                 let known = self.state.acts.rejected.get(txid);
                 if known.is_none_or(|known| known.why != *why) {
                     self.push(Change::Rejected { txid: *txid, why: *why, at: self.now.tip });
+                }
+            }
+            Input::SetAside { outpoint, why } => {
+                if !self.state.acts.set_aside.contains_key(outpoint) {
+                    // Whatever a node says: one line of it is enough.
+                    let why = why.chars().take(LONGEST_REASON).collect();
+                    self.push(Change::SetAside { outpoint: *outpoint, why });
                 }
             }
             Input::NoticeAcknowledged(key) => {
@@ -346,6 +356,7 @@ const fn alters_picture(change: &Change) -> bool {
         Change::FailRequested { .. }
         | Change::Rejected { .. }
         | Change::Contested(_)
+        | Change::SetAside { .. }
         | Change::CommitmentSeen { .. }
         | Change::UpstreamTold { .. }
         | Change::NoticeAcknowledged(_)

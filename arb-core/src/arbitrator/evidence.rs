@@ -9,6 +9,7 @@ use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Transaction, Txid};
 
@@ -43,6 +44,8 @@ pub struct Acts {
     pub rejected: BTreeMap<Txid, Rejections>,
     /// Outputs of which an unconfirmed spend by somebody else was seen.
     pub contested: BTreeSet<OutPoint>,
+    /// Outputs whose claims spoil a transaction for others, and what the network said.
+    pub set_aside: BTreeMap<OutPoint, String>,
     /// Live commitments of the peer that were seen unconfirmed, and what they pay, oldest first.
     pub seen: Vec<(Transaction, Amount)>,
     /// What the node was told upstream.
@@ -91,6 +94,7 @@ impl ChannelArbitrator {
             Change::HandedOut(_)
             | Change::Rejected { .. }
             | Change::Contested(_)
+            | Change::SetAside { .. }
             | Change::CommitmentSeen { .. }
             | Change::UpstreamTold { .. }
             | Change::NoticeAcknowledged(_)
@@ -272,6 +276,9 @@ impl Acts {
             }
             Change::Contested(outpoint) => {
                 self.contested.insert(*outpoint);
+            }
+            Change::SetAside { outpoint, why } => {
+                self.set_aside.insert(*outpoint, why.clone());
             }
             Change::CommitmentSeen { transaction, fee } => {
                 self.seen.push(((**transaction).clone(), *fee));

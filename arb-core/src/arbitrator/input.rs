@@ -5,6 +5,7 @@ use crate::ids::{HtlcId, Preimage};
 use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 
@@ -57,6 +58,13 @@ pub enum Input {
         txid: Txid,
         /// Why.
         why: Refusal,
+    },
+    /// The network would refuse any transaction that claims this output, and says why.
+    SetAside {
+        /// The output.
+        outpoint: OutPoint,
+        /// What the network says.
+        why: String,
     },
     /// The node acknowledged a notice.
     NoticeAcknowledged(NoticeKey),

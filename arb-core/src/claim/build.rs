@@ -174,6 +174,23 @@ impl Draft {
         (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
     }
 
+    /// Two drafts at the same feerate, each of half of the claims; `None` of a single one. To ask
+    /// about, not to hand out: they are not held to what a replacement must pay.
+    #[must_use]
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let claims: Vec<&Claim> = self.claims().collect();
+        let (one, two) = claims.split_at_checked(claims.len().div_ceil(2))?;
+        let half = |claims: &[&Claim]| {
+            let (first, others) = claims.split_first()?;
+            let mut half = Self::new((*first).clone());
+            half.others = others.iter().map(|claim| (*claim).clone()).collect();
+            half.feerate = self.feerate;
+            half.fee = fee::fee_of(self.feerate, half.weight());
+            Some(half)
+        };
+        Some([half(one)?, half(two)?])
+    }
+
     /// The fee of a transaction that is final as the peer signed it.
     pub(crate) fn fixed_fee(&self) -> Option<Amount> {
         match &self.claim.path {

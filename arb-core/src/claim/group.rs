@@ -63,7 +63,7 @@ pub(super) fn form<'a>(
     tip: BlockHeight,
     joining: Joining,
 ) -> Vec<Group<'a>> {
-    let contested = |claim: &Claim| past.is_contested(claim);
+    let apart = |claim: &Claim| past.is_apart(claim);
     let mut rest: BTreeMap<OutPoint, &Claim> =
         open.into_iter().map(|claim| (claim.outpoint, claim)).collect();
     let mut groups = Vec::new();
@@ -76,8 +76,8 @@ pub(super) fn form<'a>(
             continue;
         }
         let several = claims.len() > 1;
-        if several && claims.iter().any(|claim| contested(claim)) {
-            // The other's spend has pushed it out of the mempool.
+        if several && claims.iter().any(|claim| apart(claim)) {
+            // The other's spend has pushed it out of the mempool, or it never got there.
             continue;
         }
         for claim in &claims {
@@ -97,7 +97,7 @@ pub(super) fn form<'a>(
     }
     let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
     for (claim, half) in rest.into_values().map(|claim| (claim, None)).chain(halves) {
-        if contested(claim) || is_pressed(claim, tip) {
+        if apart(claim) || is_pressed(claim, tip) {
             groups.push(Group { claims: vec![claim], standing: Standing::New });
         } else {
             together.entry((key(claim, joining), half)).or_default().push(claim);

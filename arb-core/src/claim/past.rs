@@ -105,10 +105,14 @@ impl<'a> Past<'a> {
         acts.seen.iter().find(|(transaction, _)| transaction.compute_txid() == parent)
     }
 
-    /// Whether an unconfirmed spend of the output by somebody else was seen.
-    pub(super) fn is_contested(&self, claim: &Claim) -> bool {
+    /// Whether the claim is made by itself: an unconfirmed spend of the output by somebody else was
+    /// seen, or the network would have none that claims it.
+    pub(super) fn is_apart(&self, claim: &Claim) -> bool {
         let acts = self.acts.get(&claim.channel);
-        acts.is_some_and(|acts| acts.contested.contains(&claim.outpoint))
+        acts.is_some_and(|acts| {
+            let outpoint = &claim.outpoint;
+            acts.contested.contains(outpoint) || acts.set_aside.contains_key(outpoint)
+        })
     }
 
     /// The feerate that the operator asked for.

@@ -26,6 +26,7 @@ const SCRIPTS_JUDGED: u64 = 24;
 const MUTUAL_CLOSE_AGREED: u64 = 26;
 const DEADLINE_REQUESTED: u64 = 28;
 const COMMITMENT_SEEN: u64 = 30;
+const SET_ASIDE: u64 = 32;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -62,6 +63,10 @@ impl Body for Change {
                 out.field(4, why);
             }),
             Self::Contested(outpoint) => out.stream(CONTESTED, |out| out.field(0, outpoint)),
+            Self::SetAside { outpoint, why } => out.stream(SET_ASIDE, |out| {
+                out.field(0, outpoint);
+                out.field(2, why);
+            }),
             Self::CommitmentSeen { transaction, fee } => out.stream(COMMITMENT_SEEN, |out| {
                 out.field(0, transaction.as_ref());
                 out.field(2, fee);
@@ -130,6 +135,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
         SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
+        SET_ASIDE => Change::SetAside { outpoint: input.field(0)?, why: input.field(2)? },
         COMMITMENT_SEEN => {
             Change::CommitmentSeen { transaction: Box::new(input.field(0)?), fee: input.field(2)? }
         }

@@ -7,6 +7,7 @@ use crate::ids::{
 use crate::units::{
     BlockDelta, BlockHeight, BlockRef, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat,
 };
+use alloc::string::String;
 use alloc::vec::Vec;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
@@ -183,6 +184,15 @@ impl Field for ecdsa::Signature {
     }
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Self::from_compact(&input.array::<64>()?).map_err(|_| DecodeError::Invalid("signature"))
+    }
+}
+
+impl Field for String {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Self::from_utf8(input.rest().to_vec()).map_err(|_| DecodeError::Invalid("text"))
     }
 }
 

@@ -153,6 +153,7 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && one.handed_out.len() == two.handed_out.len()
         && one.rejected == two.rejected
         && one.contested == two.contested
+        && one.set_aside.len() == two.set_aside.len()
         && one.bumps == two.bumps
         && one.deadlines == two.deadlines
         && one.seen.len() == two.seen.len()

@@ -264,7 +264,7 @@ impl Serialize for ClosingReport {
 
 impl Serialize for OutputReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut output = serializer.serialize_struct("OutputReport", 17)?;
+        let mut output = serializer.serialize_struct("OutputReport", 18)?;
         output.serialize_field("outpoint", &Text(self.outpoint))?;
         output.serialize_field("role", &What(self.role))?;
         output.serialize_field("amount", &sat(self.amount))?;
@@ -279,6 +279,7 @@ impl Serialize for OutputReport {
         output.serialize_field("fees", &sat(self.fees))?;
         output.serialize_field("pending_fee", &self.pending_fee.map(sat))?;
         output.serialize_field("bumps", &self.bumps)?;
+        output.serialize_field("set_aside", &self.set_aside)?;
         output.serialize_field("unconfirmed", &self.unconfirmed.map(Text))?;
         output.serialize_field("feerate_per_kwu", &per_kwu(self.feerate))?;
         output.serialize_field("package_feerate_per_kwu", &per_kwu(self.package_feerate))?;

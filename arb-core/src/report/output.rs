@@ -7,6 +7,7 @@ use crate::height::{self, Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
 use crate::units::{BlockDelta, BlockHeight};
+use alloc::string::String;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
 
 /// Blocks after which anybody may take an anchor (BOLT 3 `to_local_anchor`).
@@ -43,6 +44,8 @@ pub struct OutputReport {
     pub pending_fee: Option<Amount>,
     /// How often a claim of it was replaced by another.
     pub bumps: usize,
+    /// What the network said of any transaction that claims it, so that it is claimed by itself.
+    pub set_aside: Option<String>,
     /// Our newest unconfirmed claim of it.
     pub unconfirmed: Option<Txid>,
     /// Its feerate.
@@ -111,6 +114,7 @@ pub(super) fn output(
         fees,
         pending_fee: newest.map(|out| out.share(output.outpoint)),
         bumps: ours().count().saturating_sub(1),
+        set_aside: state.acts().set_aside.get(&output.outpoint).cloned(),
         unconfirmed: newest.map(|out| out.transaction.compute_txid()),
         feerate: newest.and_then(|out| fee::feerate_of(out.fee, out.transaction.weight())),
         package_feerate: newest.and_then(|out| package_feerate(state, out)),

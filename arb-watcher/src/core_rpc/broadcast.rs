@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 const SEND: &str = "sendrawtransaction";
 const SUBMIT: &str = "submitpackage";
+const TEST: &str = "testmempoolaccept";
 
 /// What the arbiter publishes is bounded by its own fee rules, so Core's guards against mistakes
 /// of people are off unless set here.
@@ -138,6 +139,25 @@ impl Broadcast for CoreBroadcast {
             None => self.send_each(transactions).await?,
         };
         Ok(transactions.iter().map(Transaction::compute_txid).zip(verdicts).collect())
+    }
+
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, CoreError> {
+        let params = vec![json!([serialize_hex(&transaction)]), json!(0)];
+        let answer = match self.rpc.request(TEST, params).await? {
+            Ok(answer) => answer,
+            Err(error) if error.code == code::METHOD_NOT_FOUND => return Ok(None),
+            Err(error) if error.code == code::DESERIALIZATION => {
+                return Ok(Some(Verdict::Refused(error.message)));
+            }
+            Err(error) => return Err(CoreError::Node { method: TEST, error }),
+        };
+        let result = answer.get(0).ok_or_else(|| odd(TEST, "no result"))?;
+        if field(TEST, result, "allowed").ok().and_then(Value::as_bool) == Some(true) {
+            return Ok(Some(Verdict::Accepted));
+        }
+        let reason = field(TEST, result, "reject-reason")?;
+        let reason = reason.as_str().ok_or_else(|| odd(TEST, "reject-reason is no string"))?;
+        Ok(Some(verdict_of(reason)))
     }
 }
 

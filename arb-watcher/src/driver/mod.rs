@@ -7,6 +7,7 @@ mod closes;
 mod commands;
 mod durable;
 mod intervene;
+mod isolate;
 mod measure;
 mod on_the_way;
 mod open;

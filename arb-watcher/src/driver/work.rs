@@ -1,18 +1,18 @@
 //! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
 use super::chain::{FollowError, Found, MempoolSlice};
+use super::isolate::{Signed, Spoiler, sign};
 use super::rescan::Watching;
 use super::tasks::Ended;
 use super::{Driver, measure};
 use crate::scripts::ScriptsPort;
 use crate::settings::Ports;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
-use arb_core::claim::build::{BuildError, Draft, Unsigned};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
+    BlockSource, Broadcast, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
@@ -57,6 +57,7 @@ pub(super) struct SeenClose {
 /// What became of a task.
 pub(super) enum Done {
     Signed(BTreeMap<ChannelId, HandedOut>),
+    Spoilt(Vec<Spoiler>),
     Published(Vec<(Txid, Verdict)>),
     Judged(Verdicts),
     Failed(Failed),
@@ -74,7 +75,7 @@ pub(super) enum Failed {
 }
 
 impl Failed {
-    fn other(error: impl std::fmt::Display) -> Self {
+    pub(super) fn other(error: impl std::fmt::Display) -> Self {
         Self::Other(error.to_string())
     }
 }
@@ -216,8 +217,12 @@ where
                 }
                 let work = async move {
                     let signed = sign(&ports, draft, height, patience).await;
-                    let signed = signed.map_or_else(Done::Failed, Done::Signed);
-                    Outcome::Done(attempt, signed)
+                    let done = match signed {
+                        Ok(Signed::Whole(all)) => Done::Signed(all),
+                        Ok(Signed::Spoilt(spoilers)) => Done::Spoilt(spoilers),
+                        Err(failed) => Done::Failed(failed),
+                    };
+                    Outcome::Done(attempt, done)
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
@@ -323,6 +328,7 @@ where
             Done::Failed(Failed::Signer(_)) => Ended::SignerFailed,
             Done::Failed(Failed::Other(_))
             | Done::Signed(_)
+            | Done::Spoilt(_)
             | Done::Published(_)
             | Done::Judged(_) => Ended::Otherwise,
         };
@@ -330,6 +336,7 @@ where
         self.judge_signer(slot);
         let inputs = match done {
             Done::Signed(all) => return self.on_signed(all),
+            Done::Spoilt(spoilers) => return self.on_spoilt(spoilers),
             Done::Published(verdicts) => return self.on_verdicts(slot, verdicts),
             Done::Judged(verdicts) => vec![Input::ScriptsJudged(verdicts)],
             Done::Failed(why) => {
@@ -352,6 +359,16 @@ where
             Some(EngineInput::Channel { slot: self.engine.slot(&id)?, input })
         };
         all.into_iter().filter_map(input).collect()
+    }
+
+    /// From now on they are made by themselves, and the others without them.
+    fn on_spoilt(&self, spoilers: Vec<Spoiler>) -> Vec<EngineInput> {
+        let input = |Spoiler { channel, outpoint, why }| {
+            tracing::warn!(%channel, %outpoint, why, "set aside");
+            let input = Box::new(Input::SetAside { outpoint, why });
+            Some(EngineInput::Channel { slot: self.engine.slot(&channel)?, input })
+        };
+        spoilers.into_iter().filter_map(input).collect()
     }
 
     /// What the network refused, for each channel whose transaction it is.
@@ -410,63 +427,8 @@ where
     }
 }
 
-async fn sign<S, B, F, K, C>(
-    ports: &Ports<S, B, F, K, C>,
-    draft: Draft,
-    tip: BlockHeight,
-    patience: Duration,
-) -> Result<BTreeMap<ChannelId, HandedOut>, Failed>
-where
-    K: Signer,
-    C: CoinSource,
-{
-    let (unsigned, coins) = fund(&ports.coins, draft, patience).await?;
-    let mut signatures = Vec::new();
-    for request in unsigned.requests() {
-        let signature = answer(patience, ports.signer.sign(request)).await;
-        signatures.push(signature.map_err(Failed::Signer)?);
-    }
-    let mut transaction = unsigned.signed(&signatures);
-    if !coins.is_empty() {
-        let prevouts = unsigned.prevouts.clone();
-        let signing = ports.coins.sign(transaction, prevouts);
-        transaction = answer(patience, signing).await.map_err(Failed::Other)?;
-    }
-    Ok(unsigned.handed_out(&transaction, tip))
-}
-
-/// Adds the wallet's coins, if it is to pay. What it cannot pay today is paid in part: a claim
-/// that waits for its whole price may wait past its deadline.
-async fn fund<C: CoinSource>(
-    wallet: &C,
-    mut draft: Draft,
-    patience: Duration,
-) -> Result<(Unsigned, Vec<Coin>), Failed> {
-    if !draft.wants_coins() {
-        return Ok((draft.assemble(&[], None).map_err(Failed::other)?, Vec::new()));
-    }
-    let mut change = None;
-    loop {
-        let claim = draft.claim.outpoint;
-        let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
-        let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
-        let channel = draft.claim.channel;
-        let request = CoinRequest { claim, amount, feerate, channel, deadline };
-        let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;
-        if change.is_none() {
-            change = Some(answer(patience, wallet.change_script()).await.map_err(Failed::Other)?);
-        }
-        let cheaper = draft.cheaper();
-        match (draft.assemble(&coins, change.clone()), cheaper) {
-            (Ok(unsigned), _) => return Ok((unsigned, coins)),
-            (Err(BuildError::NoCoins), Some(cheaper)) => draft = cheaper,
-            (Err(error), _) => return Err(Failed::other(error)),
-        }
-    }
-}
-
 /// What a port answers, if it does so in time.
-async fn answer<T, E: std::error::Error>(
+pub(super) async fn answer<T, E: std::error::Error>(
     patience: Duration,
     asked: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {

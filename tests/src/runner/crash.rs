@@ -6,7 +6,7 @@ use arb_core::ids::{HtlcId, Slot};
 use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, StoredChannel, Write};
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_core::units::{BlockRef, CommitmentNumber};
-use bitcoin::Txid;
+use bitcoin::{Transaction, Txid};
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -229,5 +229,9 @@ impl<B: Broadcast> Broadcast for MortalBroadcast<B> {
             return pending().await;
         }
         verdicts
+    }
+
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, B::Error> {
+        self.inner.test(transaction).await
     }
 }

@@ -115,6 +115,19 @@ impl Broadcast for WorldBroadcast {
         }
         Ok(verdicts)
     }
+
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, PortError> {
+        if !self.faults.broadcaster_works() {
+            return Err(PortError::Off);
+        }
+        Ok(match &self.way {
+            Way::Embedded(chain) => Some(match chain.lock().test_accept(&transaction) {
+                Ok(_) => Verdict::Accepted,
+                Err(reject) => verdict_of(&reject.to_string()),
+            }),
+            Way::Core(core) => core.test(transaction).await?,
+        })
+    }
 }
 
 /// Hands transactions to the embedded mempool, together if there are several.

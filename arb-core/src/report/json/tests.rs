@@ -47,6 +47,7 @@ fn output() -> OutputReport {
         spent_at: None,
         fees: Amount::from_sat(0),
         pending_fee: Some(Amount::from_sat(900)),
+        set_aside: None,
         bumps: 2,
         unconfirmed: Some(txid(3)),
         feerate: feerate(1_250),

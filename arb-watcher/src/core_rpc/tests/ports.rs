@@ -404,3 +404,32 @@ fn a_tip_that_does_not_move_raises_the_alarm() {
     assert_eq!(alarm.check(minute(260)), None);
     assert_eq!(alarm.check(minute(0)), None, "a clock that goes back is no alarm");
 }
+
+#[tokio::test]
+async fn a_transaction_is_asked_about_without_being_sent() {
+    let [parent, _] = pair();
+    let tested = |allowed: bool, reason: &str| {
+        let txid = parent.compute_txid().to_string();
+        says(json!([{"txid": txid, "allowed": allowed, "reject-reason": reason}]))
+    };
+    let refused = "mempool-script-verify-flag-failed (Signature must be zero)";
+    let cases = [
+        (tested(true, ""), Some(Verdict::Accepted)),
+        (tested(false, refused), Some(Verdict::Refused(refused.to_owned()))),
+        (tested(false, "missing-inputs"), Some(Verdict::Conflict("missing-inputs".to_owned()))),
+        (tested(false, "txn-already-in-mempool"), Some(Verdict::Known)),
+        (tested(false, "insufficient fee"), {
+            Some(Verdict::FeeTooLow("insufficient fee".to_owned()))
+        }),
+        (fails(-32601, "Method not found"), None),
+    ];
+    for (answer, verdict) in cases {
+        let (rpc, heard) = scripted(vec![answer]);
+        let port = CoreBroadcast::new(rpc, CoreBroadcastConfig::default());
+        assert_eq!(port.test(parent.clone()).await.unwrap(), verdict);
+        assert_eq!(methods(&heard), ["testmempoolaccept"]);
+    }
+    let (rpc, _) = scripted(vec![says(json!([]))]);
+    let port = CoreBroadcast::new(rpc, CoreBroadcastConfig::default());
+    assert!(port.test(parent.clone()).await.is_err(), "no answer is no verdict");
+}

@@ -8,6 +8,7 @@ mod closes;
 mod epochs;
 mod facts;
 mod intervene;
+mod isolate;
 mod life;
 mod metrics;
 mod mocks;

@@ -257,6 +257,9 @@ struct NetState {
     mood: Mood,
     /// Verdicts on packages to come.
     verdicts: VecDeque<Verdict>,
+    /// What is said of whatever spends these outputs.
+    refused: BTreeMap<OutPoint, Verdict>,
+    refuses_all: Option<Verdict>,
 }
 
 impl Net {
@@ -270,6 +273,22 @@ impl Net {
 
     pub(in super::super) fn answer(&self, verdict: Verdict) {
         self.state().verdicts.push_back(verdict);
+    }
+
+    /// Nothing that spends this output is accepted.
+    pub(in super::super) fn refuses(&self, outpoint: OutPoint, verdict: Verdict) {
+        self.state().refused.insert(outpoint, verdict);
+    }
+
+    /// Nothing at all is accepted.
+    pub(in super::super) fn refuses_all(&self, verdict: Verdict) {
+        self.state().refuses_all = Some(verdict);
+    }
+
+    fn judge(&self, tx: &Transaction) -> Option<Verdict> {
+        let state = self.state();
+        let spends = |i: &bitcoin::TxIn| state.refused.get(&i.previous_output).cloned();
+        state.refuses_all.clone().or_else(|| tx.input.iter().find_map(spends))
     }
 
     /// Packages since the last call.
@@ -294,8 +313,16 @@ impl Broadcast for Net {
         };
         mood.act().await?;
         let verdict = self.state().verdicts.pop_front().unwrap_or(Verdict::Accepted);
-        let of = |tx: &Transaction| (tx.compute_txid(), verdict.clone());
+        let of = |tx: &Transaction| {
+            (tx.compute_txid(), self.judge(tx).unwrap_or_else(|| verdict.clone()))
+        };
         Ok(package.transactions.iter().map(of).collect())
+    }
+
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, Down> {
+        let mood = self.state().mood;
+        mood.act().await?;
+        Ok(Some(self.judge(&transaction).unwrap_or(Verdict::Accepted)))
     }
 }
 

@@ -1,0 +1,165 @@
+//! Signing, and finding the claims that spoil a transaction for the others before it is logged: the
+//! network is asked about halves, and halves of these.
+use super::work::{Failed, answer};
+use crate::settings::Ports;
+use arb_core::arbitrator::HandedOut;
+use arb_core::claim::build::{BuildError, Draft, Unsigned};
+use arb_core::ids::ChannelId;
+use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Signer, Verdict};
+use arb_core::units::BlockHeight;
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What a draft led to.
+pub(super) enum Signed {
+    /// A transaction, as it goes into the log of each channel.
+    Whole(BTreeMap<ChannelId, HandedOut>),
+    /// Some of its claims would have the whole of it refused.
+    Spoilt(Vec<Spoiler>),
+}
+
+/// A claim because of which a transaction of several is refused, and what the network says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spoiler {
+    pub(super) channel: ChannelId,
+    pub(super) outpoint: OutPoint,
+    pub(super) why: String,
+}
+
+/// What the wallet gives.
+struct Funds {
+    coins: Vec<Coin>,
+    change: Option<ScriptBuf>,
+}
+
+/// Funds and signs a draft. Of one that would be refused, the claims that are to blame are found
+/// instead: nothing of it was logged or handed out.
+pub(super) async fn sign<S, B, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    draft: Draft,
+    tip: BlockHeight,
+    patience: Duration,
+) -> Result<Signed, Failed>
+where
+    B: Broadcast,
+    K: Signer,
+    C: CoinSource,
+{
+    let (unsigned, draft, funds) = fund(&ports.coins, draft, patience).await?;
+    let transaction = complete(ports, &unsigned, &funds, patience).await?;
+    if !draft.others.is_empty() && refusal(ports, &transaction, patience).await.is_some() {
+        let all = draft.claims().count();
+        let spoilers = spoilers(ports, draft, &funds, patience).await?;
+        // If all are to blame, none is: it is something that they share.
+        if !spoilers.is_empty() && spoilers.len() < all {
+            return Ok(Signed::Spoilt(spoilers));
+        }
+    }
+    Ok(Signed::Whole(unsigned.handed_out(&transaction, tip)))
+}
+
+/// The claims that are refused by themselves as well.
+async fn spoilers<S, B, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    draft: Draft,
+    funds: &Funds,
+    patience: Duration,
+) -> Result<Vec<Spoiler>, Failed>
+where
+    B: Broadcast,
+    K: Signer,
+    C: CoinSource,
+{
+    let mut found = Vec::new();
+    let mut suspects: Vec<Draft> = draft.halves().into_iter().flatten().collect();
+    while let Some(suspect) = suspects.pop() {
+        let half = suspect.clone().assemble(&funds.coins, funds.change.clone());
+        let why = match half {
+            Ok(unsigned) => {
+                let transaction = complete(ports, &unsigned, funds, patience).await?;
+                refusal(ports, &transaction, patience).await
+            }
+            // By itself it is not worth its fee: no reason to blame it.
+            Err(_) => None,
+        };
+        let Some(why) = why else { continue };
+        match suspect.halves() {
+            Some(halves) => suspects.extend(halves),
+            None => found.push(Spoiler {
+                channel: suspect.claim.channel,
+                outpoint: suspect.claim.outpoint,
+                why,
+            }),
+        }
+    }
+    Ok(found)
+}
+
+/// Why the network would not have a transaction, whatever it paid; `None` also if it cannot be asked.
+async fn refusal<S, B: Broadcast, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    transaction: &Transaction,
+    patience: Duration,
+) -> Option<String> {
+    let asked = timeout(patience, ports.broadcast.test(transaction.clone())).await;
+    match asked.ok()?.ok()?? {
+        Verdict::Refused(why) | Verdict::Conflict(why) => Some(why),
+        Verdict::Accepted | Verdict::Known | Verdict::FeeTooLow(_) | Verdict::NotFinal(_) => None,
+    }
+}
+
+async fn complete<S, B, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    unsigned: &Unsigned,
+    funds: &Funds,
+    patience: Duration,
+) -> Result<Transaction, Failed>
+where
+    K: Signer,
+    C: CoinSource,
+{
+    let mut signatures = Vec::new();
+    for request in unsigned.requests() {
+        let signature = answer(patience, ports.signer.sign(request)).await;
+        signatures.push(signature.map_err(Failed::Signer)?);
+    }
+    let transaction = unsigned.signed(&signatures);
+    if funds.coins.is_empty() {
+        return Ok(transaction);
+    }
+    let signing = ports.coins.sign(transaction, unsigned.prevouts.clone());
+    answer(patience, signing).await.map_err(Failed::Other)
+}
+
+/// Adds the wallet's coins, if it is to pay. What it cannot pay today is paid in part: a claim
+/// that waits for its whole price may wait past its deadline.
+async fn fund<C: CoinSource>(
+    wallet: &C,
+    mut draft: Draft,
+    patience: Duration,
+) -> Result<(Unsigned, Draft, Funds), Failed> {
+    if !draft.wants_coins() {
+        let unsigned = draft.clone().assemble(&[], None).map_err(Failed::other)?;
+        return Ok((unsigned, draft, Funds { coins: Vec::new(), change: None }));
+    }
+    let mut change = None;
+    loop {
+        let claim = draft.claim.outpoint;
+        let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
+        let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
+        let channel = draft.claim.channel;
+        let request = CoinRequest { claim, amount, feerate, channel, deadline };
+        let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;
+        if change.is_none() {
+            change = Some(answer(patience, wallet.change_script()).await.map_err(Failed::Other)?);
+        }
+        let cheaper = draft.cheaper();
+        match (draft.clone().assemble(&coins, change.clone()), cheaper) {
+            (Ok(unsigned), _) => return Ok((unsigned, draft, Funds { coins, change })),
+            (Err(BuildError::NoCoins), Some(cheaper)) => draft = cheaper,
+            (Err(error), _) => return Err(Failed::other(error)),
+        }
+    }
+}

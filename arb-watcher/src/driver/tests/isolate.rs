@@ -1,0 +1,88 @@
+//! Claims that spoil a transaction for others are found by asking, before anything is logged.
+use super::support::channel::{offered, terms};
+use super::support::*;
+use arb_core::arbitrator::Change;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::HtlcId;
+use arb_core::ports::Verdict;
+use bitcoin::{OutPoint, Transaction};
+
+/// A revoked commitment with seven HTLCs in a block, and the outpoints of these.
+async fn punishing(world: &World, spoilt: &[usize]) -> (crate::Arbiter, Channel, Vec<OutPoint>) {
+    let htlcs: Vec<HtlcId> = (0..7).map(offered).collect();
+    let mut channel = Channel::new(1, StaticRemotekey);
+    for id in &htlcs {
+        channel.add(*id);
+    }
+    channel.next_remote(1, &htlcs);
+    channel.revoke(0);
+    let arbiter = world.watching(&channel).await;
+    let revoked = channel.remote_tx(1, &htlcs);
+    let updates = vec![channel.next_remote(2, &[]), channel.revoke(1)];
+    arbiter.update_channel(channel.id(), updates).await.expect("stored");
+    let txid = revoked.compute_txid();
+    let outpoint = |id: &HtlcId| {
+        let value = terms(*id).amount.floor();
+        let vout = revoked.output.iter().position(|output| output.value == value);
+        OutPoint { txid, vout: vout.expect("it is there") as u32 }
+    };
+    let outpoints: Vec<OutPoint> = htlcs.iter().map(outpoint).collect();
+    for at in spoilt {
+        world.net.refuses(outpoints[*at], Verdict::Refused("bad-witness-nonstandard".to_owned()));
+    }
+    world.chain.mine(vec![revoked]);
+    arbiter.idle().await.expect("running");
+    (arbiter, channel, outpoints)
+}
+
+fn inputs(tx: &Transaction) -> Vec<OutPoint> {
+    tx.input.iter().map(|input| input.previous_output).collect()
+}
+
+// incident lnd-7390
+#[tokio::test(start_paused = true)]
+async fn what_spoils_a_transaction_is_set_aside_in_the_same_block_and_tried_again() {
+    let world = World::default();
+    let (arbiter, channel, htlcs) = punishing(&world, &[2, 5]).await;
+    let bad = [htlcs[2], htlcs[5]];
+    let mut sent: Vec<Vec<OutPoint>> =
+        world.net.sent().iter().map(|package| inputs(&package[0])).collect();
+    sent.sort_by_key(Vec::len);
+    // The others, the balance among them, in one transaction; each bad one by itself.
+    assert_eq!(sent.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 6]);
+    assert!(!bad.iter().any(|outpoint| sent[2].contains(outpoint)));
+    let changes = world.log.stored_changes(0);
+    let set_aside: Vec<_> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::SetAside { outpoint, why } => Some((*outpoint, why.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(set_aside.len(), 2);
+    assert!(
+        set_aside
+            .iter()
+            .all(|(outpoint, why)| { bad.contains(outpoint) && *why == "bad-witness-nonstandard" })
+    );
+    let together =
+        |change: &&Change| matches!(change, Change::HandedOut(out) if out.claims.len() > 6);
+    assert_eq!(changes.iter().filter(together).count(), 0, "it was never handed out");
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    let told = report.outputs.iter().filter(|output| output.set_aside.is_some());
+    assert_eq!(told.count(), 2);
+    // It may be accepted later.
+    world.pass(&arbiter, 1).await;
+    let sent = world.net.sent();
+    assert!(bad.iter().all(|bad| sent.iter().any(|package| inputs(&package[0]) == [*bad])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_are_refused_none_is_to_blame() {
+    let world = World::default();
+    world.net.refuses_all(Verdict::Refused("scriptpubkey".to_owned()));
+    punishing(&world, &[]).await;
+    let set_aside = |change: &Change| matches!(change, Change::SetAside { .. });
+    assert!(!world.log.stored_changes(0).iter().any(set_aside));
+    assert!(!world.net.sent().is_empty());
+}
