@@ -1,7 +1,7 @@
 //! Manual fee control: what is bumped, and to what end.
 use arb_core::ids::ChannelId;
 use arb_core::units::BlockHeight;
-use bitcoin::{FeeRate, OutPoint};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf};
 
 /// What is to be bumped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl BumpTarget {
 }
 
 /// To what end. A later one of the same kind replaces the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BumpGoal {
     /// At least this feerate, not below the mempool's floor, and not beyond what the claim may cost.
     FeeRate(FeeRate),
@@ -40,4 +40,11 @@ pub enum BumpGoal {
     /// stays in force if it is earlier, and is the whole budget from there on. Of claims that open
     /// later than that it says nothing.
     Deadline(BlockHeight),
+    /// At most so much is paid, for the claim or for each claim of the channel. Where the wallet pays,
+    /// it may be more than the output is worth: to protect what its loss would cost elsewhere.
+    Budget(Amount),
+    /// The value goes to this script, for example to an address outside of the node, from the next
+    /// transaction that is made for it on. HTLC transactions pay the channel's own script in any
+    /// case; what they make goes where this says.
+    Destination(ScriptBuf),
 }

@@ -10,7 +10,7 @@ use arb_core::facts::{ChannelFacts, ChannelNumbers, Update, UpdateError};
 use arb_core::ids::{ChannelId, PaymentHash, Preimage, Slot};
 use arb_core::report::{ChannelReport, ClosingCost, ReportPage};
 use arb_core::units::BlockHeight;
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, Txid};
 use std::marker::PhantomData;
 use tokio::sync::oneshot;
 
@@ -225,6 +225,9 @@ pub enum CommandError {
     /// ready: do that first.
     #[error("the queue of commands is full")]
     Busy,
+    /// The script is none that an address of a segwit wallet stands for.
+    #[error("{0} is no script of an address")]
+    NoDestination(ScriptBuf),
     /// No such channel: it was never watched, or is forgotten.
     #[error("channel {0} is not watched")]
     UnknownChannel(ChannelId),

@@ -89,6 +89,20 @@ pub enum Change {
         /// The height.
         deadline: BlockHeight,
     },
+    /// Act: the operator said how much a claim may cost.
+    BudgetRequested {
+        /// The output to claim; `None`: each of the channel.
+        outpoint: Option<OutPoint>,
+        /// Most that is paid for it.
+        budget: Amount,
+    },
+    /// Act: the operator said where a claim's value goes.
+    DestinationRequested {
+        /// The output to claim; `None`: each of the channel.
+        outpoint: Option<OutPoint>,
+        /// The script.
+        script: ScriptBuf,
+    },
     /// Knowledge: the node says that this transaction is an agreed mutual close.
     MutualCloseAgreed {
         /// The transaction.

@@ -127,6 +127,14 @@ impl Draft<'_> {
                     self.push(Change::Rejected { txid: *txid, why: *why, at: self.now.tip });
                 }
             }
+            Input::Budget { outpoint, budget } => {
+                let (outpoint, budget) = (*outpoint, *budget);
+                self.push(Change::BudgetRequested { outpoint, budget });
+            }
+            Input::Destination { outpoint, script } => {
+                let (outpoint, script) = (*outpoint, script.clone());
+                self.push(Change::DestinationRequested { outpoint, script });
+            }
             Input::SetAside { outpoint, why } => {
                 if !self.state.acts.set_aside.contains_key(outpoint) {
                     // Whatever a node says: one line of it is enough.
@@ -362,7 +370,9 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::NoticeAcknowledged(_)
         | Change::Announced(_)
         | Change::BumpRequested { .. }
-        | Change::DeadlineRequested { .. } => false,
+        | Change::DeadlineRequested { .. }
+        | Change::BudgetRequested { .. }
+        | Change::DestinationRequested { .. } => false,
     }
 }
 

@@ -2,7 +2,7 @@
 use crate::arbitrator::{
     Alert, ChannelArbitrator, Effect, EffectKey, Notice, Now, Refusal, TxKind, upstream,
 };
-use crate::claim::{Claim, Presigned, SigningKey, SpendPath};
+use crate::claim::{Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
 use crate::format::{Commitment, OutputKind, commitment, scripts};
@@ -14,10 +14,13 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut, absolute::LockTime};
 
 /// Blocks that are left to an HTLC transaction once the commitment is confirmed: half of BOLT 2's S.
 const SECOND_STAGE: BlockDelta = BlockDelta(6);
+
+/// Blocks after which anybody may take an anchor (BOLT 3 `to_local_anchor`).
+pub(crate) const ANCHOR_FOR_ALL: BlockDelta = BlockDelta(16);
 
 /// Everything that is desired, by identity.
 pub type Desire = BTreeMap<EffectKey, Effect>;
@@ -76,7 +79,8 @@ impl ChannelArbitrator {
             desire.insert(EffectKey::JudgeScripts, Effect::JudgeScripts(scripts));
         }
         for output in &picture.outputs {
-            let Some(claim) = claim_of(facts, output) else { continue };
+            let reclaimed = || self.reclaimed(facts, output, now);
+            let Some(claim) = claim_of(facts, output).or_else(reclaimed) else { continue };
             let claim = self.hurried(claim);
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
@@ -302,10 +306,46 @@ impl ChannelArbitrator {
         }
     }
 
-    /// The claim with the deadline that the operator asked for, if that is earlier than its own.
+    /// The claim with the deadline that the operator asked for, if that is earlier than its own, and
+    /// with the destination.
     fn hurried(&self, claim: Claim) -> Claim {
         let deadline = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.deadline);
-        Claim { deadline, ..claim }
+        let asked = self.acts.destination_of(claim.outpoint).cloned();
+        let destination = asked.unwrap_or_else(|| claim.destination.clone());
+        Claim { deadline, destination, ..claim }
+    }
+
+    /// Our anchor, which has done its work, to go home with what is swept while nobody else can take
+    /// it; and, once it is on its way so, until somebody has it.
+    fn reclaimed(&self, facts: &ChannelFacts, output: &Output, now: &Now) -> Option<Claim> {
+        let idle = output.spent.is_none() && matches!(output.way, Way::Nothing);
+        let ours = matches!(output.role, Role::Anchor(Side::Local)) && idle;
+        let for_all = crate::height::csv(output.at.height, ANCHOR_FOR_ALL);
+        let mut sweeps = self.acts.claims_of(output.outpoint);
+        let on_its_way = sweeps.any(|out| out.kind == TxKind::Sweep);
+        if !ours || (for_all.is_open(now.tip) && !on_its_way) {
+            return None;
+        }
+        let path = SpendPath::Single(Box::new(SingleSpend {
+            kind: TxKind::Sweep,
+            htlc: None,
+            script: Some(scripts::anchor(&facts.local.keys.funding)),
+            unlock: Unlock::Nothing,
+            key: SigningKey::Funding,
+            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+            lock_time: LockTime::ZERO,
+        }));
+        Some(Claim {
+            channel: facts.id,
+            outpoint: output.outpoint,
+            output: output.output.clone(),
+            path,
+            // It says nothing of how long anything has waited.
+            open_at: now.tip,
+            deadline: None,
+            value_at_risk: Amount::ZERO,
+            destination: facts.destination.clone(),
+        })
     }
 
     /// When something happens next to this channel by height alone, and why.

@@ -58,6 +58,10 @@ pub struct Acts {
     pub bumps: BTreeMap<Option<OutPoint>, u64>,
     /// Heights by which the operator wants claims confirmed.
     pub deadlines: BTreeMap<Option<OutPoint>, BlockHeight>,
+    /// What the operator wants claims to cost at most.
+    pub budgets: BTreeMap<Option<OutPoint>, Amount>,
+    /// Where the operator wants the value of claims to go.
+    pub destinations: BTreeMap<Option<OutPoint>, ScriptBuf>,
 }
 
 /// Refusals of one transaction.
@@ -100,7 +104,9 @@ impl ChannelArbitrator {
             | Change::NoticeAcknowledged(_)
             | Change::Announced(_)
             | Change::BumpRequested { .. }
-            | Change::DeadlineRequested { .. } => self.acts.apply(change),
+            | Change::DeadlineRequested { .. }
+            | Change::BudgetRequested { .. }
+            | Change::DestinationRequested { .. } => self.acts.apply(change),
         }
         self
     }
@@ -296,6 +302,12 @@ impl Acts {
             Change::DeadlineRequested { outpoint, deadline } => {
                 self.deadlines.insert(*outpoint, *deadline);
             }
+            Change::BudgetRequested { outpoint, budget } => {
+                self.budgets.insert(*outpoint, *budget);
+            }
+            Change::DestinationRequested { outpoint, script } => {
+                self.destinations.insert(*outpoint, script.clone());
+            }
             Change::FailRequested { .. }
             | Change::PreimageLearned { .. }
             | Change::RevokedHtlcsLoaded { .. }
@@ -318,6 +330,18 @@ impl Acts {
         let asked = [Some(outpoint), None].map(|of| self.deadlines.get(&of).copied());
         let meant = asked.into_iter().flatten().filter(|deadline| *deadline > open_at);
         meant.chain(own).min()
+    }
+
+    /// What the operator wants the claim of an output to cost at most.
+    #[must_use]
+    pub fn budget_of(&self, outpoint: OutPoint) -> Option<Amount> {
+        self.budgets.get(&Some(outpoint)).or_else(|| self.budgets.get(&None)).copied()
+    }
+
+    /// Where the operator wants the value of a claim to go.
+    #[must_use]
+    pub fn destination_of(&self, outpoint: OutPoint) -> Option<&ScriptBuf> {
+        self.destinations.get(&Some(outpoint)).or_else(|| self.destinations.get(&None))
     }
 
     /// Transactions of ours that claim `outpoint`, oldest first.

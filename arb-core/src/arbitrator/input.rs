@@ -7,7 +7,7 @@ use crate::units::{BlockHeight, BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 
 /// The part of a block that concerns one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,20 @@ pub enum Input {
         txid: Txid,
         /// Why.
         why: Refusal,
+    },
+    /// The operator says how much a claim may cost.
+    Budget {
+        /// The output to claim; `None`: each of the channel.
+        outpoint: Option<OutPoint>,
+        /// Most that is paid for it.
+        budget: Amount,
+    },
+    /// The operator says where a claim's value goes.
+    Destination {
+        /// The output to claim; `None`: each of the channel.
+        outpoint: Option<OutPoint>,
+        /// The script.
+        script: ScriptBuf,
     },
     /// The network would refuse any transaction that claims this output, and says why.
     SetAside {

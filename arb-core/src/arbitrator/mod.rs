@@ -11,6 +11,7 @@ mod upstream;
 
 pub use change::{Change, FailReason, HandedOut, PreimageSource, Refusal, TxKind};
 pub use decide::{Now, Position};
+pub(crate) use desired::ANCHOR_FOR_ALL;
 pub use desired::Desire;
 pub use effect::{
     Alert, Effect, EffectKey, Notice, NoticeKey, UpstreamResolution, UpstreamVerdict,

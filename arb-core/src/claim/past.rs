@@ -115,6 +115,11 @@ impl<'a> Past<'a> {
         })
     }
 
+    /// What the operator wants the claim to cost at most.
+    pub(super) fn budget(&self, claim: &Claim) -> Option<Amount> {
+        self.acts.get(&claim.channel)?.budget_of(claim.outpoint)
+    }
+
     /// The feerate that the operator asked for.
     pub(super) fn asked(&self, claim: &Claim) -> Option<FeeRate> {
         let bumps = &self.acts.get(&claim.channel)?.bumps;

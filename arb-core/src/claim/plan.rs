@@ -234,7 +234,7 @@ impl<'a> Planner<'a> {
         let enough = fee::feerate_of(parent.fee, parent.weight)?;
         // The other half is for the HTLC transactions.
         let half = Amount::from_sat(claim.value_at_risk.to_sat().checked_div(2).unwrap_or(0));
-        let budget = half.max(ANCHOR_BUDGET);
+        let budget = self.past.budget(claim).unwrap_or_else(|| half.max(ANCHOR_BUDGET));
         let current = self.current(claim);
         let wanted = self.price(&draft, weight, budget.checked_add(parent.fee)?).feerate()?;
         if current.is_none() && enough >= wanted {
@@ -280,7 +280,8 @@ impl<'a> Planner<'a> {
             .and_then(|draft| self.price(&draft, draft.weight(), self.budget(&draft)).feerate());
         let pays = |claim: &&&Claim| {
             let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
-            cost.is_some_and(|cost| claim.output.value > cost)
+            let worth = self.past.budget(claim).unwrap_or_default().max(claim.output.value);
+            cost.is_some_and(|cost| worth > cost)
         };
         let (worth, poor): (Vec<&Claim>, Vec<&Claim>) =
             claims.iter().partition(|claim| pays(claim));
@@ -288,6 +289,8 @@ impl<'a> Planner<'a> {
         if !worth.is_empty() {
             parts.push(worth);
         }
+        // Nothing is made for what only comes along.
+        parts.retain(|part| part.iter().any(|claim| claim.value_at_risk > Amount::ZERO));
         parts
     }
 
@@ -297,21 +300,26 @@ impl<'a> Planner<'a> {
         self.priced(draft, budget, over)
     }
 
-    /// Most that a transaction may cost: what it brings. What nobody else can take is patient: half
-    /// of it.
+    /// Most that a transaction may cost: what the operator said of each of its claims, else what they
+    /// bring. What nobody else can take is patient: half of it. What the wallet pays may cost more
+    /// than it brings, if the operator said so: its loss costs elsewhere.
     fn budget(&self, draft: &Draft) -> Amount {
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
-        match draft.claim.kind() {
-            TxKind::Sweep => Amount::from_sat(value.to_sat() >> 1).min(spendable),
+        let own = |claim: &Claim| match claim.kind() {
+            TxKind::Sweep => Amount::from_sat(claim.output.value.to_sat() >> 1),
             TxKind::Commitment
             | TxKind::Anchor
             | TxKind::HtlcTimeout
             | TxKind::HtlcSuccess
             | TxKind::Claim
-            | TxKind::Penalty => spendable,
-        }
+            | TxKind::Penalty => claim.output.value,
+        };
+        let most = |claim: &Claim| self.past.budget(claim).unwrap_or_else(|| own(claim));
+        let all = draft.claims().map(most).fold(Amount::ZERO, sum);
+        let asked = draft.claims().any(|claim| self.past.budget(claim).is_some());
+        if asked && draft.wants_coins() { all } else { all.min(spendable) }
     }
 
     fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {

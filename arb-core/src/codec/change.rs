@@ -27,6 +27,8 @@ const MUTUAL_CLOSE_AGREED: u64 = 26;
 const DEADLINE_REQUESTED: u64 = 28;
 const COMMITMENT_SEEN: u64 = 30;
 const SET_ASIDE: u64 = 32;
+const BUDGET_REQUESTED: u64 = 34;
+const DESTINATION_REQUESTED: u64 = 36;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -63,6 +65,16 @@ impl Body for Change {
                 out.field(4, why);
             }),
             Self::Contested(outpoint) => out.stream(CONTESTED, |out| out.field(0, outpoint)),
+            Self::BudgetRequested { outpoint, budget } => out.stream(BUDGET_REQUESTED, |out| {
+                out.optional(0, outpoint.as_ref());
+                out.field(2, budget);
+            }),
+            Self::DestinationRequested { outpoint, script } => {
+                out.stream(DESTINATION_REQUESTED, |out| {
+                    out.optional(0, outpoint.as_ref());
+                    out.field(2, script);
+                });
+            }
             Self::SetAside { outpoint, why } => out.stream(SET_ASIDE, |out| {
                 out.field(0, outpoint);
                 out.field(2, why);
@@ -135,6 +147,12 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
         SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
+        BUDGET_REQUESTED => {
+            Change::BudgetRequested { outpoint: input.optional(0)?, budget: input.field(2)? }
+        }
+        DESTINATION_REQUESTED => {
+            Change::DestinationRequested { outpoint: input.optional(0)?, script: input.field(2)? }
+        }
         SET_ASIDE => Change::SetAside { outpoint: input.field(0)?, why: input.field(2)? },
         COMMITMENT_SEEN => {
             Change::CommitmentSeen { transaction: Box::new(input.field(0)?), fee: input.field(2)? }

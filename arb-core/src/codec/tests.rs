@@ -107,6 +107,8 @@ fn variant(change: &Change) -> usize {
         Change::DeadlineRequested { .. } => 14,
         Change::CommitmentSeen { .. } => 15,
         Change::SetAside { .. } => 16,
+        Change::BudgetRequested { .. } => 17,
+        Change::DestinationRequested { .. } => 18,
     }
 }
 
@@ -122,9 +124,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 17];
+    let mut seen = [false; 19];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 17]);
+    assert_eq!(seen, [true; 19]);
 }
 
 fn decode_all(bytes: &[u8]) {

@@ -156,5 +156,7 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && one.set_aside.len() == two.set_aside.len()
         && one.bumps == two.bumps
         && one.deadlines == two.deadlines
+        && one.budgets == two.budgets
+        && one.destinations == two.destinations
         && one.seen.len() == two.seen.len()
 }

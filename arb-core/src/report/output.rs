@@ -1,17 +1,14 @@
 //! One output in a report: why it is pending, what it cost so far, who else can take it.
-use crate::arbitrator::{ChannelArbitrator, HandedOut, Now, OutputState};
+use crate::arbitrator::{ANCHOR_FOR_ALL, ChannelArbitrator, HandedOut, Now, OutputState};
 use crate::claim::{Extensible, SpendPath, build, fee};
 use crate::classify::FundingSpend;
 use crate::facts::{ChannelFacts, Htlc};
 use crate::height::{self, Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
-use crate::units::{BlockDelta, BlockHeight};
+use crate::units::BlockHeight;
 use alloc::string::String;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
-
-/// Blocks after which anybody may take an anchor (BOLT 3 `to_local_anchor`).
-const ANCHOR_FOR_ALL: BlockDelta = BlockDelta(16);
 
 /// One output.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -183,6 +183,13 @@ where
                 self.check_deadline(deadline, &concerned)?;
                 Input::Hurry { outpoint, deadline }
             }
+            BumpGoal::Budget(budget) => Input::Budget { outpoint, budget },
+            BumpGoal::Destination(script) => {
+                if !script.is_witness_program() {
+                    return Err(CommandError::NoDestination(script));
+                }
+                Input::Destination { outpoint, script }
+            }
         };
         self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
     }

@@ -323,3 +323,69 @@ proptest! {
         prop_assert_eq!(formed(&turned, &past), formed(&claims, &past));
     }
 }
+
+/// The same claims and the same past, told by the logs of three channels.
+fn told_by_three(claims: &[Claim], past: &Acts) -> (Vec<Vec<Claim>>, Vec<Acts>) {
+    let of = |outpoint: &OutPoint| (outpoint.vout % 3) as u8;
+    let id = |channel| ChannelId([channel; 32]);
+    let own = |channel| {
+        let own = claims.iter().filter(|claim| of(&claim.outpoint) == channel);
+        own.map(|claim| Claim { channel: id(channel), ..claim.clone() }).collect()
+    };
+    let log = |channel| {
+        let mut log = Acts { contested: past.contested.clone(), ..Acts::default() };
+        for out in &past.handed_out {
+            let (claims, others): (Vec<_>, Vec<_>) =
+                out.claims.iter().partition(|outpoint| of(outpoint) == channel);
+            if !claims.is_empty() {
+                log.rejected.extend(past.rejected.get(&out.txid()).map(|why| (out.txid(), *why)));
+                log.handed_out.push(HandedOut { claims, others, ..out.clone() });
+            }
+        }
+        log
+    };
+    (0..3).map(|channel| (own(channel), log(channel))).unzip()
+}
+
+proptest! {
+    /// What happens to one channel's output re-forms the groups of all of them.
+    #[test]
+    fn several_channels_are_grouped_as_one_would_be(
+        claims in any_claims(),
+        outs in prop::collection::vec((any_out(), prop::option::of(0u8..3)), 0..6),
+        contested in prop::collection::btree_set(0u32..12, 0..3),
+    ) {
+        let mut past = acts(&outs.iter().map(|(out, _)| out.clone()).collect::<Vec<_>>());
+        past.contested = contested.into_iter().map(outpoint).collect();
+        for (out, refused) in &outs {
+            if let Some(refused) = refused {
+                let why = [Refusal::Fee, Refusal::Conflict, Refusal::Invalid][usize::from(*refused)];
+                let rejections = Rejections { why, last: BlockHeight(999) };
+                past.rejected.insert(out.txid(), rejections);
+            }
+        }
+        let (claims_of, logs) = told_by_three(&claims, &past);
+        let part = |at: usize| Part { claims: &claims_of[at], acts: &logs[at] };
+        let told = |order: [usize; 3], joining| {
+            let parts = order.map(part);
+            let past = Past::of(&parts);
+            let all = parts.iter().flat_map(|part| part.claims);
+            let vouts = |group: &Group<'_>| -> Vec<u32> {
+                group.claims.iter().map(|claim| claim.outpoint.vout).collect()
+            };
+            form(all, &past, TIP, joining).iter().map(vouts).collect::<Vec<_>>()
+        };
+        for joining in [Joining::Allowed, Joining::Never] {
+            let groups = told([0, 1, 2], joining);
+            let mut grouped: Vec<u32> = groups.iter().flatten().copied().collect();
+            grouped.sort_unstable();
+            let given: Vec<u32> = claims.iter().map(|claim| claim.outpoint.vout).collect();
+            prop_assert_eq!(grouped, given);
+            prop_assert_eq!(told([2, 0, 1], joining), groups);
+        }
+        let one: Vec<Vec<u32>> = formed(&claims, &past).into_iter().map(|(vouts, _)| vouts).collect();
+        if past.handed_out.is_empty() {
+            prop_assert_eq!(told([0, 1, 2], Joining::Allowed), one);
+        }
+    }
+}

@@ -303,3 +303,40 @@ fn a_package_says_what_it_claims_and_until_when() {
     let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.deadline)).collect();
     assert_eq!(told, wanted);
 }
+
+#[test]
+fn a_budget_of_the_operator_is_the_most_that_is_paid() {
+    let mut world = World::new(vec![claim(0, TxKind::Claim, 100_000, Some(1))]);
+    world.acts.budgets.insert(None, Amount::from_sat(5_000));
+    world.settle();
+    assert_eq!(world.acts.handed_out.last().map(|out| out.fee.to_sat() <= 5_000), Some(true));
+    // One for the very output stands above that for the channel.
+    world.acts.budgets.insert(Some(outpoint(0)), Amount::from_sat(20_000));
+    world.settle();
+    let fee = world.acts.handed_out.last().map_or(0, |out| out.fee.to_sat());
+    assert!((5_001..=20_000).contains(&fee), "{fee}");
+    // What the output itself pays for cannot cost more than it is worth.
+    world.acts.budgets.insert(Some(outpoint(0)), Amount::from_sat(1_000_000));
+    world.settle();
+    let fee = world.acts.handed_out.last().map_or(0, |out| out.fee.to_sat());
+    assert!((20_001..100_000).contains(&fee), "{fee}");
+}
+
+#[test]
+fn what_only_comes_along_has_no_transaction_of_its_own() {
+    let mut anchor = claim(1, TxKind::Sweep, 330, None);
+    anchor.value_at_risk = Amount::ZERO;
+    let mut alone = World::new(vec![anchor.clone()]);
+    alone.estimates = flat(1);
+    alone.settle();
+    assert!(alone.acts.handed_out.is_empty());
+    let balance = || claim(0, TxKind::Sweep, 50_000, None);
+    let inputs = |sat_per_vb| {
+        let mut world = World::new(vec![balance(), anchor.clone()]);
+        world.estimates = flat(sat_per_vb);
+        world.settle();
+        world.acts.handed_out.iter().map(|out| out.claims.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(inputs(1), [2], "it brings more than it costs");
+    assert_eq!(inputs(20), [1], "it does not");
+}

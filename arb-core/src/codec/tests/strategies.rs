@@ -371,6 +371,10 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         txid().prop_map(|txid| Change::MutualCloseAgreed { txid }),
         (option::of(outpoint()), height())
             .prop_map(|(outpoint, deadline)| Change::DeadlineRequested { outpoint, deadline }),
+        (option::of(outpoint()), amount())
+            .prop_map(|(outpoint, budget)| Change::BudgetRequested { outpoint, budget }),
+        (option::of(outpoint()), script())
+            .prop_map(|(outpoint, script)| Change::DestinationRequested { outpoint, script }),
         (block_ref(), transaction())
             .prop_map(|(at, value)| Change::Spent(Box::new(Confirmed { at, value }))),
         block_ref().prop_map(|fork_point| Change::Disconnected { fork_point }),
