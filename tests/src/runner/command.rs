@@ -90,7 +90,12 @@ impl Runner<'_> {
                 let name = &subscriber.0;
                 self.command(|arbiter| async move { arbiter.unsubscribe(id, name).await }).await
             }
-            ArbiterStep::Bump { target, feerate } => self.bump(target, *feerate).await,
+            ArbiterStep::Bump { target, feerate } => {
+                self.bump(target, BumpGoal::FeeRate(*feerate)).await
+            }
+            ArbiterStep::Budget { target, budget } => {
+                self.bump(target, BumpGoal::Budget(*budget)).await
+            }
             ArbiterStep::Restart => {
                 self.node.stop().await;
                 self.start_again().await
@@ -194,7 +199,7 @@ impl Runner<'_> {
         }
     }
 
-    async fn bump(&mut self, target: &Bumped, feerate: bitcoin::FeeRate) -> Result<(), Failed> {
+    async fn bump(&mut self, target: &Bumped, goal: BumpGoal) -> Result<(), Failed> {
         let (channel, outpoint) = match target {
             Bumped::Channel(channel) => (channel, None),
             Bumped::Output(output) => {
@@ -209,8 +214,11 @@ impl Runner<'_> {
             None => BumpTarget::Channel(id),
             Some(outpoint) => BumpTarget::Output(id, outpoint),
         };
-        let goal = BumpGoal::FeeRate(feerate);
-        self.command(|arbiter| async move { arbiter.bump(target, goal).await }).await
+        let asked = self.command(|arbiter| {
+            let goal = goal.clone();
+            async move { arbiter.bump(target, goal).await }
+        });
+        asked.await
     }
 
     /// Tells the node's own preimages to a channel whose HTLCs want them.

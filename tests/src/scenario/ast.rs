@@ -341,6 +341,11 @@ pub enum ArbiterStep {
         target: BumpTarget,
         feerate: FeeRate,
     },
+    /// `bump … budget=`: what a claim may cost.
+    Budget {
+        target: BumpTarget,
+        budget: Amount,
+    },
     /// A clean stop, and start.
     Restart,
     /// No clean stop, and start.

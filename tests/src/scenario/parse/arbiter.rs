@@ -72,6 +72,10 @@ impl Parser {
         } else {
             BumpTarget::Channel(self.names.channel(text)?)
         };
+        if let Some(budget) = args.optional("budget")? {
+            let budget = value::whole_sat(budget)?;
+            return Ok(ArbiterStep::Budget { target, budget });
+        }
         let feerate = value::feerate(args.required("feerate")?)?;
         Ok(ArbiterStep::Bump { target, feerate })
     }

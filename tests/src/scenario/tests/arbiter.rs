@@ -1,6 +1,6 @@
 //! Statements about the arbiter.
 
-use bitcoin::FeeRate;
+use bitcoin::{Amount, FeeRate};
 
 use super::super::ast::{
     ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, HtlcRef, Mode, OutputRef,
@@ -66,6 +66,9 @@ fn bump() {
     let output = OutputRef::Htlc(HtlcRef { channel: a(), htlc: "h1".into() });
     let target = BumpTarget::Output(output);
     assert_eq!(arbiter("bump a.h1 feerate=30sat/vB"), ArbiterStep::Bump { target, feerate });
+    let (target, budget) = (BumpTarget::Channel(a()), Amount::from_sat(5_000));
+    assert_eq!(arbiter("bump a budget=5_000sat"), ArbiterStep::Budget { target, budget });
+    refused("bump a budget=1sat feerate=2sat/vB", "", "feerate=2sat/vB");
     refused("bump", "a channel, or an output", "the end of the line");
     refused("bump a", "feerate=", "the end of the line");
     refused("bump c feerate=30sat/vB", "a declared channel", "c");
