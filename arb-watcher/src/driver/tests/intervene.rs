@@ -4,7 +4,7 @@ use crate::{Arbiter, BumpGoal, BumpTarget, CommandError};
 use arb_core::arbitrator::{CloseKind, PreimageSource};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::units::BlockHeight;
-use bitcoin::{Amount, FeeRate, OutPoint};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -181,4 +181,27 @@ async fn failing_with_what_turns_out_outdated_is_refused() {
         assert_eq!(answer.is_ok(), answered, "{answer:?}");
         assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::Outdated(id)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_claimed_goes_where_the_operator_says() {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let world = World::default();
+    let arbiter = world.watching(&channel).await;
+    let target = BumpTarget::Channel(channel.id());
+    let script = ScriptBuf::from_bytes([&[0, 20][..], &[7; 20]].concat());
+    let goal = BumpGoal::Destination(script.clone());
+    arbiter.bump(target, goal).await.expect("a script of an address");
+    let odd = ScriptBuf::from_bytes(vec![0x51]);
+    let refused = arbiter.bump(target, BumpGoal::Destination(odd.clone())).await;
+    assert_eq!(refused, Err(CommandError::NoDestination(odd)));
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let sent = world.net.sent();
+    assert!(!sent.is_empty());
+    assert!(sent.iter().flatten().all(|tx| tx.output[0].script_pubkey == script));
 }
