@@ -115,6 +115,12 @@ impl<'a> Past<'a> {
         })
     }
 
+    /// Whether the network would have no transaction that makes the claim.
+    pub(super) fn is_set_aside(&self, claim: &Claim) -> bool {
+        let acts = self.acts.get(&claim.channel);
+        acts.is_some_and(|acts| acts.set_aside.contains_key(&claim.outpoint))
+    }
+
     /// What the operator wants the claim to cost at most.
     pub(super) fn budget(&self, claim: &Claim) -> Option<Amount> {
         self.acts.get(&claim.channel)?.budget_of(claim.outpoint)

@@ -84,11 +84,19 @@ pub fn plan_together(
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
         planner.group(&group, &mut steps);
     }
+    // What is refused anyway leaves the wallet's coins to the others.
+    let hungry = |step: &Step, bad: bool| match step {
+        Step::Sign(draft) => draft.wants_coins() && past.is_set_aside(&draft.claim) == bad,
+        Step::Publish(_) => false,
+    };
+    if steps.iter().any(|(_, step)| hungry(step, false)) {
+        steps.retain(|(_, step)| !hungry(step, true));
+    }
     steps
 }
 
 /// The claims that stand first in a transaction that is live or wanted: coins are reserved for
-/// these.
+/// these. What the network would refuse keeps none.
 #[must_use]
 pub fn leads(
     parts: &[Part<'_>],
@@ -105,7 +113,8 @@ pub fn leads(
             Standing::New => planner.worth_it(&group.claims),
             Standing::Live(_) | Standing::Splitting(_) => vec![group.claims],
         };
-        leads.extend(parts.iter().filter_map(|part| part.first()).map(|claim| id(claim)));
+        let firsts = parts.iter().filter_map(|part| part.first());
+        leads.extend(firsts.filter(|claim| !past.is_set_aside(claim)).map(|claim| id(claim)));
     }
     leads
 }
