@@ -1,7 +1,7 @@
 //! The scheduler, driven block by block: nothing is forgotten, nothing is claimed twice, and no
 //! price falls, whatever happens to the other claims of a transaction.
 use super::*;
-use crate::arbitrator::Rejections;
+use crate::arbitrator::{HandedOut, Rejections};
 use crate::claim::{SigningKey, SingleSpend, Unlock};
 use crate::ids::ChannelId;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -339,4 +339,59 @@ fn what_only_comes_along_has_no_transaction_of_its_own() {
     };
     assert_eq!(inputs(1), [2], "it brings more than it costs");
     assert_eq!(inputs(20), [1], "it does not");
+}
+
+/// An HTLC transaction that the wallet pays.
+fn stage(vout: u32) -> Claim {
+    let mut claim = claim(vout, TxKind::Sweep, 50_000, Some(30));
+    let input = bitcoin::TxIn { previous_output: outpoint(vout), ..bitcoin::TxIn::default() };
+    let transaction = Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![input],
+        output: vec![claim.output.clone()],
+    };
+    claim.path = SpendPath::SecondStage(Box::new(crate::claim::SecondStage {
+        htlc: crate::ids::HtlcId { offerer: crate::ids::Side::Local, id: u64::from(vout) },
+        transaction,
+        script: ScriptBuf::from_bytes([0; 130].to_vec()),
+        key: SigningKey::Funding,
+        remote_signature: Signature::from_compact(&[1; 64]).expect("in range"),
+        extensible: Extensible::Yes,
+        preimage: None,
+    }));
+    claim
+}
+
+#[test]
+fn what_the_network_refuses_leaves_the_coins_to_others() {
+    let mut world = World::new(vec![stage(0), stage(1)]);
+    world.acts.set_aside.insert(outpoint(0), "bad-witness-nonstandard".into());
+    let signed = |world: &World| -> Vec<u32> {
+        let first = |step: &Step| match step {
+            Step::Sign(draft) => Some(draft.claim.outpoint.vout),
+            Step::Publish(_) => None,
+        };
+        world.steps().iter().filter_map(first).collect()
+    };
+    assert_eq!(signed(&world), [1]);
+    let part = Part { claims: &world.claims, acts: &world.acts };
+    let leads = leads(&[part], world.tip, &world.estimates, Joining::Never);
+    assert_eq!(leads.iter().map(|(_, lead)| lead.vout).collect::<Vec<_>>(), [1]);
+    // The other has what it needs: then this one is tried again.
+    world.acts.handed_out.push(HandedOut {
+        kind: TxKind::HtlcTimeout,
+        transaction: Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![],
+            output: vec![],
+        },
+        claims: vec![outpoint(1)],
+        others: vec![],
+        coins: vec![outpoint(9)],
+        fee: Amount::from_sat(20_000),
+        at: world.tip,
+    });
+    assert_eq!(signed(&world), [0]);
 }
