@@ -6,7 +6,6 @@ use super::rescan::Watching;
 use super::tasks::Ended;
 use super::{Driver, measure};
 use crate::scripts::ScriptsPort;
-use crate::settings::Ports;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
@@ -14,7 +13,7 @@ use arb_core::log::ChangeLog;
 use arb_core::ports::{
     BlockSource, Broadcast, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
 };
-use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
+use arb_core::units::{BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
