@@ -4,9 +4,11 @@
 //! see what is needed ([`TappedSigners`], [`TappedMessages`], [`GatedPersist`]); the [`Recorder`]
 //! translates it, and gives the arbiter a signer ([`LdkSigner`]). How HTLCs get their identity is told in `docs/adr/0005-ldk-htlc-identity.md`.
 mod book;
+mod bootstrap;
 mod bytes;
 mod held;
 mod messages;
+mod monitor;
 mod opening;
 mod persist;
 mod record;
@@ -19,6 +21,7 @@ mod taps;
 mod translate;
 mod update;
 
+pub use bootstrap::{Adoption, Unadopted, bootstrap};
 pub use held::{Held, HeldFor};
 pub use messages::TappedMessages;
 pub use persist::GatedPersist;

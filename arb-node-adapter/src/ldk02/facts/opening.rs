@@ -3,7 +3,7 @@ use super::taps::Opening;
 use super::translate::{Outputs, Untranslated, balances, number};
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, LocalCommitment, Party,
-    RemoteCommitment, SecretStore, ShutdownScripts,
+    RemoteCommitment, ShutdownScripts,
 };
 use arb_core::format::{CommitmentFormat, local_commitment, remote_commitment};
 use arb_core::ids::Side;
@@ -55,7 +55,7 @@ pub(super) fn facts(
         },
         candidates: Candidates::only(candidate),
         htlcs: BTreeMap::new(),
-        secrets: SecretStore::default(),
+        secrets: opening.secrets.clone(),
         shutdown: ShutdownScripts::default(),
         destination: opening.destination.clone(),
         birth: BlockHeight(opening.birth),

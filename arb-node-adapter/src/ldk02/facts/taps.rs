@@ -2,7 +2,7 @@
 use super::book::Terms;
 use super::update::FIRST_NUMBER;
 use crate::ldk02::lock;
-use arb_core::facts::ShutdownScripts;
+use arb_core::facts::{SecretStore, ShutdownScripts};
 use arb_core::ids::ChannelId;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
@@ -70,6 +70,8 @@ pub(super) struct Opening {
     pub(super) local: HolderCommitmentTransaction,
     pub(super) remote: CommitmentTransaction,
     pub(super) birth: u32,
+    /// Secrets that the peer has revealed: none at the beginning.
+    pub(super) secrets: SecretStore,
 }
 
 /// A monitor as LDK writes it.
@@ -308,6 +310,7 @@ impl Taps {
             local: signed.commitment?,
             remote: remote?,
             birth,
+            secrets: SecretStore::default(),
         })
     }
 }

@@ -248,7 +248,7 @@ fn drain(node: &Node, desk: &mut Desk) -> bool {
 }
 
 /// The result of a future that waits for nothing.
-fn at_once<F: Future>(future: F) -> F::Output {
+pub(super) fn at_once<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
