@@ -8,13 +8,14 @@ enum Meaning {
     Conflict,
     FeeTooLow,
     NotFinal,
+    Refused,
 }
 
-use Meaning::{Conflict, FeeTooLow, Known, NotFinal};
+use Meaning::{Conflict, FeeTooLow, Known, NotFinal, Refused};
 
 /// Reason: Core's reject reason up to its details, as `sendrawtransaction`, `testmempoolaccept`
 /// and `submitpackage` give it. The first entry that the reason begins with decides. What is not
-/// here is refused for good: scripts, standardness, TRUC, clusters, dust.
+/// here is taken as refused: it is tried again with every block, as are those.
 const REASONS: &[(&str, Meaning)] = &[
     // In the mempool or in a block.
     ("txn-already-in-mempool", Known),
@@ -49,6 +50,33 @@ const REASONS: &[(&str, Meaning)] = &[
     ("non-final", NotFinal),
     ("non-BIP68-final", NotFinal),
     ("bad-txns-premature-spend-of-coinbase", NotFinal),
+    // Scripts and witnesses.
+    ("mempool-script-verify-flag-failed", Refused),
+    ("block-script-verify-flag-failed", Refused),
+    ("bad-txns-nonstandard-inputs", Refused),
+    ("bad-witness-nonstandard", Refused),
+    // Standardness.
+    ("version", Refused),
+    ("tx-size", Refused), // and tx-size-small
+    ("scriptsig-", Refused),
+    ("scriptpubkey", Refused),
+    ("datacarrier", Refused),
+    ("bare-multisig", Refused),
+    ("dust", Refused),
+    ("unspent-dust", Refused),
+    ("missing-ephemeral-spends", Refused),
+    ("bad-txns-too-many-sigops", Refused),
+    // TRUC and clusters: other transactions may go, and then it fits.
+    ("TRUC-violation", Refused),
+    ("too-large-cluster", Refused),
+    // What is no transaction at all, or no package.
+    ("coinbase", Refused),
+    ("bad-cb-length", Refused),
+    ("bad-txns-", Refused),
+    ("package-", Refused),
+    // Guards of the node against mistakes of people.
+    ("max feerate exceeded", Refused),
+    ("max-fee-exceeded", Refused),
 ];
 
 /// The verdict behind a reject reason of Bitcoin Core.
@@ -61,7 +89,7 @@ pub fn verdict_of(reason: &str) -> Verdict {
         Some(Conflict) => Verdict::Conflict(reason),
         Some(FeeTooLow) => Verdict::FeeTooLow(reason),
         Some(NotFinal) => Verdict::NotFinal(reason),
-        None => Verdict::Refused(reason),
+        Some(Refused) | None => Verdict::Refused(reason),
     }
 }
 
@@ -86,3 +114,6 @@ pub(super) fn is_missing(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Conflict(reason)
         if reason.starts_with("bad-txns-inputs-missingorspent"))
 }
+
+#[cfg(test)]
+mod tests;
