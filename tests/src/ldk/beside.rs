@@ -1,6 +1,6 @@
 //! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
 //! from LDK alone.
-use super::{Kept, Kind, Link, MemoryKv, Net, Payment, ToArbiter};
+use super::{Kept, Kind, LateKeys, Link, MemoryKv, Net, Payment, ToArbiter};
 use crate::chain::Selection;
 use arb_core::ids::ChannelId;
 use arb_core::log::ChangeLog;
@@ -19,6 +19,7 @@ use lightning::ln::types::ChannelId as LdkChannelId;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -60,6 +61,8 @@ pub struct Beside {
     pub link: Link,
     /// The arbiter.
     pub arbiter: Arbiter,
+    /// Whether its signers are away: they give an error to everything, which means later.
+    pub signers_away: Arc<AtomicBool>,
     sent: Sent,
     coins: MemoryCoins,
     /// The peer's monitors.
@@ -121,12 +124,14 @@ impl Beside {
         egress.set(mode);
         let recorder = Recorder::open(node.taps.clone(), Arc::new(MemoryKv::default()), &[])?;
         let sent = Sent::default();
+        let keys = LateKeys { keys: node.keys.clone(), away: Arc::default() };
+        let signers_away = keys.away.clone();
         let ports = Ports {
             source,
             broadcast: ArbiterEgress::new(sent.clone(), egress.clone())
                 .telling(ManagerFence(node.manager.clone())),
             fees: FromLdkFees(node.fees.clone()),
-            signer: recorder.signer(node.keys.clone()),
+            signer: recorder.signer(Arc::new(keys)),
             coins: ArbiterCoins::new(coins.clone(), egress.clone()),
             scripts: arb_watcher::ScriptsPort::default(),
         };
@@ -149,7 +154,8 @@ impl Beside {
             before > 0
         }));
         let link = net.open(0, 1, CAPACITY, 400_000_000)?;
-        Ok(Self { net, link, arbiter, sent, coins, kept, ours: BTreeMap::new() })
+        let ours = BTreeMap::new();
+        Ok(Self { net, link, arbiter, signers_away, sent, coins, kept, ours })
     }
 
     /// The wallet that both use.

@@ -5,6 +5,7 @@
 
 mod beside;
 mod hands;
+mod late;
 mod lines;
 mod net;
 mod node;
@@ -16,6 +17,7 @@ mod wallet;
 
 pub use beside::{Beside, Failed, cut_off, started};
 pub use hands::Hands;
+pub use late::{LateKeys, LateSigner};
 pub use lines::Lines;
 pub use net::{Link, Net, OnBlock, OnQuiet, Payment};
 pub use node::{

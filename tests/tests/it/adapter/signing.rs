@@ -3,7 +3,8 @@
 use super::Failed;
 use arb_core::ids::ChannelId;
 use arb_node_adapter::Mode;
-use arb_tests::ldk::{Kind, cut_off, started};
+use arb_tests::ldk::{Beside, Kind, cut_off, started};
+use std::sync::atomic::Ordering;
 
 /// Outputs of the peer's commitment that are ours after a delay: without anchors, our balance is
 /// paid to us directly and needs no claim.
@@ -81,4 +82,76 @@ async fn our_commitment_with_static_remotekey() -> Result<(), Failed> {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_commitment_with_anchors() -> Result<(), Failed> {
     claimed_from_local(Kind::Anchors).await
+}
+
+/// The signers are away: nothing is signed, nothing is lost, and when they are back all goes on.
+async fn away(world: &mut Beside, blocks: u32) -> Result<(), Failed> {
+    let before = world.ours.len();
+    world.mine(blocks).await?;
+    assert_eq!(world.ours.len(), before, "an error means later");
+    world.signers_away.store(false, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Penalties for `to_local` and HTLCs of both directions, and our own balance.
+#[tokio::test(flavor = "multi_thread")]
+async fn penalties_wait_for_a_late_signer() -> Result<(), Failed> {
+    let (mut world, offered, received) = started(Kind::Anchors, Mode::Own).await?;
+    let old = world.peer_monitor()?;
+    world.net.claim(&offered);
+    world.net.claim(&received);
+    let revoked = world.peer_commitment(&old)?;
+    world.signers_away.store(true, Ordering::SeqCst);
+    world.mine_these(std::slice::from_ref(&revoked)).await?;
+    away(&mut world, 3).await?;
+    world.mine(6).await?;
+    let spent = world.spent(&[revoked.compute_txid()].into());
+    assert_eq!(spent.len(), 4, "{spent:?} of {revoked:?}");
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// HTLCs of the peer's commitment, by preimage and by timeout.
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_of_the_peers_commitment_wait_for_a_late_signer() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
+    let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+    world.signers_away.store(true, Ordering::SeqCst);
+    world.mine_these(std::slice::from_ref(&commitment)).await?;
+    away(&mut world, 3).await?;
+    world.mine(1).await?;
+    world.signers_away.store(true, Ordering::SeqCst);
+    // Past the expiry of what we offered.
+    world.mine(90).await?;
+    away(&mut world, 1).await?;
+    world.mine(3).await?;
+    let spent = world.spent(&[commitment.compute_txid()].into());
+    assert_eq!(spent.len(), 3, "{spent:?} of {commitment:?}");
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// Our commitment, its anchor, second stages and delayed outputs: late at each stage.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_stage_of_our_commitment_waits_for_a_late_signer() -> Result<(), Failed> {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors] {
+        let mut world = cut_off(kind, Mode::Own).await?;
+        let link = world.link;
+        world.signers_away.store(true, Ordering::SeqCst);
+        world.net.force_close(0, &link)?;
+        world.settle().await?;
+        away(&mut world, 3).await?;
+        // The commitment; then nothing until the offered HTLC has expired; then the rest.
+        world.mine(2).await?;
+        for _ in 0..2 {
+            world.signers_away.store(true, Ordering::SeqCst);
+            world.mine(60).await?;
+            away(&mut world, 1).await?;
+            world.mine(2).await?;
+        }
+        world.mine(300).await?;
+        world.all_claimed_from_local();
+        world.arbiter.shutdown().await;
+    }
+    Ok(())
 }
