@@ -185,7 +185,11 @@ impl Watchers {
             None => self.put_in(watcher),
         }
         let further = outpoints.into_iter().filter(|outpoint| *outpoint != watcher.funding);
-        self.set_further(watcher.slot, further.collect());
+        let mut further = further.peekable();
+        // Of nearly all channels there is nothing, now as before.
+        if further.peek().is_some() || self.further_of.contains_key(&watcher.slot) {
+            self.set_further(watcher.slot, further.collect());
+        }
     }
 
     /// Takes a channel out, and all that it watches. Gives what was kept of it.
