@@ -130,6 +130,23 @@ pub fn run(name: Option<&str>, json: bool) -> Result<ExitCode, BenchError> {
 mod tests {
     use super::*;
 
+    /// Whatever it quoted would be wrong tomorrow: it names the command that prints.
+    #[test]
+    fn the_readme_quotes_no_figure() {
+        let readme = include_str!("../../../README.md");
+        let units =
+            ["ns", "us", "µs", "ms", "s", "seconds", "B", "bytes", "KB", "MB", "x", "times", "%"];
+        let words: Vec<&str> = readme.split_whitespace().collect();
+        let number = |word: &str| word.trim_end_matches('%').parse::<f64>().is_ok();
+        let quotes = |pair: &&[&str]| {
+            let unit = pair[1].trim_end_matches(['.', ',', ';', ')']);
+            number(pair[0]) && (pair[0].ends_with('%') || units.contains(&unit))
+        };
+        let found: Vec<&[&str]> = words.windows(2).filter(quotes).collect();
+        assert!(found.is_empty(), "{found:?}");
+        assert!(quotes(&["1.3", "times,"].as_slice()) && quotes(&["5%", "of"].as_slice()));
+    }
+
     #[test]
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
         let refused = run(Some("blok"), false).err().map(|error| error.to_string());
