@@ -1,102 +1,135 @@
-//! An arbiter beside an LDK node: a channel with an HTLC in each direction is closed in three ways,
-//! by either one's transactions; printed is how LDK and how the arbiter see it.
+//! An arbiter beside an LDK node: three LDK nodes and more, with channels that are closed from either
+//! side and with a revoked commitment, while HTLCs are pending and one is forwarded; our node is killed
+//! in between. Printed is how LDK and how the arbiter see every channel, in every mode.
 //!
-//! `cargo run -p arb-tests --example ldk_node`
-use arb_core::ids::ChannelId;
+//! `cargo run -p arb-tests --example ldk_node [-- --bitcoind]`
+//!
+//! It fails if anything of it does not come out: a line of the story, a payment that LDK does not hear
+//! of, a balance that is left.
 use arb_core::report::OutputReport;
-use arb_node_adapter::Mode;
-use arb_tests::ldk::{Beside, Failed, Kind, cut_off, started};
+use arb_tests::runner::{ChainKind, Options, Views, run_with_views};
+use arb_tests::scenario::{parse, unsupported};
 use lightning::chain::channelmonitor::Balance;
+use std::process::ExitCode;
 
-/// How the channel ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Close {
-    ByUs,
-    ByThePeer,
-    Revoked,
-}
+/// `FORMAT`, `MODE` and `OURS` are filled in.
+const STORY: &str = "
+channel a node=ldk format=FORMAT
+channel b node=ldk format=FORMAT opener=remote
+channel c node=ldk format=FORMAT
+channel d node=ldk format=FORMAT
+receive b in amount=52_000sat expiry=+120
+offer a forwarded amount=50_000sat expiry=+60 upstream=b.in
+offer a out amount=40_000sat expiry=+50
+receive a paid amount=30_000sat expiry=+90 hash=P
+offer c out amount=40_000sat expiry=+50
+receive c paid amount=30_000sat expiry=+90 hash=Q
+offer d old amount=50_000sat expiry=+60
+settle d old
+offer d out amount=20_000sat expiry=+70
+MODE
+preimage P
+preimage Q
+fail a                                       # closed from our side
+publish c remote                             # from the peer's
+publish d remote #1                          # and with a revoked commitment
+mine 3
+expect a close=local#3
+expect c close=remote#2
+expect d close=revoked#1
+expect a.paid state=claimed                  # by its preimage, on our commitment
+expect c.paid state=claimed                  # and on the peer's
+expect d.old state=claimed                   # punished
+expect d.to_local state=claimed
+kill                                         # our node, and it starts again
+publish b remote
+mine
+peer claims a.forwarded                      # its preimage serves the incoming HTLC
+mine 3
+expect a.forwarded state=peer_claimed upstream=fulfilled
+expect b.in state=claimed
+mine 55
+expect a.out state=claimed upstream=failed   # timed out, on our commitment
+expect c.out state=claimed upstream=failed   # and on the peer's
+expect d.out upstream=failed
+mine 320
+expect a phase=forgotten
+expect b phase=forgotten
+expect c phase=forgotten
+expect d phase=forgotten
+OURS
+";
 
-/// Enough for the HTLCs to expire and for every delay.
-const BLOCKS: u32 = 280;
+/// LDK's events that have to come, whoever publishes, and how many of each.
+const EVENTS: [(&str, usize); 4] =
+    [("PaymentSent", 1), ("PaymentFailed", 3), ("PaymentClaimed", 2), ("ChannelClosed", 4)];
 
-#[tokio::main]
-async fn main() -> Result<(), Failed> {
-    for kind in [Kind::StaticRemotekey, Kind::Anchors] {
-        for mode in [Mode::Observe, Mode::Own] {
-            for close in [Close::ByUs, Close::ByThePeer, Close::Revoked] {
-                // Our anchor commitment is published by whoever handles LDK's `BumpTransaction`
-                // events. Nobody does here, but for the arbiter.
-                if (kind, mode, close) != (Kind::Anchors, Mode::Observe, Close::ByUs) {
-                    tell(kind, mode, close).await?;
-                }
+fn main() -> ExitCode {
+    let bitcoind = std::env::args().any(|argument| argument == "--bitcoind");
+    let chain = if bitcoind { ChainKind::Bitcoind } else { ChainKind::Embedded };
+    let mut failed = 0;
+    for format in ["static_remotekey", "anchors"] {
+        for mode in ["observe", "guard", "own"] {
+            println!("\n{format}, mode {mode}");
+            if let Err(why) = tell(format, mode, chain) {
+                println!("  FAILED: {why}");
+                failed += 1;
             }
         }
     }
-    Ok(())
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn tell(kind: Kind, mode: Mode, close: Close) -> Result<(), Failed> {
-    println!("\n{kind:?}, closed {close:?}, mode {mode:?}");
-    let mut world = close_it(kind, mode, close).await?;
-    views(&world, "after the close").await?;
-    for _ in 0..BLOCKS {
-        world.broadcast_of_ldk();
-        world.mine(1).await?;
+fn tell(format: &str, mode: &str, chain: ChainKind) -> Result<(), String> {
+    // Who only observes, and a guard of a node that gets through, publish nothing.
+    let ours = if mode == "own" { "expect ours count>=8" } else { "expect ours count=0" };
+    let story = STORY.replace("FORMAT", format).replace("OURS", ours);
+    let story = story.replace("MODE", &format!("mode {mode}"));
+    let scenario = parse("story", &story).map_err(|error| error.to_string())?;
+    if let Some(error) = unsupported(&scenario) {
+        return Err(error.to_string());
     }
-    views(&world, "at the end").await?;
-    let left = world.net.nodes[0].monitors.get_claimable_balances(&[]);
-    println!("  ours: {} transactions of the arbiter", world.ours.len());
-    world.arbiter.shutdown().await;
-    if left.is_empty() { Ok(()) } else { Err(format!("LDK still waits for {left:?}").into()) }
-}
-
-/// The channel up to the block that closes it.
-async fn close_it(kind: Kind, mode: Mode, close: Close) -> Result<Beside, Failed> {
-    match close {
-        Close::ByUs => {
-            let mut world = cut_off(kind, mode).await?;
-            let link = world.link;
-            world.net.force_close(0, &link)?;
-            world.settle().await?;
-            world.broadcast_of_ldk();
-            world.mine(1).await?;
-            Ok(world)
+    let options = Options { chain, ..Options::default() };
+    let last = run_with_views(&scenario, options, &show).map_err(|(line, failed)| {
+        format!("line {line}: expected {}, found {}", failed.expected, failed.found)
+    })?;
+    for (name, count) in EVENTS {
+        let found = last.events.iter().filter(|event| *event == name).count();
+        println!("  LDK's events: {found} {name}");
+        if found < count {
+            return Err(format!("{count} {name} of LDK expected, {found} found"));
         }
-        Close::ByThePeer => {
-            let mut world = cut_off(kind, mode).await?;
-            let commitment = world.peer_commitment(&world.peer_monitor()?)?;
-            world.mine_these(std::slice::from_ref(&commitment)).await?;
-            Ok(world)
-        }
-        Close::Revoked => {
-            let (mut world, offered, received) = started(kind, mode).await?;
-            let old = world.peer_monitor()?;
-            world.net.claim(&offered);
-            world.net.claim(&received);
-            let revoked = world.peer_commitment(&old)?;
-            world.mine_these(std::slice::from_ref(&revoked)).await?;
-            Ok(world)
-        }
+    }
+    match last.channels.iter().find(|view| !view.ldk.is_empty()) {
+        Some(view) => Err(format!("LDK still waits for {:?} of {}", view.ldk, view.name)),
+        None => Ok(()),
     }
 }
 
-async fn views(world: &Beside, when: &str) -> Result<(), Failed> {
-    let id = ChannelId(world.link.id.0);
-    let ldk = world.net.nodes[0].monitors.get_claimable_balances(&[]);
-    let mut ldk: Vec<String> = ldk.iter().map(balance).collect();
-    let report = world.arbiter.report(id).await?;
-    let mut ours: Vec<String> =
-        report.iter().flat_map(|report| &report.outputs).map(output).collect();
-    let rows = ldk.len().max(ours.len());
-    ldk.resize(rows, String::new());
-    ours.resize(rows, String::new());
-    let closed = report.and_then(|report| report.close);
-    println!("  {when}, height {}: {closed:?}", world.net.chain.height());
-    println!("    {:<52} | arbiter", "LDK");
-    for (ldk, ours) in ldk.iter().zip(&ours) {
-        println!("    {ldk:<52} | {ours}");
+/// Both views, side by side.
+fn show(statement: &str, views: &Views) {
+    if statement.starts_with("expect") {
+        println!("  ok  {statement}");
+        return;
     }
-    Ok(())
+    println!("  {statement}   [height {}]", views.height);
+    if !statement.starts_with("mine") && !statement.starts_with("kill") {
+        return;
+    }
+    for view in &views.channels {
+        let mut ldk: Vec<String> = view.ldk.iter().map(balance).collect();
+        let outputs = view.report.iter().flat_map(|report| &report.outputs);
+        let mut ours: Vec<String> = outputs.map(output).collect();
+        let rows = ldk.len().max(ours.len());
+        ldk.resize(rows, String::new());
+        ours.resize(rows, String::new());
+        let close = view.report.as_ref().and_then(|report| report.close);
+        println!("    {}: {close:?}", view.name);
+        println!("      {:<48} | arbiter", "LDK");
+        for (ldk, ours) in ldk.iter().zip(&ours) {
+            println!("      {ldk:<48} | {ours}");
+        }
+    }
 }
 
 fn balance(balance: &Balance) -> String {

@@ -1,4 +1,5 @@
 //! `arb scenario`: a line for each file, a last line that counts, and a status.
+use crate::ldk::Delivery;
 use crate::runner::{ChainKind, Options, Outcome, Verdict, run as run_once, run_everywhere};
 use crate::scenario::{ParseError, Scenario, ast, parse, unsupported};
 use clap::{Args, ValueEnum};
@@ -193,7 +194,12 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
         Err(error) => return Report::NotParsed(error),
     };
     let mode = arguments.mode.filter(|_| scenario.is_of_ldk()).map(Mode::of_the_language);
-    let options = Options { chain: arguments.chain.kind(), trace: arguments.trace, mode };
+    let options = Options {
+        chain: arguments.chain.kind(),
+        trace: arguments.trace,
+        mode,
+        delivery: Delivery::default(),
+    };
     if !arguments.crash_everywhere {
         return Report::Ran(run_once(&scenario, options));
     }

@@ -13,6 +13,7 @@ mod restart;
 mod route;
 mod sink;
 mod store;
+mod style;
 mod wallet;
 
 pub use beside::{Beside, Failed, cut_off, started};
@@ -28,6 +29,7 @@ pub use restart::Restart;
 pub use route::NoRoutes;
 pub use sink::ToArbiter;
 pub use store::MemoryKv;
+pub use style::Delivery;
 pub use wallet::Wallet;
 
 /// Why the nodes did not do what was asked.

@@ -271,13 +271,6 @@ impl Node {
         self.monitors.block_connected(block, height);
     }
 
-    /// The blocks above `fork_point` are disconnected.
-    pub fn disconnect(&self, fork_point: BestBlock) {
-        self.egress.best_height(fork_point.height);
-        self.manager.blocks_disconnected(fork_point);
-        self.monitors.blocks_disconnected(fork_point);
-    }
-
     /// The commitment that this node would broadcast by a monitor as it was written.
     ///
     /// # Errors

@@ -49,8 +49,11 @@ impl Runner<'_> {
         self.trace.line(|| format!("     crash {}", plan.name().unwrap_or_default()));
         self.node.kill().await;
         plan.recovered();
+        // They are one process: what LDK had not written is lost.
+        self.restart_ldk().await?;
         let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await
+        self.node.start(&self.world, numbers).await?;
+        self.show_ldk().await
     }
 
     async fn start_again(&mut self) -> Result<(), Failed> {

@@ -15,11 +15,13 @@ mod story;
 mod summary;
 mod trace;
 mod truth;
+mod views;
 
 use std::fmt::Display;
 
 pub use rerun::{ChainKind, Options, Outcome, Verdict, run, run_everywhere};
 pub use summary::{Summary, run_watched};
+pub use views::{View, Views, run_with_views};
 
 /// What a line of a scenario came to, when it did not come out as it says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@ use super::Failed;
 use super::crash::CrashPlan;
 use super::story::Runner;
 use super::trace::Trace;
+use crate::ldk::Delivery;
 use crate::scenario::Scenario;
 use crate::scenario::ast::Mode;
 use crate::world::Backend;
@@ -28,6 +29,8 @@ pub struct Options {
     pub trace: bool,
     /// Who publishes when the story begins, beside LDK nodes; the arbiter, if nothing is said.
     pub mode: Option<Mode>,
+    /// How our LDK node is shown blocks.
+    pub delivery: Delivery,
 }
 
 /// What a run came to.
@@ -76,6 +79,7 @@ async fn story(
     let backend = backend(options.chain).await.map_err(|failed| (0, failed))?;
     let begun = Runner::begin(scenario, backend, plan, trace).await;
     let mut runner = begun.map_err(|failed| (0, failed))?;
+    runner.set_delivery(options.delivery);
     if let Some(mode) = options.mode {
         runner.set_mode(mode).map_err(|failed| (0, failed))?;
     }

@@ -213,8 +213,12 @@ impl<'a> Runner<'a> {
         self.node.start(&self.world, Vec::new()).await?;
         self.idle().await?;
         let proposed = proposed.into_iter().map(|(proposed, _)| proposed);
+        // A node that dies while it opens a channel has none.
+        self.node.plan.set_paused(true);
         self.open_ldk(proposed.zip(outpoints).collect()).await?;
-        self.settle().await
+        self.settle().await?;
+        self.node.plan.set_paused(false);
+        Ok(())
     }
 
     async fn open_channels(&mut self) -> Result<(), Failed> {

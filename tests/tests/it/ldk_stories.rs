@@ -1,7 +1,8 @@
 //! The scenarios of the project once more, with LDK nodes as the parties.
 use arb_tests::cli::scenario::{Implementation, read_for};
-use arb_tests::runner::{Options, Verdict, run};
+use arb_tests::runner::{Options, Verdict, run, run_everywhere};
 use arb_tests::scenario::ast::Mode;
+use arb_tests::scenario::parse;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -122,4 +123,30 @@ fn what_ldk_publishes_is_told_as_if_it_were_ours() {
     let options = Options { mode: Some(Mode::Observe), ..Options::default() };
     let failures = failures(&paths, |path| outcome(path, Some(Implementation::Ldk), options));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A payment that is forwarded, one that is fulfilled and one that is failed; then a close.
+const CRASHES: &str = "
+channel a node=ldk
+channel b node=ldk format=static_remotekey opener=remote
+receive b in amount=52_000sat expiry=+120
+offer a h1 amount=50_000sat expiry=+60 upstream=b.in
+receive a h2 amount=40_000sat expiry=+60
+settle a h2
+offer a h3 amount=30_000sat expiry=+60
+cancel a h3
+publish a remote #2
+mine 2
+expect a close=revoked#2
+expect b phase=open
+";
+
+/// The node dies at every write of the arbiter's store, before and after it, and so between the
+/// arbiter's receipt and LDK's own record: both start again from what they wrote, and agree.
+#[test]
+fn a_node_that_dies_at_every_write_agrees_with_its_arbiter() {
+    let scenario = parse("crashes", CRASHES).expect("a story");
+    let outcome = run_everywhere(&scenario, Options::default(), &|_, _| {});
+    assert_eq!(outcome.verdict, Verdict::Passed);
+    assert!(outcome.runs > 40, "{} runs", outcome.runs);
 }

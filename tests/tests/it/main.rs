@@ -4,5 +4,6 @@ mod alarms;
 mod bitcoind;
 mod isolation;
 mod laws;
+mod ldk_random;
 mod ldk_stories;
 mod scenarios;

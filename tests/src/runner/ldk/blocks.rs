@@ -1,6 +1,6 @@
 //! Blocks that the nodes are shown, and our node's stops and starts.
 use super::{Beside, Nodes, Runner, Switched, US, ldk_failed};
-use crate::ldk::{Hands, Restart};
+use crate::ldk::{Delivery, Hands, Restart};
 use crate::runner::Failed;
 use arb_node_adapter::{GatedPersist, ManagerFence, Recorder};
 use bitcoin::Block;
@@ -32,7 +32,7 @@ impl Runner<'_> {
     /// Shows a node the chain as it is, from where the node was.
     pub(super) async fn show(&mut self, node: usize) -> Result<(), Failed> {
         let tip = self.world.backend.height().await?;
-        let mut fork = false;
+        let (mut fork, mut lost) = (false, Vec::new());
         loop {
             let best = self.nodes()?.best(node);
             if best.height <= tip
@@ -48,21 +48,28 @@ impl Runner<'_> {
             }
             let below = nodes.best(node);
             nodes.forks.insert(best.block_hash, below);
+            lost.extend(nodes.bodies.get(&best.block_hash).cloned());
         }
+        let best = self.nodes()?.best(node);
+        let top = self.block_at(best.height).await?;
         let nodes = self.nodes_mut()?;
-        let best = nodes.best(node);
+        // The peers are shown whole blocks.
+        let delivery = if node == US { nodes.delivery } else { Delivery::default() };
         if fork {
             // A block that is lost may be above another one that is.
             for fork in nodes.forks.values_mut().filter(|fork| fork.height > best.height) {
                 *fork = best;
             }
-            nodes.nodes[node].disconnect(best);
+            delivery.disconnect(&nodes.nodes[node], &lost, &top, best.height);
         }
         for height in best.height + 1..=tip {
             let block = self.block_at(height).await?;
             let nodes = self.nodes_mut()?;
-            nodes.nodes[node].connect(&block, height);
+            delivery.connect(&nodes.nodes[node], &block, height);
             nodes.shown[node].push((height, block.block_hash()));
+            if node == US {
+                nodes.bodies.insert(block.block_hash(), block);
+            }
         }
         Ok(())
     }

@@ -13,15 +13,15 @@ pub(super) use open::Proposed;
 pub(super) use port::Beside;
 use port::Switched;
 
-use super::Failed;
 use super::story::Runner;
-use crate::ldk::{Hands, Kept, Lines, MemoryKv, Node, ToArbiter};
+use super::{Failed, View, Views};
+use crate::ldk::{Delivery, Hands, Kept, Lines, MemoryKv, Node, ToArbiter};
 use crate::scenario::ast::{ChannelName, HtlcRef, Mode};
 use crate::world::Faults;
 use arb_core::ids::ChannelId;
 use arb_core::ports::Broadcast;
 use arb_node_adapter::{GUARD_BEFORE, Recorder, Waiting, Witness};
-use bitcoin::{BlockHash, Transaction, Txid};
+use bitcoin::{Block, BlockHash, Transaction, Txid};
 use check::Outcome;
 use lightning::chain::BestBlock;
 use lightning::events::Event;
@@ -71,6 +71,12 @@ pub(super) struct Nodes {
     /// What our node's LDK publishes passes here.
     faults: Arc<Faults>,
     witness: Witness,
+    /// How our node is shown blocks.
+    delivery: Delivery,
+    /// Blocks that our node was shown and that it may lose.
+    bodies: BTreeMap<BlockHash, Block>,
+    /// Names of the events that our node's LDK raised.
+    said: Vec<String>,
 }
 
 fn ldk_failed(error: impl std::fmt::Debug) -> Failed {
@@ -119,6 +125,9 @@ impl Nodes {
             events.push(event);
         }
         for event in events {
+            let said = format!("{event:?}");
+            let name = said.split([' ', '{', '(']).next().unwrap_or_default();
+            self.said.push(name.to_owned());
             if let Some((number, outcome)) = Outcome::of(&event)
                 && let Some(htlc) = self.payments.get(&number)
             {
@@ -161,6 +170,26 @@ impl Runner<'_> {
     pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Failed> {
         self.nodes()?.set_mode(mode);
         Ok(())
+    }
+
+    /// Says how our node is shown blocks from now on.
+    pub(super) fn set_delivery(&mut self, delivery: Delivery) {
+        if let Some(nodes) = &mut self.ldk {
+            nodes.delivery = delivery;
+        }
+    }
+
+    /// Every channel as LDK and as the arbiter see it.
+    pub(super) fn views(&self) -> Result<Views, Failed> {
+        let nodes = self.nodes()?;
+        let view = |(name, ends): (&ChannelName, &Ends)| {
+            let monitor = nodes.nodes[US].monitors.get_monitor(ends.id);
+            let ldk = monitor.map(|monitor| monitor.get_claimable_balances()).unwrap_or_default();
+            let report = self.channels.get(name).and_then(|chan| chan.report.clone());
+            View { name: name.0.clone(), ldk, report }
+        };
+        let channels = nodes.channels.iter().map(view).collect();
+        Ok(Views { height: self.world.height(), channels, events: nodes.said.clone() })
     }
 
     /// Our node's LDK goes on until it waits for something outside. True if it did anything.

@@ -1,6 +1,6 @@
 //! The channels are opened by the nodes themselves.
 use super::{Ends, Nodes, Runner, US, ldk_failed};
-use crate::ldk::{Hands, Kept, Kind, Lines, MemoryKv, Node};
+use crate::ldk::{Delivery, Hands, Kept, Kind, Lines, MemoryKv, Node};
 use crate::peer::{self, Channel, ChannelParams, PartyKeys, PartySecrets};
 use crate::runner::Failed;
 use crate::runner::story::{Chan, FUNDING_DEPTH};
@@ -109,6 +109,9 @@ impl Nodes {
             closings: BTreeMap::new(),
             faults: Arc::default(),
             witness: Witness::new(),
+            delivery: Delivery::default(),
+            bodies: BTreeMap::new(),
+            said: Vec::new(),
         })
     }
 
