@@ -155,7 +155,7 @@ fn holds(choices: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn ldk_and_the_arbiter_agree(choices in proptest::collection::vec(any::<u8>(), 48)) {
