@@ -273,6 +273,47 @@ async fn values_follow_what_happens() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_and_what_is_at_risk_is_measured() {
+    let seen = Seen::default();
+    let _guard = metrics::set_default_local_recorder(&seen);
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let arbiter = world.watching(&channel).await;
+    // Two blocks of three are taken in when the last is asked for.
+    world.chain.mine_many(2);
+    let last = world.chain.mine(vec![]);
+    let lag = Arc::new(Mutex::new(None));
+    let (of, to) = (seen.clone(), lag.clone());
+    world.chain.before(last, move |_| *to.lock().expect("no panic") = of.value("arb_block_lag"));
+    arbiter.idle().await.expect("running");
+    assert_eq!(*lag.lock().expect("no panic"), Some(1.0));
+    assert_eq!(seen.value("arb_block_lag"), Some(0.0));
+
+    let is = |key: &str, value: f64| assert_eq!(seen.value(key), Some(value), "{key}");
+    is("arb_notices_waiting", 0.0);
+    fail(&arbiter, channel.id()).await;
+    arbiter.idle().await.expect("running");
+    is("arb_notices_waiting", 1.0);
+    world.pass(&arbiter, 1).await;
+    is("arb_channels phase=failing", 1.0);
+
+    // A breach: the peer's balance is ours to take before its delay of 144 blocks is over.
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    let claimed = report.outputs.iter().filter(|output| output.deadline.is_some());
+    let value: u64 = claimed.map(|output| output.amount.to_sat()).sum();
+    assert!(value > 0);
+    for (due, at_risk) in [("past", 0), ("6", 0), ("36", 0), ("144", value), ("later", 0)] {
+        is(&format!("arb_value_at_risk_sat due={due}"), at_risk as f64);
+    }
+    world.pass(&arbiter, 108).await;
+    is("arb_value_at_risk_sat due=36", value as f64);
+    is("arb_value_at_risk_sat due=144", 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn spans_are_as_the_page_names_them_and_tell_no_secret() {
     let traced = Traced::default();
     // With one dispatcher alone, a span that a test on another thread comes to first would be
