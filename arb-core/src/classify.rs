@@ -199,7 +199,7 @@ fn by_scripts(
         if to_us {
             return Classified::Revoked { number, secret, point };
         }
-        let keys = CommitmentKeys::new(facts, Side::Remote, point, secp).ok();
+        let keys = CommitmentKeys::new(facts, &candidate.keys, Side::Remote, point, secp).ok();
         let pays_owner = || {
             let script = |keys| scripts::to_local(keys, facts.remote.delay).script_pubkey;
             keys.as_ref().map(script).is_some_and(|script| pays(&script))

@@ -1,6 +1,6 @@
 //! One verified channel, and a block that does not touch it: what the micro-benchmarks work on.
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelNames, FundingCandidate, LocalCommitment, Party,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, FundingKeys, LocalCommitment, Party,
     RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat, local_commitment, sighash};
@@ -46,16 +46,18 @@ pub(crate) fn channel(secp: &Secp256k1<All>) -> ChannelFacts {
         dust_limit: Amount::from_sat(354),
     };
     let (local, remote) = (party(&ours), party(&peers));
+    let keys = FundingKeys { local: ours.funding_key(secp), remote: peers.funding_key(secp) };
     let mut facts = ChannelFacts {
         id: ChannelId([3; 32]),
         opener: Side::Local,
         candidates: Candidates::only(FundingCandidate {
             funding: outpoint(u32::MAX),
+            keys,
             capacity: Amount::from_sat(1_000_000),
             format: CommitmentFormat::Anchors,
             local: LocalCommitment {
                 number: CommitmentNumber(0),
-                point: local.keys.funding,
+                point: keys.local,
                 feerate: FEERATE,
                 local_balance: OUR_BALANCE,
                 remote_balance: PEER_BALANCE,
@@ -65,7 +67,7 @@ pub(crate) fn channel(secp: &Secp256k1<All>) -> ChannelFacts {
             },
             remote: RemoteCommitment {
                 number: CommitmentNumber(0),
-                point: remote.keys.funding,
+                point: keys.remote,
                 feerate: FEERATE,
                 local_balance: OUR_BALANCE,
                 remote_balance: PEER_BALANCE,

@@ -79,7 +79,7 @@ impl ChannelArbitrator {
             desire.insert(EffectKey::JudgeScripts, Effect::JudgeScripts(scripts));
         }
         for output in &picture.outputs {
-            let reclaimed = || self.reclaimed(facts, output, now);
+            let reclaimed = || self.reclaimed(facts, picture, output, now);
             let Some(claim) = claim_of(facts, output).or_else(reclaimed) else { continue };
             let claim = self.hurried(claim);
             if claim.open_at <= now.tip {
@@ -138,18 +138,19 @@ impl ChannelArbitrator {
             refused.is_some_and(|refused| refused.why != Refusal::Fee)
         };
         let anchors = self.acts.seen.iter().rev().filter_map(|(tx, _)| {
-            let (_, anchor) = classify::remote_anchor(facts, self, tx)?;
-            Some((OutPoint { txid: tx.compute_txid(), vout: anchor.vout }, anchor.output))
+            let (candidate, anchor) = classify::remote_anchor(facts, self, tx)?;
+            let outpoint = OutPoint { txid: tx.compute_txid(), vout: anchor.vout };
+            Some((candidate.keys.local, outpoint, anchor.output))
         });
-        let mut possible = anchors.filter(|(outpoint, _)| !refused(*outpoint));
-        let (outpoint, output) = possible.next()?;
+        let mut possible = anchors.filter(|(_, outpoint, _)| !refused(*outpoint));
+        let (key, outpoint, output) = possible.next()?;
         Some(Claim {
             channel: facts.id,
             outpoint,
             output,
             path: SpendPath::Anchor {
-                script: scripts::anchor(&facts.local.keys.funding),
-                key: SigningKey::Funding,
+                script: scripts::anchor(&key),
+                key: SigningKey::Funding(key),
                 parent: outpoint.txid,
             },
             open_at: BlockHeight(0),
@@ -175,15 +176,15 @@ impl ChannelArbitrator {
             outpoint: candidate.funding,
             output: TxOut {
                 value: candidate.capacity,
-                script_pubkey: funding_script(facts).to_p2wsh(),
+                script_pubkey: funding_script(candidate).to_p2wsh(),
             },
-            path: SpendPath::LocalCommitment(Box::new(presigned(facts, candidate, &built))),
+            path: SpendPath::LocalCommitment(Box::new(presigned(candidate, &built))),
             open_at: BlockHeight(0),
             deadline,
             value_at_risk: at_risk,
             destination: facts.destination.clone(),
         };
-        let anchor = anchor_claim(facts, &built, &base);
+        let anchor = anchor_claim(candidate, &built, &base);
         core::iter::once(base).chain(anchor).collect()
     }
 
@@ -317,7 +318,13 @@ impl ChannelArbitrator {
 
     /// Our anchor, which has done its work, to go home with what is swept while nobody else can take
     /// it; and, once it is on its way so, until somebody has it.
-    fn reclaimed(&self, facts: &ChannelFacts, output: &Output, now: &Now) -> Option<Claim> {
+    fn reclaimed(
+        &self,
+        facts: &ChannelFacts,
+        picture: &Picture,
+        output: &Output,
+        now: &Now,
+    ) -> Option<Claim> {
         let idle = output.spent.is_none() && matches!(output.way, Way::Nothing);
         let ours = matches!(output.role, Role::Anchor(Side::Local)) && idle;
         let for_all = crate::height::csv(output.at.height, ANCHOR_FOR_ALL);
@@ -326,12 +333,13 @@ impl ChannelArbitrator {
         if !ours || (for_all.is_open(now.tip) && !on_its_way) {
             return None;
         }
+        let key = facts.candidates.get(&picture.funding)?.keys.local;
         let path = SpendPath::Single(Box::new(SingleSpend {
             kind: TxKind::Sweep,
             htlc: None,
-            script: Some(scripts::anchor(&facts.local.keys.funding)),
+            script: Some(scripts::anchor(&key)),
             unlock: Unlock::Nothing,
-            key: SigningKey::Funding,
+            key: SigningKey::Funding(key),
             sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
             lock_time: LockTime::ZERO,
         }));
@@ -413,32 +421,32 @@ fn claim_of(facts: &ChannelFacts, output: &Output) -> Option<Claim> {
     })
 }
 
-fn funding_script(facts: &ChannelFacts) -> bitcoin::ScriptBuf {
-    scripts::funding(&facts.local.keys.funding, &facts.remote.keys.funding)
+fn funding_script(candidate: &FundingCandidate) -> ScriptBuf {
+    scripts::funding(&candidate.keys.local, &candidate.keys.remote)
 }
 
-fn presigned(facts: &ChannelFacts, candidate: &FundingCandidate, built: &Commitment) -> Presigned {
+fn presigned(candidate: &FundingCandidate, built: &Commitment) -> Presigned {
     let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local));
     Presigned {
         transaction: built.transaction.clone(),
-        script: funding_script(facts),
-        key: SigningKey::Funding,
-        local_funding: facts.local.keys.funding,
-        remote_funding: facts.remote.keys.funding,
+        script: funding_script(candidate),
+        key: SigningKey::Funding(candidate.keys.local),
+        local_funding: candidate.keys.local,
+        remote_funding: candidate.keys.remote,
         remote_signature: candidate.local.signature,
         anchor: anchor.map(|output| output.vout),
     }
 }
 
-fn anchor_claim(facts: &ChannelFacts, built: &Commitment, parent: &Claim) -> Option<Claim> {
+fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim) -> Option<Claim> {
     let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local))?;
     let txid = built.transaction.compute_txid();
     Some(Claim {
         outpoint: OutPoint { txid, vout: anchor.vout },
         output: anchor.output.clone(),
         path: SpendPath::Anchor {
-            script: scripts::anchor(&facts.local.keys.funding),
-            key: SigningKey::Funding,
+            script: scripts::anchor(&candidate.keys.local),
+            key: SigningKey::Funding(candidate.keys.local),
             parent: txid,
         },
         ..parent.clone()

@@ -146,8 +146,8 @@ pub enum Unlock {
 /// Which key signs, as derived by BOLT 3. The signer holds the basepoint secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SigningKey {
-    /// Funding key.
-    Funding,
+    /// The funding key with this public key: candidates may have different ones.
+    Funding(PublicKey),
     /// Payment basepoint, untweaked.
     Payment,
     /// Delayed payment key for this per-commitment point.

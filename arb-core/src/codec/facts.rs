@@ -4,7 +4,8 @@ use super::{DecodeError, Record, decode_record, encode_record};
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
     Candidates, ChannelEntry, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate,
-    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    FundingKeys, HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore,
+    ShutdownScripts,
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{HtlcId, PerCommitmentSecret};
@@ -127,7 +128,6 @@ impl Field for (u64, PerCommitmentSecret) {
 
 impl Body for Party {
     fn write(&self, out: &mut TlvWriter) {
-        out.field(0, &self.keys.funding);
         out.field(2, &self.keys.revocation);
         out.field(4, &self.keys.payment);
         out.field(6, &self.keys.delayed_payment);
@@ -137,7 +137,6 @@ impl Body for Party {
     }
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
         let keys = ChannelKeys {
-            funding: input.field(0)?,
             revocation: input.field(2)?,
             payment: input.field(4)?,
             delayed_payment: input.field(6)?,
@@ -157,6 +156,8 @@ impl Body for FundingCandidate {
         if let Some(next) = &self.remote_next {
             out.body(10, next);
         }
+        out.field(12, &self.keys.local);
+        out.field(14, &self.keys.remote);
     }
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
@@ -166,6 +167,7 @@ impl Body for FundingCandidate {
             local: input.body(6)?,
             remote: input.body(8)?,
             remote_next: input.optional_body(10)?,
+            keys: FundingKeys { local: input.field(12)?, remote: input.field(14)? },
         })
     }
 }

@@ -59,8 +59,6 @@ pub struct Party {
 /// Basepoints of BOLT 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelKeys {
-    /// `funding_pubkey`.
-    pub funding: PublicKey,
     /// `revocation_basepoint`.
     pub revocation: PublicKey,
     /// `payment_basepoint`.
@@ -69,6 +67,27 @@ pub struct ChannelKeys {
     pub delayed_payment: PublicKey,
     /// `htlc_basepoint`.
     pub htlc: PublicKey,
+}
+
+/// The keys of a funding output, `funding_pubkey` of BOLT 2: of `open_channel` and `accept_channel`,
+/// or of the splice that makes it (`splice_init`, `splice_ack`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FundingKeys {
+    /// Ours.
+    pub local: PublicKey,
+    /// The peer's.
+    pub remote: PublicKey,
+}
+
+impl FundingKeys {
+    /// The key of this side.
+    #[must_use]
+    pub const fn of(&self, side: Side) -> PublicKey {
+        match side {
+            Side::Local => self.local,
+            Side::Remote => self.remote,
+        }
+    }
 }
 
 /// The funding outputs that may be spent: the current one, splices and replacements that may
@@ -120,6 +139,8 @@ impl Candidates {
 pub struct FundingCandidate {
     /// The funding output.
     pub funding: OutPoint,
+    /// The keys that it pays to.
+    pub keys: FundingKeys,
     /// Its value.
     pub capacity: Amount,
     /// Format of every commitment that spends it.

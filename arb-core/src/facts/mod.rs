@@ -8,8 +8,8 @@ pub mod standing;
 pub mod update;
 
 pub use channel::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, LocalCommitment, Party,
-    RemoteCommitment, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys,
+    LocalCommitment, Party, RemoteCommitment, ShutdownScripts,
 };
 pub use entry::ChannelEntry;
 pub use htlc::{Htlc, HtlcLink, HtlcRecord};

@@ -209,7 +209,7 @@ impl Statement<'_> {
             capacity: candidate.capacity,
             factor: ObscuringFactor::of(facts),
             number: self.number,
-            keys: CommitmentKeys::new(facts, self.owner, self.point, secp)?,
+            keys: CommitmentKeys::new(facts, &candidate.keys, self.owner, self.point, secp)?,
             delay: party.delay,
             dust_limit: party.dust_limit,
             feerate: self.feerate,

@@ -1,6 +1,6 @@
 //! Keys of BOLT 3 "Key Derivation": from basepoints and a per-commitment point.
 use crate::claim::SigningKey;
-use crate::facts::{ChannelFacts, ChannelKeys};
+use crate::facts::{ChannelFacts, ChannelKeys, FundingKeys};
 use crate::ids::{PerCommitmentSecret, Side};
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{PublicKey, Scalar, Secp256k1, SecretKey, Signing, Verification};
@@ -131,12 +131,14 @@ pub struct CommitmentKeys {
 }
 
 impl CommitmentKeys {
-    /// Derives the keys of `owner`'s commitment transaction with this per-commitment point.
+    /// Derives the keys of `owner`'s commitment transaction with this per-commitment point, which
+    /// spends a funding output of these keys.
     ///
     /// # Errors
     /// One of them does not exist.
     pub fn new<C: Verification>(
         facts: &ChannelFacts,
+        funding: &FundingKeys,
         owner: Side,
         point: PublicKey,
         secp: &Secp256k1<C>,
@@ -151,8 +153,8 @@ impl CommitmentKeys {
             owner_htlc: derive_public_key(secp, &point, &own.htlc)?,
             other_htlc: derive_public_key(secp, &point, &other.htlc)?,
             other_payment: other.payment,
-            owner_funding: own.funding,
-            other_funding: other.funding,
+            owner_funding: funding.of(owner),
+            other_funding: funding.of(owner.other()),
         })
     }
 
@@ -195,12 +197,17 @@ impl ChannelSecrets {
     #[must_use]
     pub fn public<C: Signing>(&self, secp: &Secp256k1<C>) -> ChannelKeys {
         ChannelKeys {
-            funding: self.funding.public_key(secp),
             revocation: self.revocation.public_key(secp),
             payment: self.payment.public_key(secp),
             delayed_payment: self.delayed_payment.public_key(secp),
             htlc: self.htlc.public_key(secp),
         }
+    }
+
+    /// The public funding key.
+    #[must_use]
+    pub fn funding_key<C: Signing>(&self, secp: &Secp256k1<C>) -> PublicKey {
+        self.funding.public_key(secp)
     }
 
     /// The private key that a claim asks for.
@@ -213,7 +220,8 @@ impl ChannelSecrets {
         secp: &Secp256k1<C>,
     ) -> Result<SecretKey, DerivationError> {
         match key {
-            SigningKey::Funding => Ok(self.funding),
+            SigningKey::Funding(key) if *key == self.funding_key(secp) => Ok(self.funding),
+            SigningKey::Funding(_) => Err(DerivationError),
             SigningKey::Payment => Ok(self.payment),
             SigningKey::DelayedPayment(point) => {
                 derive_private_key(secp, point, &self.delayed_payment)

@@ -27,9 +27,9 @@ impl View<'_> {
         secret: &PerCommitmentSecret,
         point: &PublicKey,
     ) -> Vec<Output> {
-        let Ok(keys) = CommitmentKeys::new(self.facts, Side::Remote, *point, self.secp) else {
-            return Vec::new();
-        };
+        let funding = &self.candidate.keys;
+        let keys = CommitmentKeys::new(self.facts, funding, Side::Remote, *point, self.secp);
+        let Ok(keys) = keys else { return Vec::new() };
         let delay = self.facts.remote.delay;
         let to_local = scripts::delayed(&keys.revocation, delay, &keys.owner_delayed);
         let penalty = Penalty { keys, secret, to_local };
@@ -93,7 +93,7 @@ impl View<'_> {
 
     fn anchor_owner(&self, output: &TxOut) -> Option<Side> {
         let AnchorRule::Keyed(value) = self.candidate.format.anchors() else { return None };
-        let of = |side: Side| scripts::anchor(&self.facts.party(side).keys.funding).to_p2wsh();
+        let of = |side: Side| scripts::anchor(&self.candidate.keys.of(side)).to_p2wsh();
         let same = |side: &Side| output.value == value && output.script_pubkey == of(*side);
         [Side::Local, Side::Remote].into_iter().find(same)
     }

@@ -18,10 +18,9 @@ pub fn register_outputs<F: Filter + ?Sized>(
     engine: &ChainArbitrator,
     facts: &ChannelFacts,
 ) {
-    let (local, remote) = (&facts.local.keys.funding, &facts.remote.keys.funding);
-    let funding_script = scripts::funding(local, remote).to_p2wsh();
     for candidate in facts.candidates.iter() {
-        register(filter, candidate.funding, None, funding_script.clone());
+        let script = scripts::funding(&candidate.keys.local, &candidate.keys.remote).to_p2wsh();
+        register(filter, candidate.funding, None, script);
     }
     let active = engine.slot(&facts.id).and_then(|slot| engine.active(slot));
     let Some(picture) = active.and_then(|active| active.picture.as_deref()) else { return };

@@ -1,8 +1,8 @@
 //! Sample records.
 use arb_core::arbitrator::{Change, HandedOut, TxKind};
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
-    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys, Htlc,
+    HtlcLink, HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use arb_core::format::CommitmentFormat;
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, ShortChannelId, Side, Slot};
@@ -36,13 +36,7 @@ fn signature(byte: u8) -> ecdsa::Signature {
 fn party(sign: u8, delay: u32) -> Party {
     let key = point(sign);
     Party {
-        keys: ChannelKeys {
-            funding: key,
-            revocation: key,
-            payment: key,
-            delayed_payment: key,
-            htlc: key,
-        },
+        keys: ChannelKeys { revocation: key, payment: key, delayed_payment: key, htlc: key },
         delay: BlockDelta(delay),
         dust_limit: Amount::from_sat(354),
     }
@@ -62,6 +56,7 @@ fn remote_commitment(number: u64) -> RemoteCommitment {
 fn candidate() -> FundingCandidate {
     FundingCandidate {
         funding: outpoint(0xf0),
+        keys: FundingKeys { local: point(2), remote: point(3) },
         capacity: Amount::from_sat(1_000_000),
         format: CommitmentFormat::Anchors,
         local: LocalCommitment {

@@ -116,7 +116,7 @@ async fn a_signer_that_hangs_times_out() {
     let port: Layered<SignRequest, ecdsa::Signature> = Layered::new(service);
     let request = SignRequest {
         channel: arb_core::ids::ChannelId([1; 32]),
-        key: arb_core::claim::SigningKey::Funding,
+        key: arb_core::claim::SigningKey::Payment,
         transaction: bitcoin::Transaction {
             version: bitcoin::transaction::Version::TWO,
             lock_time: bitcoin::absolute::LockTime::ZERO,

@@ -1,9 +1,10 @@
 //! A signer that holds channel secrets in memory.
 use super::lock;
+use arb_core::claim::SigningKey;
 use arb_core::format::{ChannelSecrets, sighash};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{SignRequest, Signer};
-use bitcoin::secp256k1::{All, Secp256k1, ecdsa};
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey, ecdsa};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +36,8 @@ pub struct MemorySigner {
 struct Inner {
     secp: Secp256k1<All>,
     channels: Mutex<BTreeMap<ChannelId, ChannelSecrets>>,
+    /// Of splices that brought other funding keys.
+    fundings: Mutex<BTreeMap<(ChannelId, PublicKey), SecretKey>>,
     off: AtomicBool,
 }
 
@@ -57,6 +60,7 @@ impl MemorySigner {
         let inner = Inner {
             secp: Secp256k1::new(),
             channels: Mutex::default(),
+            fundings: Mutex::default(),
             off: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
@@ -67,9 +71,16 @@ impl MemorySigner {
         lock(&self.inner.channels).insert(channel, secrets);
     }
 
+    /// Takes over the secret funding key that a splice of a channel brought.
+    pub fn insert_funding(&self, channel: ChannelId, secret: SecretKey) {
+        let key = secret.public_key(&self.inner.secp);
+        lock(&self.inner.fundings).insert((channel, key), secret);
+    }
+
     /// Forgets the secrets of a channel.
     pub fn remove(&self, channel: &ChannelId) {
         lock(&self.inner.channels).remove(channel);
+        lock(&self.inner.fundings).retain(|(of, _), _| of != channel);
     }
 
     /// Every request fails until [`Self::switch_on`].
@@ -89,7 +100,14 @@ impl MemorySigner {
         let secrets = lock(&self.inner.channels).get(&request.channel).cloned();
         let secrets = secrets.ok_or(SignError::UnknownChannel(request.channel))?;
         let secp = &self.inner.secp;
-        let key = secrets.signing_key(&request.key, secp).map_err(|_| SignError::NoSuchKey)?;
+        let of_splice = match request.key {
+            SigningKey::Funding(key) => {
+                lock(&self.inner.fundings).get(&(request.channel, key)).copied()
+            }
+            _ => None,
+        };
+        let key = of_splice.map_or_else(|| secrets.signing_key(&request.key, secp), Ok);
+        let key = key.map_err(|_| SignError::NoSuchKey)?;
         let spent = request.prevouts.get(request.input).ok_or(SignError::Inconsistent)?;
         let script = request.script.as_deref();
         let message = sighash(&request.transaction, request.input, spent, script, request.sighash)

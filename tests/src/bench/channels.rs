@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::world::funding_keys;
 use arb_core::arbitrator::ChannelArbitrator;
 use arb_core::engine::ChainArbitrator;
 use arb_core::facts::{
@@ -163,6 +164,7 @@ fn facts(channel: &Channel) -> Result<ChannelFacts, BenchError> {
         remote: party(channel, peer::Side::Remote, params.remote_delay, params.remote_dust),
         candidates: Candidates::only(FundingCandidate {
             funding,
+            keys: funding_keys(channel),
             capacity: params.capacity,
             format: CommitmentFormat::Anchors,
             local: LocalCommitment {
@@ -211,7 +213,6 @@ fn party(channel: &Channel, side: peer::Side, delay: u16, dust_limit: Amount) ->
     let keys = channel.keys(side);
     Party {
         keys: ChannelKeys {
-            funding: keys.funding,
             revocation: keys.revocation_basepoint,
             payment: keys.payment_basepoint,
             delayed_payment: keys.delayed_payment_basepoint,

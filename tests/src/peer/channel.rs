@@ -10,6 +10,7 @@ use lightning::ln::chan_utils::{
 use lightning::types::features::ChannelTypeFeatures;
 
 use super::history::History;
+use super::keys::splice_key;
 use super::{PartyKeys, PartySecrets, PeerError, Side};
 
 /// The commitment format, BOLT 3.
@@ -191,6 +192,19 @@ impl Channel {
         self.terms.funding_outpoint = Some(LightningOutPoint { txid: funding.txid, index });
         self.funding = Some(funding);
         Ok(())
+    }
+
+    /// The funding keys that both sides bring to their `nth` splice.
+    pub(super) fn set_funding_keys(&mut self, nth: usize) {
+        let ChannelParams { name, seed, .. } = &self.params;
+        self.local.funding = splice_key(name, *seed, Side::Local, nth);
+        self.remote.funding = splice_key(name, *seed, Side::Remote, nth);
+        self.local_keys = self.local.keys(&self.secp);
+        self.remote_keys = self.remote.keys(&self.secp);
+        self.terms.holder_pubkeys = self.local_keys.for_lightning();
+        if let Some(peer) = &mut self.terms.counterparty_parameters {
+            peer.pubkeys = self.remote_keys.for_lightning();
+        }
     }
 
     pub(super) fn set_capacity(&mut self, capacity: Amount) {

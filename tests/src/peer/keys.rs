@@ -119,6 +119,11 @@ pub(super) fn stranger_key(name: &str, seed: u64) -> SecretKey {
     derive_key(name, seed, Side::Remote, "stranger")
 }
 
+/// The funding key that a party brings to its `nth` splice.
+pub(super) fn splice_key(name: &str, seed: u64, side: Side, nth: usize) -> SecretKey {
+    derive_key(name, seed, side, &format!("funding of splice {nth}"))
+}
+
 fn derive_key(name: &str, seed: u64, side: Side, role: &str) -> SecretKey {
     let side: u8 = match side {
         Side::Local => 1,

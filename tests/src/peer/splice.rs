@@ -10,26 +10,36 @@ use super::{Channel, PeerCoin, PeerError};
 
 impl Channel {
     /// Spends the funding output and makes another, its first output, of this capacity. The peer
-    /// adds or takes the difference, and pays the fee out of `coins`.
+    /// adds or takes the difference, and pays the fee out of `coins`. It pays to the keys of the
+    /// `nth` splice of the channel, counted from 1.
     pub fn splice_transaction(
         &self,
+        nth: usize,
         capacity: Amount,
         rate: FeeRate,
         coins: &[PeerCoin],
     ) -> Result<Transaction, PeerError> {
+        let mut next = self.clone();
+        next.set_funding_keys(nth);
         let plan = Plan {
             version: Version::TWO,
             lock_time: LockTime::ZERO,
             inputs: vec![self.funding_input(Sequence::ENABLE_RBF_NO_LOCKTIME)?],
-            outputs: vec![TxOut { value: capacity, script_pubkey: self.funding_script() }],
+            outputs: vec![TxOut { value: capacity, script_pubkey: next.funding_script() }],
         };
         Ok(self.fund(plan, coins, Change::Optional, |weight| fee(rate, weight))?.tx)
     }
 
-    /// The same channel on another funding output: the same history, with the difference in the
-    /// peer's balance.
-    pub fn spliced(&self, funding: OutPoint, capacity: Amount) -> Result<Self, PeerError> {
+    /// The same channel on the funding output of its `nth` splice: the same history, with the
+    /// difference in the peer's balance.
+    pub fn spliced(
+        &self,
+        nth: usize,
+        funding: OutPoint,
+        capacity: Amount,
+    ) -> Result<Self, PeerError> {
         let mut spliced = self.clone();
+        spliced.set_funding_keys(nth);
         spliced.set_capacity(capacity);
         spliced.set_funding(funding)?;
         let msat = |amount: Amount| {

@@ -32,7 +32,7 @@ impl Chan {
         let Some(splice) = scope.checked_sub(1).and_then(|at| self.splices.get(at)) else {
             return Ok(Cow::Borrowed(&self.peer));
         };
-        Ok(Cow::Owned(self.peer.spliced(splice.funding, splice.capacity)?))
+        Ok(Cow::Owned(self.peer.spliced(scope, splice.funding, splice.capacity)?))
     }
 
     /// The funding outputs whose commitments go on, the current one first.
@@ -111,12 +111,16 @@ impl Runner<'_> {
         let coins = self.peer_coins(name).await?;
         let chan = self.chan(name)?;
         let current = chan.on(chan.moving().first().copied().unwrap_or_default())?;
-        let tx = current.splice_transaction(capacity, self.estimate(), &coins)?;
+        let nth = chan.splices.len() + 1;
+        let tx = current.splice_transaction(nth, capacity, self.estimate(), &coins)?;
         let funding = OutPoint { txid: tx.compute_txid(), vout: 0 };
         let splice = Splice { tx: tx.clone(), funding, capacity, locked: false, moving: true };
         let chan = self.chan_mut(name)?;
         chan.splices.push(splice);
-        let candidate = Box::new(candidate_facts(&*chan.on(chan.splices.len())?)?);
+        let (id, peer) = (chan.id, chan.on(nth)?);
+        let candidate = Box::new(candidate_facts(&peer)?);
+        let secret = peer.local_secrets().funding;
+        self.world.signer.insert_funding(id, secret);
         let birth = BlockHeight(self.world.height());
         self.send(name, vec![Update::CandidateAdded { candidate, birth }]).await?;
         match confirm {

@@ -5,8 +5,8 @@ use crate::peer::{
     RemoteCommitmentFacts,
 };
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys, Htlc,
+    HtlcLink, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::{ChannelSecrets, CommitmentFormat};
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, PerCommitmentSecret, Side};
@@ -61,7 +61,6 @@ pub const fn htlc_id(htlc: peer::HtlcRef) -> HtlcId {
 pub fn party_facts(keys: &PartyKeys, delay: u16, dust_limit: Amount) -> Party {
     Party {
         keys: ChannelKeys {
-            funding: keys.funding,
             revocation: keys.revocation_basepoint,
             payment: keys.payment_basepoint,
             delayed_payment: keys.delayed_payment_basepoint,
@@ -70,6 +69,12 @@ pub fn party_facts(keys: &PartyKeys, delay: u16, dust_limit: Amount) -> Party {
         delay: BlockDelta(u32::from(delay)),
         dust_limit,
     }
+}
+
+/// The keys of the channel's funding output.
+pub fn funding_keys(channel: &Channel) -> FundingKeys {
+    let of = |side| channel.keys(side).funding;
+    FundingKeys { local: of(peer::Side::Local), remote: of(peer::Side::Remote) }
 }
 
 /// The facts of a channel that was just opened: both sides at commitment #0.
@@ -109,6 +114,7 @@ pub fn candidate_facts(channel: &Channel) -> Result<FundingCandidate, PeerError>
     let next = channel.remote_next_number().map(|number| channel.remote_facts(number)).transpose();
     Ok(FundingCandidate {
         funding: channel.funding()?,
+        keys: funding_keys(channel),
         capacity: params.capacity,
         format,
         local: local_commitment(&channel.local_facts(channel.local_number())?),

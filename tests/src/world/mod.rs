@@ -8,8 +8,8 @@ mod ports;
 
 pub use backend::{Backend, Fill, SharedChain};
 pub use facts::{
-    Links, candidate_facts, channel_id, channel_secrets, first_facts, htlc_id, local_commitment,
-    number, party_facts, updates_of,
+    Links, candidate_facts, channel_id, channel_secrets, first_facts, funding_keys, htlc_id,
+    local_commitment, number, party_facts, updates_of,
 };
 pub use faults::{Faults, Seen};
 pub use ledger::{Ledger, LedgerBlock, Room};

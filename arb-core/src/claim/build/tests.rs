@@ -41,7 +41,7 @@ fn sweep(value: u64) -> Draft {
 fn anchor() -> Draft {
     let path = SpendPath::Anchor {
         script: ScriptBuf::new(),
-        key: SigningKey::Funding,
+        key: SigningKey::Payment,
         parent: Txid::all_zeros(),
     };
     Draft::new(claim(path, 330))

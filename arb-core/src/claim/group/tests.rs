@@ -60,7 +60,7 @@ fn timeout(vout: u32, lock_time: u32, left: Option<u32>) -> Claim {
         htlc: HtlcId { offerer: Side::Local, id: u64::from(vout) },
         transaction,
         script: ScriptBuf::from_bytes([0; 130].to_vec()),
-        key: SigningKey::Funding,
+        key: SigningKey::Payment,
         remote_signature,
         extensible: Extensible::Yes,
         preimage: None,

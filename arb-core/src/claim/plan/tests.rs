@@ -355,7 +355,7 @@ fn stage(vout: u32) -> Claim {
         htlc: crate::ids::HtlcId { offerer: crate::ids::Side::Local, id: u64::from(vout) },
         transaction,
         script: ScriptBuf::from_bytes([0; 130].to_vec()),
-        key: SigningKey::Funding,
+        key: SigningKey::Payment,
         remote_signature: Signature::from_compact(&[1; 64]).expect("in range"),
         extensible: Extensible::Yes,
         preimage: None,

@@ -5,8 +5,8 @@ use crate::arbitrator::{
 };
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
-    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys, Htlc,
+    HtlcLink, HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::CommitmentFormat;
 use crate::ids::{
@@ -116,9 +116,9 @@ pub(super) fn htlc_record() -> impl Strategy<Value = HtlcRecord> {
 }
 
 fn party() -> impl Strategy<Value = Party> {
-    (point(), point(), point(), point(), point(), any::<u32>(), amount()).prop_map(
-        |(funding, revocation, payment, delayed_payment, htlc, delay, dust_limit)| Party {
-            keys: ChannelKeys { funding, revocation, payment, delayed_payment, htlc },
+    (point(), point(), point(), point(), any::<u32>(), amount()).prop_map(
+        |(revocation, payment, delayed_payment, htlc, delay, dust_limit)| Party {
+            keys: ChannelKeys { revocation, payment, delayed_payment, htlc },
             delay: BlockDelta(delay),
             dust_limit,
         },
@@ -157,9 +157,11 @@ fn candidate() -> impl Strategy<Value = FundingCandidate> {
     let format =
         prop_oneof![Just(CommitmentFormat::StaticRemotekey), Just(CommitmentFormat::Anchors)];
     let next = option::of(remote_commitment());
-    (outpoint(), amount(), format, local_commitment(), remote_commitment(), next).prop_map(
-        |(funding, capacity, format, local, remote, remote_next)| FundingCandidate {
+    let keys = (point(), point()).prop_map(|(local, remote)| FundingKeys { local, remote });
+    (outpoint(), keys, amount(), format, local_commitment(), remote_commitment(), next).prop_map(
+        |(funding, keys, capacity, format, local, remote, remote_next)| FundingCandidate {
             funding,
+            keys,
             capacity,
             format,
             local,

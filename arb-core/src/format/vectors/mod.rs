@@ -5,8 +5,8 @@ mod appendix_f;
 mod run;
 
 use crate::facts::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
-    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys, Htlc,
+    HtlcLink, HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts,
 };
 use crate::format::{ChannelSecrets, CommitmentFormat};
 use crate::ids::{ChannelId, HtlcId, Preimage, Side};
@@ -192,6 +192,14 @@ impl VectorChannel {
             remote: party(Side::Remote),
             candidates: Candidates::only(FundingCandidate {
                 funding: OutPoint { txid, vout: 0 },
+                keys: FundingKeys {
+                    local: self
+                        .secrets(Side::Local)
+                        .funding_key(&bitcoin::secp256k1::Secp256k1::new()),
+                    remote: self
+                        .secrets(Side::Remote)
+                        .funding_key(&bitcoin::secp256k1::Secp256k1::new()),
+                },
                 capacity: Amount::from_sat(self.record.number("funding_amount_satoshi")),
                 format,
                 local: local.clone(),

@@ -72,6 +72,8 @@ fn check_mirrored(facts: &ChannelFacts, built: &Commitment, secp: &Secp256k1<All
     let turned = |id: &HtlcId| HtlcId { offerer: id.offerer.other(), id: id.id };
     let mut mirror = facts.clone();
     core::mem::swap(&mut mirror.local, &mut mirror.remote);
+    let keys = &mut mirror.candidates.current.keys;
+    core::mem::swap(&mut keys.local, &mut keys.remote);
     mirror.opener = facts.opener.other();
     mirror.htlcs = facts.htlcs.iter().map(|(id, record)| (turned(id), *record)).collect();
     let local = &facts.candidates.current.local;

@@ -35,7 +35,7 @@ fn second_stage(htlc: &HtlcTransaction, signature: ecdsa::Signature) -> SecondSt
         htlc: htlc.htlc,
         transaction: htlc.transaction.clone(),
         script: htlc.script.clone(),
-        key: SigningKey::Funding,
+        key: SigningKey::Payment,
         remote_signature: signature,
         extensible: Extensible::Yes,
         preimage: match htlc.direction {
@@ -61,7 +61,7 @@ fn witness_weights_are_exact_for_the_longest_signatures() {
         check_exact(&SpendPath::LocalCommitment(Box::new(Presigned {
             transaction: commitment.transaction.clone(),
             script: commitment.funding_script(),
-            key: SigningKey::Funding,
+            key: SigningKey::Funding(keys.owner_funding),
             local_funding: keys.owner_funding,
             remote_funding: keys.other_funding,
             remote_signature: signature,
@@ -69,7 +69,7 @@ fn witness_weights_are_exact_for_the_longest_signatures() {
         })));
         check_exact(&SpendPath::Anchor {
             script: scripts::anchor(&keys.owner_funding),
-            key: SigningKey::Funding,
+            key: SigningKey::Funding(keys.owner_funding),
             parent: Txid::all_zeros(),
         });
         for htlc in htlc_transactions(&commitment) {

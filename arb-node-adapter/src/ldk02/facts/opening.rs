@@ -2,8 +2,8 @@
 use super::taps::Opening;
 use super::translate::{Outputs, Untranslated, balances, number};
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, LocalCommitment, Party,
-    RemoteCommitment, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys,
+    LocalCommitment, Party, RemoteCommitment, ShutdownScripts,
 };
 use arb_core::format::{CommitmentFormat, local_commitment, remote_commitment};
 use arb_core::ids::Side;
@@ -33,6 +33,10 @@ pub(super) fn facts(
     let funding = parameters.funding_outpoint.ok_or(Untranslated::UnknownChannel)?;
     let candidate = FundingCandidate {
         funding: funding.into_bitcoin_outpoint(),
+        keys: FundingKeys {
+            local: parameters.holder_pubkeys.funding_pubkey,
+            remote: peer.pubkeys.funding_pubkey,
+        },
         capacity: Amount::from_sat(parameters.channel_value_satoshis),
         format,
         local: first_local(opening)?,
@@ -68,7 +72,6 @@ pub(super) fn facts(
 
 fn keys(keys: &ChannelPublicKeys) -> ChannelKeys {
     ChannelKeys {
-        funding: keys.funding_pubkey,
         revocation: keys.revocation_basepoint.to_public_key(),
         payment: keys.payment_point,
         delayed_payment: keys.delayed_payment_basepoint.to_public_key(),

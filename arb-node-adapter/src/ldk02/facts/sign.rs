@@ -169,7 +169,7 @@ impl Job<'_> {
             return Err(SignError::Inconsistent);
         }
         let signed = match self.request.key {
-            SigningKey::Funding => self.funding(signer)?,
+            SigningKey::Funding(key) => self.funding(signer, key)?,
             SigningKey::Payment => self.payment(signer)?,
             SigningKey::DelayedPayment(point) => self.delayed(signer, point)?,
             SigningKey::Htlc(point) => self.htlc(signer, shelf, point)?,
@@ -193,11 +193,14 @@ impl Job<'_> {
         Ok(LdkOutPoint { txid: outpoint.txid, index })
     }
 
-    fn funding<S>(&self, signer: &S) -> Result<Option<ecdsa::Signature>, SignError>
+    fn funding<S>(&self, signer: &S, key: PublicKey) -> Result<Option<ecdsa::Signature>, SignError>
     where
         S: EcdsaChannelSigner,
     {
         let (parameters, transaction) = (self.parameters(), &self.request.transaction);
+        if key != parameters.holder_pubkeys.funding_pubkey {
+            return Err(SignError::Inconsistent);
+        }
         let anchor = get_keyed_anchor_redeemscript(&parameters.holder_pubkeys.funding_pubkey);
         if self.script()? == anchor.as_script() {
             if self.spent.value != ANCHOR {

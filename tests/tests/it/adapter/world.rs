@@ -20,6 +20,7 @@ use arb_tests::peer::{
     self, Bundle, Channel, ChannelParams, FactStep, Format, HtlcRef, Keep, LocalCommitmentFacts,
     NewHtlc, RemoteCommitmentFacts, preimage_named,
 };
+use arb_tests::world::funding_keys;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
@@ -162,7 +163,6 @@ fn facts(peer: &mut Channel, birth: BlockHeight) -> Result<ChannelFacts, Failed>
     let party = |side, delay: u16, dust_limit: Amount| {
         let keys = peer.keys(side);
         let keys = ChannelKeys {
-            funding: keys.funding,
             revocation: keys.revocation_basepoint,
             payment: keys.payment_basepoint,
             delayed_payment: keys.delayed_payment_basepoint,
@@ -178,6 +178,7 @@ fn facts(peer: &mut Channel, birth: BlockHeight) -> Result<ChannelFacts, Failed>
         remote: party(peer::Side::Remote, params.remote_delay, params.remote_dust),
         candidates: Candidates::only(FundingCandidate {
             funding,
+            keys: funding_keys(peer),
             capacity: params.capacity,
             format: CommitmentFormat::StaticRemotekey,
             local: local(peer.local_facts(0)?),

@@ -12,6 +12,7 @@ use arb_tests::peer::{
     self, Channel, ChannelParams, FactStep, Format, Keep, LocalCommitmentFacts, NewHtlc,
     PartySecrets, RemoteCommitmentFacts, Staged, Staging,
 };
+use arb_tests::world::funding_keys;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, CompressedPublicKey, OutPoint, ScriptBuf};
 use proptest::prelude::*;
@@ -368,6 +369,7 @@ fn opening(channel: &Channel, secp: &Secp256k1<All>) -> ChannelFacts {
     };
     let candidate = FundingCandidate {
         funding: channel.funding().expect("set"),
+        keys: funding_keys(channel),
         capacity: params.capacity,
         format: match params.format {
             Format::StaticRemoteKey => CommitmentFormat::StaticRemotekey,

@@ -1,6 +1,6 @@
 //! Funding candidates: added, locked, discarded.
 use super::world::{World, funding_outpoint, number, offered, received};
-use crate::facts::{FundingCandidate, Update, UpdateError};
+use crate::facts::{FundingCandidate, FundingKeys, Update, UpdateError};
 use crate::format::{BuildError, CommitmentFormat};
 use crate::units::BlockHeight;
 use bitcoin::Amount;
@@ -163,4 +163,21 @@ fn a_candidate_is_discarded_unless_it_is_the_current_one() {
     world.accept(&locked(1));
     world.accept(&discarded(0));
     assert_eq!(world.facts.candidates.former, []);
+}
+
+#[test]
+fn a_splice_is_signed_with_the_keys_that_it_brings() {
+    let mut world = World::new(CommitmentFormat::Anchors);
+    let current = world.facts.candidates.current.clone();
+    let splice = world.splice(funding_outpoint(1));
+    assert!(splice.keys.local != current.keys.local && splice.keys.remote != current.keys.remote);
+    for keys in [
+        current.keys,
+        FundingKeys { local: splice.keys.local, ..current.keys },
+        FundingKeys { remote: splice.keys.remote, ..current.keys },
+    ] {
+        let other = FundingCandidate { keys, ..splice.clone() };
+        assert_eq!(world.refuse(&added(&other)), UpdateError::CommitmentSignature);
+    }
+    world.accept(&added(&splice));
 }

@@ -238,6 +238,7 @@ fn a_commitment_is_light_enough_to_be_relayed() {
         let sum = htlcs.iter().fold(MilliSat(1_000_000_000), |sum, (_, h)| sum.plus(h.amount));
         let capacity = Amount::from_sat(sum.0 / 1000);
         let point = facts.candidates.current.local.point;
+        let funding = &facts.candidates.current.keys;
         build(CommitmentSpec {
             format: CommitmentFormat::Anchors,
             opener: Side::Local,
@@ -245,7 +246,8 @@ fn a_commitment_is_light_enough_to_be_relayed() {
             capacity,
             factor: ObscuringFactor::of(facts),
             number: number(1),
-            keys: CommitmentKeys::new(facts, Side::Local, point, &world.secp).expect("keys"),
+            keys: CommitmentKeys::new(facts, funding, Side::Local, point, &world.secp)
+                .expect("keys"),
             delay: facts.local.delay,
             dust_limit: facts.local.dust_limit,
             feerate: FeeratePerKw(0),

@@ -2,8 +2,9 @@
 use crate::claim::SigningKey;
 use crate::facts::secrets::generate_from_seed;
 use crate::facts::{
-    Candidates, ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, HtlcRecord,
-    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update, UpdateError,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, FundingKeys, Htlc, HtlcLink,
+    HtlcRecord, LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    UpdateError,
 };
 use crate::format::keys::per_commitment_point;
 use crate::format::{
@@ -36,6 +37,11 @@ fn channel_secrets(first: u8) -> ChannelSecrets {
         delayed_payment: key(3),
         htlc: key(4),
     }
+}
+
+/// The funding keys that a splice brings, ours and the peer's.
+fn splice_secrets() -> [SecretKey; 2] {
+    [0x41, 0x42].map(|byte| SecretKey::from_slice(&[byte; 32]).expect("a secret key"))
 }
 
 pub(crate) fn offered(id: u64) -> HtlcId {
@@ -82,6 +88,10 @@ impl World {
             delay: BlockDelta(delay),
             dust_limit: Amount::from_sat(546),
         };
+        let keys = FundingKeys {
+            local: local.funding_key(&secp),
+            remote: remote_secrets.funding_key(&secp),
+        };
         let (local, remote) = (party(&local, 144), party(&remote_secrets, 720));
         let blank = ecdsa::Signature::from_compact(&[1; 64]).expect("a signature");
         let mut world = Self {
@@ -90,11 +100,12 @@ impl World {
                 opener: Side::Local,
                 candidates: Candidates::only(FundingCandidate {
                     funding: funding_outpoint(0),
+                    keys,
                     capacity: CAPACITY,
                     format,
                     local: LocalCommitment {
                         number: number(0),
-                        point: local.keys.funding,
+                        point: keys.local,
                         feerate: FeeratePerKw(253),
                         local_balance: MilliSat(0),
                         remote_balance: MilliSat(0),
@@ -104,7 +115,7 @@ impl World {
                     },
                     remote: RemoteCommitment {
                         number: number(0),
-                        point: remote.keys.funding,
+                        point: keys.remote,
                         feerate: FeeratePerKw(253),
                         local_balance: MilliSat(0),
                         remote_balance: MilliSat(0),
@@ -138,7 +149,10 @@ impl World {
 
     /// Another candidate, with what the current one holds, signed by the peer.
     pub(crate) fn splice(&self, funding: OutPoint) -> FundingCandidate {
-        let mut splice = FundingCandidate { funding, ..self.facts.candidates.current.clone() };
+        let [local, remote] = splice_secrets().map(|secret| secret.public_key(&self.secp));
+        let keys = FundingKeys { local, remote };
+        let current = self.facts.candidates.current.clone();
+        let mut splice = FundingCandidate { funding, keys, ..current };
         let format = splice.format.peer_htlc_sighash();
         let mut local = splice.local.clone();
         self.sign_for(&splice, &mut local, format);
@@ -225,9 +239,11 @@ impl World {
         };
         let (script, spent) = (built.funding_script(), built.funding_output());
         let all = EcdsaSighashType::All;
+        let [_, of_splice] = splice_secrets();
+        let is_splice = of_splice.public_key(&self.secp) == candidate.keys.remote;
+        let secret = if is_splice { of_splice } else { self.remote_secrets.funding };
         let message = sighash(&built.transaction, 0, &spent, Some(&script), all);
-        local.signature =
-            self.secp.sign_ecdsa(&message.expect("a sighash"), &self.remote_secrets.funding);
+        local.signature = self.secp.sign_ecdsa(&message.expect("a sighash"), &secret);
         let key = SigningKey::Htlc(local.point);
         let key = self.remote_secrets.signing_key(&key, &self.secp).expect("a key");
         let sign = |htlc: &crate::format::HtlcTransaction| {

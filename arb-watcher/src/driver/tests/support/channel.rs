@@ -2,8 +2,8 @@
 use arb_core::claim::SigningKey;
 use arb_core::facts::secrets::generate_from_seed;
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, LocalCommitment,
-    Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
+    Candidates, ChannelFacts, ChannelNames, FundingCandidate, FundingKeys, Htlc, HtlcLink,
+    LocalCommitment, Party, RemoteCommitment, SecretStore, ShutdownScripts, Update,
 };
 use arb_core::format::keys::per_commitment_point;
 use arb_core::format::{
@@ -100,14 +100,19 @@ impl Channel {
             dust_limit: Amount::from_sat(546),
         };
         let (local, remote) = (party(&our_secrets(), 6), party(&their_secrets(), 144));
+        let keys = FundingKeys {
+            local: our_secrets().funding_key(&secp),
+            remote: their_secrets().funding_key(&secp),
+        };
         let blank = ecdsa::Signature::from_compact(&[1; 64]).expect("a signature");
         let candidate = FundingCandidate {
             funding,
+            keys,
             capacity: CAPACITY,
             format,
             local: LocalCommitment {
                 number: number(0),
-                point: local.keys.funding,
+                point: keys.local,
                 feerate: FeeratePerKw(253),
                 local_balance: MilliSat(0),
                 remote_balance: MilliSat(0),
@@ -117,7 +122,7 @@ impl Channel {
             },
             remote: RemoteCommitment {
                 number: number(0),
-                point: remote.keys.funding,
+                point: keys.remote,
                 feerate: FeeratePerKw(253),
                 local_balance: MilliSat(0),
                 remote_balance: MilliSat(0),
