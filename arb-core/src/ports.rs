@@ -130,14 +130,30 @@ pub struct FeeEstimates {
 }
 
 impl FeeEstimates {
-    /// The estimate for confirmation within `blocks`: that of the largest target not above it,
-    /// else of the smallest target. Never below the estimate of a longer target (whoever hurries
-    /// never pays less), and never below the floor.
+    /// The estimate for confirmation within `blocks`: on a straight line between the targets
+    /// around it; at the ends, that of the smallest or of the largest target. Never below the
+    /// estimate of a longer target (whoever hurries never pays less), and never below the floor.
     #[must_use]
     pub fn within(&self, blocks: u32) -> FeeRate {
         let reachable = self.targets.iter().rposition(|(target, _)| u32::from(*target) <= blocks);
-        let from_there = self.targets.iter().skip(reachable.unwrap_or(0));
-        from_there.map(|(_, rate)| *rate).fold(self.floor, FeeRate::max)
+        let at = reachable.unwrap_or(0);
+        let dearest = |from: usize| {
+            let rates = self.targets.iter().skip(from).map(|(_, rate)| *rate);
+            rates.fold(self.floor, FeeRate::max).to_sat_per_kwu()
+        };
+        let (now, later) = (dearest(at), dearest(at.saturating_add(1)));
+        let target = |at: usize| self.targets.get(at).map(|(target, _)| u64::from(*target));
+        let rate = match (target(at), target(at.saturating_add(1))) {
+            (Some(start), Some(end)) if end > start => {
+                let passed = u64::from(blocks).saturating_sub(start);
+                let fall = u128::from(now.saturating_sub(later))
+                    .saturating_mul(u128::from(passed))
+                    .checked_div(u128::from(end.saturating_sub(start)));
+                now.saturating_sub(fall.and_then(|fall| u64::try_from(fall).ok()).unwrap_or(0))
+            }
+            _ => now,
+        };
+        FeeRate::from_sat_per_kwu(rate)
     }
 }
 

@@ -3,6 +3,7 @@ pub mod bench;
 pub mod chain;
 pub mod cli;
 pub mod ldk;
+mod market;
 pub mod peer;
 pub mod regtest;
 pub mod runner;

@@ -1,9 +1,11 @@
 //! The price of a claim: a pure function of blocks left, budget, estimates and what was paid.
 //!
-//! With a deadline it is the estimate for the blocks that are left, until the last stretch: there
-//! it grows by half with each block and is the whole budget at the deadline. What could be lost is
-//! the bound, not the estimate. Growing by a factor costs little while there is time, whatever
-//! the value; a straight line to the value of a big output would be absurd after one block.
+//! With a deadline it is the estimate for a good part of the blocks that are left, less a few that are
+//! kept for bad luck; where a longer wait promises far less, little more than that. What could soon
+//! be priced out pays for the next blocks at once. In the last stretch the price grows by two thirds
+//! with each block and is the whole budget for the last block in time. What could be lost is the bound, not the
+//! estimate. Growing by a factor costs little while there is time, whatever the value; a straight
+//! line to the value of a big output would be absurd after one block.
 //!
 //! Without a deadline it is the estimate of somebody who has a day, and, for whoever has waited
 //! for days, of somebody who has less and less. While that is more than the budget, better times are
@@ -16,6 +18,24 @@ use bitcoin::{Amount, FeeRate, Weight};
 pub(crate) const PATIENT: u32 = 144;
 /// The shortest target that waiting alone leads to.
 const PATIENT_AT_LAST: u32 = 6;
+
+/// Blocks before a deadline that are kept for bad luck: blocks that come too late, or miners who
+/// leave our transactions out.
+pub(super) const BAD_LUCK: u32 = 12;
+/// Of the rest, the part within which it should be confirmed, in hundredths.
+const NEAR: u64 = 60;
+/// What is paid of the estimate for twice the blocks that are left, in hundredths.
+const FAR: u64 = 110;
+/// What hurries should be confirmed within so many blocks.
+const AT_ONCE: u32 = 2;
+/// What is paid a block earlier in the last stretch, in hundredths.
+const STEP: u64 = 60;
+/// Target whose estimate is what is usual, in blocks: a week.
+const LONG: u32 = 1_008;
+/// What is high, in hundredths of what is usual.
+const HIGH: u64 = 200;
+/// How far fees may rise before the deadline, in hundredths.
+const RISE: u64 = 1_600;
 
 /// How much a claim hurries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +75,7 @@ impl Price<'_> {
             return None;
         }
         let market = match self.hurry {
-            Hurry::Left(left) => Some(self.estimates.within(left.max(1)).max(approach(most, left))),
+            Hurry::Left(left) => Some(self.pressed(most, left)),
             Hurry::Waited(waited) => {
                 let estimate = self.estimates.within(patience(waited));
                 if estimate <= most { Some(estimate) } else { offer(most, waited) }
@@ -64,18 +84,55 @@ impl Price<'_> {
         let rate = market.max(self.asked).max(self.paid)?.min(most);
         (rate >= self.estimates.floor).then_some(rate)
     }
+
+    /// The price of what has a deadline. It rises with each block that passes.
+    fn pressed(&self, most: FeeRate, left: u32) -> FeeRate {
+        let spare = left.saturating_sub(BAD_LUCK);
+        let near = self.estimates.within(of(spare, NEAR));
+        let far = part(self.estimates.within(spare.saturating_mul(2)), FAR);
+        let patient = if spare == 0 { near } else { near.min(far) };
+        let patient = if self.is_precarious(most) {
+            patient.max(self.estimates.within(AT_ONCE))
+        } else {
+            patient
+        };
+        patient.max(approach(most, left))
+    }
+
+    /// Whether a rise of fees as they come could make it cost more than it brings. A rise that is
+    /// there already is not fled from: it passes more often than not.
+    fn is_precarious(&self, most: FeeRate) -> bool {
+        let (soon, long) = (self.estimates.within(1), self.estimates.within(LONG));
+        let is_high = soon >= part(long, HIGH);
+        !is_high && most < part(soon, RISE)
+    }
 }
 
-/// Two thirds of `most` for each block that is left.
+/// So many hundredths of some blocks, at least one.
+fn of(blocks: u32, hundredths: u64) -> u32 {
+    let part = u64::from(blocks).saturating_mul(hundredths).checked_div(100).unwrap_or(0);
+    u32::try_from(part).unwrap_or(u32::MAX).max(1)
+}
+
+/// So many hundredths of a feerate.
+fn part(rate: FeeRate, hundredths: u64) -> FeeRate {
+    let part = u128::from(rate.to_sat_per_kwu())
+        .saturating_mul(u128::from(hundredths))
+        .checked_div(100)
+        .unwrap_or(0);
+    FeeRate::from_sat_per_kwu(u64::try_from(part).unwrap_or(u64::MAX))
+}
+
+/// All of `most` for the last block in time, and three fifths of that for each block before.
 fn approach(most: FeeRate, left: u32) -> FeeRate {
-    let mut rate = most.to_sat_per_kwu();
-    for _ in 0..left {
-        if rate == 0 {
+    let mut rate = most;
+    for _ in 1..left {
+        if rate == FeeRate::ZERO {
             break;
         }
-        rate = rate.saturating_sub(rate.div_ceil(3));
+        rate = part(rate, STEP);
     }
-    FeeRate::from_sat_per_kwu(rate)
+    rate
 }
 
 /// The target of somebody who has waited for so many blocks.

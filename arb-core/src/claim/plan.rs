@@ -335,7 +335,14 @@ impl<'a> Planner<'a> {
         let waited = self.waited(draft);
         let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
         let hurry = match (deadline, &draft.claim.path) {
-            (Some(deadline), _) => Hurry::Left(self.tip.until(deadline).0),
+            (Some(deadline), _) => {
+                let left = self.tip.until(deadline).0;
+                // Penalties that go together want to be in before they would be taken apart.
+                let together =
+                    draft.claim.kind() == TxKind::Penalty && left > group::SECURITY_DELAY;
+                let soon = left.saturating_sub(group::SECURITY_DELAY).max(fee::BAD_LUCK);
+                Hurry::Left(if together { soon.min(left) } else { left })
+            }
             // A commitment does not wait for better times, even with nothing at risk by a deadline.
             (None, SpendPath::Anchor { .. }) => {
                 Hurry::Left(fee::PATIENT.saturating_sub(waited).max(NEAR))

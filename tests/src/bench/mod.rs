@@ -4,6 +4,7 @@ mod bare;
 mod block;
 mod channels;
 mod claims;
+mod fees;
 mod ldk;
 mod ldk_node;
 mod measure;
@@ -76,7 +77,7 @@ struct Bench {
 }
 
 /// Memory comes first: what others leave behind would be counted in.
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "memory", run: memory::run },
     Bench { name: "block", run: block::run },
     Bench { name: "store", run: store::run },
@@ -86,6 +87,7 @@ const BENCHES: [Bench; 9] = [
     Bench { name: "penalty", run: penalty::run },
     Bench { name: "claims", run: claims::run },
     Bench { name: "ldk", run: ldk_node::run },
+    Bench { name: "fees", run: fees::run },
 ];
 
 /// The names of all benchmarks.
@@ -151,7 +153,7 @@ mod tests {
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
         let refused = run(Some("blok"), false).err().map(|error| error.to_string());
         let expected = "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty, \
-                        claims, ldk";
+                        claims, ldk, fees";
         assert_eq!(refused.as_deref(), Some(expected));
     }
 }

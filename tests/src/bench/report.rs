@@ -31,6 +31,9 @@ pub(super) enum Unit {
     Bytes,
     /// A ratio itself.
     Times,
+    Satoshis,
+    WeightUnits,
+    Count,
 }
 
 /// What a ratio should be.
@@ -39,22 +42,30 @@ pub(super) enum Unit {
 pub(super) enum Goal {
     /// Below this.
     Below(f64),
+    /// At most this.
+    AtMost(f64),
     /// At most this far from one: equal code costs the same.
     Within(f64),
+    /// Zero.
+    None,
 }
 
 impl Goal {
     pub(super) fn is_met(self, ratio: f64) -> bool {
         match self {
             Self::Below(limit) => ratio < limit,
+            Self::AtMost(limit) => ratio <= limit,
             Self::Within(distance) => (ratio - 1.0).abs() <= distance,
+            Self::None => ratio == 0.0,
         }
     }
 
     fn shown(self) -> String {
         match self {
             Self::Below(limit) => format!("< {limit:.2}"),
+            Self::AtMost(limit) => format!("<= {limit:.2}"),
             Self::Within(distance) => format!("1 ± {distance:.2}"),
+            Self::None => "none".to_owned(),
         }
     }
 }
@@ -116,6 +127,10 @@ fn shown(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Bytes => format!("{value:.0} B"),
         Unit::Times => format!("{value:.3} x"),
+        Unit::Satoshis if value >= 1e8 => format!("{:.3} BTC", value / 1e8),
+        Unit::Satoshis => format!("{value:.0} sat"),
+        Unit::WeightUnits => format!("{:.0} kWU", value / 1e3),
+        Unit::Count => format!("{value:.0}"),
         Unit::Nanoseconds if value >= 1e6 => format!("{:.2} ms", value / 1e6),
         Unit::Nanoseconds => format!("{:.1} us", value / 1e3),
     }

@@ -1,5 +1,6 @@
 //! The price rises as the deadline nears, never falls, and never goes above the budget.
 use super::*;
+use alloc::vec::Vec;
 use proptest::prelude::*;
 
 prop_compose! {
@@ -79,17 +80,19 @@ proptest! {
         let most = feerate_of(Amount::from_sat(budget), Weight::from_wu(weight)).expect("weight");
         let rate = price(Hurry::Left(0), weight, budget, &market).feerate();
         prop_assert_eq!(rate, (most >= market.floor).then_some(most));
+        // The block that is mined next is the last one in time.
+        prop_assert_eq!(price(Hurry::Left(1), weight, budget, &market).feerate(), rate);
     }
 
     #[test]
-    fn above_the_estimate_it_grows_by_half_with_each_block(
+    fn above_the_estimates_it_grows_by_two_thirds_with_each_block(
         market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET, left in 1u32..40,
     ) {
         let at = |left| price(Hurry::Left(left), weight, budget, &market).feerate();
         let (Some(before), Some(now)) = (at(left), at(left - 1)) else { return Ok(()) };
-        let by_half = before.to_sat_per_kwu() / 2 * 3 + 3;
-        let estimate = market.within((left - 1).max(1)).to_sat_per_kwu();
-        prop_assert!(now.to_sat_per_kwu() <= by_half.max(estimate));
+        let grown = before.to_sat_per_kwu() / 3 * 5 + 6;
+        let estimate = market.within(1).to_sat_per_kwu();
+        prop_assert!(now.to_sat_per_kwu() <= grown.max(estimate));
     }
 
     #[test]
@@ -107,18 +110,18 @@ fn prices_of_an_htlc_as_its_deadline_nears() {
     // (blocks left, sat/vB for 50,000 sat, for 1 BTC), with 200 vB.
     let table = [
         (144, 5, 5),
-        (100, 12, 12),
-        (40, 12, 12),
-        (24, 12, 29),
-        (18, 12, 338),
-        (12, 12, 3_853),
-        (10, 15, 8_670),
-        (6, 21, 43_895),
-        (5, 32, 65_843),
-        (4, 49, 98_765),
-        (3, 74, 148_148),
-        (2, 111, 222_222),
-        (1, 166, 333_333),
+        (100, 5, 5),
+        (40, 10, 10),
+        (24, 12, 12),
+        (18, 13, 84),
+        (12, 20, 1_813),
+        (10, 20, 5_038),
+        (6, 20, 38_880),
+        (5, 32, 64_800),
+        (4, 54, 108_000),
+        (3, 90, 180_000),
+        (2, 150, 300_000),
+        (1, 250, 500_000),
         (0, 250, 500_000),
     ];
     let in_vb = |left, budget| {
@@ -131,12 +134,35 @@ fn prices_of_an_htlc_as_its_deadline_nears() {
 }
 
 #[test]
+fn between_two_targets_an_estimate_is_on_the_line() {
+    let market = market_of([20, 15, 12, 5]);
+    let table =
+        [(0, 5_000), (2, 5_000), (4, 4_375), (6, 3_750), (9, 3_375), (144, 1_250), (2_000, 1_250)];
+    for (blocks, expected) in table {
+        let rate = market.within(blocks);
+        assert_eq!(rate, FeeRate::from_sat_per_kwu(expected), "within {blocks} blocks");
+    }
+    let nothing = FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN };
+    assert_eq!(nothing.within(6), FeeRate::BROADCAST_MIN);
+}
+
+#[test]
 fn who_waits_for_days_takes_shorter_targets() {
     let market = market_of([20, 15, 12, 5]);
-    let table = [(0, 5), (143, 5), (144, 12), (288, 12), (575, 12), (576, 15), (2_000, 15)];
+    // In satoshis per 1000 weight units.
+    let table = [
+        (0, 1_250),
+        (143, 1_250),
+        (144, 2_205),
+        (288, 2_682),
+        (432, 2_921),
+        (576, 3_375),
+        (720, 3_750),
+        (2_000, 3_750),
+    ];
     for (waited, expected) in table {
         let rate = price(Hurry::Waited(waited), 600, 100_000, &market).feerate();
-        assert_eq!(rate, Some(FeeRate::from_sat_per_vb_u32(expected)), "after {waited} blocks");
+        assert_eq!(rate, Some(FeeRate::from_sat_per_kwu(expected)), "after {waited} blocks");
     }
     // What that estimate would eat up waits a day for a better one, and then offers what it can.
     let offers =
@@ -151,6 +177,19 @@ fn who_waits_for_days_takes_shorter_targets() {
     let asked = Some(FeeRate::from_sat_per_vb_u32(3));
     let rate = Price { asked, ..price(Hurry::Waited(0), 600, 600, &market) }.feerate();
     assert_eq!(rate, asked);
+}
+
+#[test]
+fn what_a_rise_could_price_out_does_not_wait() {
+    let market = market_of([20, 15, 12, 11]);
+    let rate = |budget| price(Hurry::Left(100), 800, budget, &market).feerate();
+    // 200 vB: 319 sat/vB is less than sixteen times what the next block costs, 320 is not.
+    assert_eq!(rate(63_800), Some(FeeRate::from_sat_per_vb_u32(20)));
+    assert!(rate(64_000) < Some(FeeRate::from_sat_per_vb_u32(13)));
+    // A rise that is there already passes more often than not.
+    let high = market_of([20, 15, 12, 5]);
+    let rate = price(Hurry::Left(100), 800, 63_800, &high).feerate();
+    assert!(rate < Some(FeeRate::from_sat_per_vb_u32(6)));
 }
 
 #[test]

@@ -1,0 +1,32 @@
+//! Estimates from the past, as a node's estimator makes them: for each target, the feerate that
+//! nine of ten who started in the recent past needed to be in a block in time.
+use super::weather::FLOOR;
+use arb_core::ports::FeeEstimates;
+use bitcoin::FeeRate;
+
+/// Targets, in blocks.
+const TARGETS: [u16; 10] = [1, 2, 3, 6, 12, 24, 36, 72, 144, 1008];
+/// No target looks further back.
+const LONGEST: usize = 432;
+
+/// The estimates of somebody who has seen these clearing prices, the newest last.
+pub(super) fn estimates(seen: &[f64]) -> FeeEstimates {
+    let rate = |target: u16| {
+        let target = usize::from(target).min(144);
+        let back = (4 * target).clamp(24, LONGEST).min(seen.len());
+        let window = seen.get(seen.len() - back..).unwrap_or_default();
+        let mut needed: Vec<f64> = window
+            .windows(target.min(back))
+            .map(|blocks| blocks.iter().copied().fold(f64::INFINITY, f64::min))
+            .collect();
+        needed.sort_by(f64::total_cmp);
+        let at = (needed.len() * 9 / 10).min(needed.len().saturating_sub(1));
+        needed.get(at).copied().unwrap_or(FLOOR)
+    };
+    let targets = TARGETS.map(|target| (target, feerate(rate(target))));
+    FeeEstimates { targets: targets.to_vec(), floor: feerate(FLOOR) }
+}
+
+fn feerate(rate: f64) -> FeeRate {
+    FeeRate::from_sat_per_kwu(rate.ceil() as u64)
+}

@@ -1,0 +1,202 @@
+//! Mempool, miners and attackers.
+use super::Outcome;
+use super::estimate::estimates;
+use super::foresight::Foresight;
+use super::load::Load;
+use super::weather::{Market, PAST};
+use arb_core::ports::FeeEstimates;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an unconfirmed transaction needs to pay for its own relay, in satoshis per 1000 weight units.
+const INCREMENT: u64 = 250;
+/// How often an attacker who watches the mempool is answered between two blocks by somebody who
+/// watches it as well.
+const ANSWERS: u32 = 10;
+
+/// A transaction of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bid {
+    /// The outputs that it spends, ascending.
+    pub(super) inputs: Vec<usize>,
+    pub(super) weight: u64,
+    /// In satoshis.
+    pub(super) fee: u64,
+}
+
+impl Bid {
+    /// In satoshis per 1000 weight units.
+    pub(super) fn rate(&self) -> f64 {
+        self.fee as f64 * 1_000.0 / self.weight as f64
+    }
+}
+
+/// What a policy sees after a block.
+pub(super) struct View<'a> {
+    pub(super) load: &'a Load,
+    /// Height of the newest block.
+    pub(super) tip: usize,
+    /// Outputs that can be claimed in the next block and are not.
+    pub(super) open: &'a BTreeSet<usize>,
+    pub(super) estimates: &'a FeeEstimates,
+    /// Outputs with a conflicting spend in the mempool.
+    pub(super) contested: &'a BTreeSet<usize>,
+}
+
+/// Claims outputs.
+pub(super) trait Policy {
+    /// The transactions to hand to the network, after a block. What is in the mempool stays there
+    /// without being handed over again.
+    fn bids(&mut self, view: &View<'_>) -> Vec<Bid>;
+
+    /// The network refused it: its fee is too low, for the mempool or for what it conflicts with.
+    fn refused(&mut self, _bid: &Bid, _tip: usize) {}
+
+    /// Whether it notices between blocks that something of its own has vanished.
+    fn watches_mempool(&self) -> bool;
+}
+
+pub(super) struct World<'a> {
+    market: &'a Market,
+    load: &'a Load,
+    tip: usize,
+    unclaimed: BTreeSet<usize>,
+    mempool: Vec<Bid>,
+    pins: BTreeMap<usize, u64>,
+    cycles: BTreeMap<usize, u32>,
+    outcome: Outcome,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(market: &'a Market, load: &'a Load) -> Self {
+        let numbered = || load.outputs.iter().enumerate();
+        Self {
+            market,
+            load,
+            tip: PAST - 1,
+            unclaimed: (0..load.outputs.len()).collect(),
+            mempool: Vec::new(),
+            pins: numbered().filter_map(|(at, output)| Some((at, output.pin?))).collect(),
+            cycles: numbered().map(|(at, output)| (at, output.cycles)).collect(),
+            outcome: Outcome { outputs: load.outputs.len() as u64, ..Outcome::default() },
+        }
+    }
+
+    /// Plays the story to its end.
+    pub(super) fn play(mut self, policy: &mut dyn Policy, foresight: &Foresight) -> Outcome {
+        while self.tip < self.load.end && !self.unclaimed.is_empty() {
+            let is_open =
+                |at: &usize| self.load.outputs.get(*at).is_some_and(|o| o.open <= self.tip);
+            let open: BTreeSet<usize> = self.unclaimed.iter().copied().filter(is_open).collect();
+            if !open.is_empty() {
+                self.listen(policy, &open);
+            }
+            self.block(policy.watches_mempool());
+            self.expire(foresight);
+        }
+        for at in core::mem::take(&mut self.unclaimed) {
+            self.outcome.lost += self.load.outputs[at].value;
+        }
+        self.outcome
+    }
+
+    fn listen(&mut self, policy: &mut dyn Policy, open: &BTreeSet<usize>) {
+        let seen = self.market.clears.get(..=self.tip).unwrap_or_default();
+        let estimates = estimates(seen);
+        let contested = self.pins.keys().copied().collect();
+        let view = View {
+            load: self.load,
+            tip: self.tip,
+            open,
+            estimates: &estimates,
+            contested: &contested,
+        };
+        for bid in policy.bids(&view) {
+            if self.mempool.contains(&bid) {
+                continue;
+            }
+            assert!(
+                bid.inputs.iter().all(|input| open.contains(input)),
+                "a spend of what is not open"
+            );
+            if !self.accept(&bid) {
+                policy.refused(&bid, self.tip);
+            }
+        }
+    }
+
+    /// Core's rules of replacement: it pays for all that it evicts, for its own relay, and at a
+    /// better feerate.
+    fn accept(&mut self, bid: &Bid) -> bool {
+        let shares = |other: &Bid| other.inputs.iter().any(|input| bid.inputs.contains(input));
+        let evicted = || self.mempool.iter().filter(|other| shares(other));
+        let pins = || bid.inputs.iter().filter_map(|input| self.pins.get(input));
+        let conflicts = evicted().map(|other| other.fee).sum::<u64>() + pins().sum::<u64>();
+        let relay = (bid.weight * INCREMENT).div_ceil(1_000);
+        let least = if conflicts > 0 { conflicts + relay } else { relay };
+        if bid.fee < least || evicted().any(|other| other.rate() >= bid.rate()) {
+            return false;
+        }
+        self.mempool.retain(|other| !shares(other));
+        for input in &bid.inputs {
+            self.pins.remove(input);
+        }
+        self.mempool.push(bid.clone());
+        true
+    }
+
+    /// One block, if the attackers let anything in.
+    fn block(&mut self, watches: bool) {
+        self.tip += 1;
+        self.cycle(watches);
+        let mut order: Vec<usize> = (0..self.mempool.len()).collect();
+        order.sort_by(|a, b| self.mempool[*b].rate().total_cmp(&self.mempool[*a].rate()));
+        let mut filled = 0.0;
+        let mut mined = Vec::new();
+        for at in order {
+            let bid = &self.mempool[at];
+            if filled + bid.weight as f64 <= self.market.room_at(self.tip, bid.rate()) {
+                filled += bid.weight as f64;
+                mined.push(bid.clone());
+            }
+        }
+        for bid in mined {
+            self.mempool.retain(|other| *other != bid);
+            self.outcome.fees += bid.fee;
+            self.outcome.weight += bid.weight;
+            for input in &bid.inputs {
+                self.unclaimed.remove(input);
+            }
+        }
+    }
+
+    /// Each eviction costs the attacker something, and each answer makes another one necessary. Who
+    /// looks once a block only is evicted at the price of one.
+    fn cycle(&mut self, watches: bool) {
+        let rounds = if watches { ANSWERS } else { 1 };
+        let cycles = &mut self.cycles;
+        self.mempool.retain(|bid| {
+            for input in &bid.inputs {
+                let left = cycles.entry(*input).or_default();
+                if *left > 0 {
+                    *left = left.saturating_sub(rounds);
+                    return *left == 0 && watches;
+                }
+            }
+            true
+        });
+    }
+
+    /// What is past its deadline is the other's.
+    fn expire(&mut self, foresight: &Foresight) {
+        let outputs = &self.load.outputs;
+        let is_past = |at: &usize| outputs[*at].deadline.is_some_and(|last| last <= self.tip);
+        let past: Vec<usize> = self.unclaimed.iter().copied().filter(is_past).collect();
+        for at in past {
+            self.unclaimed.remove(&at);
+            self.mempool.retain(|bid| !bid.inputs.contains(&at));
+            self.outcome.missed += 1;
+            self.outcome.avoidable += u64::from(foresight.claims(at));
+            self.outcome.lost += outputs[at].value;
+        }
+    }
+}
