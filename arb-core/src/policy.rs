@@ -1,6 +1,9 @@
 //! Settings of the arbiter.
 use crate::units::BlockDelta;
 
+/// Depth at which an output is irrevocably resolved (BOLT 5).
+pub const IRREVOCABLE: BlockDelta = BlockDelta(100);
+
 /// Settings of the arbiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -13,7 +16,8 @@ pub struct Policy {
     pub fulfil_margin: BlockDelta,
     /// Blocks before the incoming HTLC's expiry at which it is failed back in any case.
     pub upstream_margin: BlockDelta,
-    /// Depth at which an output is irrevocably resolved (BOLT 5: 100).
+    /// Depth of all resolutions at which a channel's records are deleted. Below [`IRREVOCABLE`] the
+    /// channel counts as resolved, and is forgotten, although its outputs are not irrevocably.
     pub forget_depth: BlockDelta,
     /// Depth at which a close that nobody has explained is alerted, although the node was not able
     /// to say whose its scripts are.
@@ -31,6 +35,14 @@ pub enum Joining {
     Never,
     /// They do if they go well together: what pays one script, and HTLC transactions.
     Allowed,
+}
+
+impl Policy {
+    /// Depth of all resolutions at which a channel is resolved.
+    #[must_use]
+    pub fn resolved_depth(&self) -> BlockDelta {
+        self.forget_depth.min(IRREVOCABLE)
+    }
 }
 
 impl Default for Policy {

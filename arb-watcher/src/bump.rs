@@ -6,7 +6,8 @@ use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf};
 /// What is to be bumped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BumpTarget {
-    /// Every claim of the channel, now and later; before it is closed, our commitment.
+    /// What the channel can claim now, and if it can claim nothing yet, what it can later; before it
+    /// is closed, our commitment. What opens after that is not meant.
     Channel(ChannelId),
     /// The claim of one output of the channel: of the commitment, of a second stage, or our anchor.
     Output(ChannelId, OutPoint),
@@ -34,7 +35,8 @@ impl BumpTarget {
 /// To what end. A later one of the same kind replaces the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BumpGoal {
-    /// At least this feerate, not below the mempool's floor, and not beyond what the claim may cost.
+    /// At least this feerate, not below the mempool's floor. The budget yields to it, up to what the
+    /// claim brings or, of a commitment, to what it pays out.
     FeeRate(FeeRate),
     /// Confirmed by this height: the price rises towards it as towards a claim's own deadline, which
     /// stays in force if it is earlier, and is the whole budget from there on. Of claims that open

@@ -261,6 +261,13 @@ pub enum CommandError {
     /// or needs no claim.
     #[error("output {0} is not to be claimed")]
     NothingToClaim(OutPoint),
+    /// What spends the output was signed by both sides, its fee as well: nobody can raise it.
+    #[error("the fee for output {0} cannot be raised")]
+    FeeIsFixed(OutPoint),
+    /// Nothing of the channel is on its way, or to be claimed later, whose fee is ours to choose: it
+    /// is open, resolved, or closes by a commitment without anchors.
+    #[error("channel {0} has nothing whose fee could be raised")]
+    NothingToBump(ChannelId),
     /// The feerate is below the mempool's floor: nothing would be relayed.
     #[error("the feerate of {asked} sat/kwu is below the floor of {floor} sat/kwu")]
     BelowFloor {

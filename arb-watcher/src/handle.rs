@@ -298,7 +298,8 @@ impl Arbiter {
     /// ```
     ///
     /// # Errors
-    /// The output is none that is to be claimed; the feerate is below the mempool's floor; the
+    /// The output is none that is to be claimed, or its fee is fixed; the channel has nothing whose
+    /// fee could be raised; the feerate is below the mempool's floor; the
     /// deadline is past, before the claim opens, or later than the claim's own.
     pub async fn bump(&self, target: BumpTarget, goal: BumpGoal) -> Result<(), CommandError> {
         self.do_it(Command::Bump { target, goal }).await

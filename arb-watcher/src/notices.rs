@@ -113,6 +113,12 @@ impl NoticeHub {
         self.listeners.shrink_to(self.listeners.len().saturating_mul(2));
     }
 
+    /// Whether this very notice was told and nobody acknowledged it.
+    pub(crate) fn is_told(&self, id: ChannelId, notice: &Notice) -> bool {
+        let of = self.outstanding.get(&id);
+        of.and_then(|of| of.get(&notice.key())).is_some_and(|told| told == notice)
+    }
+
     pub(crate) fn tell(&mut self, id: ChannelId, notice: &Notice) {
         self.outstanding.entry(id).or_default().insert(notice.key(), notice.clone());
         self.send(id, notice);

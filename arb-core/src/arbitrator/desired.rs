@@ -1,6 +1,6 @@
 //! `desired`: what should be true outside, level-triggered.
 use crate::arbitrator::{
-    Alert, ChannelArbitrator, Effect, EffectKey, Notice, Now, Refusal, TxKind, upstream,
+    Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Refusal, TxKind, upstream,
 };
 use crate::claim::{Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::classify::{self, FundingSpend};
@@ -55,9 +55,9 @@ impl ChannelArbitrator {
                 desire.insert(EffectKey::Notify(notice.key()), Effect::Notify(notice));
             }
         }
-        let resolved = picture.is_some_and(|p| p.is_resolved(now.tip, &now.policy));
+        let deep = picture.is_some_and(|p| p.is_forgettable(now.tip, &now.policy));
         let notified = !desire.keys().any(|key| matches!(key, EffectKey::Notify(_)));
-        if resolved && notified && upstream::is_done(facts, self) {
+        if deep && notified && upstream::is_done(facts, self) {
             desire.insert(EffectKey::Forget, Effect::Forget);
         }
         desire
@@ -80,7 +80,7 @@ impl ChannelArbitrator {
         }
         for output in &picture.outputs {
             let reclaimed = || self.reclaimed(facts, picture, output, now);
-            let Some(claim) = claim_of(facts, output).or_else(reclaimed) else { continue };
+            let Some(claim) = self.claim_of(facts, output).or_else(reclaimed) else { continue };
             let claim = self.hurried(claim);
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
@@ -144,6 +144,7 @@ impl ChannelArbitrator {
         });
         let mut possible = anchors.filter(|(_, outpoint, _)| !refused(*outpoint));
         let (key, outpoint, output) = possible.next()?;
+        let balance = facts.candidates.current.local.local_balance.floor();
         Some(Claim {
             channel: facts.id,
             outpoint,
@@ -152,9 +153,11 @@ impl ChannelArbitrator {
                 script: scripts::anchor(&key),
                 key: SigningKey::Funding(key),
                 parent: outpoint.txid,
+                ours: balance.checked_add(value_at_risk).unwrap_or(Amount::MAX_MONEY),
             },
             open_at: BlockHeight(0),
             deadline,
+            rival_from: None,
             value_at_risk,
             destination: facts.destination.clone(),
         })
@@ -181,6 +184,7 @@ impl ChannelArbitrator {
             path: SpendPath::LocalCommitment(Box::new(presigned(candidate, &built))),
             open_at: BlockHeight(0),
             deadline,
+            rival_from: None,
             value_at_risk: at_risk,
             destination: facts.destination.clone(),
         };
@@ -197,13 +201,14 @@ impl ChannelArbitrator {
             let htlc = &record.htlc;
             let due = match (id.offerer, htlc.link) {
                 (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => Some(expiry.0),
+                // Of our own payment nobody waits for the end, and what it is worth is ours.
                 (Side::Local, _) => None,
-                (Side::Remote, _) => {
-                    crate::picture::usable_preimage(self, *id, htlc).map(|_| htlc.expiry.0)
-                }
+                (Side::Remote, _) => match crate::picture::usable_preimage(self, *id, htlc) {
+                    Some(_) => Some(htlc.expiry.0),
+                    None => continue,
+                },
             };
-            let Some(due) = due.map(|due| due.minus(SECOND_STAGE)) else { continue };
-            deadline = Some(deadline.map_or(due, |known| known.min(due)));
+            deadline = deadline.into_iter().chain(due.map(|due| due.minus(SECOND_STAGE))).min();
             at_risk = at_risk.checked_add(htlc.amount.floor()).unwrap_or(Amount::MAX_MONEY);
         }
         (deadline, at_risk)
@@ -285,11 +290,37 @@ impl ChannelArbitrator {
         }
     }
 
+    fn claim_of(&self, facts: &ChannelFacts, output: &Output) -> Option<Claim> {
+        let Way::Spend { path, due, deadline } = &output.way else { return None };
+        if output.spent.is_some() {
+            return None;
+        }
+        Some(Claim {
+            channel: facts.id,
+            outpoint: output.outpoint,
+            output: output.output.clone(),
+            path: path.clone(),
+            open_at: due.tip,
+            deadline: *deadline,
+            rival_from: self.rival_from(facts, output),
+            value_at_risk: output.output.value,
+            destination: facts.destination.clone(),
+        })
+    }
+
+    /// The expiry of an HTLC that the peer offered, if it was to come when the commitment confirmed:
+    /// before, the peer has no path for it.
+    fn rival_from(&self, facts: &ChannelFacts, output: &Output) -> Option<BlockHeight> {
+        let id = output.role.htlc().filter(|id| id.offerer == Side::Remote)?;
+        let expiry = self.terms(facts, id)?.expiry.0;
+        (expiry > output.at.height).then_some(expiry)
+    }
+
     /// Every claim of a closed channel, open now or later; without those that are spent, and with
     /// its own deadline.
     #[must_use]
     pub fn claims(&self, facts: &ChannelFacts, picture: &Picture) -> Vec<Claim> {
-        picture.outputs.iter().filter_map(|output| claim_of(facts, output)).collect()
+        picture.outputs.iter().filter_map(|output| self.claim_of(facts, output)).collect()
     }
 
     /// Every claim of a channel with its own deadline, whatever the operator asked for: of a closed
@@ -351,9 +382,59 @@ impl ChannelArbitrator {
             // It says nothing of how long anything has waited.
             open_at: now.tip,
             deadline: None,
+            rival_from: None,
             value_at_risk: Amount::ZERO,
             destination: facts.destination.clone(),
         })
+    }
+
+    /// The channel's next event: the earliest height at which something happens by itself, and why;
+    /// where there is no such height, what hinders it most.
+    #[must_use]
+    pub(crate) fn awaits(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<&Picture>,
+        now: &Now,
+    ) -> Option<Due> {
+        let hindered = || {
+            let reason = self.hindrance(facts, picture, now)?;
+            Some(Due { tip: now.tip, until: now.tip, reason })
+        };
+        self.next_due(facts, picture, now).or_else(hindered)
+    }
+
+    /// What keeps a transaction of ours that is wanted now from its block.
+    fn hindrance(
+        &self,
+        facts: &ChannelFacts,
+        picture: Option<&Picture>,
+        now: &Now,
+    ) -> Option<Reason> {
+        let Some(picture) = picture else {
+            if self.intent.is_none() || now.standing == Standing::Outdated {
+                return None;
+            }
+            let candidate = self.closing_candidate(facts, now.tip)?;
+            let commitment = self.acts.claims_of(candidate.funding).next_back();
+            let txid = commitment.map(|out| out.transaction.compute_txid());
+            let pays = |out: &HandedOut| {
+                out.transaction.input.iter().any(|i| Some(i.previous_output.txid) == txid)
+            };
+            let child = self.acts.of_kind(TxKind::Anchor).filter(|out| pays(out)).last();
+            let last = child.map(|out| out.transaction.compute_txid()).or(txid);
+            let refused = last.and_then(|txid| self.acts.rejected.get(&txid));
+            let poor = refused.is_some_and(|refused| refused.why == Refusal::Fee);
+            return Some(if poor { Reason::Uneconomic } else { Reason::Confirmation });
+        };
+        let open = picture.outputs.iter().filter(|output| {
+            let spend = matches!(&output.way, Way::Spend { due, .. } if due.is_open(now.tip));
+            spend && output.spent.is_none() && !matches!(output.role, Role::Anchor(_))
+        });
+        let of = |output: &Output| {
+            if output.is_uneconomic() { Reason::Uneconomic } else { Reason::Confirmation }
+        };
+        open.map(of).min()
     }
 
     /// When something happens next to this channel by height alone, and why.
@@ -369,7 +450,6 @@ impl ChannelArbitrator {
         now: &Now,
     ) -> Option<Due> {
         let upstream = upstream::next(facts, self, picture, now.tip, &now.policy);
-        let upstream = upstream.map(|tip| Due { tip, until: tip, reason: Reason::Depth });
         let own = match picture {
             Some(picture) => picture.next_due(now.tip, &now.policy),
             None if self.intent.is_some() => None,
@@ -404,23 +484,6 @@ fn is_lost(output: &Output) -> bool {
     by_peer && open && !due && !matches!(output.role, Role::Anchor(_))
 }
 
-fn claim_of(facts: &ChannelFacts, output: &Output) -> Option<Claim> {
-    let Way::Spend { path, due, deadline } = &output.way else { return None };
-    if output.spent.is_some() {
-        return None;
-    }
-    Some(Claim {
-        channel: facts.id,
-        outpoint: output.outpoint,
-        output: output.output.clone(),
-        path: path.clone(),
-        open_at: due.tip,
-        deadline: *deadline,
-        value_at_risk: output.output.value,
-        destination: facts.destination.clone(),
-    })
-}
-
 fn funding_script(candidate: &FundingCandidate) -> ScriptBuf {
     scripts::funding(&candidate.keys.local, &candidate.keys.remote)
 }
@@ -440,6 +503,8 @@ fn presigned(candidate: &FundingCandidate, built: &Commitment) -> Presigned {
 
 fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim) -> Option<Claim> {
     let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local))?;
+    let balance = built.outputs.iter().find(|o| o.kind == OutputKind::ToLocal);
+    let balance = balance.map_or(Amount::ZERO, |balance| balance.output.value);
     let txid = built.transaction.compute_txid();
     Some(Claim {
         outpoint: OutPoint { txid, vout: anchor.vout },
@@ -448,6 +513,7 @@ fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim
             script: scripts::anchor(&candidate.keys.local),
             key: SigningKey::Funding(candidate.keys.local),
             parent: txid,
+            ours: balance.checked_add(parent.value_at_risk).unwrap_or(Amount::MAX_MONEY),
         },
         ..parent.clone()
     })

@@ -39,7 +39,7 @@ pub enum OutputProgress {
     Claimed,
     /// The peer spent it.
     PeerClaimed,
-    /// Its resolution is as deep as [`crate::policy::Policy::forget_depth`].
+    /// Its resolution is [`crate::policy::IRREVOCABLE`] deep.
     Irrevocable,
 }
 
@@ -53,7 +53,7 @@ pub enum ChannelEvent {
     /// The spend that was told of was reorganised out, and with it all that was told since; or a
     /// spend turned out to be something else. What is so is told anew.
     Reorged,
-    /// Every output is irrevocably resolved.
+    /// Every output is resolved, as deep as [`crate::policy::Policy::resolved_depth`].
     Resolved,
     /// An output of the closing transaction, or of a second stage, came a step further. Anchors
     /// and outputs that were never ours are left out.
@@ -220,7 +220,7 @@ fn is_told_of(output: &Output) -> bool {
 }
 
 fn progress(output: &Output, now: &Now) -> OutputProgress {
-    match output.state(now.tip, &now.policy) {
+    match output.state(now.tip) {
         OutputState::Unresolved | OutputState::Claiming | OutputState::Resolved => {
             OutputProgress::Unspent
         }

@@ -4,7 +4,7 @@ use crate::arbitrator::{
     TxKind, UpstreamVerdict,
 };
 use crate::classify;
-use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
+use crate::facts::{ChannelFacts, FundingCandidate, Htlc, HtlcRecord};
 use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
@@ -223,6 +223,13 @@ impl ChannelArbitrator {
     /// Every confirmed transaction that the evidence rests on, and its block, in order of arrival.
     pub fn confirmed(&self) -> impl Iterator<Item = (Txid, BlockRef)> {
         self.chain.iter().map(|tx| (tx.value.compute_txid(), tx.at))
+    }
+
+    /// The terms of an HTLC, live or of a revoked commitment that confirmed.
+    pub(crate) fn terms<'a>(&'a self, facts: &'a ChannelFacts, id: HtlcId) -> Option<&'a Htlc> {
+        let live = facts.htlcs.get(&id);
+        let ended = || self.revoked_htlcs.values().flatten().find(|(known, _)| *known == id);
+        live.or_else(|| ended().map(|(_, record)| record)).map(|record| &record.htlc)
     }
 
     /// A preimage that upstream duties of offered HTLCs with this hash may use: learned

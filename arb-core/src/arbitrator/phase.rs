@@ -6,7 +6,7 @@ use crate::classify::FundingSpend;
 use crate::facts::ChannelFacts;
 use crate::height::{self, Due, Reason};
 use crate::picture::{Output, Picture, Role, Way};
-use crate::policy::Policy;
+use crate::policy::{IRREVOCABLE, Policy};
 use crate::units::{BlockDelta, BlockHeight};
 use bitcoin::Amount;
 
@@ -19,7 +19,7 @@ pub enum Phase {
     Failing,
     /// A funding output is spent.
     Closed(FundingSpend),
-    /// Every value-bearing output is irrevocably resolved.
+    /// Every value-bearing output's resolution is as deep as [`Policy::resolved_depth`].
     Resolved(FundingSpend),
 }
 
@@ -36,15 +36,15 @@ pub enum OutputState {
     PeerClaimed,
     /// It needs no spend.
     Resolved,
-    /// Its resolution is as deep as [`Policy::forget_depth`].
+    /// Its resolution is [`IRREVOCABLE`] deep.
     Irrevocable,
 }
 
 impl Output {
     /// The state at `tip`.
     #[must_use]
-    pub fn state(&self, tip: BlockHeight, policy: &Policy) -> OutputState {
-        if let Some(due) = self.irrevocable_at(tip, policy)
+    pub fn state(&self, tip: BlockHeight) -> OutputState {
+        if let Some(due) = self.irrevocable_at(tip)
             && due.is_open(tip)
         {
             return OutputState::Irrevocable;
@@ -63,10 +63,15 @@ impl Output {
         }
     }
 
-    /// When the resolution becomes irrevocable; `None` while there is none. An expired received
-    /// HTLC that the peer leaves counts from its expiry (BOLT 5 LR5, RR3).
+    /// When the resolution becomes irrevocable; `None` while there is none.
     #[must_use]
-    pub fn irrevocable_at(&self, tip: BlockHeight, policy: &Policy) -> Option<Due> {
+    pub fn irrevocable_at(&self, tip: BlockHeight) -> Option<Due> {
+        self.deep_at(tip, IRREVOCABLE)
+    }
+
+    /// When the resolution is `depth` deep; `None` while there is none. An expired received HTLC that
+    /// the peer leaves counts from its expiry (BOLT 5 LR5, RR3).
+    fn deep_at(&self, tip: BlockHeight, depth: BlockDelta) -> Option<Due> {
         let from = match (&self.spent, &self.way) {
             (_, Way::Theirs) => self.at.height,
             (Some(spent), _) => spent.at.height,
@@ -76,7 +81,7 @@ impl Output {
             }
             (None, Way::Spend { .. } | Way::NeedsPreimage { .. } | Way::Lost) => return None,
         };
-        Some(height::depth(from, policy.forget_depth))
+        Some(height::depth(from, depth))
     }
 
     /// Whether claiming it costs more than it brings at any feerate that is relayed. Such an
@@ -139,12 +144,16 @@ impl Picture {
         BlockDelta(tip.0.saturating_add(1).saturating_sub(self.at.height.0))
     }
 
-    /// Whether every value-bearing output is irrevocably resolved.
+    /// Whether every value-bearing output is resolved, as deep as [`Policy::resolved_depth`].
     #[must_use]
     pub fn is_resolved(&self, tip: BlockHeight, policy: &Policy) -> bool {
-        let deep = self.depth(tip) >= policy.forget_depth;
-        let done = |o: &Output| o.irrevocable_at(tip, policy).is_some_and(|due| due.is_open(tip));
-        deep && self.outputs.iter().filter(|o| o.holds_up()).all(done)
+        self.deep_at(tip, policy.resolved_depth()).is_some_and(|due| due.is_open(tip))
+    }
+
+    /// Whether every value-bearing output is resolved, as deep as [`Policy::forget_depth`].
+    #[must_use]
+    pub fn is_forgettable(&self, tip: BlockHeight, policy: &Policy) -> bool {
+        self.deep_at(tip, policy.forget_depth).is_some_and(|due| due.is_open(tip))
     }
 
     /// When the next thing happens by height alone: a lock opens, an expiry comes, a depth is
@@ -160,16 +169,18 @@ impl Picture {
                 Way::Theirs | Way::Home | Way::Nothing | Way::Lost => None,
             });
         let next_lock = locks.filter(|due| !due.is_open(tip)).min();
-        next_lock.or_else(|| self.resolved_at(tip, policy))
+        let depths = [policy.resolved_depth(), policy.forget_depth];
+        let deep = || depths.into_iter().filter_map(|depth| self.deep_at(tip, depth));
+        next_lock.or_else(|| deep().find(|due| !due.is_open(tip)))
     }
 
-    /// When the last output that is resolved by now becomes irrevocable; `None` if one that holds
-    /// the channel up is not resolved.
-    fn resolved_at(&self, tip: BlockHeight, policy: &Policy) -> Option<Due> {
-        let mut last = height::depth(self.at.height, policy.forget_depth);
+    /// When the close and the resolution of the last output are `depth` deep; `None` if an output
+    /// that holds the channel up is not resolved.
+    fn deep_at(&self, tip: BlockHeight, depth: BlockDelta) -> Option<Due> {
+        let mut last = height::depth(self.at.height, depth);
         for output in self.outputs.iter().filter(|o| o.holds_up()) {
-            last = last.and(output.irrevocable_at(tip, policy)?);
+            last = last.and(output.deep_at(tip, depth)?);
         }
-        (!last.is_open(tip)).then_some(last)
+        Some(last)
     }
 }

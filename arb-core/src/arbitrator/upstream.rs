@@ -3,8 +3,8 @@ use crate::arbitrator::{
     ChannelArbitrator, Notice, Now, Position, UpstreamResolution, UpstreamVerdict,
 };
 use crate::classify::FundingSpend;
-use crate::facts::{ChannelFacts, Htlc, HtlcLink, Standing};
-use crate::height;
+use crate::facts::{ChannelFacts, Htlc, HtlcLink};
+use crate::height::{self, Due};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Picture, Role};
 use crate::policy::Policy;
@@ -34,16 +34,15 @@ pub(crate) fn due(
             // A block to come may hold the preimage.
             return None;
         }
-        if picture.is_some_and(|p| is_given_up(p, *id, htlc, tip, policy)) {
+        let open = |due: Due| due.is_open(tip);
+        if picture.and_then(|p| given_up(p, *id, htlc, policy)).is_some_and(open) {
             return Some((*id, UpstreamVerdict::Failed));
         }
-        // Outdated facts close no channel, but the incoming one can be saved all the same.
-        let outdated = now.standing == Standing::Outdated;
-        let failing = arbitrator.is_failing() || picture.is_some() || outdated;
-        let margin = failing && is_late(htlc, tip, policy);
+        // In any case, even if this channel is still open: the incoming one can be saved.
+        let margin = is_late(htlc, tip, policy);
         let committed = facts.is_committed(*id);
-        let settled =
-            picture.is_some_and(|p| !committed || is_lost_downstream(p, *id, tip, policy));
+        let settled = picture
+            .is_some_and(|p| !committed || lost_downstream(p, *id, policy).is_some_and(open));
         (margin || settled).then_some((*id, UpstreamVerdict::Failed))
     })
     .collect()
@@ -65,36 +64,30 @@ pub(crate) fn late_from(htlc: &Htlc, policy: &Policy) -> Option<BlockHeight> {
     }
 }
 
-/// Whether the peer can claim the HTLC no more: its output was taken by us (BOLT 5 LL3a, RL2), or
+/// When the peer can claim the HTLC no more: its output was taken by us (BOLT 5 LL3a, RL2), or
 /// the confirmed commitment has no output for it (LL4b, RL3b), at act depth.
-fn is_lost_downstream(picture: &Picture, id: HtlcId, tip: BlockHeight, policy: &Policy) -> bool {
-    match picture.spend {
+fn lost_downstream(picture: &Picture, id: HtlcId, policy: &Policy) -> Option<Due> {
+    let from = match picture.spend {
         // The peer may hold an output for the HTLC that we cannot see.
         FundingSpend::FutureCommitment(_)
         | FundingSpend::OutdatedLocalCommitment(_)
-        | FundingSpend::Unknown => false,
-        FundingSpend::Splice(_) => false,
+        | FundingSpend::Unknown
+        | FundingSpend::Splice(_) => return None,
         FundingSpend::MutualClose
         | FundingSpend::LocalCommitment(_)
         | FundingSpend::RemoteCommitment(_)
         | FundingSpend::RevokedCommitment(_) => match picture.htlc(id) {
-            None => height::depth(picture.at.height, policy.act_depth).is_open(tip),
-            Some(_) => taken_by_us(picture, id)
-                .is_some_and(|at| height::depth(at, policy.act_depth).is_open(tip)),
+            None => picture.at.height,
+            Some(_) => taken_by_us(picture, id)?,
         },
-    }
+    };
+    Some(height::depth(from, policy.act_depth))
 }
 
-/// Whether nothing better will be known: the HTLC has no output that we can see, or one that is
-/// not worth its claim, and its expiry is as deep as what is irrevocable. Without an incoming
+/// When nothing better will be known: the HTLC has no output that we can see, or one that is
+/// not worth its claim, and its expiry is as deep as what is forgotten. Without an incoming
 /// HTLC nothing else would end the duty.
-fn is_given_up(
-    picture: &Picture,
-    id: HtlcId,
-    htlc: &Htlc,
-    tip: BlockHeight,
-    policy: &Policy,
-) -> bool {
+fn given_up(picture: &Picture, id: HtlcId, htlc: &Htlc, policy: &Policy) -> Option<Due> {
     let hidden = match picture.spend {
         FundingSpend::FutureCommitment(_)
         | FundingSpend::OutdatedLocalCommitment(_)
@@ -108,7 +101,7 @@ fn is_given_up(
         }
     };
     let from = htlc.expiry.0.max(picture.at.height);
-    hidden && height::depth(from, policy.forget_depth).is_open(tip)
+    hidden.then(|| height::depth(from, policy.forget_depth))
 }
 
 /// Whether every duty was decided: nothing is forgotten before.
@@ -153,26 +146,24 @@ pub(crate) fn notices(
     })
 }
 
-/// Tip of the next upstream duty by height alone.
+/// The next upstream duty by height alone.
 pub(crate) fn next(
     facts: &ChannelFacts,
     arbitrator: &ChannelArbitrator,
     picture: Option<&Picture>,
     tip: BlockHeight,
     policy: &Policy,
-) -> Option<BlockHeight> {
+) -> Option<Due> {
     let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
     let open = offered.filter(|(id, _)| !arbitrator.acts.upstream.contains_key(id));
-    let act = |at: BlockHeight| height::depth(at, policy.act_depth).tip;
     open.flat_map(|(id, record)| {
-        let late = late_from(&record.htlc, policy);
-        let settled = picture.and_then(|p| match p.htlc(*id) {
-            None => Some(act(p.at.height)),
-            Some(_) => taken_by_us(p, *id).map(act),
-        });
-        [late, settled]
+        let late = late_from(&record.htlc, policy).map(height::deadline);
+        let settled = picture.and_then(|p| lost_downstream(p, *id, policy));
+        let hidden = picture.and_then(|p| given_up(p, *id, &record.htlc, policy));
+        [late, settled, hidden]
     })
     .flatten()
-    .filter(|due| *due > tip && *due < tip.plus(BlockDelta(u32::MAX)))
+    .filter(|due| picture.is_none() || due.tip > tip)
+    .filter(|due| due.tip < tip.plus(BlockDelta(u32::MAX)))
     .min()
 }

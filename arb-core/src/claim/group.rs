@@ -120,10 +120,12 @@ fn members<'a>(out: &Out<'_>, rest: &BTreeMap<OutPoint, &'a Claim>) -> Option<Ve
     (!claims.is_empty()).then_some(claims)
 }
 
-/// Whether a penalty is so near its deadline that it is made by itself.
+/// Whether a penalty is so near its deadline, or the expiry from which the cheater can take it to a
+/// second stage, that it is made by itself.
 fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
-    let near = claim.deadline.is_some_and(|deadline| tip.until(deadline).0 <= SECURITY_DELAY);
-    near && claim.kind() == TxKind::Penalty
+    let near = |height: BlockHeight| tip.until(height).0 <= SECURITY_DELAY;
+    let pressed = claim.deadline.into_iter().chain(claim.rival_from).any(near);
+    pressed && claim.kind() == TxKind::Penalty
 }
 
 fn key(claim: &Claim, joining: Joining) -> Key<'_> {

@@ -33,6 +33,9 @@ pub struct Claim {
     /// Height by which a spend must be confirmed, lest another takes the output or an HTLC is
     /// lost upstream.
     pub deadline: Option<BlockHeight>,
+    /// Height at which somebody else comes to a path for the output that takes it to where we can
+    /// still punish it: the expiry of an HTLC that the cheater offered.
+    pub rival_from: Option<BlockHeight>,
     /// What is lost if the deadline is missed.
     pub value_at_risk: Amount,
     /// Where the value goes.
@@ -52,11 +55,25 @@ pub enum SpendPath {
         key: SigningKey,
         /// The commitment.
         parent: Txid,
+        /// What it is worth to us: our balance in it, and the value at risk.
+        ours: Amount,
     },
     /// HTLC-timeout or HTLC-success transaction on our commitment.
     SecondStage(Box<SecondStage>),
     /// One signature and what the script wants besides it.
     Single(Box<SingleSpend>),
+}
+
+impl SpendPath {
+    /// Whether what its transaction pays is ours to choose; else both sides have signed it.
+    #[must_use]
+    pub fn is_priced_by_us(&self) -> bool {
+        match self {
+            Self::LocalCommitment(_) => false,
+            Self::SecondStage(stage) => stage.extensible == Extensible::Yes,
+            Self::Anchor { .. } | Self::Single(_) => true,
+        }
+    }
 }
 
 /// Our commitment transaction, unsigned by us.

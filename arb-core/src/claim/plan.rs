@@ -16,7 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
 
-/// Most that is paid for a commitment without anything at risk by a deadline.
+/// Most that is paid for a commitment without anything at risk, at first.
 pub(crate) const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
 
 /// Blocks before a deadline from which any higher price is worth a replacement.
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
     /// A transaction of a claim that stands alone.
     fn sign(&self, claim: &Claim) -> Option<Draft> {
         match &claim.path {
-            SpendPath::Anchor { parent, .. } => self.anchor(claim, *parent),
+            SpendPath::Anchor { parent, ours, .. } => self.anchor(claim, *parent, *ours),
             // It cannot be changed: signed once.
             SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 self.current(claim).is_none().then(|| Draft::new(claim.clone()))
@@ -235,21 +235,49 @@ impl<'a> Planner<'a> {
     }
 
     /// The child that pays for a commitment, if the commitment's own feerate is too low.
-    fn anchor(&self, claim: &Claim, parent: Txid) -> Option<Draft> {
-        let parent = self.past.parent(claim, parent)?;
+    fn anchor(&self, claim: &Claim, commitment: Txid, ours: Amount) -> Option<Draft> {
+        let parent = self.past.parent(claim, commitment)?;
         let mut draft = Draft::new(claim.clone());
         draft.parent = Some(parent);
         let weight = draft.weight().checked_add(parent.weight)?;
         let enough = fee::feerate_of(parent.fee, parent.weight)?;
         // The other half is for the HTLC transactions.
-        let half = Amount::from_sat(claim.value_at_risk.to_sat().checked_div(2).unwrap_or(0));
-        let budget = self.past.budget(claim).unwrap_or_else(|| half.max(ANCHOR_BUDGET));
+        let risk = Amount::from_sat(claim.value_at_risk.to_sat() >> 1).max(ANCHOR_BUDGET);
+        let own = || risk.max(self.close_budget(&draft, commitment, ours));
+        let budget = self.past.budget(claim).unwrap_or_else(own);
         let current = self.current(claim);
         let wanted = self.price(&draft, weight, budget.checked_add(parent.fee)?).feerate()?;
         if current.is_none() && enough >= wanted {
             return None;
         }
         self.priced(draft, budget, current.map_or(Over::Nothing, Over::Same))
+    }
+
+    /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
+    /// ever: what the network asks for, as far as that is within a share of what is ours, which grows
+    /// to a half in a day. And what the operator asks for, up to all that the commitment pays out.
+    fn close_budget(&self, draft: &Draft, commitment: Txid, ours: Amount) -> Amount {
+        let (own, parent) = (draft.weight(), draft.parent.unwrap_or_default());
+        let weight = own.checked_add(parent.weight).unwrap_or(Weight::MAX);
+        let child = |rate| {
+            let whole = fee::fee_of(rate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
+            // By itself it must be worth relaying, too.
+            whole.max(fee::fee_of(self.estimates.floor, own))
+        };
+        let handed_out = self.past.ours(commitment).map(|out| out.handed_out);
+        let since = handed_out.map(|out| out.at.until(self.tip).0);
+        let waited = since.unwrap_or_else(|| self.waited(draft)).min(fee::PATIENT);
+        let half = ours.to_sat() >> 1;
+        let grown = half.saturating_mul(waited.into()).checked_div(fee::PATIENT.into());
+        let left = fee::PATIENT.saturating_sub(waited).max(NEAR);
+        let market = child(self.estimates.within(left).max(self.estimates.floor));
+        let asked = self.asked(draft).map_or(Amount::ZERO, child);
+        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        let seen = || self.past.seen(&draft.claim, commitment).map(|(transaction, _)| transaction);
+        let transaction = handed_out.map(|out| &out.transaction).or_else(seen);
+        let outputs = transaction.into_iter().flat_map(|transaction| &transaction.output);
+        let all = outputs.map(|output| output.value).fold(Amount::ZERO, sum);
+        market.min(Amount::from_sat(grown.unwrap_or(0))).max(asked.min(all))
     }
 
     /// The steps of one group.
@@ -310,15 +338,19 @@ impl<'a> Planner<'a> {
     }
 
     /// Most that a transaction may cost: what the operator said of each of its claims, else what they
-    /// bring. What nobody else can take is patient: half of it. What the wallet pays may cost more
+    /// bring. What nobody else can take is patient: half of it, unless
+    /// the operator asked for a feerate. What the wallet pays may cost more
     /// than it brings, if the operator said so: its loss costs elsewhere.
     fn budget(&self, draft: &Draft) -> Amount {
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
         let own = |claim: &Claim| match claim.kind() {
-            TxKind::Sweep => Amount::from_sat(claim.output.value.to_sat() >> 1),
-            TxKind::Commitment
+            TxKind::Sweep if self.past.asked(claim).is_none() => {
+                Amount::from_sat(claim.output.value.to_sat() >> 1)
+            }
+            TxKind::Sweep
+            | TxKind::Commitment
             | TxKind::Anchor
             | TxKind::HtlcTimeout
             | TxKind::HtlcSuccess

@@ -199,7 +199,7 @@ impl Serialize for What {
 
 impl Serialize for ChannelReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut report = serializer.serialize_struct("ChannelReport", 20)?;
+        let mut report = serializer.serialize_struct("ChannelReport", 21)?;
         report.serialize_field("channel", &Text(self.id))?;
         report.serialize_field("short_channel_id", &self.names.short_channel_id.map(Text))?;
         report.serialize_field("aliases", &List(&self.names.aliases, |id: &_| Text(*id)))?;
@@ -211,6 +211,7 @@ impl Serialize for ChannelReport {
         report.serialize_field("balance", &sat(self.balance))?;
         report.serialize_field("received", &sat(self.received))?;
         report.serialize_field("fees", &sat(self.fees))?;
+        report.serialize_field("deducted_fees", &sat(self.deducted_fees))?;
         report.serialize_field("pending_fees", &sat(self.pending_fees))?;
         report.serialize_field("recovered", &self.recovered())?;
         report.serialize_field("next", &self.next.map(When))?;

@@ -63,12 +63,16 @@ pub struct ChannelReport {
     /// Fees of our confirmed transactions, wallet-paid ones included. The fee of a commitment
     /// transaction is not among them: it was never part of an output.
     pub fees: Amount,
+    /// The part of `fees` that was taken off outputs which `received` counts net of it: second stages
+    /// without anchors pay from the HTLC.
+    pub deducted_fees: Amount,
     /// What our newest unconfirmed transactions would pay, should they confirm; without the
     /// commitment's own fee, again.
     pub pending_fees: Amount,
     /// Every transaction of ours that was handed out, oldest first.
     pub transactions: Vec<TransactionReport>,
-    /// What happens next by height alone.
+    /// What happens next: at the earliest height at which something happens by itself; where there is
+    /// none, what keeps a transaction of ours from its block, at the present tip.
     pub next: Option<Due>,
 }
 
@@ -96,11 +100,13 @@ pub struct TransactionReport {
 }
 
 impl ChannelReport {
-    /// Value that reached us minus fees, in satoshis; negative if fees ate it up.
+    /// Value that reached us minus fees, each counted once, in satoshis: what the channel's outputs
+    /// have changed of what we own. Negative if fees ate it up.
     #[must_use]
     pub fn recovered(&self) -> i64 {
         let signed = |amount: Amount| i64::try_from(amount.to_sat()).unwrap_or(i64::MAX);
-        signed(self.received).saturating_sub(signed(self.fees))
+        let net = signed(self.received).saturating_sub(signed(self.fees));
+        net.saturating_add(signed(self.deducted_fees))
     }
 
     /// The report of a channel.
@@ -129,6 +135,10 @@ impl ChannelReport {
         let of_output = |o| picture.map(|p| output::output(facts, state, p, o, now));
         let closing = if picture.is_none() { closing::closing(facts, state) } else { None };
         let outputs_reported: Vec<OutputReport> = outputs.iter().filter_map(of_output).collect();
+        let deducted = outputs.iter().zip(&outputs_reported).filter(|(output, reported)| {
+            passes_on(output) && reported.payer == Some(Payer::Output)
+        });
+        let deducted_fees = deducted.map(|(_, reported)| reported.fees).fold(Amount::ZERO, plus);
         Self {
             id: facts.id,
             names: facts.names.clone(),
@@ -150,8 +160,9 @@ impl ChannelReport {
                 .map(|o| o.output.value)
                 .fold(Amount::ZERO, plus),
             fees,
+            deducted_fees,
             transactions,
-            next: state.next_due(facts, picture, now),
+            next: state.awaits(facts, picture, now),
         }
     }
 

@@ -2,9 +2,9 @@
 use crate::arbitrator::{ANCHOR_FOR_ALL, ChannelArbitrator, HandedOut, Now, OutputState};
 use crate::claim::{Extensible, SpendPath, build, fee};
 use crate::classify::FundingSpend;
-use crate::facts::{ChannelFacts, Htlc};
+use crate::facts::ChannelFacts;
 use crate::height::{self, Due, Reason};
-use crate::ids::{HtlcId, Side};
+use crate::ids::Side;
 use crate::picture::{Output, Picture, Role, Way};
 use crate::units::BlockHeight;
 use alloc::string::String;
@@ -95,7 +95,7 @@ pub(super) fn output(
         outpoint: output.outpoint,
         role: output.role,
         amount: output.output.value,
-        state: output.state(now.tip, &now.policy),
+        state: output.state(now.tip),
         waits: waits(output, now),
         deadline: match &output.way {
             Way::Spend { due, deadline, .. } => {
@@ -138,7 +138,7 @@ pub(super) fn package_feerate(state: &ChannelArbitrator, child: &HandedOut) -> O
 
 fn waits(output: &Output, now: &Now) -> Option<Due> {
     let here = |reason| Due { tip: now.tip, until: now.tip, reason };
-    if let Some(depth) = output.irrevocable_at(now.tip, &now.policy) {
+    if let Some(depth) = output.irrevocable_at(now.tip) {
         return (!depth.is_open(now.tip)).then_some(depth);
     }
     match &output.way {
@@ -211,7 +211,7 @@ fn rival(
             let opened = height::sequence(made, format.htlc_sequence());
             match id.offerer {
                 Side::Local => peer(Due { reason: Reason::Preimage, ..opened }),
-                Side::Remote => peer(height::cltv(terms(facts, state, id)?.expiry).and(opened)),
+                Side::Remote => peer(height::cltv(state.terms(facts, id)?.expiry).and(opened)),
             }
         }
         Role::ToRemote | Role::Paid(_) | Role::Unidentified => None,
@@ -231,14 +231,4 @@ const fn owner(spend: FundingSpend) -> Option<Side> {
         | FundingSpend::Splice(_)
         | FundingSpend::Unknown => None,
     }
-}
-
-fn terms<'a>(
-    facts: &'a ChannelFacts,
-    state: &'a ChannelArbitrator,
-    id: HtlcId,
-) -> Option<&'a Htlc> {
-    let live = facts.htlcs.get(&id);
-    let ended = || state.revoked_htlcs.values().flatten().find(|(known, _)| *known == id);
-    live.or_else(|| ended().map(|(_, record)| record)).map(|record| &record.htlc)
 }

@@ -165,33 +165,48 @@ where
             active.state.own_claims(&active.facts, active.picture.as_deref(), &now)
         });
         let concerned = |claim: &&Claim| outpoint.is_none_or(|of| of == claim.outpoint);
-        if let Some(outpoint) = outpoint
-            && !claims.iter().any(|claim| claim.outpoint == outpoint)
-        {
-            return Err(CommandError::NothingToClaim(outpoint));
+        let (ours, fixed): (Vec<&Claim>, Vec<&Claim>) =
+            claims.iter().filter(concerned).partition(|claim| claim.path.is_priced_by_us());
+        let hurries = matches!(goal, BumpGoal::FeeRate(_) | BumpGoal::Deadline(_));
+        match outpoint {
+            Some(outpoint) if ours.is_empty() && fixed.is_empty() => {
+                return Err(CommandError::NothingToClaim(outpoint));
+            }
+            Some(outpoint) if ours.is_empty() && hurries => {
+                return Err(CommandError::FeeIsFixed(outpoint));
+            }
+            None if ours.is_empty() && hurries => return Err(CommandError::NothingToBump(id)),
+            Some(_) | None => {}
         }
-        let input = match goal {
+        let inputs: Vec<Input> = match goal {
             BumpGoal::FeeRate(feerate) => {
                 let floor = self.engine.estimates().floor;
                 if feerate < floor {
                     return Err(CommandError::BelowFloor { asked: feerate, floor });
                 }
-                Input::Bump { outpoint, sat_per_kwu: feerate.to_sat_per_kwu() }
+                let (tip, sat_per_kwu) = (self.engine.height(), feerate.to_sat_per_kwu());
+                let some_open = ours.iter().any(|claim| claim.open_at <= tip);
+                let meant = ours.iter().filter(|claim| claim.open_at <= tip || !some_open);
+                let bump = |claim: &&Claim| {
+                    let outpoint = Some(claim.outpoint);
+                    Input::Bump { outpoint, sat_per_kwu }
+                };
+                meant.map(bump).collect()
             }
             BumpGoal::Deadline(deadline) => {
-                let concerned: Vec<&Claim> = claims.iter().filter(concerned).collect();
-                self.check_deadline(deadline, &concerned)?;
-                Input::Hurry { outpoint, deadline }
+                self.check_deadline(deadline, &ours)?;
+                vec![Input::Hurry { outpoint, deadline }]
             }
-            BumpGoal::Budget(budget) => Input::Budget { outpoint, budget },
+            BumpGoal::Budget(budget) => vec![Input::Budget { outpoint, budget }],
             BumpGoal::Destination(script) => {
                 if !script.is_witness_program() {
                     return Err(CommandError::NoDestination(script));
                 }
-                Input::Destination { outpoint, script }
+                vec![Input::Destination { outpoint, script }]
             }
         };
-        self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
+        let input = |input| EngineInput::Channel { slot, input: Box::new(input) };
+        self.try_step(inputs.into_iter().map(input).collect()).await
     }
 
     /// A deadline is to come, not before what it is for, and earlier than one that is there.

@@ -3,7 +3,7 @@
 use super::Driver;
 use super::work::{Job, Outcome};
 use arb_core::arbitrator::EffectKey;
-use arb_core::arbitrator::NoticeKey;
+use arb_core::arbitrator::{NoticeKey, Position};
 use arb_core::engine::{Released, Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
@@ -101,7 +101,11 @@ where
     async fn do_at_once(&mut self, slot: Slot, task: Task) {
         match task {
             Task::Notify(notice) => {
-                if let Some(active) = self.engine.active(slot) {
+                // While blocks of the past come in, once is enough.
+                let again = self.engine.position() == Position::AtTip;
+                if let Some(active) = self.engine.active(slot)
+                    && (again || !self.notices.is_told(active.facts.id, &notice))
+                {
                     self.notices.tell(active.facts.id, &notice);
                 }
             }

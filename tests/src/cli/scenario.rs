@@ -1,11 +1,13 @@
 //! `arb scenario`: a line for each file, a last line that counts, and a status.
 use crate::ldk::Delivery;
-use crate::runner::{ChainKind, Options, Outcome, Verdict, run as run_once, run_everywhere};
+use crate::runner::{
+    ChainKind, Options, Outcome, Verdict, run as run_once, run_everywhere, unplayable,
+};
 use crate::scenario::{ParseError, Scenario, ast, parse, unsupported};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,7 +95,7 @@ enum Report {
     NotParsed(ParseError),
 }
 
-/// Reads a file, and refuses what belongs to later work.
+/// Reads a file, and refuses what belongs to later work, and channels that cannot be.
 ///
 /// # Errors
 /// The first line that the language does not allow, or that is not supported yet.
@@ -118,14 +120,18 @@ pub fn read_for(path: &Path, node: Option<Implementation>) -> Result<Scenario, P
         Some(Implementation::Ldk) => scenario.with_ldk(),
         None => scenario,
     };
-    match unsupported(&scenario) {
+    match unsupported(&scenario).or_else(|| unplayable(&scenario)) {
         Some(error) => Err(error),
         None => Ok(scenario),
     }
 }
 
+/// Prints a line. Whoever reads no further is not told any more; the exit status still says it.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Runs the files.
-#[allow(clippy::print_stdout, reason = "the report is what was asked for")]
 pub fn run(arguments: &Arguments) -> ExitCode {
     let (mut passed, mut failed, mut unparsed) = (0, 0, 0);
     in_parallel(arguments, |path, report| {
@@ -135,16 +141,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             Report::NotParsed(_) => unparsed += 1,
         }
         let file = path.display().to_string();
-        println!(
-            "{}",
-            if arguments.json { as_json(&file, report) } else { as_text(&file, report) }
-        );
+        say(&if arguments.json { as_json(&file, report) } else { as_text(&file, report) });
     });
     let failures = failed + unparsed;
     if arguments.json {
-        println!("{}", serde_json::json!({ "passed": passed, "failed": failures }));
+        say(&serde_json::json!({ "passed": passed, "failed": failures }).to_string());
     } else {
-        println!("{passed} passed, {failures} failed");
+        say(&format!("{passed} passed, {failures} failed"));
     }
     match (unparsed, failed) {
         (0, 0) => ExitCode::SUCCESS,

@@ -56,6 +56,7 @@ impl Scheduler {
                 })),
                 open_at: height(output.open),
                 deadline: output.deadline.map(height),
+                rival_from: None,
                 value_at_risk: value,
                 destination: ScriptBuf::from_bytes(vec![0; 22]),
             }

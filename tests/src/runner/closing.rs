@@ -8,9 +8,11 @@ use arb_core::arbitrator::{Alert, ChannelArbitrator, Now, Position, UpstreamVerd
 use arb_core::facts::Standing;
 use arb_core::ids::ChannelId;
 use arb_core::log::ChangeLog;
+use arb_core::ports::CoinSource;
 use arb_core::report::ChannelReport;
 use arb_core::units::BlockHeight;
-use bitcoin::{Amount, OutPoint};
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{Amount, CompressedPublicKey, OutPoint, ScriptBuf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -38,8 +40,6 @@ impl Runner<'_> {
 
     /// Every satoshi of every channel is somewhere, and the reports say the same as the chain.
     async fn check_value(&mut self, names: &[ChannelName]) -> Result<(), Failed> {
-        let mut transactions = BTreeSet::new();
-        let (mut net_by_chain, mut net_by_report) = (0i64, 0i64);
         for name in names {
             let Some(value) = self.value(name).await? else { continue };
             let chan = self.chan(name)?;
@@ -58,56 +58,39 @@ impl Runner<'_> {
                 let found = format!("{} reported, {} on chain", report.received, value.ours);
                 return Err(Failed::new(what(), found));
             }
-            net_by_report += report.recovered();
-            net_by_chain += signed(value.ours);
-            transactions.extend(value.transactions.iter().copied());
         }
-        // Fees, whoever paid them: what our transactions take in and do not give out.
-        for txid in &transactions {
-            // What LDK published by itself is in no report.
-            if !self.is_reported(txid) {
-                continue;
-            }
-            let Some((_, tx)) = self.world.ledger.tx(txid) else { continue };
-            let spent = tx.input.iter().filter_map(|input| {
-                self.world.ledger.output(&input.previous_output).map(|output| output.value)
-            });
-            let given: Amount = tx.output.iter().map(|output| output.value).sum();
-            net_by_chain -= signed(spent.sum()) - signed(given);
+        // What LDK publishes by itself is in no report.
+        if self.ldk.is_some() {
+            return Ok(());
         }
-        let reported_fees = self.reported_fees();
-        let fees_elsewhere = self.fees_elsewhere(&transactions);
-        if net_by_chain - fees_elsewhere != net_by_report {
+        let reports = || self.channels.values().filter_map(|chan| chan.report.as_ref());
+        let reported: i64 = reports().map(ChannelReport::recovered).sum();
+        let wallet = self.gained().await?;
+        if reported != wallet {
+            let fees: Amount = reports().map(|report| report.fees).sum();
             let found = format!(
-                "{net_by_report}sat recovered by the reports ({reported_fees} in fees), \
-                 {net_by_chain}sat by the chain"
+                "{reported}sat recovered by the reports ({fees} in fees), {wallet}sat in the wallet"
             );
             return Err(Failed::new("reports that agree with the chain", found));
         }
         Ok(())
     }
 
-    fn is_reported(&self, txid: &bitcoin::Txid) -> bool {
-        let mut reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
-        self.ldk.is_none()
-            || reports.any(|report| report.transactions.iter().any(|tx| tx.txid == *txid))
-    }
-
-    fn reported_fees(&self) -> Amount {
-        let reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
-        reports.map(|report| report.fees).sum()
-    }
-
-    /// Fees of confirmed transactions of ours that claim no output of a close: anchors of
-    /// commitments that are the parents of the close.
-    fn fees_elsewhere(&self, counted: &BTreeSet<bitcoin::Txid>) -> i64 {
-        let reports = self.channels.values().filter_map(|chan| chan.report.as_ref());
-        let others = reports.flat_map(|report| &report.transactions).filter(|tx| {
-            tx.confirmed.is_some()
-                && tx.kind != arb_core::arbitrator::TxKind::Commitment
-                && !counted.contains(&tx.txid)
-        });
-        others.map(|tx| signed(tx.fee)).sum()
+    /// What we own by the chain alone, beyond the coins that the story began with: unspent outputs
+    /// to scripts that need no further claim.
+    async fn gained(&self) -> Result<i64, Failed> {
+        let change = self.world.wallet.change_script().await;
+        let mut scripts = BTreeSet::from([change.map_err(|e| Failed::new("a script", e))?]);
+        for chan in self.channels.values() {
+            scripts.insert(chan.first.destination.clone());
+            scripts.insert(chan.peer.shutdown_script(Side::Local));
+            scripts.insert(p2wpkh(&chan.peer.keys(Side::Local).payment_basepoint));
+        }
+        let coins = scripts.iter().flat_map(|script| self.world.ledger.coins(script));
+        let owned: Amount = coins.map(|(_, output)| output.value).sum();
+        let coins = self.scenario.wallet.coins.iter();
+        let began: Amount = coins.map(|coins| coins.value * u64::from(coins.count)).sum();
+        Ok(signed(owned) - signed(began))
     }
 
     /// The node never fails upstream what the peer took with the preimage, unless it had to
@@ -260,6 +243,10 @@ impl Runner<'_> {
         }
         Err(Failed::new("no task after the arbiter was stopped", format!("{} tasks", alive())))
     }
+}
+
+fn p2wpkh(key: &PublicKey) -> ScriptBuf {
+    ScriptBuf::new_p2wpkh(&CompressedPublicKey(*key).wpubkey_hash())
 }
 
 fn signed(amount: Amount) -> i64 {

@@ -217,11 +217,24 @@ impl Runner<'_> {
             None => BumpTarget::Channel(id),
             Some(outpoint) => BumpTarget::Output(id, outpoint),
         };
-        let asked = self.command(|arbiter| {
+        let bump = |arbiter: Arbiter| {
             let goal = goal.clone();
             async move { arbiter.bump(target, goal).await }
-        });
-        asked.await
+        };
+        match self.try_command(bump).await? {
+            Ok(()) => Ok(()),
+            // Answers: there is nothing that a fee could be raised of.
+            Err(
+                error @ (CommandError::NothingToBump(_)
+                | CommandError::FeeIsFixed(_)
+                | CommandError::NothingToClaim(_)
+                | CommandError::UnknownChannel(_)),
+            ) => {
+                self.trace.line(|| format!("     refused: {error}"));
+                Ok(())
+            }
+            Err(error) => Err(refused(error)),
+        }
     }
 
     /// Tells the node's own preimages to a channel whose HTLCs want them.

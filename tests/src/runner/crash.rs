@@ -1,12 +1,15 @@
 //! Crashes: a log and a broadcaster that stop answering at a chosen point, as a process does that
 //! dies there.
-use arb_core::arbitrator::Change;
-use arb_core::facts::{ChannelFacts, HtlcRecord};
-use arb_core::ids::{HtlcId, Slot};
+use arb_core::arbitrator::{Change, ChannelArbitrator, Now, Position};
+use arb_core::facts::{ChannelFacts, HtlcRecord, Standing};
+use arb_core::ids::{ChannelId, HtlcId, Slot};
 use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, StoredChannel, Write};
+use arb_core::policy::Policy;
 use arb_core::ports::{Broadcast, Package, Verdict};
+use arb_core::report::ChannelReport;
 use arb_core::units::{BlockRef, CommitmentNumber};
 use bitcoin::{Transaction, Txid};
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -109,11 +112,43 @@ impl Life {
     }
 }
 
+/// What there was to report of channels when they were last about to be forgotten. Many blocks may
+/// pass before the runner asks again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastReports(Arc<Mutex<BTreeMap<ChannelId, ChannelReport>>>);
+
+impl LastReports {
+    /// The last report of a channel that was forgotten.
+    pub(super) fn of(&self, id: &ChannelId) -> Option<ChannelReport> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Reports the channels that a batch is to delete, by what the log holds of them.
+    fn take<L: ChangeLog>(&self, log: &L, batch: &Batch, policy: Policy) {
+        for write in &batch.writes {
+            let Write::Forget { slot } = write else { continue };
+            let (Ok(Some(Ok(facts))), Ok(Ok(changes)), Ok(blocks)) =
+                (log.facts(*slot), log.changes(*slot), log.blocks())
+            else {
+                continue;
+            };
+            let Some(tip) = blocks.last().map(|block| block.height) else { continue };
+            let standing = Standing::Current;
+            let now = Now { tip, position: Position::AtTip, policy, standing, link: None };
+            let report = ChannelReport::of(&facts, &ChannelArbitrator::replay(&changes), &now);
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(report.id, report);
+        }
+    }
+}
+
 /// A change log that may die around a write.
 #[derive(Debug)]
 pub(super) struct MortalLog<L> {
     pub(super) inner: L,
     pub(super) life: Life,
+    pub(super) policy: Policy,
+    pub(super) last: LastReports,
 }
 
 /// Whether a batch holds more than moves of the chain cursor.
@@ -148,6 +183,7 @@ impl<L: ChangeLog> ChangeLog for MortalLog<L> {
     type Append = Pin<Box<dyn Future<Output = Result<Durable, L::Error>> + Send>>;
 
     fn append(&mut self, batch: Batch) -> Self::Append {
+        self.last.take(&self.inner, &batch, self.policy);
         let counts = matters(&batch);
         let what = if counts { describe(&batch) } else { String::new() };
         let before = || format!("before the write of {what}");

@@ -61,10 +61,11 @@ impl Runner<'_> {
             }
             ChannelCheck::Waits(reason) => {
                 let found = self.report(name)?.next.map(|due| reason_name(due.reason));
-                if found == Some(reason.as_str()) {
+                let found = found.unwrap_or("none").to_owned();
+                if found == *reason {
                     return Ok(());
                 }
-                Err(Failed::new(format!("waits={reason}"), found.unwrap_or("nothing awaited")))
+                Err(Failed::new(format!("waits={reason}"), found))
             }
             ChannelCheck::Until(until) => {
                 let due = self.report(name)?.next;
@@ -175,8 +176,11 @@ impl Runner<'_> {
             Some(CoreState::Resolved) => OutputState::Resolved,
             Some(CoreState::Irrevocable) => OutputState::Irrevocable,
         };
-        let open = matches!(state, OutputState::Unresolved | OutputState::Claiming);
-        Ok(if forgotten && !open { OutputState::Irrevocable } else { state })
+        // After the channel was forgotten the last report goes on to count.
+        let deep = known
+            .and_then(|known| known.waits)
+            .is_some_and(|due| due.reason == Reason::Depth && due.tip.0 <= self.world.height());
+        Ok(if forgotten && deep { OutputState::Irrevocable } else { state })
     }
 
     fn expect_upstream(&self, output: &OutputRef, expected: UpstreamNotice) -> Result<(), Failed> {

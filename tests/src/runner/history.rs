@@ -11,6 +11,7 @@ use arb_core::facts::{HtlcLink, Update};
 use arb_core::ids::{HtlcRef as CoreHtlcRef, Preimage};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
 use arb_watcher::CommandError;
+use bitcoin::OutPoint;
 
 /// Beyond this many commitments in one statement only the last local one is stated.
 const STATED_EACH: u64 = 50;
@@ -253,14 +254,20 @@ impl Runner<'_> {
         self.node.plan.set_paused(false);
         forgotten?;
         let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await
+        self.node.start(&self.world, numbers).await?;
+        let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
+        for name in names {
+            self.tell_preimages(&name).await?;
+        }
+        Ok(())
     }
 
-    /// Makes a store with facts of commitment `number`, and leaves it closed.
+    /// Makes a store with facts of commitment `number`, and leaves it closed. It is as old as the
+    /// story, and catches up with the chain afterwards.
     async fn older_store(&mut self, name: &ChannelName, number: u64) -> Result<(), Failed> {
         self.node.replace_store();
         // Until it has its old facts back nobody tells it that they are old.
-        self.node.start(&self.world, Vec::new()).await?;
+        self.node.start_at(&self.world, Vec::new(), Some(self.began)).await?;
         self.idle().await?;
         let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
         for known in names {
@@ -273,7 +280,9 @@ impl Runner<'_> {
             let told = self.chan(&known)?.told.clone();
             let until = if known == *name { number } else { u64::MAX };
             let updates = self.updates_until(&known, told, until)?;
-            let id = self.chan(&known)?.id;
+            let chan = self.chan_mut(&known)?;
+            chan.told = vec![(until.min(chan.peer.local_number()), updates.clone())];
+            let id = chan.id;
             for part in parts(updates) {
                 self.command(|arbiter| {
                     let part = part.clone();
@@ -282,7 +291,7 @@ impl Runner<'_> {
                 .await?;
             }
         }
-        self.settle().await?;
+        self.idle().await?;
         self.node.stop().await;
         Ok(())
     }
@@ -315,12 +324,35 @@ impl Runner<'_> {
             };
             updates.extend(batch.into_iter().filter(kept));
             // A long history states only its last local commitment.
-            let commitment = local_commitment(&chan.peer.local_facts(until)?);
-            updates.push(Update::LocalCommitment { funding: chan.funding, commitment });
+            for funding in moving(chan.funding, &updates) {
+                let scope = chan.fundings().position(|known| known == funding).unwrap_or(0);
+                let commitment = local_commitment(&chan.on(scope)?.local_facts(until)?);
+                updates.push(Update::LocalCommitment { funding, commitment });
+            }
             break;
         }
         Ok(updates)
     }
+}
+
+/// The funding outputs whose commitments go on after these updates.
+fn moving(first: OutPoint, updates: &[Update]) -> Vec<OutPoint> {
+    let mut fundings = vec![first];
+    for update in updates {
+        match update {
+            Update::CandidateAdded { candidate, .. } => fundings.push(candidate.funding),
+            Update::CandidateLocked { funding } => fundings = vec![*funding],
+            Update::CandidateDiscarded { funding } => fundings.retain(|known| known != funding),
+            Update::HtlcAdded { .. }
+            | Update::HtlcLinked { .. }
+            | Update::RemoteCommitment { .. }
+            | Update::RemoteRevoked { .. }
+            | Update::LocalCommitment { .. }
+            | Update::Shutdown(_)
+            | Update::Signals(_) => {}
+        }
+    }
+    fundings
 }
 
 /// The numbers that the node has after these updates.

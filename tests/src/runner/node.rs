@@ -1,9 +1,9 @@
 //! The node around the arbiter: its store, its subscriptions, and what it was told.
 use super::Failed;
-use super::crash::{CrashPlan, Life, MortalBroadcast, MortalLog};
+use super::crash::{CrashPlan, LastReports, Life, MortalBroadcast, MortalLog};
 use super::ldk::Beside;
 use crate::scenario::ast::SubscriberName;
-use crate::world::{World, WorldFees};
+use crate::world::{UpTo, World, WorldFees};
 use arb_core::arbitrator::{Alert, ChannelEvent, Notice, UpstreamResolution, UpstreamVerdict};
 use arb_core::ids::{ChannelId, HtlcId};
 use arb_node_adapter::{ArbiterCoins, ArbiterEgress};
@@ -51,6 +51,8 @@ pub(super) struct Node {
     pub(super) plan: Arc<CrashPlan>,
     /// What an LDK node gives the arbiter.
     pub(super) beside: Option<Beside>,
+    /// Of the channels that were forgotten.
+    pub(super) last_reports: LastReports,
     folders: TempDir,
     /// Stores so far; the last one is in use.
     stores: u32,
@@ -80,6 +82,7 @@ impl Node {
             settings,
             plan,
             beside: None,
+            last_reports: LastReports::default(),
             folders,
             stores: 0,
         })
@@ -130,6 +133,16 @@ impl Node {
         world: &World,
         numbers: Vec<ChannelNumbers>,
     ) -> Result<(), Failed> {
+        self.start_at(world, numbers, None).await
+    }
+
+    /// As [`Self::start`], with no block above `height`, as if they were still to come.
+    pub(super) async fn start_at(
+        &mut self,
+        world: &World,
+        numbers: Vec<ChannelNumbers>,
+        height: Option<u32>,
+    ) -> Result<(), Failed> {
         let log = self.open_store().await?;
         self.control = Some(log.control());
         // A wallet that was started anew knows of no reservations.
@@ -141,8 +154,10 @@ impl Node {
         };
         let fees = WorldFees { faults: Arc::clone(&world.faults) };
         let scripts = arb_watcher::ScriptsPort::default();
-        let (source, coins) = (world.backend.blocks(), world.wallet.clone());
-        let log = MortalLog { inner: log, life };
+        let (source, coins) =
+            (UpTo { inner: world.backend.blocks(), height }, world.wallet.clone());
+        let (policy, last) = (self.settings.policy, self.last_reports.clone());
+        let log = MortalLog { inner: log, life, policy, last };
         let started = match self.beside.clone() {
             None => {
                 let signer = world.signer.clone();

@@ -9,6 +9,9 @@ use arb_core::units::BlockHeight;
 use bitcoin::{Amount, OutPoint, Transaction};
 use std::borrow::Cow;
 
+/// Confirmations at which both sides lock a splice.
+const LOCKED_AT: u32 = 6;
+
 /// A splice of a channel.
 pub(super) struct Splice {
     pub(super) tx: Transaction,
@@ -108,6 +111,8 @@ impl Runner<'_> {
         capacity: Amount,
         confirm: SpliceConfirmation,
     ) -> Result<(), Failed> {
+        // One that a block holds is locked before another is made of it.
+        self.lock_splice(name, 1).await?;
         let coins = self.peer_coins(name).await?;
         let chan = self.chan(name)?;
         let current = chan.on(chan.moving().first().copied().unwrap_or_default())?;
@@ -129,19 +134,31 @@ impl Runner<'_> {
         }
     }
 
-    /// Both sides lock a splice once a block holds it.
-    pub(super) async fn lock_splices(&mut self) -> Result<(), Failed> {
+    /// Both sides lock the splices that are deep enough. True if there was one.
+    pub(super) async fn lock_splices(&mut self) -> Result<bool, Failed> {
         let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
+        let mut locked = false;
         for name in names {
-            let chan = self.chan(&name)?;
-            let confirmed = |tx: &Transaction| self.world.ledger.tx(&tx.compute_txid()).is_some();
-            let found = chan.splices.iter().position(|s| s.moving && !s.locked && confirmed(&s.tx));
-            let Some(at) = found.filter(|_| !self.disk_is_full) else { continue };
-            let chan = self.chan_mut(&name)?;
-            chan.lock(at);
-            let funding = chan.fundings().nth(at + 1).unwrap_or(chan.funding);
-            self.send(&name, vec![Update::CandidateLocked { funding }]).await?;
+            locked |= self.lock_splice(&name, LOCKED_AT).await?;
         }
-        Ok(())
+        Ok(locked)
+    }
+
+    /// Locks the splice of a channel that has so many confirmations.
+    async fn lock_splice(&mut self, name: &ChannelName, depth: u32) -> Result<bool, Failed> {
+        let chan = self.chan(name)?;
+        let deep = |tx: &Transaction| {
+            let made = self.world.ledger.tx(&tx.compute_txid()).map(|(height, _)| height);
+            made.is_some_and(|made| self.world.height() + 1 >= made + depth)
+        };
+        let found = chan.splices.iter().position(|s| s.moving && !s.locked && deep(&s.tx));
+        let Some(at) = found.filter(|_| !self.disk_is_full && !chan.forgotten) else {
+            return Ok(false);
+        };
+        let chan = self.chan_mut(name)?;
+        chan.lock(at);
+        let funding = chan.fundings().nth(at + 1).unwrap_or(chan.funding);
+        self.send(name, vec![Update::CandidateLocked { funding }]).await?;
+        Ok(true)
     }
 }

@@ -6,8 +6,8 @@ use super::splice::Splice;
 use super::trace::Trace;
 use super::{Failed, history};
 use crate::peer::{self, Channel, Commitment};
-use crate::scenario::Scenario;
 use crate::scenario::ast::{self, ChannelName, HashName, Step};
+use crate::scenario::{ParseError, Scenario};
 use crate::world::{Backend, Fill, Room, World, channel_id, channel_secrets, first_facts, number};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::ChannelId;
@@ -15,6 +15,8 @@ use arb_core::policy::{Joining, Policy};
 use arb_core::report::ChannelReport;
 use arb_core::units::BlockDelta;
 use arb_watcher::{ChannelNumbers, CommandError, Settings};
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +50,7 @@ pub(super) struct Chan {
     pub(super) numbers: (u64, u64),
     /// Staged HTLCs that are not in the next commitment yet.
     pub(super) staged: Vec<history::Waiting>,
-    /// The last report; of a forgotten channel the last before that.
+    /// The last report; of a forgotten channel the one when that happened.
     pub(super) report: Option<ChannelReport>,
     pub(super) forgotten: bool,
     /// Commitments that were seen on chain or in the mempool.
@@ -74,6 +76,8 @@ pub(super) struct Runner<'a> {
     /// The nodes of a story with `node=ldk`.
     pub(super) ldk: Option<Nodes>,
     pub(super) trace: Trace,
+    /// Height at which the story begins.
+    pub(super) began: u32,
     /// Index of the statement that is under way.
     pub(super) at: usize,
 }
@@ -151,6 +155,25 @@ impl Chan {
     }
 }
 
+/// Whether peer and arbiter take a channel, whatever its funding output will be.
+fn playable(channel: &ast::Channel) -> Result<(), Failed> {
+    let mut peer = Channel::new(params_of(channel)?)?;
+    peer.set_funding(OutPoint { txid: Txid::all_zeros(), vout: 0 })?;
+    let facts = first_facts(&peer, 0)?;
+    let verified = facts.verify(&Secp256k1::verification_only());
+    verified.map_err(|error| Failed::new("a channel that the arbiter takes", error))
+}
+
+/// The first channel that no peer would open, or no arbiter watch.
+pub fn unplayable(scenario: &Scenario) -> Option<ParseError> {
+    if scenario.is_of_ldk() {
+        return None;
+    }
+    let refused = |channel: &ast::Channel| Some((channel.line, playable(channel).err()?));
+    let (line, Failed { expected, found }) = scenario.channels.iter().find_map(refused)?;
+    Some(ParseError { file: scenario.file.clone(), line, expected, found })
+}
+
 impl<'a> Runner<'a> {
     /// Opens the channels, fills the wallets and starts the arbiter.
     pub(super) async fn begin(
@@ -177,6 +200,7 @@ impl<'a> Runner<'a> {
             signs: Arc::new(AtomicBool::new(true)),
             ldk: None,
             trace,
+            began: 0,
             at: 0,
         };
         if scenario.is_of_ldk() {
@@ -184,6 +208,7 @@ impl<'a> Runner<'a> {
             return Ok(runner);
         }
         runner.open_channels().await?;
+        runner.began = runner.world.height();
         runner.node.start(&runner.world, Vec::new()).await?;
         runner.idle().await?;
         let firsts: Vec<ChannelFacts> =
@@ -374,9 +399,12 @@ impl<'a> Runner<'a> {
                 break;
             }
         }
-        self.lock_splices().await?;
         self.trace.transactions(&self.world.faults);
         self.take_reports().await?;
+        if self.lock_splices().await? {
+            self.idle().await?;
+            self.take_reports().await?;
+        }
         self.compare_balances()
     }
 
@@ -445,6 +473,7 @@ impl<'a> Runner<'a> {
                 }
             });
             let Some(report) = asked.await? else { continue };
+            let last = self.node.last_reports.of(&id);
             let chan = self.chan_mut(&name)?;
             let before = chan.report.clone();
             match report {
@@ -452,7 +481,10 @@ impl<'a> Runner<'a> {
                     chan.forgotten = false;
                     chan.report = Some(report);
                 }
-                None => chan.forgotten = chan.report.is_some(),
+                None => {
+                    chan.forgotten = chan.report.is_some();
+                    chan.report = last.or(chan.report.take());
+                }
             }
             let (forgotten, after) = (chan.forgotten, chan.report.clone());
             self.trace.report(&name, before.as_ref(), after.as_ref(), forgotten);

@@ -22,11 +22,10 @@ impl Trace {
         if on { Self::On { seen: BTreeMap::new() } } else { Self::Off }
     }
 
-    #[allow(clippy::print_stdout, reason = "the trace is what was asked for")]
     pub(super) fn line(&self, text: impl FnOnce() -> String) {
         match self {
             Self::Off => {}
-            Self::On { .. } => println!("{}", text()),
+            Self::On { .. } => crate::cli::scenario::say(&text()),
         }
     }
 

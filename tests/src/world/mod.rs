@@ -13,7 +13,7 @@ pub use facts::{
 };
 pub use faults::{Faults, Seen};
 pub use ledger::{Ledger, LedgerBlock, Room};
-pub use ports::{WorldBlocks, WorldBroadcast, WorldFees};
+pub use ports::{UpTo, WorldBlocks, WorldBroadcast, WorldFees};
 
 use crate::chain::ChainError;
 use crate::regtest::RegtestError;

@@ -82,6 +82,54 @@ impl BlockSource for WorldBlocks {
     }
 }
 
+/// A source that ends at a height, with an empty mempool; `None`: it hides nothing.
+#[derive(Clone, Debug)]
+pub struct UpTo {
+    /// The whole.
+    pub inner: WorldBlocks,
+    /// The last height that is shown.
+    pub height: Option<u32>,
+}
+
+impl BlockSource for UpTo {
+    type Error = PortError;
+
+    async fn tip(&self) -> Result<BlockRef, PortError> {
+        let tip = self.inner.tip().await?;
+        let Some(height) = self.height.map(BlockHeight).filter(|height| *height < tip.height)
+        else {
+            return Ok(tip);
+        };
+        let hash = self.inner.hash_at(height).await?;
+        Ok(hash.map_or(tip, |hash| BlockRef { height, hash }))
+    }
+
+    async fn hash_at(&self, height: BlockHeight) -> Result<Option<BlockHash>, PortError> {
+        if self.height.is_some_and(|last| height.0 > last) {
+            return Ok(None);
+        }
+        self.inner.hash_at(height).await
+    }
+
+    async fn block(&self, hash: BlockHash) -> Result<Option<Block>, PortError> {
+        self.inner.block(hash).await
+    }
+
+    async fn mempool_spenders(
+        &self,
+        outpoints: Vec<OutPoint>,
+    ) -> Result<Vec<Transaction>, PortError> {
+        if self.height.is_some() {
+            return Ok(Vec::new());
+        }
+        self.inner.mempool_spenders(outpoints).await
+    }
+
+    async fn changed(&self) {
+        self.inner.changed().await;
+    }
+}
+
 /// Publishes to a backend, as long as the story lets it.
 #[derive(Clone, Debug)]
 pub struct WorldBroadcast {

@@ -20,6 +20,7 @@ fn claim(path: SpendPath, value: u64) -> Claim {
         path,
         open_at: BlockHeight(0),
         deadline: None,
+        rival_from: None,
         value_at_risk: Amount::from_sat(value),
         destination: script_pubkey,
     }
@@ -43,6 +44,7 @@ fn anchor() -> Draft {
         script: ScriptBuf::new(),
         key: SigningKey::Payment,
         parent: Txid::all_zeros(),
+        ours: Amount::ZERO,
     };
     Draft::new(claim(path, 330))
 }

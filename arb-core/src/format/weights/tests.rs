@@ -71,6 +71,7 @@ fn witness_weights_are_exact_for_the_longest_signatures() {
             script: scripts::anchor(&keys.owner_funding),
             key: SigningKey::Funding(keys.owner_funding),
             parent: Txid::all_zeros(),
+            ours: Amount::ZERO,
         });
         for htlc in htlc_transactions(&commitment) {
             check_exact(&SpendPath::SecondStage(Box::new(second_stage(&htlc, signature))));

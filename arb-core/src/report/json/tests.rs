@@ -103,6 +103,7 @@ fn report() -> ChannelReport {
         ],
         received: Amount::from_sat(100),
         fees: Amount::from_sat(321),
+        deducted_fees: Amount::from_sat(21),
         pending_fees: Amount::from_sat(900),
         transactions: vec![TransactionReport {
             txid: txid(3),
@@ -145,6 +146,7 @@ fn failing() -> ChannelReport {
         alerts: Vec::new(),
         received: Amount::ZERO,
         fees: Amount::ZERO,
+        deducted_fees: Amount::ZERO,
         transactions: Vec::new(),
         next: None,
         ..report()

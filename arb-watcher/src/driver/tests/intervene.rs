@@ -135,6 +135,29 @@ async fn bumps_and_preimages_that_fit_nothing_are_refused() {
     assert!(!second.is_empty() && second != first);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bump_that_could_do_nothing_is_refused() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let goals = [
+        BumpGoal::FeeRate(FeeRate::from_sat_per_kwu(5_000)),
+        BumpGoal::Deadline(BlockHeight(world.chain.tip_now().height.0 + 50)),
+    ];
+    // It is open; then its commitment, whose fee both sides have signed, is on its way.
+    for failing in [false, true] {
+        if failing {
+            fail(&arbiter, id).await;
+        }
+        for goal in goals.clone() {
+            let refused = arbiter.bump(BumpTarget::Channel(id), goal).await;
+            assert_eq!(refused, Err(CommandError::NothingToBump(id)));
+        }
+    }
+    let funding = channel.facts.candidates.current.funding;
+    let refused = arbiter.bump(BumpTarget::Output(id, funding), goals[0].clone()).await;
+    assert_eq!(refused, Err(CommandError::FeeIsFixed(funding)));
+}
+
 async fn deadlines(arbiter: &Arbiter, channel: &Channel) -> Vec<Option<BlockHeight>> {
     let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
     report

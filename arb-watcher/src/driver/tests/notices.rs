@@ -46,6 +46,23 @@ async fn a_notice_is_repeated_with_every_block_until_it_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_notice_is_not_repeated_with_every_block_of_a_catch_up() {
+    let world = World::default();
+    let (arbiter, id) = failing(&world).await;
+    arbiter.kill();
+    arbiter.shutdown().await;
+    for _ in 0..50 {
+        world.chain.mine(Vec::new());
+    }
+    let arbiter = world.restart(&[&Channel::new(1, StaticRemotekey)]).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    arbiter.idle().await.expect("running");
+    let told = drain(&mut notices).await;
+    assert!((1..=3).contains(&told.len()), "{}", told.len());
+    assert!(told.iter().all(|notice| *notice == (id, FAILING)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acknowledgement_that_is_not_stored_does_not_count() {
     let world = World::default();
     let (arbiter, id) = failing(&world).await;

@@ -17,6 +17,17 @@ const PHASES: [(&str, PhaseName); 5] = [
     ("resolved", PhaseName::Resolved),
     ("forgotten", PhaseName::Forgotten),
 ];
+const REASONS: [(&str, &str); 8] = [
+    ("csv", "csv"),
+    ("cltv", "cltv"),
+    ("depth", "depth"),
+    ("deadline", "deadline"),
+    ("confirmation", "confirmation"),
+    ("preimage", "preimage"),
+    ("uneconomic", "uneconomic"),
+    ("none", "none"),
+];
+
 const STATES: [(&str, OutputState); 6] = [
     ("unresolved", OutputState::Unresolved),
     ("claiming", OutputState::Claiming),
@@ -90,7 +101,7 @@ fn channel_check(channel: &ChannelName, keyed: Keyed<'_>) -> Result<Expectation,
         "close" => ChannelCheck::Close(close(word(keyed)?)?),
         "recovered" => ChannelCheck::Recovered(value::compare(keyed, value::amount)?),
         "fees" => ChannelCheck::Fees(value::compare(keyed, value::amount)?),
-        "waits" => ChannelCheck::Waits(value::name("a reason", word(keyed)?)?.to_owned()),
+        "waits" => ChannelCheck::Waits(value::choice(word(keyed)?, &REASONS)?.to_owned()),
         "until" => ChannelCheck::Until(value::compare(keyed, value::above_tip)?),
         _ => {
             let expected = "phase=, close=, recovered=, fees=, waits= or until=";

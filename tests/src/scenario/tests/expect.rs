@@ -95,6 +95,7 @@ fn of_a_channel_refused() {
     refused("expect a close=local#n", "local#n", "local");
     refused("expect a recovered>590_000sat", "what is expected of a", "recovered>590_000sat");
     refused("expect a recovered>=590_000", "an amount like", "590_000");
+    refused("expect a waits=lunch", "confirmation, preimage, uneconomic or none", "lunch");
     refused("expect a until=120", "a height above the tip", "120");
     refused("expect a state=claimed", "phase=, close=, recovered=", "state=claimed");
     refused("expect a phase=open phase=open", "phase= once", "phase=open again");

@@ -27,6 +27,14 @@ fn refused_by_name() {
 }
 
 #[test]
+fn a_channel_that_cannot_be_is_refused_at_its_line() {
+    let text = accept("channel a\nchannel b dust=100sat\npublish a local");
+    let refused = crate::runner::unplayable(&text).expect("too low a dust limit");
+    assert_eq!((refused.file.as_str(), refused.line), ("t.scn", 2), "{refused}");
+    assert_eq!(crate::runner::unplayable(&accept(STAGE)), None);
+}
+
+#[test]
 fn everything_else_is_supported() {
     assert_eq!(unsupported(&accept(STAGE)), None);
     let text = format!("{STAGE}shutdown a\nexpect a close=splice\nsigner off\nmark\nkill");
