@@ -136,9 +136,9 @@ mod tests {
         let one = storm.blow(1, 1)?;
         let more = storm.blow(2, 3)?;
         assert_eq!(one.len(), 1);
-        // Each output is signed for once: five HTLCs, to_local, to_remote.
-        assert_eq!(one[0].signatures, HTLCS + 2);
-        assert!(more.iter().all(|took| took.signatures >= 3 * (HTLCS + 2)), "{more:?}");
+        // Each output is signed for once: five HTLCs, to_local, to_remote, our anchor.
+        assert_eq!(one[0].signatures, HTLCS + 3);
+        assert!(more.iter().all(|took| took.signatures >= 3 * (HTLCS + 3)), "{more:?}");
         assert!(more.iter().all(|took| took.durable <= took.signed));
         Ok(())
     }
