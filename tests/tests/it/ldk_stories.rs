@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 10] = [
+const OTHERWISE: [(&str, &str); 11] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -61,6 +61,10 @@ const OTHERWISE: [(&str, &str); 10] = [
     ("remote_in_mempool_goes_away", "LDK closes what the arbiter publishes anything for"),
     ("remote_in_mempool_is_paid_for", "LDK closes what the arbiter publishes anything for"),
     ("revoked_htlc_success_race", "LDK takes no payment that expires in 40 blocks"),
+    (
+        "revoked_twins_second_stages_together",
+        "LDK takes no payment that expires in fewer than 42 blocks",
+    ),
     ("twin_received", "LDK fails a second payment of the same hash"),
 ];
 
