@@ -9,7 +9,7 @@ use super::BenchError;
 use super::report::{Goal, Row, Unit};
 use crate::market::{Outcome, Player, Weather, play};
 
-/// The even ones were never looked at while the scheduler was tuned.
+/// The scheduler was tuned on odd ones up to 63; of the even ones only the first five were seen before.
 const SEEDS: RangeInclusive<u64> = 1..=200;
 
 pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
