@@ -245,7 +245,8 @@ pub trait CoinSource: Send + Sync + 'static {
         prevouts: Vec<TxOut>,
     ) -> impl Future<Output = Result<Transaction, Self::Error>> + Send;
 
-    /// The claim needs its reserved coins no more.
+    /// The claim needs its reserved coins no more. Where a block spends them this comes six blocks
+    /// later, since a wallet may hear of a block after the arbiter did.
     fn release(&self, claim: OutPoint) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Coins in transactions of ours that were handed out before a restart: reserved for `claim`

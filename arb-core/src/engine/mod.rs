@@ -29,7 +29,7 @@ use core::ops::Bound;
 pub use fence::Updated;
 pub use index::Scan;
 pub use stage::{EngineInput, NeedFacts, Transition};
-pub use tasks::{Task, TaskKey};
+pub use tasks::{CoinsInUse, Task, TaskKey};
 pub use watchers::ChainWatcher;
 use watchers::Watchers;
 

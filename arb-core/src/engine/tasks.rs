@@ -6,11 +6,26 @@ use crate::claim::plan::{Step, StepKey};
 use crate::engine::ChainArbitrator;
 use crate::ids::Slot;
 use crate::ports::Package;
-use crate::units::CommitmentNumber;
+use crate::units::{BlockHeight, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bitcoin::{OutPoint, ScriptBuf};
+
+/// Blocks for which the wallet may not know of a coin that a block spends: it follows the chain by
+/// itself.
+const UNKNOWN_FOR: u32 = 6;
+
+/// Wallet coins that a transaction of ours spends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoinsInUse {
+    /// The claim that they are reserved for.
+    pub claim: OutPoint,
+    /// The coins.
+    pub coins: Vec<OutPoint>,
+    /// Height of the block that holds the transaction; `None`: it is unconfirmed.
+    pub confirmed: Option<BlockHeight>,
+}
 
 /// One thing to do. Everything that a transaction or a notice says is in the log already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,10 +91,32 @@ impl ChainArbitrator {
     }
 
     /// Outputs of a channel that coins may be reserved for: those whose claims stand first in a
-    /// transaction that is live or wanted.
+    /// transaction that is live or wanted, or in one that is in a block which the wallet may not
+    /// have seen yet.
     #[must_use]
     pub fn funded_outpoints(&self, slot: Slot) -> BTreeSet<OutPoint> {
-        self.active(slot).map(|active| self.leads_of(slot, active)).unwrap_or_default()
+        let Some(active) = self.active(slot) else { return BTreeSet::new() };
+        let mut funded = self.leads_of(slot, active);
+        let in_use = self.coins_in_use(slot).into_iter();
+        funded.extend(in_use.filter(|used| used.confirmed.is_some()).map(|used| used.claim));
+        funded
+    }
+
+    /// Wallet coins in transactions of a channel that are unconfirmed, or in a block which the
+    /// wallet may not have seen yet.
+    #[must_use]
+    pub fn coins_in_use(&self, slot: Slot) -> Vec<CoinsInUse> {
+        let Some(active) = self.active(slot) else { return Vec::new() };
+        let lately = |at: BlockHeight| self.height().0.saturating_sub(at.0) < UNKNOWN_FOR;
+        let used = active.state.acts().handed_out.iter().filter(|out| !out.coins.is_empty());
+        let used = used.filter_map(|out| {
+            // Of a transaction for several channels, the one that comes first.
+            let claim = out.all_claims().min().filter(|lead| out.claims.contains(lead))?;
+            let confirmed = active.state.confirmed_at(out.txid());
+            let in_use = confirmed.is_none_or(lately);
+            in_use.then(|| CoinsInUse { claim, coins: out.coins.clone(), confirmed })
+        });
+        used.collect()
     }
 
     /// Whether forgetting is all that is left to do for a channel.

@@ -171,6 +171,7 @@ fn a_forgotten_channel_is_gone_and_its_slot_is_never_used_again() {
     assert_eq!(log.next_slot().unwrap(), Slot(2));
 }
 
+// incident lnd-9867 lnd-9242 lnd-8049 lnd-6646
 #[test]
 fn appends_that_wait_are_committed_together_and_in_order() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,12 +14,11 @@ use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
-use arb_core::engine::ChainArbitrator;
+use arb_core::engine::{ChainArbitrator, CoinsInUse};
 use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use bitcoin::OutPoint;
 use bitcoin::secp256k1::Secp256k1;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -182,7 +181,11 @@ where
     /// does not take back now is told it again later.
     async fn reserve_coins(&mut self) {
         let mut late = false;
-        for (slot, claim, coins) in self.coins_in_use() {
+        let slots = self.engine.actives().map(|(slot, _)| slot);
+        let in_use = slots.flat_map(|slot| {
+            self.engine.coins_in_use(slot).into_iter().map(move |used| (slot, used))
+        });
+        for (slot, CoinsInUse { claim, coins, .. }) in in_use.collect::<Vec<_>>() {
             self.tasks.fund(slot, claim);
             let reserving = self.ports.coins.reserve(claim, coins.clone());
             if !late {
@@ -205,19 +208,5 @@ where
                 }
             });
         }
-    }
-
-    /// Wallet coins in unconfirmed transactions of ours, by claim.
-    fn coins_in_use(&self) -> Vec<(Slot, OutPoint, Vec<OutPoint>)> {
-        let used = self.engine.actives().flat_map(|(slot, active)| {
-            active.state.acts().handed_out.iter().filter_map(move |out| {
-                // Of a transaction for several channels, the one that comes first.
-                let claim = out.all_claims().min().filter(|lead| out.claims.contains(lead))?;
-                let confirmed = active.state.confirmed_at(out.transaction.compute_txid());
-                let used = confirmed.is_none() && !out.coins.is_empty();
-                used.then(|| (slot, claim, out.coins.clone()))
-            })
-        });
-        used.collect()
     }
 }

@@ -87,7 +87,7 @@ impl Regtest {
     /// Starts a node with more arguments, which also hold after restarts.
     pub async fn start_with(arguments: &[&str]) -> Result<Self> {
         let mut process = Process::new(executable()?, arguments)?;
-        process.start().await?;
+        process.first_start().await?;
         let rpc = process.rpc();
         let mut node = Self {
             blocks: CoreBlocks::new(rpc.clone(), CoreBlocksConfig::default()),

@@ -29,6 +29,11 @@ const ARGUMENTS: &[&str] = &[
     "-rpcthreads=8",
 ];
 
+/// Ports that are tried before the last one.
+const PORTS: usize = 4;
+/// What the node says if another program has its port.
+const PORT_TAKEN: &str = "Unable to bind any endpoint for RPC server";
+
 /// A bitcoind that is started and stopped; killed when dropped.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -74,6 +79,21 @@ impl Process {
     /// Arguments for the next start, in place of those set before.
     pub(super) fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = owned(arguments);
+    }
+
+    /// Starts the process for the first time: on another port if somebody has taken the one that
+    /// was free.
+    pub(super) async fn first_start(&mut self) -> Result<()> {
+        for _ in 0..PORTS {
+            match self.start().await {
+                Err(RegtestError::Process { log, .. }) if log.contains(PORT_TAKEN) => {
+                    let io = |source| RegtestError::Io { what: "no free port", source };
+                    self.port = free_port().map_err(io)?;
+                }
+                started => return started,
+            }
+        }
+        self.start().await
     }
 
     /// Starts the process and waits until it answers and has read its mempool.

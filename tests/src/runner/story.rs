@@ -256,6 +256,14 @@ impl<'a> Runner<'a> {
         }
         let scripts = peers.iter().map(|(_, peer)| peer.peer_script()).collect();
         let wallet = self.add_coins(&mut payments, scripts).await?;
+        // The peer has what its splices add, whatever that is.
+        for statement in &self.scenario.story {
+            let Step::History(History::Splice { channel, capacity, .. }) = &statement.step else {
+                continue;
+            };
+            let peer = peers.iter().find(|(name, _)| name == channel);
+            payments.extend(peer.map(|(_, peer)| (peer.peer_script(), *capacity)));
+        }
         self.fund(peers, &payments, &wallet).await
     }
 

@@ -95,6 +95,7 @@ proptest! {
         prop_assert!(now.to_sat_per_kwu() <= grown.max(estimate));
     }
 
+    // incident ldk-3457
     #[test]
     fn a_replacement_pays_for_itself(paid in 0u64..1_000_000, weight in 1u64..400_000) {
         let least = replacement_fee(Amount::from_sat(paid), Weight::from_wu(weight)).to_sat();

@@ -177,6 +177,7 @@ fn what_costs_the_others_more_than_it_brings_stays_apart() {
     assert_eq!(inputs(&world.settle()), [4]);
 }
 
+// incident lnd-10842
 #[test]
 fn a_bad_input_is_found_and_the_others_do_not_pay_for_it() {
     let mut world = World::new((0..8).map(|v| claim(v, TxKind::Claim, 100_000, None)).collect());
@@ -323,6 +324,7 @@ fn a_budget_of_the_operator_is_the_most_that_is_paid() {
     assert!((20_001..100_000).contains(&fee), "{fee}");
 }
 
+// incident lnd-10897
 #[test]
 fn what_only_comes_along_has_no_transaction_of_its_own() {
     let mut anchor = claim(1, TxKind::Sweep, 330, None);

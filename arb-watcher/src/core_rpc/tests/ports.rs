@@ -76,6 +76,7 @@ async fn one_transaction_is_sent_alone() {
     assert_eq!(publish(&[], vec![]).await.0.unwrap(), []);
 }
 
+// incident eclair-3346
 #[tokio::test]
 async fn trouble_of_the_node_is_no_verdict() {
     let answers = || {

@@ -277,6 +277,29 @@ async fn coins_are_reserved_across_a_restart_and_released_when_they_are_not_need
 }
 
 #[tokio::test(start_paused = true)]
+async fn coins_that_a_block_spends_are_not_offered_again_before_the_wallet_knows() {
+    let world = World::default();
+    let (arbiter, channel) = with_coins(&world).await;
+    let sent = world.net.sent();
+    let package = sent.last().expect("a package").clone();
+    let claims = world.wallet.reserved();
+    assert_eq!(claims.len(), 1);
+
+    // The wallet may hear of the block later than we do, and a restart changes nothing about that.
+    world.chain.mine(package);
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.wallet.reserved(), claims);
+    arbiter.shutdown().await;
+    world.wallet.forget();
+    let arbiter = world.restart(&[&channel]).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.wallet.reserved(), claims);
+
+    world.pass(&arbiter, 6).await;
+    assert_eq!(world.wallet.reserved(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wallet_that_hangs_does_not_hold_a_start_up() {
     let world = World::default();
     let (arbiter, channel) = with_coins(&world).await;

@@ -72,6 +72,7 @@ async fn a_channel_returns_with_the_blocks_that_it_missed_and_no_others() {
     assert_eq!(phase(&arbiter, &broken).await, Some(Phase::Open));
 }
 
+// incident lnd-7985 lnd-7984
 #[tokio::test(start_paused = true)]
 async fn a_start_goes_on_with_several_damaged_channels_and_each_returns_by_itself() {
     let world = World::default();

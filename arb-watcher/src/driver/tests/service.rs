@@ -91,6 +91,7 @@ fn names(world: &World) -> usize {
     channels.iter().map(|channel| channel.subscribers.len()).sum()
 }
 
+// incident ldk-4598
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_gives_up_leaves_nothing_behind() {
     let world = World::default();

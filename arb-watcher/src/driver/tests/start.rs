@@ -20,6 +20,7 @@ fn fails(change: &Change) -> bool {
     matches!(change, Change::FailRequested { .. })
 }
 
+// incident ldk-4286 ldk-451
 #[tokio::test(start_paused = true)]
 async fn outdated_facts_lead_to_no_broadcast() {
     let id = Channel::new(1, StaticRemotekey).id();

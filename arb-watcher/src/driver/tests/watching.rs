@@ -328,3 +328,54 @@ async fn facts_that_are_damaged_while_running_set_one_channel_aside() {
     let spent = |change: &&Change| matches!(change, Change::Spent(_));
     assert_eq!(world.log.stored_changes(0).iter().filter(spent).count(), 1);
 }
+
+// incident lnd-4697
+// incident ldk-4544
+// incident ldk-744
+// incident cln-8668
+// incident ldk-1528
+#[tokio::test(start_paused = true)]
+async fn blocks_and_starts_cost_quiet_channels_neither_a_read_nor_a_write() {
+    let world = World::default();
+    let channels: Vec<Channel> = (1..=40).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    let counts = || {
+        let log = &world.log;
+        (
+            world.chain.blocks_read(),
+            world.chain.mempool_looks(),
+            log.channel_reads(),
+            log.channel_writes(),
+        )
+    };
+    let (blocks, looks, reads, writes) = counts();
+    world.pass(&arbiter, 50).await;
+    let after = counts();
+    assert_eq!(after.0 - blocks, 50, "each block is read once");
+    assert_eq!(
+        (after.2, after.3),
+        (reads, writes),
+        "of what lies quiet nothing is read or written"
+    );
+    assert!(after.1 - looks <= 2 * 50, "the mempool is asked for all of them at once");
+
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&channels.iter().collect::<Vec<_>>()).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(
+        (counts().0, counts().3),
+        (after.0, writes),
+        "a start reads no block, writes nothing"
+    );
+
+    // What is touched is read and written, alone.
+    world.chain.mine(vec![channels[7].remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(counts().0, after.0 + 1);
+    assert_eq!(counts().3, writes + 1);
+    assert_eq!(phase(&arbiter, &channels[7]).await, CLOSED);
+}

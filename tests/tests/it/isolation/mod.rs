@@ -37,6 +37,7 @@ fn ends() -> Vec<End> {
     ends
 }
 
+// incident eclair-2902
 #[tokio::test(start_paused = true)]
 async fn what_is_stuck_holds_nobody_else_up() -> Result<(), Failed> {
     let mut stage = Stage::set(&ends(), SILENT, POISONED as u32).await?;

@@ -28,6 +28,7 @@ struct Inner {
     damaged_ended: BTreeSet<Slot>,
     health: Health,
     channel_reads: usize,
+    channel_writes: usize,
 }
 
 /// Why the log fails.
@@ -111,6 +112,11 @@ impl Log {
         self.inner().channel_reads
     }
 
+    /// How often anything but the chain's cursor was written.
+    pub(in super::super) fn channel_writes(&self) -> usize {
+        self.inner().channel_writes
+    }
+
     pub(in super::super) fn stored_facts(&self, slot: u32) -> Option<ChannelFacts> {
         let facts = self.inner().memory.facts(Slot(slot)).expect("readable")?;
         Some(*facts.expect("sound"))
@@ -136,6 +142,9 @@ impl Log {
             return Err(Failure("no space left".to_owned()));
         }
         for write in &batch.writes {
+            if !matches!(write, Write::BlockConnected(_) | Write::Disconnected { .. }) {
+                inner.channel_writes += 1;
+            }
             if let Write::Facts { slot, .. } = write {
                 inner.damaged_facts.remove(slot);
                 inner.damaged_entries.remove(slot);

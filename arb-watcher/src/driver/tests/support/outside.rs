@@ -75,6 +75,7 @@ struct ChainState {
     delay: Duration,
     looks: usize,
     mempool_looks: usize,
+    blocks_read: usize,
     nonce: u32,
 }
 
@@ -89,6 +90,7 @@ impl Default for ChainState {
             delay: Duration::ZERO,
             looks: 0,
             mempool_looks: 0,
+            blocks_read: 0,
             nonce: 0,
         };
         state.mine(vec![]);
@@ -194,6 +196,11 @@ impl Chain {
         self.state().mempool_looks
     }
 
+    /// How often a block was asked for.
+    pub(in super::super) fn blocks_read(&self) -> usize {
+        self.state().blocks_read
+    }
+
     /// Everybody who holds the chain: the test, and ports.
     pub(in super::super) fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
@@ -221,6 +228,7 @@ impl BlockSource for Chain {
     }
 
     async fn block(&self, hash: BlockHash) -> Result<Option<Block>, Down> {
+        self.state().blocks_read += 1;
         self.act().await?;
         let act = self.state().before.take_if(|(before, _)| *before == hash);
         if let Some((_, act)) = act {
