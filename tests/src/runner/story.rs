@@ -258,7 +258,8 @@ impl<'a> Runner<'a> {
         let wallet = self.add_coins(&mut payments, scripts).await?;
         // The peer has what its splices add, whatever that is.
         for statement in &self.scenario.story {
-            let Step::History(History::Splice { channel, capacity, .. }) = &statement.step else {
+            let Step::History(ast::History::Splice { channel, capacity, .. }) = &statement.step
+            else {
                 continue;
             };
             let peer = peers.iter().find(|(name, _)| name == channel);
