@@ -14,7 +14,7 @@
 //!         .concurrency_limit(4)
 //!         .timeout(Duration::from_secs(20))
 //!         .service(PortService::new(port));
-//!     Layered::new(service)
+//!     Layered::broadcaster(service)
 //! }
 //! # struct Deaf;
 //! # impl Broadcast for Deaf {
@@ -29,8 +29,8 @@
 //! # assert!(sent.is_err());
 //! ```
 use arb_core::ports::{Broadcast, Package, SignRequest, Signer, Verdict};
-use bitcoin::Txid;
 use bitcoin::secp256k1::ecdsa;
+use bitcoin::{Transaction, Txid};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -42,8 +42,8 @@ use tower::{BoxError, Service, ServiceExt};
 /// What each transaction of a package met.
 type Verdicts = Vec<(Txid, Verdict)>;
 
-/// A port as a service: of [`Package`] if it broadcasts, of [`SignRequest`] if it signs. Cheap to
-/// clone.
+/// A port as a service: of [`Package`] and of [`Transaction`] (which is only asked about) if it
+/// broadcasts, of [`SignRequest`] if it signs. Cheap to clone.
 #[derive(Debug)]
 pub struct PortService<P>(Arc<P>);
 
@@ -78,6 +78,22 @@ impl<P: Broadcast> Service<Package> for PortService<P> {
     }
 }
 
+/// [`Broadcast::test`].
+impl<P: Broadcast> Service<Transaction> for PortService<P> {
+    type Response = Option<Verdict>;
+    type Error = P::Error;
+    type Future = Answer<Option<Verdict>, P::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), P::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, transaction: Transaction) -> Self::Future {
+        let port = self.0.clone();
+        Box::pin(async move { port.test(transaction).await })
+    }
+}
+
 impl<P: Signer> Service<SignRequest> for PortService<P> {
     type Response = ecdsa::Signature;
     type Error = P::Error;
@@ -93,21 +109,53 @@ impl<P: Signer> Service<SignRequest> for PortService<P> {
     }
 }
 
-/// A service, with whatever layers, as a port: `Layered<Package, _>` broadcasts,
-/// `Layered<SignRequest, _>` signs.
+/// A service, with whatever layers, as a port.
 #[derive(Clone, Debug)]
-pub struct Layered<Q, A>(BoxCloneSyncService<Q, A, BoxError>);
+pub struct Layered<K>(K);
 
-impl<Q, A> Layered<Q, A> {
-    /// The port that `service` is.
-    pub fn new<S>(service: S) -> Self
+/// What [`Layered::broadcaster`] is made of.
+#[derive(Clone, Debug)]
+pub struct Broadcasting {
+    packages: BoxCloneSyncService<Package, Verdicts, BoxError>,
+    tests: BoxCloneSyncService<Transaction, Option<Verdict>, BoxError>,
+}
+
+/// What [`Layered::signer`] is made of.
+#[derive(Clone, Debug)]
+pub struct Signing(BoxCloneSyncService<SignRequest, ecdsa::Signature, BoxError>);
+
+impl Layered<Broadcasting> {
+    /// The port that `service` is. What the network would say of a transaction passes through the
+    /// same layers as packages do.
+    pub fn broadcaster<S>(service: S) -> Self
     where
-        S: Service<Q, Response = A> + Clone + Send + Sync + 'static,
+        S: Service<Package, Response = Verdicts, Error: Into<BoxError>, Future: Send + 'static>,
+        S: Service<
+                Transaction,
+                Response = Option<Verdict>,
+                Error: Into<BoxError>,
+                Future: Send + 'static,
+            >,
+        S: Clone + Send + Sync + 'static,
+    {
+        let packages = ServiceExt::<Package>::map_err(service.clone(), Into::into);
+        let tests = ServiceExt::<Transaction>::map_err(service, Into::into);
+        Self(Broadcasting {
+            packages: BoxCloneSyncService::new(packages),
+            tests: BoxCloneSyncService::new(tests),
+        })
+    }
+}
+
+impl Layered<Signing> {
+    /// The port that `service` is.
+    pub fn signer<S>(service: S) -> Self
+    where
+        S: Service<SignRequest, Response = ecdsa::Signature> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
-        Q: 'static,
     {
-        Self(BoxCloneSyncService::new(service.map_err(Into::into)))
+        Self(Signing(BoxCloneSyncService::new(service.map_err(Into::into))))
     }
 }
 
@@ -127,19 +175,23 @@ impl std::error::Error for LayerError {
     }
 }
 
-impl Broadcast for Layered<Package, Verdicts> {
+impl Broadcast for Layered<Broadcasting> {
     type Error = LayerError;
 
     async fn broadcast(&self, package: Package) -> Result<Verdicts, LayerError> {
-        self.0.clone().oneshot(package).await.map_err(LayerError)
+        self.0.packages.clone().oneshot(package).await.map_err(LayerError)
+    }
+
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, LayerError> {
+        self.0.tests.clone().oneshot(transaction).await.map_err(LayerError)
     }
 }
 
-impl Signer for Layered<SignRequest, ecdsa::Signature> {
+impl Signer for Layered<Signing> {
     type Error = LayerError;
 
     async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, LayerError> {
-        self.0.clone().oneshot(request).await.map_err(LayerError)
+        self.0.0.clone().oneshot(request).await.map_err(LayerError)
     }
 }
 

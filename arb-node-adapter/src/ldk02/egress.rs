@@ -135,7 +135,8 @@ impl Egress {
         state.claimed.retain(|_, claimed| claimed.channel != Some(channel));
     }
 
-    /// Whether LDK was told to close the channel because the arbiter was about to publish.
+    /// Whether LDK was told to close the channel because the arbiter was about to publish our
+    /// commitment.
     #[must_use]
     pub fn was_told(&self, channel: &ChannelId) -> bool {
         lock(&self.state).told.contains(channel)

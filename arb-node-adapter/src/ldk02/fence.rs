@@ -1,6 +1,8 @@
-//! The fence towards LDK: it closes a channel before the arbiter publishes anything of it, and so makes
+//! The fence towards LDK: it closes a channel before the arbiter publishes our commitment, and so makes
 //! no commitment that would have to revoke the one that is published.
 use arb_core::ids::ChannelId;
+use arb_core::ports::{Package, Stake};
+use bitcoin::Transaction;
 use core::ops::Deref;
 use lightning::ln::channelmanager::AChannelManager;
 use lightning::ln::types::ChannelId as LdkChannelId;
@@ -47,4 +49,23 @@ impl ForceClose for NoFence {
     fn force_close(&self, _: ChannelId) -> Result<(), String> {
         Ok(())
     }
+}
+
+/// Channels of which a package has our commitment: their funding output is one of its stakes, and
+/// what spends it there has the shape of a commitment. The arbiter never hands out the peer's: it
+/// pays for that with a child, and claims from it.
+pub(super) fn committed(package: &Package) -> impl Iterator<Item = ChannelId> {
+    let commitments = package.transactions.iter().filter(|tx| is_commitment(tx));
+    commitments.flat_map(|tx| &tx.input).filter_map(|input| {
+        let of = |stake: &&Stake| stake.outpoint == input.previous_output;
+        package.stakes.iter().find(of).map(|stake| stake.channel)
+    })
+}
+
+/// One input, upper 8 bits of `nSequence` 0x80 and of `nLockTime` 0x20 (BOLT 3 "Commitment
+/// Transaction"). No claim has that shape.
+fn is_commitment(tx: &Transaction) -> bool {
+    let [input] = tx.input.as_slice() else { return false };
+    let (sequence, lock_time) = (input.sequence.0, tx.lock_time.to_consensus_u32());
+    sequence >> 24 == 0x80 && lock_time >> 24 == 0x20
 }

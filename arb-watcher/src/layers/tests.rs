@@ -39,6 +39,28 @@ impl Broadcast for Port {
         assert_eq!(package, no_package());
         Ok(vec![(Txid::all_zeros(), verdict)])
     }
+
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, Down> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let left = self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return Err(Down);
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(transaction, no_transaction());
+        Ok(Some(Verdict::Conflict("bad-txns-inputs-missingorspent".to_owned())))
+    }
+}
+
+fn no_transaction() -> Transaction {
+    Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![],
+        output: vec![],
+    }
 }
 
 impl Signer for Port {
@@ -57,16 +79,16 @@ fn no_package() -> Package {
 #[derive(Clone)]
 struct Twice(u32);
 
-impl<A, E> tower::retry::Policy<Package, A, E> for Twice {
+impl<Q: Clone, A, E> tower::retry::Policy<Q, A, E> for Twice {
     type Future = std::future::Ready<()>;
 
-    fn retry(&mut self, _: &mut Package, result: &mut Result<A, E>) -> Option<Self::Future> {
+    fn retry(&mut self, _: &mut Q, result: &mut Result<A, E>) -> Option<Self::Future> {
         self.0 = result.is_err().then(|| self.0.checked_sub(1)).flatten()?;
         Some(std::future::ready(()))
     }
 
-    fn clone_request(&mut self, package: &Package) -> Option<Package> {
-        Some(package.clone())
+    fn clone_request(&mut self, request: &Q) -> Option<Q> {
+        Some(request.clone())
     }
 }
 
@@ -75,7 +97,7 @@ async fn verdicts_are_values_and_failures_are_repeated() {
     for (failures, calls) in [(0, 1), (2, 3), (3, 3)] {
         let port = Port::new(failures);
         let service = ServiceBuilder::new().retry(Twice(2)).service(PortService::new(port.clone()));
-        let answer = Layered::new(service).broadcast(no_package()).await;
+        let answer = Layered::broadcaster(service).broadcast(no_package()).await;
         assert_eq!(port.calls.load(Ordering::SeqCst), calls);
         match answer {
             Ok(verdicts) => {
@@ -91,11 +113,28 @@ async fn verdicts_are_values_and_failures_are_repeated() {
     }
 }
 
+/// A question about a transaction goes through the same layers: what failed is repeated, and what
+/// hangs times out.
+#[tokio::test(start_paused = true)]
+async fn questions_go_through_the_layers() {
+    let port = Port::new(2);
+    let service = ServiceBuilder::new().retry(Twice(2)).service(PortService::new(port.clone()));
+    let answer = Layered::broadcaster(service).test(no_transaction()).await.expect("the third");
+    assert!(matches!(answer, Some(Verdict::Conflict(_))), "{answer:?}");
+    assert_eq!(port.calls.load(Ordering::SeqCst), 3);
+
+    let limit = Duration::from_millis(500);
+    let service = ServiceBuilder::new().timeout(limit).service(PortService::new(Port::new(0)));
+    let error = Layered::broadcaster(service).test(no_transaction()).await.expect_err("a second");
+    let source = std::error::Error::source(&error).expect("the layer's own");
+    assert!(source.is::<tower::timeout::error::Elapsed>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_are_limited() {
     let service =
         ServiceBuilder::new().concurrency_limit(2).service(PortService::new(Port::new(0)));
-    let port = Layered::new(service);
+    let port = Layered::broadcaster(service);
     let since = Instant::now();
     let sent: Vec<_> = (0..6)
         .map(|_| {
@@ -113,16 +152,11 @@ async fn calls_are_limited() {
 async fn a_signer_that_hangs_times_out() {
     let limit = Duration::from_secs(5);
     let service = ServiceBuilder::new().timeout(limit).service(PortService::new(Port::new(0)));
-    let port: Layered<SignRequest, ecdsa::Signature> = Layered::new(service);
+    let port = Layered::signer(service);
     let request = SignRequest {
         channel: arb_core::ids::ChannelId([1; 32]),
         key: arb_core::claim::SigningKey::Payment,
-        transaction: bitcoin::Transaction {
-            version: bitcoin::transaction::Version::TWO,
-            lock_time: bitcoin::absolute::LockTime::ZERO,
-            input: vec![],
-            output: vec![],
-        },
+        transaction: no_transaction(),
         input: 0,
         prevouts: vec![],
         script: None,

@@ -1,7 +1,8 @@
 //! `arb scenario`: a line for each file, a last line that counts, and a status.
 use crate::ldk::Delivery;
 use crate::runner::{
-    ChainKind, Options, Outcome, Verdict, run as run_once, run_everywhere, unplayable,
+    ChainKind, Failed, Options, Outcome, Verdict, run as run_once, run_crashing, run_everywhere,
+    unplayable,
 };
 use crate::scenario::{ParseError, Scenario, ast, parse, unsupported};
 use clap::{Args, ValueEnum};
@@ -31,6 +32,9 @@ pub struct Arguments {
     /// Run each file again for each store write and each effect, with a crash there.
     #[arg(long)]
     crash_everywhere: bool,
+    /// Run each file once, with a crash at this point, as `--crash-everywhere` names it.
+    #[arg(long, value_name = "POINT", conflicts_with = "crash_everywhere")]
+    crash_at: Option<usize>,
     /// Files that are run at once.
     #[arg(long, default_value_t = 4)]
     jobs: usize,
@@ -203,6 +207,10 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
         mode,
         delivery: Delivery::default(),
     };
+    if let Some(point) = arguments.crash_at {
+        let outcome = run_crashing(&scenario, options, point);
+        return Report::Ran(outcome.unwrap_or_else(|| no_such(point)));
+    }
     if !arguments.crash_everywhere {
         return Report::Ran(run_once(&scenario, options));
     }
@@ -214,6 +222,12 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
     let outcome = run_everywhere(&scenario, options, &progress);
     bar.finish_and_clear();
     Report::Ran(outcome)
+}
+
+fn no_such(point: usize) -> Outcome {
+    let expected = format!("a point {point} to crash at");
+    let failed = Failed { expected, found: "the story to pass fewer".to_owned() };
+    Outcome { verdict: Verdict::Failed { line: 0, failed, crash: None }, runs: 1 }
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -24,11 +24,10 @@ fn refusal(error: CommandError) -> Refusal {
 
 impl FactSink for ToArbiter {
     async fn watch(&self, facts: ChannelFacts) -> Result<(), Refusal> {
-        let current = &facts.candidates.current;
-        let (local, remote) = (current.local.number, current.remote.number);
-        let numbers = ChannelNumbers { id: facts.id, local, remote };
-        self.0.watch_channel(facts).await.map_err(refusal)?;
-        // Should the arbiter know it from before a crash, the node stated nothing of it then.
+        self.0.watch_channel(facts).await.map_err(refusal)
+    }
+
+    async fn state_numbers(&self, numbers: ChannelNumbers) -> Result<(), Refusal> {
         self.0.state_numbers(numbers).await.map_err(refusal)
     }
 

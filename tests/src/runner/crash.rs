@@ -45,6 +45,11 @@ impl CrashPlan {
         self.passed.load(Ordering::SeqCst)
     }
 
+    /// The point to crash at.
+    pub(super) const fn crashes_at(&self) -> Option<usize> {
+        self.at
+    }
+
     /// Points are neither counted nor taken while what happens is no part of the story.
     pub(super) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);

@@ -103,7 +103,13 @@ fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verd
     };
     match told {
         Ok(()) => Verdict::Passed,
-        Err((line, failed)) => Verdict::Failed { line, failed, crash: plan.name() },
+        Err((line, failed)) => {
+            let named = |name: String| match plan.crashes_at() {
+                Some(point) => format!("{name}, point {point}"),
+                None => name,
+            };
+            Verdict::Failed { line, failed, crash: plan.name().map(named) }
+        }
     }
 }
 
@@ -111,6 +117,14 @@ fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verd
 pub fn run(scenario: &Scenario, options: Options) -> Outcome {
     let plan = Arc::new(CrashPlan::count());
     Outcome { verdict: one_run(scenario, options, &plan), runs: 1 }
+}
+
+/// Runs a scenario once, with a crash at one point, counted from 0; `None`: it has no such point.
+pub fn run_crashing(scenario: &Scenario, options: Options, point: usize) -> Option<Outcome> {
+    let plan = Arc::new(CrashPlan::at(point));
+    let verdict = one_run(scenario, options, &plan);
+    let crashed = plan.name().is_some() || verdict != Verdict::Passed;
+    crashed.then_some(Outcome { verdict, runs: 1 })
 }
 
 /// Runs a scenario once, and then once more for each point that it passed, with a crash there.

@@ -1,6 +1,6 @@
 //! The arbiter's broadcaster and wallet, as far as the mode lets it have them.
 use super::{Egress, Mode};
-use crate::ldk02::fence::{ForceClose, NoFence};
+use crate::ldk02::fence::{ForceClose, NoFence, committed};
 use crate::ldk02::mempool::{Mempool, NoMempool};
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
@@ -84,7 +84,7 @@ impl<B, M> ArbiterEgress<B, M> {
 }
 
 impl<B, M, F> ArbiterEgress<B, M, F> {
-    /// The same, and LDK is told to close a channel before anything of it is published. Needed
+    /// The same, and LDK is told to close a channel before our commitment is published. Needed
     /// wherever the arbiter may decide by itself to fail a channel.
     pub fn telling<G: ForceClose>(self, fence: G) -> ArbiterEgress<B, M, G> {
         let Self { inner, egress, mempool, .. } = self;
@@ -93,9 +93,10 @@ impl<B, M, F> ArbiterEgress<B, M, F> {
 }
 
 impl<B, M, F: ForceClose> ArbiterEgress<B, M, F> {
-    /// LDK makes no commitment any more of the channels that a package is about.
-    fn close(&self, stakes: &[Stake]) -> Result<(), String> {
-        for channel in stakes.iter().map(|stake| stake.channel) {
+    /// LDK makes no commitment any more of the channels of which a package has ours. What claims from
+    /// a commitment, or pays for the peer's, changes nothing for LDK: it sees the block by itself.
+    fn close(&self, package: &Package) -> Result<(), String> {
+        for channel in committed(package) {
             if !self.egress.was_told(&channel) {
                 self.fence.force_close(channel)?;
                 self.egress.tell(channel);
@@ -121,7 +122,7 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
             }
             Mode::Own => {}
         }
-        self.close(&package.stakes).map_err(EgressError::NotClosed)?;
+        self.close(&package).map_err(EgressError::NotClosed)?;
         let mut taken = package.clone();
         let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
         // What the network refused, LDK may try after a while.
@@ -131,6 +132,11 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
         });
         self.egress.published(&taken);
         Ok(verdicts)
+    }
+
+    /// Nothing is handed over, so any mode may ask.
+    async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, Self::Error> {
+        self.inner.test(transaction).await.map_err(EgressError::Port)
     }
 }
 

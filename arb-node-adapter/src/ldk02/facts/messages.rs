@@ -1,14 +1,16 @@
 //! LDK's channel messages, watched: only they say the peer's dust limit, the ids of received
-//! HTLCs and the peer's script for a mutual close.
+//! HTLCs, the peer's script for a mutual close, and when LDK has new names for a channel.
 use super::book::Terms;
 use super::taps::{DustLimit, Taps};
-use arb_core::facts::ShutdownScripts;
-use arb_core::ids::{ChannelId, PaymentHash};
+use arb_core::facts::{ChannelNames, ShutdownScripts};
+use arb_core::ids::{ChannelId, PaymentHash, ShortChannelId};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
 use bitcoin::OutPoint;
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::PublicKey;
 use core::ops::Deref;
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channelmanager::AChannelManager;
 use lightning::ln::msgs::{
     AcceptChannel, AcceptChannelV2, AnnouncementSignatures, BaseMessageHandler,
     ChannelMessageHandler, ChannelReady, ChannelReestablish, ChannelUpdate, ClosingSigned,
@@ -20,6 +22,7 @@ use lightning::ln::msgs::{
 };
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::types::features::{InitFeatures, NodeFeatures};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A channel manager whose messages are watched: give it to LDK's `PeerManager` in the manager's
@@ -53,6 +56,15 @@ impl<M> TappedMessages<M> {
         }
     }
 
+    /// LDK may have new names for a peer's channels.
+    fn named(&self, peer: PublicKey)
+    where
+        M: Deref<Target: AChannelManager>,
+    {
+        let channels = self.inner.get_cm().list_channels_with_counterparty(&peer);
+        self.taps.signal(peer, by_name(&channels));
+    }
+
     fn funded(&self, peer: PublicKey, msg: &FundingCreated) {
         let vout = u32::from(msg.funding_output_index);
         let funding = OutPoint { txid: msg.funding_txid, vout };
@@ -60,15 +72,35 @@ impl<M> TappedMessages<M> {
     }
 }
 
+/// How LDK names a channel. Its position in the chain is known from some confirmation on; the aliases
+/// are the one that we gave the peer and the one that the peer gave us.
+pub(super) fn names(details: &ChannelDetails) -> ChannelNames {
+    let aliases = [details.outbound_scid_alias, details.inbound_scid_alias];
+    let aliases: BTreeSet<u64> = aliases.into_iter().flatten().collect();
+    ChannelNames {
+        short_channel_id: details.short_channel_id.map(ShortChannelId),
+        aliases: aliases.into_iter().map(ShortChannelId).collect(),
+    }
+}
+
+fn by_name(channels: &[ChannelDetails]) -> BTreeMap<ChannelId, ChannelNames> {
+    channels.iter().map(|details| (ChannelId(details.channel_id.0), names(details))).collect()
+}
+
 impl<M> BaseMessageHandler for TappedMessages<M>
 where
-    M: Deref<Target: ChannelMessageHandler>,
+    M: Deref<Target: ChannelMessageHandler + AChannelManager>,
 {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
         let events = self.inner.get_and_clear_pending_msg_events();
+        let mut ready = BTreeSet::new();
         for event in &events {
             self.sent(event);
+            if let MessageSendEvent::SendChannelReady { node_id, .. } = event {
+                ready.insert(*node_id);
+            }
         }
+        ready.into_iter().for_each(|peer| self.named(peer));
         events
     }
 
@@ -91,7 +123,10 @@ where
         msg: &Init,
         inbound: bool,
     ) -> Result<(), ()> {
-        self.inner.peer_connected(their_node_id, msg, inbound)
+        self.inner.peer_connected(their_node_id, msg, inbound)?;
+        let channels = self.inner.get_cm().list_channels_with_counterparty(&their_node_id);
+        self.taps.connected(their_node_id, by_name(&channels));
+        Ok(())
     }
 }
 
@@ -105,7 +140,7 @@ macro_rules! passed_on {
 
 impl<M> ChannelMessageHandler for TappedMessages<M>
 where
-    M: Deref<Target: ChannelMessageHandler>,
+    M: Deref<Target: ChannelMessageHandler + AChannelManager>,
 {
     fn handle_open_channel(&self, their_node_id: PublicKey, msg: &OpenChannel) {
         let fields = &msg.common_fields;
@@ -157,11 +192,20 @@ where
         self.inner.handle_shutdown(their_node_id, msg);
     }
 
+    fn handle_channel_ready(&self, their_node_id: PublicKey, msg: &ChannelReady) {
+        self.inner.handle_channel_ready(their_node_id, msg);
+        self.named(their_node_id);
+    }
+
+    fn handle_channel_reestablish(&self, their_node_id: PublicKey, msg: &ChannelReestablish) {
+        self.inner.handle_channel_reestablish(their_node_id, msg);
+        self.named(their_node_id);
+    }
+
     passed_on! {
         handle_open_channel_v2: &OpenChannelV2,
         handle_accept_channel_v2: &AcceptChannelV2,
         handle_funding_signed: &FundingSigned,
-        handle_channel_ready: &ChannelReady,
         handle_peer_storage: PeerStorage,
         handle_peer_storage_retrieval: PeerStorageRetrieval,
         handle_closing_signed: &ClosingSigned,
@@ -184,7 +228,6 @@ where
         handle_revoke_and_ack: &RevokeAndACK,
         handle_update_fee: &UpdateFee,
         handle_announcement_signatures: &AnnouncementSignatures,
-        handle_channel_reestablish: &ChannelReestablish,
         handle_channel_update: &ChannelUpdate,
         handle_error: &ErrorMessage,
     }

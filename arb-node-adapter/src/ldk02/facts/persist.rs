@@ -39,7 +39,8 @@ impl<S: EcdsaChannelSigner> Persist<S> for GatedPersist {
         monitor: &ChannelMonitor<S>,
     ) -> ChannelMonitorUpdateStatus {
         let channel = ChannelId(monitor.channel_id().0);
-        self.taps.follow(channel, monitor.get_counterparty_node_id());
+        let peer = monitor.get_counterparty_node_id();
+        self.taps.follow(channel, peer);
         let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
         let remote = monitor.initial_counterparty_commitment_tx();
         let birth = monitor.current_best_block().height;
@@ -47,6 +48,8 @@ impl<S: EcdsaChannelSigner> Persist<S> for GatedPersist {
         let update = monitor.get_latest_update_id();
         let monitor = stored(monitor_name, monitor);
         self.taps.enqueue(Job::Open { channel, update, opening, monitor });
+        let link = self.taps.link(peer);
+        self.taps.enqueue(Job::Signals { channel, names: None, link });
         ChannelMonitorUpdateStatus::InProgress
     }
 

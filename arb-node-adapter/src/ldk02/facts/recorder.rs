@@ -1,7 +1,10 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
+mod signals;
+
 use super::book::{Book, Terms};
 use super::bootstrap::Adoption;
 use super::held::{Held, HeldFor, Holding};
+use super::messages::names;
 use super::shelf::Shelf;
 use super::sign::LdkSigner;
 use super::sink::{FactSink, Refusal};
@@ -10,9 +13,9 @@ use super::translate::{Told, Translated, Translation, Untranslated};
 use super::update::Step;
 use super::{opening, update};
 use crate::ldk02::Egress;
-use arb_core::facts::Update;
+use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
-use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
+use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
@@ -71,6 +74,11 @@ where
             let channel = ChannelId(details.channel_id.0);
             let Some(book) = books.get_mut(&channel) else { continue };
             taps.follow(channel, details.counterparty.node_id);
+            let names = Some(names(details)).filter(|names| *names != book.facts.names);
+            if names.is_some() {
+                let link = taps.link(details.counterparty.node_id);
+                taps.enqueue(Job::Signals { channel, names, link });
+            }
             for htlc in &details.pending_inbound_htlcs {
                 let terms = Terms {
                     amount: MilliSat(htlc.amount_msat),
@@ -110,7 +118,7 @@ where
         if self.shelf.handed_back().contains(&channel) {
             return Err(Refusal::Refused("it was handed back to LDK".to_owned()));
         }
-        sink.watch(facts.clone()).await?;
+        watch(&facts, sink).await?;
         let book = Book::new(facts, update, &opening);
         self.shelf.put(channel, book).map_err(Refusal::Later)?;
         self.taps.follow(channel, peer);
@@ -118,13 +126,10 @@ where
         Ok(())
     }
 
-    /// What the node states of its channels when it starts the arbiter: the channel, the number of
-    /// our current commitment and that of the peer's. An arbiter whose own store is older than that
-    /// publishes no commitment of ours.
-    pub fn numbers(&self) -> Vec<(ChannelId, CommitmentNumber, CommitmentNumber)> {
-        let books = self.shelf.books();
-        let current = books.iter().map(|(id, book)| (*id, &book.facts.candidates.current));
-        current.map(|(id, current)| (id, current.local.number, current.remote.number)).collect()
+    /// What the node states of its channels when it starts the arbiter. An arbiter whose own store is
+    /// older than that publishes no commitment of ours.
+    pub fn numbers(&self) -> Vec<ChannelNumbers> {
+        self.shelf.books().values().map(|book| numbers(&book.facts)).collect()
     }
 
     /// Channels that are held.
@@ -196,7 +201,9 @@ where
             (true, Job::Update { .. }) => {
                 self.update(channel, job, sink, Commitments::Skipped).await
             }
-            (true, Job::Shutdown { .. }) => self.one(channel, job, sink).await,
+            (true, Job::Shutdown { .. }) | (_, Job::Signals { .. }) => {
+                self.one(channel, job, sink).await
+            }
             (false, Job::Update { .. }) if closes => answered(sink.closed(channel).await),
             _ => Ok(()),
         };
@@ -316,11 +323,14 @@ where
                     }
                     facts => facts?,
                 };
-                answered(sink.watch(facts.clone()).await)?;
+                answered(watch(&facts, sink).await)?;
                 let book = Book::new(facts, *update, opening);
                 self.keep(channel, [(channel, book)].into(), Vec::new())
             }
             Job::Update { .. } => self.update(channel, job, sink, Commitments::Told).await,
+            Job::Signals { names, link, .. } => {
+                self.signals(channel, names.as_ref(), *link, sink).await
+            }
             Job::Shutdown { scripts, .. } => {
                 // A script for a channel that was not opened here changes nothing.
                 let translated = {
@@ -449,6 +459,16 @@ where
         self.taps.unfollow(channel);
         Ok(())
     }
+}
+
+fn numbers(facts: &ChannelFacts) -> ChannelNumbers {
+    let current = &facts.candidates.current;
+    ChannelNumbers { id: facts.id, local: current.local.number, remote: current.remote.number }
+}
+
+async fn watch<S: FactSink>(facts: &ChannelFacts, sink: &S) -> Result<(), Refusal> {
+    sink.watch(facts.clone()).await?;
+    sink.state_numbers(numbers(facts)).await
 }
 
 /// Why a job is not done.

@@ -1,6 +1,6 @@
 //! `FactSink`: where facts go. The arbiter's handle behind a trait, for this crate names no driver.
 use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{ChannelFacts, Update};
+use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Preimage};
 use core::fmt;
 use core::future::Future;
@@ -10,6 +10,13 @@ use core::future::Future;
 pub trait FactSink: Sync {
     /// Watches a channel from now on.
     fn watch(&self, facts: ChannelFacts) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// States the numbers of a channel's current commitments; said after each `watch`, for an arbiter
+    /// that knows the channel from before a crash was told nothing of it when it started.
+    fn state_numbers(
+        &self,
+        numbers: ChannelNumbers,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Applies updates in order, all or none.
     fn update(

@@ -2,7 +2,7 @@
 use super::book::Terms;
 use super::update::FIRST_NUMBER;
 use crate::ldk02::lock;
-use arb_core::facts::{SecretStore, ShutdownScripts};
+use arb_core::facts::{ChannelNames, Link, SecretStore, ShutdownScripts};
 use arb_core::ids::ChannelId;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
@@ -11,7 +11,7 @@ use core::task::{Poll, Waker};
 use lightning::ln::chan_utils::{
     ChannelTransactionParameters, CommitmentTransaction, HolderCommitmentTransaction,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 /// Received HTLCs of one channel that no commitment has shown yet. Beyond twice what a commitment
@@ -34,6 +34,8 @@ struct State {
     signed: BTreeMap<OutPoint, Signed>,
     destinations: BTreeMap<[u8; 32], ScriptBuf>,
     announced: BTreeMap<ChannelId, Announced>,
+    /// Peers that are connected.
+    connected: BTreeSet<PublicKey>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +103,9 @@ pub(super) enum Job {
     Archive { name: String },
     /// A party's script for a mutual close, as it went over the wire. Nothing waits for it.
     Shutdown { channel: ChannelId, scripts: ShutdownScripts },
+    /// How LDK names a channel, if that is what was learned, and whether its peer is connected.
+    /// Nothing waits for it.
+    Signals { channel: ChannelId, names: Option<ChannelNames>, link: Link },
 }
 
 impl Job {
@@ -109,7 +114,8 @@ impl Job {
             Self::Open { channel, .. }
             | Self::Update { channel, .. }
             | Self::Monitor { channel, .. }
-            | Self::Shutdown { channel, .. } => Some(*channel),
+            | Self::Shutdown { channel, .. }
+            | Self::Signals { channel, .. } => Some(*channel),
             Self::Archive { .. } => None,
         }
     }
@@ -118,7 +124,10 @@ impl Job {
     pub(super) const fn update(&self) -> Option<u64> {
         match self {
             Self::Open { update, .. } | Self::Update { update, .. } => Some(*update),
-            Self::Monitor { .. } | Self::Archive { .. } | Self::Shutdown { .. } => None,
+            Self::Monitor { .. }
+            | Self::Archive { .. }
+            | Self::Shutdown { .. }
+            | Self::Signals { .. } => None,
         }
     }
 
@@ -128,7 +137,7 @@ impl Job {
             Self::Open { monitor, .. }
             | Self::Update { monitor, .. }
             | Self::Monitor { monitor, .. } => Some(monitor),
-            Self::Archive { .. } | Self::Shutdown { .. } => None,
+            Self::Archive { .. } | Self::Shutdown { .. } | Self::Signals { .. } => None,
         }
     }
 }
@@ -167,16 +176,18 @@ impl Taps {
 
     // The queue has no bound of its own: its callers hold LDK's locks and must not wait. LDK's
     // protocol bounds it, as no channel goes on before its updates are completed; of the monitors'
-    // views of the chain the last one of a channel replaces the one before.
+    // views of the chain, and of signals, the last one of a channel replaces the one before.
     pub(super) fn enqueue(&self, job: Job) {
-        let job = Arc::new(job);
         let waker = {
             let mut jobs = lock(&self.jobs);
             let last =
                 jobs.waiting.iter_mut().skip(1).rev().find(|of| of.channel() == job.channel());
             match last {
-                Some(last) if is_view(last) && is_view(&job) => *last = job,
-                Some(_) | None => jobs.waiting.push_back(job),
+                Some(last) if is_view(last) && is_view(&job) => *last = Arc::new(job),
+                Some(last) if is_signals(last) && is_signals(&job) => {
+                    *last = Arc::new(with_names_of(job, last));
+                }
+                Some(_) | None => jobs.waiting.push_back(Arc::new(job)),
             }
             jobs.waker.take()
         };
@@ -209,13 +220,41 @@ impl Taps {
         }
     }
 
+    /// A peer is there; these are its channels by name.
+    pub(super) fn connected(&self, peer: PublicKey, names: BTreeMap<ChannelId, ChannelNames>) {
+        lock(&self.state).connected.insert(peer);
+        self.signal(peer, names);
+    }
+
     /// Unfunded channels of a peer are forgotten, and HTLCs that it has not committed to.
     pub(super) fn disconnected(&self, peer: PublicKey) {
-        let mut state = lock(&self.state);
-        state.openings.retain(|(of, _), _| *of != peer);
-        for announced in state.announced.values_mut().filter(|announced| announced.peer == peer) {
-            announced.uncommitted.clear();
+        {
+            let mut state = lock(&self.state);
+            state.connected.remove(&peer);
+            state.openings.retain(|(of, _), _| *of != peer);
+            let of_peer = |announced: &&mut Announced| announced.peer == peer;
+            for announced in state.announced.values_mut().filter(of_peer) {
+                announced.uncommitted.clear();
+            }
         }
+        self.signal(peer, BTreeMap::new());
+    }
+
+    /// Signals of a peer's channels, with the names that are known.
+    pub(super) fn signal(&self, peer: PublicKey, mut names: BTreeMap<ChannelId, ChannelNames>) {
+        let channels: Vec<ChannelId> = {
+            let state = lock(&self.state);
+            let of_peer = state.announced.iter().filter(|(_, announced)| announced.peer == peer);
+            of_peer.map(|(channel, _)| *channel).collect()
+        };
+        let link = self.link(peer);
+        for channel in channels {
+            self.enqueue(Job::Signals { channel, names: names.remove(&channel), link });
+        }
+    }
+
+    pub(super) fn link(&self, peer: PublicKey) -> Link {
+        if lock(&self.state).connected.contains(&peer) { Link::Up } else { Link::Down }
     }
 
     pub(super) fn announced(&self, peer: PublicKey, channel: ChannelId, id: u64, terms: Terms) {
@@ -324,4 +363,18 @@ pub(super) enum DustLimit {
 
 const fn is_view(job: &Job) -> bool {
     matches!(job, Job::Monitor { .. })
+}
+
+const fn is_signals(job: &Job) -> bool {
+    matches!(job, Job::Signals { .. })
+}
+
+/// Signals that bring no names leave those that were to be told before.
+fn with_names_of(job: Job, before: &Job) -> Job {
+    match (job, before) {
+        (Job::Signals { channel, names: None, link }, Job::Signals { names, .. }) => {
+            Job::Signals { channel, names: names.clone(), link }
+        }
+        (job, _) => job,
+    }
 }

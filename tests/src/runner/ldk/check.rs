@@ -91,6 +91,20 @@ impl Runner<'_> {
         }
     }
 
+    /// LDK says of a payment of ours what became of it off-chain. The arbiter owes nothing for what has
+    /// left every commitment: LDK heard of it from the peer.
+    pub(super) fn check_outcome(&self, htlc: &HtlcRef, outcome: Outcome) -> Result<(), Failed> {
+        let nodes = self.nodes()?;
+        let said = nodes.outcomes.get(htlc);
+        if nodes.payments.values().any(|own| own == htlc) && said != Some(&outcome) {
+            return Err(Failed::new(
+                format!("LDK to say {outcome:?} of {htlc}"),
+                format!("{said:?}"),
+            ));
+        }
+        Ok(())
+    }
+
     /// LDK's events say of each payment of ours what the arbiter told, and it waits for nothing
     /// more once everything is resolved.
     pub(in crate::runner) fn check_ldk(&self) -> Result<(), Failed> {

@@ -1,4 +1,5 @@
 //! The off-chain history: LDK's nodes agree upon it, and so does the model.
+use super::check::Outcome;
 use super::{Nodes, Runner, US, ldk_failed, open};
 use crate::ldk::Node;
 use crate::peer::{self, Staged};
@@ -301,6 +302,7 @@ impl Runner<'_> {
             let what = if fulfil { "fulfilled" } else { "failed" };
             return Err(Failed::new(format!("{htlc} to be {what} by LDK"), "it is pending"));
         }
+        self.check_outcome(htlc, if fulfil { Outcome::Sent } else { Outcome::Failed })?;
         let model = &mut self.chan_mut(channel)?.peer;
         if fulfil {
             model.settle(&htlc.htlc)?;

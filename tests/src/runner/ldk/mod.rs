@@ -87,7 +87,7 @@ impl Nodes {
     /// What the arbiter is told of the channels' numbers when it starts.
     pub(super) fn numbers(&self) -> BTreeMap<ChannelId, (u64, u64)> {
         let numbers = self.recorder.numbers().into_iter();
-        numbers.map(|(id, local, remote)| (id, (local.0, remote.0))).collect()
+        numbers.map(|of| (of.id, (of.local.0, of.remote.0))).collect()
     }
 
     fn set_mode(&self, mode: Mode) {

@@ -1,7 +1,7 @@
 //! LDK's events: what they are about is durable with the arbiter before they are acknowledged.
 use super::Failed;
 use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{ChannelFacts, Update};
+use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
 use arb_tests::ldk::{Kind, MemoryKv, cut_off};
@@ -35,6 +35,10 @@ impl Told {
 
 impl FactSink for Told {
     async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
+        self.answer()
+    }
+
+    async fn state_numbers(&self, _: ChannelNumbers) -> Result<(), Refusal> {
         self.answer()
     }
 

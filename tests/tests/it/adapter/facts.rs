@@ -2,6 +2,7 @@
 mod bootstrap;
 mod fence;
 mod rig;
+mod signals;
 
 use super::Failed;
 use arb_core::arbitrator::PreimageSource;

@@ -42,6 +42,10 @@ impl Broadcast for Net {
         let accepted = package.transactions.iter().inspect(|tx| self.accept(tx));
         Ok(accepted.map(|tx| (tx.compute_txid(), Verdict::Accepted)).collect())
     }
+
+    async fn test(&self, tx: Transaction) -> Result<Option<Verdict>, Infallible> {
+        Ok(Some(if self.has(&tx) { Verdict::Known } else { Verdict::Accepted }))
+    }
 }
 
 impl Mempool for Net {
@@ -132,6 +136,18 @@ fn package(claims: &[(u8, Option<u32>)], left: u64) -> Package {
     };
     let stakes = claims.iter().map(stake).collect();
     Package { transactions: vec![spend(&outputs, left)], stakes }
+}
+
+/// Our commitment on this funding output, and a child that pays for it.
+fn commitment(funding: u8) -> Package {
+    let mut package = package(&[(funding, Some(DEADLINE))], 10);
+    let tx = &mut package.transactions[0];
+    tx.input[0].sequence = Sequence(0x8012_3456);
+    tx.lock_time = LockTime::from_consensus(0x2065_4321);
+    let mut child = spend(&[funding], 5);
+    child.input[0].previous_output = OutPoint { txid: tx.compute_txid(), vout: 0 };
+    package.transactions.push(child);
+    package
 }
 
 fn guarding(height: u32) -> Arc<Egress> {
@@ -275,12 +291,12 @@ impl ForceClose for Ldk {
 }
 
 #[tokio::test]
-async fn ldk_closes_before_anything_is_published() -> Result<(), Failed> {
+async fn ldk_closes_before_our_commitment_is_published() -> Result<(), Failed> {
     let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
     let ldk = Ldk { net: net.clone(), ..Ldk::default() };
     let port = ArbiterEgress::new(net.clone(), egress.clone()).telling(ldk.clone());
-    port.broadcast(package(&[(1, None)], 10)).await?;
-    port.broadcast(package(&[(2, None)], 10)).await?;
+    port.broadcast(commitment(1)).await?;
+    port.broadcast(commitment(1)).await?;
     assert_eq!(*ldk.closed.lock().unwrap(), [(CHANNEL, 0)], "once, and first");
     assert!(egress.was_told(&CHANNEL));
 
@@ -288,11 +304,49 @@ async fn ldk_closes_before_anything_is_published() -> Result<(), Failed> {
     let ldk = Ldk { net: net.clone(), refuses: true, ..Ldk::default() };
     let port = ArbiterEgress::new(net.clone(), egress.clone()).telling(ldk.clone());
     for _ in 0..2 {
-        let refused = port.broadcast(package(&[(1, None)], 10)).await;
+        let refused = port.broadcast(commitment(1)).await;
         assert!(matches!(refused, Err(EgressError::NotClosed(_))), "{refused:?}");
     }
     assert_eq!(*ldk.closed.lock().unwrap(), [(CHANNEL, 0), (CHANNEL, 0)], "it is asked again");
     assert!(net.0.lock().unwrap().is_empty() && !egress.was_told(&CHANNEL));
+    Ok(())
+}
+
+/// A child for the peer's commitment, which is in the mempool only, and claims of what is in a block:
+/// the channel is not ours to close by that.
+#[tokio::test]
+async fn a_claim_or_a_child_of_the_peers_commitment_closes_nothing() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let ldk = Ldk { net: net.clone(), refuses: true, ..Ldk::default() };
+    let port = ArbiterEgress::new(net.clone(), egress.clone()).telling(ldk.clone());
+    let child = package(&[(1, Some(DEADLINE))], 10);
+    port.broadcast(child.clone()).await?;
+    let mut timeout = package(&[(2, Some(DEADLINE))], 10);
+    timeout.transactions[0].lock_time = LockTime::from_consensus(DEADLINE);
+    port.broadcast(timeout).await?;
+    // Shaped like a commitment, and of nobody's funding output.
+    let mut foreign = commitment(3);
+    foreign.stakes = child.stakes;
+    port.broadcast(foreign).await?;
+    assert!(ldk.closed.lock().unwrap().is_empty() && !egress.was_told(&CHANNEL));
+    assert_eq!(net.0.lock().unwrap().len(), 4);
+    Ok(())
+}
+
+/// The network is asked in every mode, as nothing is handed over.
+#[tokio::test]
+async fn what_the_network_would_say_is_passed_on() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - BEFORE - 1));
+    let port = ArbiterEgress::new(net.clone(), egress.clone());
+    let known = spend(&[1], 10);
+    net.accept(&known);
+    for mode in [Mode::Observe, Mode::Guard { before: BEFORE }, Mode::Own] {
+        egress.set(mode);
+        assert_eq!(port.test(known.clone()).await?, Some(Verdict::Known));
+        assert_eq!(port.test(spend(&[2], 10)).await?, Some(Verdict::Accepted));
+    }
+    assert_eq!(*net.0.lock().unwrap(), [known], "nothing went out");
+    assert!(egress.published_for().is_empty());
     Ok(())
 }
 
@@ -301,9 +355,9 @@ async fn a_mode_that_publishes_nothing_closes_nothing() -> Result<(), Failed> {
     let (net, egress) = (Net::default(), guarding(0));
     let ldk = Ldk::default();
     let port = ArbiterEgress::new(net, egress.clone()).telling(ldk.clone());
-    assert!(port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await.is_err());
+    assert!(port.broadcast(commitment(1)).await.is_err());
     egress.set(Mode::Observe);
-    assert!(port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await.is_err());
+    assert!(port.broadcast(commitment(1)).await.is_err());
     assert!(ldk.closed.lock().unwrap().is_empty());
     Ok(())
 }

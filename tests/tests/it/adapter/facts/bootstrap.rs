@@ -1,7 +1,7 @@
 //! Channels that were open before the arbiter was there, from LDK's serialised monitor.
 use super::rig::Rig;
 use super::{CAPACITY, Failed, id, three};
-use arb_core::facts::ChannelFacts;
+use arb_core::facts::{ChannelFacts, ChannelNames};
 use arb_core::units::BlockHeight;
 use arb_node_adapter::{Adoption, Recorder, Unadopted, bootstrap};
 use arb_tests::ldk::{Kind, Link, MemoryKv};
@@ -24,9 +24,10 @@ fn read(rig: &Rig, node: usize, link: &Link, bytes: &[u8]) -> Result<Adoption, U
     bootstrap(&monitor, bytes, &*node.keys, DUST)
 }
 
-/// What a recorder knows that saw the channel's beginning, but for the height at which it did.
+/// What a recorder knows that saw the channel's beginning, but for the height at which it did, and for
+/// names, which are told when the peer connects.
 fn known(rig: &Rig, node: usize, link: &Link, birth: BlockHeight) -> Result<ChannelFacts, Failed> {
-    Ok(ChannelFacts { birth, ..rig.facts(node, link)? })
+    Ok(ChannelFacts { birth, names: ChannelNames::default(), ..rig.facts(node, link)? })
 }
 
 fn opened(kind: Kind, push: u64) -> Result<(Rig, Link), Failed> {

@@ -1,7 +1,7 @@
 //! LDK nodes behind the gate, and sinks that check what they are told as the arbiter does.
 use super::super::Failed;
 use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{ChannelFacts, HtlcRecord, Update};
+use arb_core::facts::{ChannelFacts, ChannelNumbers, HtlcRecord, Link as PeerLink, Update};
 use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
 use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal, Taps};
 use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, StoredMonitors};
@@ -20,6 +20,10 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) facts: BTreeMap<ChannelId, ChannelFacts>,
+    /// What was stated last.
+    pub(super) numbers: BTreeMap<ChannelId, ChannelNumbers>,
+    /// Whether the peers are reached, every time that it was told.
+    pub(super) links: BTreeMap<ChannelId, Vec<PeerLink>>,
     pub(super) preimages: Vec<(ChannelId, Preimage, PreimageSource)>,
     pub(super) closed: Vec<ChannelId>,
     /// The most HTLCs of equal terms that the facts of one channel had at once.
@@ -41,6 +45,8 @@ impl Sink {
     fn new() -> Self {
         let told = Told {
             facts: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            links: BTreeMap::new(),
             preimages: Vec::new(),
             closed: Vec::new(),
             most_twins: 0,
@@ -72,12 +78,25 @@ impl FactSink for Sink {
         })
     }
 
+    async fn state_numbers(&self, numbers: ChannelNumbers) -> Result<(), Refusal> {
+        self.with(|told| {
+            if !told.facts.contains_key(&numbers.id) {
+                return Err(refused("numbers of a channel that is not watched"));
+            }
+            told.numbers.insert(numbers.id, numbers);
+            Ok(())
+        })
+    }
+
     async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
         self.with(|told| {
             let mut facts = told.facts.get(&channel).ok_or(Refusal::NotWatched)?.clone();
             for update in &updates {
                 if told.fenced && matches!(update, Update::LocalCommitment { .. }) {
                     return Err(Refusal::Fenced);
+                }
+                if let Update::Signals(signals) = update {
+                    told.links.entry(channel).or_default().push(signals.link);
                 }
                 facts = facts.updated(update, &self.secp).map_err(refused)?.facts;
             }
@@ -195,7 +214,8 @@ impl Rig {
         let (one, two) = (self.facts(link.opener, link)?, self.facts(link.other, link)?);
         for (node, facts) in [(link.opener, &one), (link.other, &two)] {
             let current = &facts.candidates.current;
-            let stated = (facts.id, current.local.number, current.remote.number);
+            let (local, remote) = (current.local.number, current.remote.number);
+            let stated = ChannelNumbers { id: facts.id, local, remote };
             assert!(self.desks.borrow()[node].recorder.numbers().contains(&stated));
         }
         for (near, far) in [(&one, &two), (&two, &one)] {
