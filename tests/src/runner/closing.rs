@@ -208,9 +208,10 @@ impl Runner<'_> {
             replayed.insert(stored.id, ChannelReport::of(&facts, &state, &now));
         }
         for (id, report) in &live {
-            // Whether facts are outdated is said at every start, and not stored.
+            // Whether facts are outdated, and the peer connected, is said at every start and not stored.
             let standing = |report: &ChannelReport| {
                 let mut report = report.clone();
+                report.link = None;
                 report.alerts.retain(|alert| !is_of_the_driver(alert));
                 report.next = None;
                 report
