@@ -2,6 +2,7 @@
 pub mod bench;
 pub mod chain;
 pub mod cli;
+pub mod corpus;
 pub mod ldk;
 mod market;
 pub mod peer;

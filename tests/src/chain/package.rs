@@ -52,6 +52,14 @@ pub(super) fn submit(chain: &mut EmbeddedChain, package: &[Transaction]) -> Pack
     if !failed && !together.is_empty() {
         outcome = submit_together(chain, &together, &mut verdicts);
     }
+    for (txid, verdict) in &mut verdicts {
+        // One that came later may have replaced it. Core looks for what is missing only when the
+        // mempool may have been trimmed, and blames that.
+        if verdict.is_in_mempool() && !chain.in_mempool(txid) {
+            *verdict = PackageVerdict::Rejected(Reject::MempoolFull);
+            outcome = Err(PackageReject::TransactionFailed);
+        }
+    }
     let verdict = |txid| verdicts.remove(&txid).unwrap_or(PackageVerdict::NotEvaluated);
     let verdicts = txids.iter().copied().zip(txids.iter().copied().map(verdict)).collect();
     PackageReport { outcome, verdicts }

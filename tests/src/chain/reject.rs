@@ -116,6 +116,9 @@ pub enum Reject {
     TooLargeCluster,
     #[error("bad-txns-spends-conflicting-tx")]
     SpendsConflicting,
+    /// Of a package's transaction that another one of the package has replaced.
+    #[error("mempool full")]
+    MempoolFull,
     #[error("mempool-script-verify-flag-failed ({error})")]
     Script { input: usize, error: ScriptError },
     /// Only for blocks given transaction by transaction.

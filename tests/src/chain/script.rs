@@ -2,6 +2,8 @@
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::script::{Instruction, read_scriptbool};
+use bitcoin::secp256k1::{Secp256k1, XOnlyPublicKey};
+use bitcoin::taproot::ControlBlock;
 use bitcoin::{Script, ScriptBuf, Transaction, TxIn, TxOut, Witness, consensus};
 
 use super::interpreter::{Spend, Stack, run};
@@ -43,14 +45,33 @@ pub(super) fn check_consensus(tx: &Transaction, prevouts: &[TxOut]) -> Result<()
 
 /// The reason for what the interpreter does not run: taproot.
 fn consensus_reason(input: &TxIn, prevout: &TxOut) -> ScriptError {
-    if !prevout.script_pubkey.is_p2tr() || input.witness.len() > 1 {
+    if !prevout.script_pubkey.is_p2tr() {
         return ScriptError::Unknown;
+    }
+    if let Some([.., script, control]) =
+        (input.witness.len() > 1).then_some(&input.witness.to_vec()[..])
+    {
+        return leaf_reason(&prevout.script_pubkey, script, control);
     }
     match input.witness.nth(0).map(<[u8]>::len) {
         None => ScriptError::WitnessProgramWitnessEmpty,
         Some(64 | 65) => ScriptError::SchnorrSig,
         Some(_) => ScriptError::SchnorrSigSize,
     }
+}
+
+/// The reason for a spend by a script of the tree.
+fn leaf_reason(output: &Script, script: &[u8], control: &[u8]) -> ScriptError {
+    let path = control.len().checked_sub(33);
+    if path.is_none_or(|path| path % 32 != 0 || path > 128 * 32) {
+        return ScriptError::TaprootWrongControlSize;
+    }
+    let key = output.as_bytes().get(2..).and_then(|key| XOnlyPublicKey::from_slice(key).ok());
+    let committed = ControlBlock::decode(control).ok().zip(key).is_some_and(|(control, key)| {
+        let secp = Secp256k1::verification_only();
+        control.verify_taproot_commitment(&secp, key, Script::from_bytes(script))
+    });
+    if committed { ScriptError::Unknown } else { ScriptError::WitnessProgramMismatch }
 }
 
 fn check_input(spend: &Spend<'_>, input: &TxIn, script: &Script) -> Result<(), ScriptError> {

@@ -76,6 +76,8 @@ pub enum ScriptError {
     WitnessUnexpected,
     #[error("Using non-compressed keys in segwit")]
     WitnessPubkeyType,
+    #[error("Invalid Taproot control block size")]
+    TaprootWrongControlSize,
     #[error("Invalid Schnorr signature size")]
     SchnorrSigSize,
     #[error("Invalid Schnorr signature")]

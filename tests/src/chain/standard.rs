@@ -1,8 +1,9 @@
 //! Standardness: what Core relays, apart from scripts' execution and fees.
 
-use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_PUSHNUM_1, OP_PUSHNUM_3};
+use bitcoin::opcodes::Opcode;
+use bitcoin::opcodes::all::{OP_CHECKMULTISIG, OP_PUSHNUM_1, OP_PUSHNUM_3, OP_PUSHNUM_NEG1};
 use bitcoin::script::Instruction;
-use bitcoin::{Amount, Script, Transaction, TxIn, TxOut, consensus};
+use bitcoin::{Amount, Script, ScriptBuf, Transaction, TxIn, TxOut, consensus};
 
 use super::reject::Reject;
 
@@ -48,7 +49,7 @@ fn kind(script: &Script) -> OutputKind {
         || is_anchor(script)
         || script.is_p2pkh()
         || script.is_p2sh()
-        || script.is_p2pk()
+        || is_p2pk(script)
         || is_small_multisig(script);
     let bytes = script.as_bytes();
     if spendable {
@@ -62,12 +63,23 @@ fn kind(script: &Script) -> OutputKind {
     }
 }
 
+fn is_p2pk(script: &Script) -> bool {
+    script.is_p2pk() && script.instructions().flatten().all(|part| is_key_or_opcode(&part))
+}
+
+/// True if a push has the length that its first byte promises of a public key.
+fn is_key_or_opcode(part: &Instruction<'_>) -> bool {
+    let Instruction::PushBytes(key) = part else { return true };
+    matches!((key.len(), key.as_bytes().first()), (33, Some(2 | 3)) | (65, Some(4 | 6 | 7)))
+}
+
 /// Bare multisig with at most three keys.
 fn is_small_multisig(script: &Script) -> bool {
     let small = OP_PUSHNUM_1.to_u8()..=OP_PUSHNUM_3.to_u8();
     match script.as_bytes() {
         [m, .., n, last] => {
             script.is_multisig()
+                && script.instructions().flatten().all(|part| is_key_or_opcode(&part))
                 && *last == OP_CHECKMULTISIG.to_u8()
                 && small.contains(n)
                 && (OP_PUSHNUM_1.to_u8()..=*n).contains(m)
@@ -135,7 +147,7 @@ pub(super) fn check_inputs(tx: &Transaction, prevouts: &[TxOut]) -> Result<(), R
         sigops += input.script_sig.count_sigops();
         if script.is_p2sh() {
             let redeem = last_push(&input.script_sig).ok_or(Reject::NonStandardInputs)?;
-            let redeem = Script::from_bytes(redeem).count_sigops();
+            let redeem = redeem.count_sigops();
             if redeem > MAX_P2SH_SIGOPS {
                 return Err(Reject::NonStandardInputs);
             }
@@ -162,11 +174,11 @@ fn is_witness_standard(input: &TxIn, prevout: &TxOut) -> bool {
         return true;
     }
     let wrapped = prevout.script_pubkey.is_p2sh();
-    let program = if wrapped {
-        let Some(redeem) = last_push(&input.script_sig) else { return false };
-        Script::from_bytes(redeem)
-    } else {
-        prevout.script_pubkey.as_script()
+    let redeem = last_push(&input.script_sig);
+    let program = match &redeem {
+        None if wrapped => return false,
+        Some(redeem) if wrapped => redeem.as_script(),
+        Some(_) | None => prevout.script_pubkey.as_script(),
     };
     if is_anchor(program) || !program.is_witness_program() {
         return false;
@@ -196,10 +208,24 @@ fn is_taproot_witness_standard(items: &[&[u8]]) -> bool {
     }
 }
 
-/// The last element that a script of pushes leaves, if it is data (not a small number).
-fn last_push(script: &Script) -> Option<&[u8]> {
+/// The last element that a script of pushes leaves, if it leaves any.
+fn last_push(script: &Script) -> Option<ScriptBuf> {
     match script.instructions().last()? {
-        Ok(Instruction::PushBytes(data)) => Some(data.as_bytes()),
+        Ok(Instruction::PushBytes(data)) => Some(ScriptBuf::from_bytes(data.as_bytes().to_vec())),
+        Ok(Instruction::Op(op)) => {
+            let number = small_number(op)?;
+            Some(ScriptBuf::from_bytes(vec![number]))
+        }
+        Err(_) => None,
+    }
+}
+
+/// The element that an opcode pushes: -1, or 1 to 16.
+fn small_number(op: Opcode) -> Option<u8> {
+    let first = OP_PUSHNUM_1.to_u8();
+    match op.to_u8() {
+        code if code == OP_PUSHNUM_NEG1.to_u8() => Some(0x81),
+        code if (first..first + 16).contains(&code) => Some(code - first + 1),
         _ => None,
     }
 }

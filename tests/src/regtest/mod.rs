@@ -29,7 +29,7 @@ pub const EXECUTABLE: &str = "BITCOIND_EXE";
 #[derive(Debug, thiserror::Error)]
 pub enum RegtestError {
     /// No node to start.
-    #[error("{EXECUTABLE} is not set: it names the bitcoind to start")]
+    #[error("{EXECUTABLE} names no bitcoind to start, and `cargo xtask bitcoind` has built none")]
     NoExecutable,
     /// The node's files or process.
     #[error("{what}")]
@@ -61,9 +61,21 @@ pub enum RegtestError {
 /// Result of steering the node.
 pub type Result<T> = std::result::Result<T, RegtestError>;
 
-/// The path of the node to start; an error if the environment names none.
+/// The path of the node to start: the one that the environment names, or one that `cargo xtask
+/// bitcoind` has built; an error if there is neither.
 pub fn executable() -> Result<OsString> {
-    std::env::var_os(EXECUTABLE).ok_or(RegtestError::NoExecutable)
+    let named = std::env::var_os(EXECUTABLE).filter(|path| !path.is_empty());
+    named.or_else(built).ok_or(RegtestError::NoExecutable)
+}
+
+/// A finished build in the cache folder of the project, the newest by name.
+fn built() -> Option<OsString> {
+    let given = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let base = given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))?;
+    let folders = std::fs::read_dir(base.join("arbiter")).ok()?.flatten().map(|entry| entry.path());
+    let finished = folders.filter(|folder| folder.join("finished").is_file());
+    let programs = finished.map(|folder| folder.join("build/bin/bitcoind"));
+    programs.filter(|program| program.is_file()).max().map(PathBuf::into_os_string)
 }
 
 /// A running node with a chain of some hundred blocks and coins to spend. Ends when dropped.
@@ -86,19 +98,25 @@ impl Regtest {
 
     /// Starts a node with more arguments, which also hold after restarts.
     pub async fn start_with(arguments: &[&str]) -> Result<Self> {
+        let mut node = Self::empty(arguments).await?;
+        node.fill_wallet().await?;
+        Ok(node)
+    }
+
+    /// Starts a node with more arguments, whose chain is the genesis block; it has no coins to
+    /// spend.
+    pub async fn empty(arguments: &[&str]) -> Result<Self> {
         let mut process = Process::new(executable()?, arguments)?;
         process.first_start().await?;
         let rpc = process.rpc();
-        let mut node = Self {
+        Ok(Self {
             blocks: CoreBlocks::new(rpc.clone(), CoreBlocksConfig::default()),
             broadcast: CoreBroadcast::new(rpc.clone(), CoreBroadcastConfig::default()),
             wallet: Wallet::new(),
             branch: 0,
             rpc,
             process,
-        };
-        node.fill_wallet().await?;
-        Ok(node)
+        })
     }
 
     /// Address of the node's RPC server, `host:port`. Restarts do not change it.

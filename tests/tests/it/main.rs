@@ -2,6 +2,7 @@
 mod adapter;
 mod alarms;
 mod bitcoind;
+mod corpus;
 mod isolation;
 mod laws;
 mod ldk_random;
