@@ -1,13 +1,14 @@
 //! Batches as bytes, and how they are put into a write transaction.
 use crate::StoreError;
 use crate::layout::{
-    ALL_CHANNELS, Databases, NEXT_SLOT_KEY, Table, height_key, log_key, next_slot, penalty_key,
-    seal, sequence_of, slot_key, subscriber_key,
+    ALL_CHANNELS, Databases, NEXT_SLOT_KEY, Table, height_key, log_key, next_slot, seal,
+    sequence_of, slot_key, subscriber_key,
 };
+use crate::penalty::{self, Chunk};
 use crate::read::owner;
 use arb_core::codec::Record;
 use arb_core::facts::ChannelEntry;
-use arb_core::ids::{ChannelId, HtlcId, Slot};
+use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{Batch, BatchId, SubscriberState, Write};
 use arb_core::memory::{KEPT_BLOCKS, Refused, SlotState, SlotUse, check_names, check_slots};
 use arb_core::units::{BlockDelta, BlockHeight, BlockRef};
@@ -31,7 +32,8 @@ enum Operation {
     },
     Ended {
         slot: Slot,
-        htlcs: Vec<(HtlcId, Vec<u8>)>,
+        /// Each as it stands in a chunk.
+        htlcs: Vec<Vec<u8>>,
     },
     Changes {
         slot: Slot,
@@ -85,8 +87,8 @@ impl Operation {
                 facts: facts.encode(),
             },
             Write::EndedHtlcs { slot, htlcs } => {
-                let htlcs = htlcs.iter().map(|(id, record)| (*id, record.encode())).collect();
-                Self::Ended { slot, htlcs }
+                let htlcs = htlcs.iter().map(|(id, record)| penalty::item(*id, record));
+                Self::Ended { slot, htlcs: htlcs.collect() }
             }
             Write::Changes { slot, changes } => {
                 Self::Changes { slot, changes: changes.iter().map(Record::encode).collect() }
@@ -174,11 +176,7 @@ impl Applier<'_, '_> {
     fn operation(&mut self, operation: &Operation) -> Result<(), StoreError> {
         match operation {
             Operation::Facts { slot, entry, facts, .. } => self.facts(*slot, entry, facts),
-            Operation::Ended { slot, htlcs } if self.is_taken(*slot)? => {
-                htlcs.iter().try_for_each(|(id, record)| {
-                    self.put(self.tables.penalty, &penalty_key(*slot, *id), record)
-                })
-            }
+            Operation::Ended { slot, htlcs } if self.is_taken(*slot)? => self.ended(*slot, htlcs),
             Operation::Changes { slot, changes } if self.is_taken(*slot)? => {
                 let first = next_sequence(self.tables.log, self.txn, *slot)?;
                 (first..).zip(changes).try_for_each(|(sequence, change)| {
@@ -238,6 +236,20 @@ impl Applier<'_, '_> {
             self.tables.channels.put(self.txn, &key, &sealed)?;
         }
         self.put(self.tables.facts, &key, facts)
+    }
+
+    /// HTLCs go to the end of the channel's last chunk, then into new ones.
+    fn ended(&mut self, slot: Slot, htlcs: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut chunk = Chunk::last(self.tables.penalty, self.txn, slot)?;
+        let mut htlcs = htlcs.iter().peekable();
+        while htlcs.peek().is_some() {
+            while let Some(htlc) = htlcs.next_if(|htlc| chunk.has_room_for(htlc)) {
+                chunk.bytes.extend_from_slice(htlc);
+            }
+            self.put(self.tables.penalty, &chunk.key(slot), &chunk.bytes)?;
+            chunk = chunk.next();
+        }
+        Ok(())
     }
 
     /// The channel is gone at once; its long tables are emptied later, piece by piece.

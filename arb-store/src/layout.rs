@@ -1,14 +1,15 @@
 //! Layout: databases, keys, checksums, and the record that says what the store is.
 use crate::StoreError;
 use arb_core::codec::Record;
-use arb_core::ids::{ChannelId, HtlcId, Side, Slot};
+use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::Damaged;
 use arb_core::units::BlockHeight;
 use heed::types::Bytes;
 use heed::{Database, RoTxn};
 
-/// Newest format that this release reads and writes.
-pub(crate) const FORMAT: u16 = 1;
+/// The format that this release writes. It reads format 1 as well, which keeps every HTLC of
+/// `penalty` under a key of its own.
+pub(crate) const FORMAT: u16 = 2;
 /// Features that this release knows: none yet.
 pub(crate) const FEATURES: u64 = 0;
 /// Databases that a folder may hold; more than there are, so that a newer store can be opened
@@ -39,7 +40,7 @@ pub(crate) struct Databases {
     pub(crate) channels: Table,
     /// Slot -> `ChannelFacts`.
     pub(crate) facts: Table,
-    /// Slot, offerer, id -> `HtlcRecord`.
+    /// Slot, 2, number -> a chunk of HTLCs; in format 1: slot, offerer, id -> `HtlcRecord`.
     pub(crate) penalty: Table,
     /// Slot, sequence number -> `Change`.
     pub(crate) log: Table,
@@ -74,24 +75,6 @@ pub(crate) fn log_key(slot: Slot, sequence: u64) -> Vec<u8> {
 
 pub(crate) fn sequence_of(key: &[u8]) -> Option<u64> {
     key.get(4..)?.try_into().ok().map(u64::from_be_bytes)
-}
-
-pub(crate) fn penalty_key(slot: Slot, id: HtlcId) -> Vec<u8> {
-    let offerer = match id.offerer {
-        Side::Local => 0,
-        Side::Remote => 1,
-    };
-    [&slot_key(slot)[..], &[offerer], &id.id.to_be_bytes()].concat()
-}
-
-pub(crate) fn htlc_of(key: &[u8]) -> Option<HtlcId> {
-    let offerer = match key.get(4)? {
-        0 => Side::Local,
-        1 => Side::Remote,
-        _ => return None,
-    };
-    let id = key.get(5..)?.try_into().ok().map(u64::from_be_bytes)?;
-    Some(HtlcId { offerer, id })
 }
 
 pub(crate) const fn height_key(height: BlockHeight) -> [u8; 4] {

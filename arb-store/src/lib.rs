@@ -12,6 +12,7 @@ mod error;
 mod layout;
 mod log;
 mod open;
+mod penalty;
 mod read;
 mod receipt;
 mod reserve;

@@ -151,7 +151,18 @@ fn prepare(
             (tables.ok_or_else(|| StoreError::NotAStore { path: path.clone() })?, meta)
         }
     };
+    if meta.format < FORMAT {
+        raise(env, &tables, meta)?;
+    }
     Ok((tables, meta.identity, data))
+}
+
+/// Says that the store has this release's format, before anything is written in it that releases of
+/// the older one do not know. What is there is read as it is.
+fn raise(env: &Env<WithoutTls>, tables: &Databases, meta: Meta) -> Result<(), StoreError> {
+    let mut txn = env.write_txn()?;
+    tables.meta.put(&mut txn, FORMAT_KEY, &Meta { format: FORMAT, ..meta }.encode())?;
+    Ok(txn.commit()?)
 }
 
 fn create(env: &Env<WithoutTls>, identity: [u8; 16]) -> Result<Databases, StoreError> {

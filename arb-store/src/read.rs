@@ -1,15 +1,17 @@
 //! Reads. A record that cannot be understood is a value: the medium works, the channel is hurt.
 use crate::StoreError;
 use crate::layout::{
-    ALL_CHANNELS, Databases, Table, damaged, decode, htlc_of, id_in_damaged_entry, log_key,
-    sequence_of, slot_key, slot_of,
+    ALL_CHANNELS, Databases, Table, damaged, decode, id_in_damaged_entry, log_key, sequence_of,
+    slot_key, slot_of, unseal,
 };
+use crate::penalty;
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, Slot};
 use arb_core::log::{Damaged, StoredChannel, SubscriberState};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use heed::RoTxn;
+use std::collections::BTreeMap;
 
 type Read<T> = Result<T, StoreError>;
 type Facts = Result<Box<ChannelFacts>, Damaged>;
@@ -190,17 +192,23 @@ pub(crate) fn ended_htlcs(
     slot: Slot,
     number: CommitmentNumber,
 ) -> Read<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>> {
-    let mut live = Vec::new();
+    let mut live = BTreeMap::new();
     for entry in records(tables, tables.penalty, txn, slot)? {
         let (key, value) = entry?;
-        let Some(id) = htlc_of(key) else { return Ok(Err(damaged(key, "no HTLC"))) };
-        match decode::<HtlcRecord>(key, value) {
-            Ok(record) if record.in_remote(number) => live.push((id, record)),
-            Ok(_) => {}
-            Err(damage) => return Ok(Err(damage)),
+        let mut each = |id, record: HtlcRecord| {
+            // What was told of an HTLC last counts.
+            if record.in_remote(number) {
+                live.insert(id, record);
+            } else {
+                live.remove(&id);
+            }
+        };
+        let read = unseal(key, value).and_then(|bytes| penalty::each(key, bytes, &mut each));
+        if let Err(damage) = read {
+            return Ok(Err(damage));
         }
     }
-    Ok(Ok(live))
+    Ok(Ok(live.into_iter().collect()))
 }
 
 pub(crate) fn blocks(tables: &Databases, txn: &RoTxn<'_>) -> Read<Vec<BlockRef>> {

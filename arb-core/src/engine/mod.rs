@@ -6,6 +6,7 @@
 mod commit;
 mod fence;
 mod index;
+mod restore;
 mod stage;
 mod standing;
 mod tasks;
@@ -13,7 +14,7 @@ mod together;
 mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
-use crate::facts::{ChannelEntry, ChannelFacts, ChannelNumbers, Link};
+use crate::facts::{ChannelFacts, ChannelNumbers, Link};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
 use crate::picture::{Picture, Way};
@@ -28,6 +29,7 @@ pub use commit::{Released, WrongReceipt};
 use core::ops::Bound;
 pub use fence::Updated;
 pub use index::Scan;
+pub use restore::QuietChannels;
 pub use stage::{EngineInput, NeedFacts, Transition};
 pub use tasks::{CoinsInUse, Task, TaskKey};
 pub use watchers::ChainWatcher;
@@ -126,15 +128,6 @@ impl ChainArbitrator {
         }
     }
 
-    /// Puts a quiet stored channel back, at start-up, from its index entry: its facts are loaded
-    /// when something touches it.
-    pub fn restore_quiet(&mut self, slot: Slot, entry: &ChannelEntry) {
-        self.active.remove(&slot);
-        let due = entry.due(&self.policy);
-        let watcher = ChainWatcher { slot, id: entry.id, funding: entry.funding, due };
-        self.watchers.put(watcher, entry.others.iter().copied());
-    }
-
     /// Sets the cursor of a new store to the last of `blocks` (lowest first); the others are where
     /// a reorganisation may fork. Does nothing once there is a cursor.
     pub fn begin_at(&mut self, blocks: impl IntoIterator<Item = BlockRef>) {
@@ -182,11 +175,6 @@ impl ChainArbitrator {
     pub fn set_estimates(&mut self, estimates: FeeEstimates) {
         self.estimates = estimates;
         self.renew_plan();
-    }
-
-    /// Makes room for this many channels that are to be restored.
-    pub fn reserve(&mut self, channels: usize) {
-        self.watchers.reserve(channels);
     }
 
     /// The slot of a channel.

@@ -6,6 +6,7 @@ use bitcoin::hashes::Hash;
 use std::vec;
 
 mod fence;
+mod restore;
 mod signals;
 mod splice;
 mod support;

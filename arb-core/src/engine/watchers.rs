@@ -67,10 +67,9 @@ fn hash_of_slot(slot: Slot) -> u64 {
 }
 
 impl Watchers {
-    /// Makes room for this many more channels.
-    pub(super) fn reserve(&mut self, channels: usize) {
+    /// Makes room for this many more channels in the tables.
+    fn reserve(&mut self, channels: usize) {
         let Self { hasher, all, by_slot, by_id, watched, .. } = self;
-        all.reserve(channels);
         by_slot.reserve(channels, |at| hash_at(all, *at, |w| hash_of_slot(w.slot)));
         by_id.reserve(channels, |at| hash_at(all, *at, |w| hasher.hash_one(w.id)));
         watched.reserve(channels, |mark| Mark::hash(mark.half));
@@ -99,9 +98,15 @@ impl Watchers {
         self.at(*at).map(|watcher| watcher.slot)
     }
 
+    /// The places of a channel's watchers; several only if it has several slots.
+    pub(super) fn places_of(&self, id: &ChannelId) -> impl Iterator<Item = usize> {
+        let places = self.by_id.iter_hash(self.hasher.hash_one(id));
+        let is_it = |at: &u32| self.at(*at).is_some_and(|watcher| watcher.id == *id);
+        places.copied().filter(is_it).filter_map(|at| usize::try_from(at).ok())
+    }
+
     fn half_of(&self, outpoint: &OutPoint) -> u32 {
-        let [_, _, _, _, half @ ..] = self.hasher.hash_one(outpoint).to_le_bytes();
-        u32::from_le_bytes(half)
+        upper_half(self.hasher.hash_one(outpoint))
     }
 
     /// The channels that watch `outpoint`; more than one only if the node told so.
@@ -192,6 +197,57 @@ impl Watchers {
         }
     }
 
+    /// Puts the watchers of many channels in, each slot once, or in place of those that they had;
+    /// and what some of them watch as well. Gives the place of the first: the others follow.
+    pub(super) fn put_all(
+        &mut self,
+        watchers: Vec<ChainWatcher>,
+        further: Vec<(Slot, Vec<OutPoint>)>,
+    ) -> usize {
+        if self.all.is_empty() {
+            self.all = watchers;
+        } else {
+            for watcher in &watchers {
+                self.remove(watcher.slot);
+            }
+            self.all.extend(watchers);
+        }
+        let first = self.by_slot.len();
+        self.reserve(self.all.len().saturating_sub(first));
+        self.fill(first);
+        for (slot, outpoints) in further {
+            let funding = self.get(slot).map(|watcher| watcher.funding);
+            let further = outpoints.into_iter().filter(|outpoint| Some(*outpoint) != funding);
+            self.set_further(slot, further.collect());
+        }
+        first
+    }
+
+    /// Puts the watchers from this place on into the tables.
+    fn fill(&mut self, first: usize) {
+        let Self { hasher, all, by_slot, by_id, watched, due, .. } = self;
+        let new = || (0_u32..).zip(all.iter()).skip(first);
+        for (at, watcher) in new() {
+            by_slot.insert_unique(hash_of_slot(watcher.slot), at, |at| {
+                hash_at(all, *at, |w| hash_of_slot(w.slot))
+            });
+        }
+        let ids = new().map(|(at, watcher)| (hasher.hash_one(watcher.id), at)).collect();
+        for (hash, at) in in_order_of(by_id.capacity(), ids) {
+            by_id.insert_unique(hash, at, |at| hash_at(all, *at, |w| hasher.hash_one(w.id)));
+        }
+        let mark = |watcher: &ChainWatcher| {
+            let half = upper_half(hasher.hash_one(watcher.funding));
+            (Mark::hash(half), Mark { half, slot: watcher.slot })
+        };
+        let marks = new().map(|(_, watcher)| mark(watcher)).collect();
+        for (hash, mark) in in_order_of(watched.capacity(), marks) {
+            watched.insert_unique(hash, mark, |mark| Mark::hash(mark.half));
+        }
+        let dues = new().filter_map(|(_, watcher)| Some((watcher.due?, watcher.slot)));
+        due.append(&mut dues.collect());
+    }
+
     /// Takes a channel out, and all that it watches. Gives what was kept of it.
     pub(super) fn remove(&mut self, slot: Slot) -> Option<ChainWatcher> {
         self.set_further(slot, BTreeSet::new());
@@ -276,6 +332,46 @@ impl Watchers {
             self.further_of.insert(slot, outpoints);
         }
     }
+}
+
+fn upper_half(hash: u64) -> u32 {
+    let [_, _, _, _, half @ ..] = hash.to_le_bytes();
+    u32::from_le_bytes(half)
+}
+
+/// Pieces of a table that are filled one after the other: each fits the processor's caches.
+const PIECES: usize = 256;
+
+/// Entries with their hashes, those of one piece of a table with this capacity together. The lower
+/// bits of a hash are its place in the table.
+fn in_order_of<T: Copy>(capacity: usize, entries: Vec<(u64, T)>) -> Vec<(u64, T)> {
+    // A table is full when seven eighths of it are.
+    let places = capacity.saturating_add(capacity.div_ceil(7)).next_power_of_two();
+    let shift = places.ilog2().saturating_sub(PIECES.ilog2());
+    let piece_of = |hash: u64| {
+        let piece = usize::try_from(hash.checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX);
+        piece & PIECES.saturating_sub(1)
+    };
+    let mut ends = [0_usize; PIECES];
+    for (hash, _) in &entries {
+        if let Some(count) = ends.get_mut(piece_of(*hash)) {
+            *count = count.saturating_add(1);
+        }
+    }
+    // From now on the place of the next entry of each piece.
+    let mut next = 0_usize;
+    for end in &mut ends {
+        next = next.saturating_add(core::mem::replace(end, next));
+    }
+    let mut ordered = entries.clone();
+    for entry in entries {
+        let Some(next) = ends.get_mut(piece_of(entry.0)) else { continue };
+        if let Some(place) = ordered.get_mut(*next) {
+            *place = entry;
+        }
+        *next = next.saturating_add(1);
+    }
+    ordered
 }
 
 fn hash_at(all: &[ChainWatcher], at: u32, hash: impl FnOnce(&ChainWatcher) -> u64) -> u64 {

@@ -92,16 +92,16 @@ fn a_newer_format_or_feature_is_refused_untouched() {
         assert!(error.contains(expected), "{error}");
         assert!(fs::read(&data).unwrap() == before, "the data file was changed");
     };
-    change_meta(folder.path(), |bytes| bytes[1] = 2);
-    check("format 2");
+    change_meta(folder.path(), |bytes| bytes[1] = 3);
+    check("format 3");
     // A newer format may have any shape behind its number.
     change_meta(folder.path(), |bytes| bytes.truncate(2));
-    check("format 2");
-    change_meta(folder.path(), |bytes| *bytes = vec![0, 1, 0, 0, 0, 0, 0, 0, 0, 4]);
+    check("format 3");
+    change_meta(folder.path(), |bytes| *bytes = vec![0, 2, 0, 0, 0, 0, 0, 0, 0, 4]);
     check("features 0x4");
     change_meta(folder.path(), |bytes| bytes.truncate(5));
     check("damaged");
-    change_meta(folder.path(), |bytes| *bytes = [&[0, 1][..], &[0; 8], &[7; 16]].concat());
+    change_meta(folder.path(), |bytes| *bytes = [&[0, 2][..], &[0; 8], &[7; 16]].concat());
     assert_eq!(open(folder.path()).identity(), [7; 16]);
 }
 
@@ -175,10 +175,24 @@ fn a_damaged_or_missing_change_is_seen() {
 #[test]
 fn damaged_penalty_data_and_subscribers_are_seen() {
     let folder = filled();
-    flip(folder.path(), "penalty", &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1], 7);
+    let key = [0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+    let bytes = raw(folder.path(), "penalty", |t, txn| t.get(txn, &key).unwrap().unwrap().to_vec());
+    for at in 0..bytes.len() {
+        flip(folder.path(), "penalty", &key, at);
+        let mut log = open(folder.path());
+        assert!(log.ended_htlcs(Slot(1), CommitmentNumber(2)).unwrap().is_err(), "{at}");
+        assert_eq!(log.ended_htlcs(Slot(0), CommitmentNumber(2)).unwrap().unwrap().len(), 1);
+        // What is told later does not touch the bytes.
+        let htlcs = vec![(offered(at as u64), htlc(0, Some(5)))];
+        put(&mut log, [Write::EndedHtlcs { slot: Slot(1), htlcs }]);
+        drop(log);
+        flip(folder.path(), "penalty", &key, at);
+    }
+    let whole = raw(folder.path(), "penalty", |t, txn| t.get(txn, &key).unwrap().unwrap().to_vec());
+    assert_eq!(whole, bytes);
     let log = open(folder.path());
-    assert!(log.ended_htlcs(Slot(1), CommitmentNumber(2)).unwrap().is_err());
-    assert_eq!(log.ended_htlcs(Slot(0), CommitmentNumber(2)).unwrap().unwrap().len(), 1);
+    let ended = log.ended_htlcs(Slot(1), CommitmentNumber(2)).unwrap().unwrap();
+    assert_eq!(ended.len(), bytes.len());
     drop(log);
     flip(folder.path(), "subs", &[0, 0, 0, 0, b's'], 5);
     let channels = open(folder.path()).channels().unwrap();

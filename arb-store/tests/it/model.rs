@@ -28,6 +28,11 @@ fn write() -> impl Strategy<Value = Write> {
             let htlcs = htlcs.into_iter().map(|(id, from)| (offered(id), htlc(from, Some(9))));
             Write::EndedHtlcs { slot, htlcs: htlcs.collect() }
         }),
+        // More than one value of the store holds.
+        1 => (slot(), 0..50_u64, 30..90_u64, 0..9_u64).prop_map(|(slot, first, count, from)| {
+            let htlcs = (first..first + count).map(|id| (offered(id), htlc(from, Some(9))));
+            Write::EndedHtlcs { slot, htlcs: htlcs.collect() }
+        }),
         3 => (slot(), vec(any::<u64>(), 0..4)).prop_map(|(slot, feerates)| Write::Changes {
             slot,
             changes: feerates.into_iter().map(bump).collect(),

@@ -36,8 +36,21 @@ pub(crate) struct Seams {
 /// Channels that room is made for at most before they are read, whatever the store says.
 const MOST_EXPECTED: usize = 1 << 24;
 
-/// What the node stated, by channel: references, for there may be a million.
-type Statement<'a> = HashMap<&'a ChannelId, &'a ChannelNumbers>;
+/// What the node stated of these channels.
+fn stated_of(
+    channels: &[StoredChannel],
+    stated: &[ChannelNumbers],
+) -> HashMap<ChannelId, Option<ChannelNumbers>> {
+    let mut of: HashMap<_, _> = channels.iter().map(|channel| (channel.id, None)).collect();
+    if !of.is_empty() {
+        for stated in stated {
+            if let Some(of) = of.get_mut(&stated.id) {
+                *of = Some(*stated);
+            }
+        }
+    }
+    of
+}
 
 /// Holds stored facts, by their index entry, against what the node states, and raises the alarm if
 /// they are outdated: they must not lead to a broadcast of a local commitment (BOLT 5 F5).
@@ -49,9 +62,13 @@ fn judge(
     stated: Option<ChannelNumbers>,
 ) {
     if engine.state_numbers(slot, entry, stated) == Standing::Outdated {
-        tracing::error!(channel = %entry.id, "the facts are outdated");
-        notices.alarm(entry.id, Alert::OutdatedFacts);
+        alarm_outdated(notices, entry.id);
     }
+}
+
+fn alarm_outdated(notices: &mut NoticeHub, id: ChannelId) {
+    tracing::error!(channel = %id, "the facts are outdated");
+    notices.alarm(id, Alert::OutdatedFacts);
 }
 
 /// Why the arbiter did not start.
@@ -111,9 +128,11 @@ where
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
-        let stated: Statement<'_> = numbers.iter().map(|stated| (&stated.id, stated)).collect();
-        for channel in driver.resume_quiet(&stated).map_err(unreadable)? {
-            driver.resume(channel, &stated).map_err(unreadable)?;
+        let others = driver.resume_quiet(numbers).map_err(unreadable)?;
+        let stated = stated_of(&others, numbers);
+        for channel in others {
+            let stated = stated.get(&channel.id).copied().flatten();
+            driver.resume(channel, stated).map_err(unreadable)?;
         }
         driver.look_at_store();
         driver.reserve_coins().await;
@@ -121,9 +140,9 @@ where
     }
 
     /// Puts quiet channels back from the index alone. Gives the others.
-    fn resume_quiet(&mut self, stated: &Statement<'_>) -> Result<Vec<StoredChannel>, L::Error> {
+    fn resume_quiet(&mut self, stated: &[ChannelNumbers]) -> Result<Vec<StoredChannel>, L::Error> {
         let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
-        self.engine.reserve(expected.min(MOST_EXPECTED));
+        let mut quiet = self.engine.quiet_channels(expected.min(MOST_EXPECTED));
         let mut others = Vec::new();
         let Self { log, engine, subscribers, notices, .. } = self;
         log.each_channel(&mut |mut channel| {
@@ -131,27 +150,34 @@ where
             for (name, state) in std::mem::take(&mut channel.subscribers) {
                 subscribers.restore(slot, name, state);
             }
-            let Ok(entry) = &channel.entry else { return others.push(channel) };
-            judge(engine, notices, slot, entry, stated.get(&entry.id).copied().copied());
-            if channel.has_changes {
-                others.push(channel);
-            } else {
-                engine.restore_quiet(slot, entry);
+            match &channel.entry {
+                Ok(entry) if !channel.has_changes && quiet.push(slot, entry) => {}
+                _ => others.push(channel),
             }
         })?;
+        for (_, id) in engine.restore_quiet(quiet, stated) {
+            alarm_outdated(notices, id);
+        }
         Ok(others)
     }
 
     /// A channel with anything to remember, or that cannot be read.
-    fn resume(&mut self, channel: StoredChannel, stated: &Statement<'_>) -> Result<(), L::Error> {
+    fn resume(
+        &mut self,
+        channel: StoredChannel,
+        stated: Option<ChannelNumbers>,
+    ) -> Result<(), L::Error> {
         let (slot, id) = (channel.slot, channel.id);
         // It may have been set aside for long, in earlier runs: nobody knows since when.
         let aside = |driver: &mut Self, stated, why: &str| {
             driver.put_aside(slot, id, stated, None, why);
         };
-        if let Err(damaged) = channel.entry {
-            aside(self, Stated::Not(stated.get(&id).copied().copied()), &damaged.to_string());
-            return Ok(());
+        match &channel.entry {
+            Ok(entry) => judge(&mut self.engine, &mut self.notices, slot, entry, stated),
+            Err(damaged) => {
+                aside(self, Stated::Not(stated), &damaged.to_string());
+                return Ok(());
+            }
         }
         match (self.log.facts(slot)?, self.log.changes(slot)?) {
             (Some(Ok(facts)), Ok(changes)) => {

@@ -32,6 +32,8 @@ const LIMIT: f64 = 150.0;
 
 /// Checksum of each stored value.
 const CHECKSUM: usize = 4;
+/// Bytes of HTLCs in one value, at most (`docs/format.md`).
+const LONGEST_CHUNK: usize = 4_076;
 
 pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     progress.set_message("update: appends");
@@ -104,6 +106,8 @@ struct Node {
     slot: Slot,
     facts: ChannelFacts,
     updates: u64,
+    /// HTLCs that have ended, as they stand in one value of the store, and the number of the value.
+    chunk: (u64, Vec<u8>),
 }
 
 /// What one update writes.
@@ -118,7 +122,13 @@ impl Node {
         let mut quiet = Quiet::new(SEED)?;
         // The slots whose models have HTLCs pending.
         let slots = (0..IN_FLIGHT as u32).map(|at| at * 10);
-        Ok(slots.map(|at| Self { slot: Slot(at), facts: quiet.facts(at), updates: 0 }).collect())
+        let node = |at| Self {
+            slot: Slot(at),
+            facts: quiet.facts(at),
+            updates: 0,
+            chunk: (0, Vec::new()),
+        };
+        Ok(slots.map(node).collect())
     }
 
     /// The next update: numbers move on; with every fourth an HTLC has left the last commitment.
@@ -158,6 +168,36 @@ impl Node {
             (HtlcId { offerer, id: number / 2 }, record)
         });
         ended.into_iter().collect()
+    }
+}
+
+impl Node {
+    /// The records of the next update as the store writes them, but for the checksums' values.
+    fn next_records(&mut self) -> Vec<Record> {
+        let update = self.next();
+        let key = update.slot.0.to_be_bytes().to_vec();
+        let sealed = |mut bytes: Vec<u8>| {
+            bytes.extend([0; CHECKSUM]);
+            bytes
+        };
+        let entry = sealed(ChannelEntry::of(&update.facts).encode());
+        let facts = sealed(update.facts.encode());
+        let mut records = vec![(0, key.clone(), entry), (1, key.clone(), facts)];
+        for (id, record) in &update.ended {
+            let (number, chunk) = &mut self.chunk;
+            let record = record.encode();
+            let length = (record.len() as u16).to_be_bytes();
+            let offerer = u8::from(id.offerer == Side::Remote);
+            let htlc = [&[offerer][..], &id.id.to_be_bytes(), &length, &record].concat();
+            if chunk.len() + htlc.len() > LONGEST_CHUNK {
+                *number += 1;
+                chunk.clear();
+            }
+            chunk.extend(htlc);
+            let key = [&key[..], &[2], &number.to_be_bytes()].concat();
+            records.push((2, key, sealed(chunk.clone())));
+        }
+        records
     }
 }
 
@@ -220,28 +260,10 @@ impl BareStore {
 
     /// One commit of what an update of each of this many channels writes.
     fn timed(&mut self, count: usize) -> Result<std::time::Duration, BenchError> {
-        let updates = self.nodes.iter_mut().take(count).map(Node::next);
-        let records: Vec<Record> = updates.flat_map(|update| records(&update)).collect();
+        let nodes = self.nodes.iter_mut().take(count);
+        let records: Vec<Record> = nodes.flat_map(|node| node.next_records()).collect();
         timed_result(|| self.bare.commit(&records))
     }
-}
-
-/// The records of an update as the store writes them, but for the checksums' values.
-fn records(update: &Update) -> Vec<Record> {
-    let key = update.slot.0.to_be_bytes().to_vec();
-    let sealed = |mut bytes: Vec<u8>| {
-        bytes.extend([0; CHECKSUM]);
-        bytes
-    };
-    let entry = sealed(ChannelEntry::of(&update.facts).encode());
-    let mut records =
-        vec![(0, key.clone(), entry), (1, key.clone(), sealed(update.facts.encode()))];
-    for (id, record) in &update.ended {
-        let offerer = u8::from(id.offerer == Side::Remote);
-        let key = [&key[..], &[offerer], &id.id.to_be_bytes()].concat();
-        records.push((2, key, sealed(record.encode())));
-    }
-    records
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ fn outpoint(byte: u8) -> OutPoint {
 #[derive(Clone, Debug)]
 enum Step {
     Put(ChainWatcher, Vec<OutPoint>),
+    /// One after the other, each slot once.
+    PutAll(Vec<(ChainWatcher, Vec<OutPoint>)>),
     Remove(Slot),
 }
 
@@ -22,12 +24,17 @@ fn step() -> impl Strategy<Value = Step> {
     let outpoints = || (0..60_u8).prop_map(outpoint);
     let due = prop::option::of((0..9_u32).prop_map(BlockHeight));
     let put = (slot(), outpoints(), due, vec(outpoints(), 0..4), 0..2_u8);
+    let put = put.prop_map(|(slot, funding, due, further, id)| {
+        let id = ChannelId([slot.0 as u8 + id; 32]);
+        (ChainWatcher { slot, id, funding, due }, further)
+    });
     prop_oneof![
-        3 => put.prop_map(|(slot, funding, due, further, id)| {
-            let id = ChannelId([slot.0 as u8 + id; 32]);
-            Step::Put(ChainWatcher { slot, id, funding, due }, further)
+        6 => put.clone().prop_map(|(watcher, further)| Step::Put(watcher, further)),
+        1 => vec(put, 0..30).prop_map(|puts| {
+            let by_slot: Map<Slot, _> = puts.into_iter().map(|put| (put.0.slot, put)).collect();
+            Step::PutAll(by_slot.into_values().collect())
         }),
-        1 => slot().prop_map(Step::Remove),
+        2 => slot().prop_map(Step::Remove),
     ]
 }
 
@@ -80,6 +87,18 @@ proptest! {
                     let all = further.into_iter().chain([watcher.funding]).collect();
                     model.insert(watcher.slot, (watcher, all));
                 }
+                Step::PutAll(puts) => {
+                    let all = puts.iter().map(|(watcher, _)| *watcher).collect();
+                    let some = puts.iter().filter(|(_, further)| !further.is_empty());
+                    let further = some.map(|(watcher, further)| (watcher.slot, further.clone()));
+                    let first = watchers.put_all(all, further.collect());
+                    for (place, (watcher, further)) in (first..).zip(puts) {
+                        assert_eq!(watchers.all[place], watcher);
+                        assert!(watchers.places_of(&watcher.id).any(|at| at == place));
+                        let all = further.into_iter().chain([watcher.funding]).collect();
+                        model.insert(watcher.slot, (watcher, all));
+                    }
+                }
                 Step::Remove(slot) => {
                     let expected = model.remove(&slot).map(|(watcher, _)| watcher);
                     assert_eq!(watchers.remove(slot), expected);
@@ -91,25 +110,45 @@ proptest! {
 }
 
 #[test]
-fn room_that_was_made_changes_nothing() {
+fn many_at_once_are_as_one_by_one() {
     let (mut one, mut other) = (Watchers::default(), Watchers::default());
-    one.reserve(1_000);
-    for number in 0..1_000_u32 {
+    let watcher = |number: u32| {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         let funding = OutPoint { txid: Txid::from_byte_array(bytes), vout: 0 };
         let due = Some(BlockHeight(number % 7));
-        let watcher = ChainWatcher { slot: Slot(number), id: ChannelId(bytes), funding, due };
-        one.put(watcher, []);
-        other.put(watcher, []);
-        other.reserve(usize::from(number == 500) * 5_000);
+        ChainWatcher { slot: Slot(number), id: ChannelId(bytes), funding, due }
+    };
+    let all: Vec<ChainWatcher> = (0..3_000).map(watcher).collect();
+    assert_eq!(one.put_all(all[..1_000].to_vec(), vec![]), 0);
+    assert_eq!(one.put_all(all[1_000..].to_vec(), vec![]), 1_000);
+    all.iter().for_each(|watcher| other.put(*watcher, []));
+    for watchers in [&one, &other] {
+        for watcher in &all {
+            assert_eq!(watchers.slot_of(&watcher.id), Some(watcher.slot));
+            assert_eq!(watchers.watching(watcher.funding), BTreeSet::from([watcher.slot]));
+            assert_eq!(watchers.get(watcher.slot), Some(watcher));
+        }
+        assert_eq!(watchers.len(), 3_000);
+        let due = watchers.due_at(BlockHeight(2)).count();
+        assert_eq!(due, all.iter().filter(|w| w.due <= Some(BlockHeight(2))).count());
     }
-    for watcher in one.iter() {
-        assert_eq!(other.slot_of(&watcher.id), Some(watcher.slot));
-        assert_eq!(other.watching(watcher.funding), BTreeSet::from([watcher.slot]));
-        assert_eq!(other.get(watcher.slot), Some(watcher));
+}
+
+#[test]
+fn entries_are_put_in_order_and_none_is_lost() {
+    let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    for count in [0, 1, 3, 100, 5_000_u64] {
+        let entries: Vec<(u64, u64)> = (0..count).map(|n| (hash(n), n)).collect();
+        let table: HashTable<u64> = HashTable::with_capacity(entries.len());
+        let ordered = in_order_of(table.capacity(), entries.clone());
+        let mut sorted = ordered.clone();
+        sorted.sort_unstable_by_key(|(_, n)| *n);
+        assert_eq!(sorted, entries);
+        // 5,000 entries have 8,192 places, 32 in a piece.
+        let piece = |(hash, _): &(u64, u64)| hash % 8_192 / 32;
+        assert!(count < 5_000 || ordered.is_sorted_by_key(piece));
     }
-    assert_eq!(other.len(), 1_000);
 }
 
 #[test]
