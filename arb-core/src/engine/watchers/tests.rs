@@ -120,8 +120,8 @@ fn many_at_once_are_as_one_by_one() {
         ChainWatcher { slot: Slot(number), id: ChannelId(bytes), funding, due }
     };
     let all: Vec<ChainWatcher> = (0..3_000).map(watcher).collect();
-    assert_eq!(one.put_all(all[..1_000].to_vec(), vec![]), 0);
-    assert_eq!(one.put_all(all[1_000..].to_vec(), vec![]), 1_000);
+    assert_eq!(one.put_all(all[..1_000].to_vec(), Vec::new()), 0);
+    assert_eq!(one.put_all(all[1_000..].to_vec(), Vec::new()), 1_000);
     all.iter().for_each(|watcher| other.put(*watcher, []));
     for watchers in [&one, &other] {
         for watcher in &all {
