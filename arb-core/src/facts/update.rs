@@ -85,6 +85,10 @@ pub enum Update {
     },
     /// A fresh set of signals: the latest counts.
     Signals(Signals),
+    /// HTLCs that had left the last live commitment when the channel was registered: penalty data for
+    /// what the peer had revoked by then. The interval may be wider than the truth, for the outputs
+    /// decide. The ids are names only, and none that the channel has or will have.
+    HtlcsEnded(Vec<(HtlcId, HtlcRecord)>),
 }
 
 /// What the node's other parts say of a channel.
@@ -146,8 +150,12 @@ impl ChannelFacts {
             Update::CandidateLocked { funding } => candidates::lock(&mut facts, funding)?,
             Update::CandidateDiscarded { funding } => candidates::discard(&mut facts, funding)?,
             Update::Signals(signals) => facts.names = signals.names.clone(),
+            Update::HtlcsEnded(ended) => htlcs::check_ended(&facts, ended)?,
         }
-        let ended = htlcs::take_ended(&mut facts);
+        let mut ended = htlcs::take_ended(&mut facts);
+        if let Update::HtlcsEnded(before) = update {
+            ended.extend(before.iter().copied());
+        }
         Ok(Followed { facts, ended })
     }
 

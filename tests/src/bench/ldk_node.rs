@@ -1,6 +1,6 @@
 //! `ldk`: what an arbiter beside an LDK node costs. A block with so many channels: LDK's
 //! `ChainMonitor` alone, and with an arbiter that observes or owns, its store on this disk; and what
-//! either keeps of a payment.
+//! either keeps and writes of a payment.
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
         }
     }
     progress.set_message("ldk: payments");
-    rows.push(kept()?);
+    rows.extend(payment_rows()?);
     Ok(rows)
 }
 
@@ -128,27 +128,62 @@ async fn digested(epochs: &mut Epochs, tip: BlockRef) -> bool {
     false
 }
 
-/// What an arbiter's file and LDK's monitor grow by with each payment of a channel, which goes to
-/// the peer and back in turn.
-fn kept() -> Result<Row, BenchError> {
+/// What a payment of a channel, which goes to the peer and back in turn, makes either write and keep.
+fn payment_rows() -> Result<Vec<Row>, BenchError> {
     let folder = folder()?;
-    let [ours, other] = runtime()?
+    let of = runtime()?
         .block_on(payments(folder.path(), [PAYMENTS_BEFORE, PAYMENTS]))
         .map_err(|error| BenchError::Ldk(error.to_string()))?;
-    Ok(Row {
-        name: format!(
-            "ldk: kept of each of {PAYMENTS} payments, the arbiter's file / LDK's monitor"
-        ),
+    let row = |what: &str, ours: f64, other: f64| Row {
+        name: format!("ldk: {what}"),
         ours,
         other,
         unit: Unit::Bytes,
         ratio: ours / other,
         goal: None,
-    })
+    };
+    Ok(vec![
+        row(
+            &format!("kept of each of {PAYMENTS} payments, the arbiter's file / LDK's monitor"),
+            of.file,
+            of.monitor,
+        ),
+        row("written for each, the arbiter's file / LDK's updates", of.written, of.updates),
+        row(
+            "written for each, monitors and records by the adapter / monitors by LDK's simple persister",
+            of.recorded,
+            of.monitors,
+        ),
+    ])
 }
 
-/// Bytes that each of the later payments leaves.
-async fn payments(folder: &Path, [before, counted]: [u32; 2]) -> Result<[f64; 2], Failed> {
+/// Bytes for each payment.
+#[derive(Debug)]
+struct PerPayment {
+    /// By which the arbiter's file grows.
+    file: f64,
+    /// By which LDK's monitor grows.
+    monitor: f64,
+    /// That go to the arbiter's file.
+    written: f64,
+    /// Of LDK's updates.
+    updates: f64,
+    /// That the recorder writes, monitors and its own records.
+    recorded: f64,
+    /// Of LDK's monitors, written whole for each update.
+    monitors: f64,
+}
+
+/// Bytes that this process has handed to the system for writing. LDK's are kept in memory here, so
+/// they are the arbiter's.
+fn handed_over() -> Result<u64, Failed> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
+    Ok(line.ok_or("no wchar in /proc/self/io")?.trim().parse()?)
+}
+
+/// What each of the later payments costs.
+async fn payments(folder: &Path, [before, counted]: [u32; 2]) -> Result<PerPayment, Failed> {
     let log = LmdbLog::open(folder, StoreConfig::default())?;
     let mut world = Beside::on(log, Kind::Anchors, Mode::Observe).await?;
     let (link, data) = (world.link, folder.join("data.mdb"));
@@ -159,11 +194,26 @@ async fn payments(folder: &Path, [before, counted]: [u32; 2]) -> Result<[f64; 2]
             let payment = world.net.send(payer, &[link], AMOUNT_MSAT, &name)?;
             world.net.claim(&payment);
         }
-        sizes.push([occupied(&data)?, i64::try_from(world.peer_monitor()?.len())?]);
+        let [updates, monitors] = world.peer_written();
+        sizes.push([
+            occupied(&data)?,
+            i64::try_from(world.peer_monitor()?.len())?,
+            i64::try_from(handed_over()?)?,
+            i64::try_from(updates)?,
+            i64::try_from(world.recorded())?,
+            i64::try_from(monitors)?,
+        ]);
     }
     world.arbiter.shutdown().await;
     let grown = |of: usize| (sizes[1][of] - sizes[0][of]) as f64 / f64::from(counted);
-    Ok([grown(0), grown(1)])
+    Ok(PerPayment {
+        file: grown(0),
+        monitor: grown(1),
+        written: grown(2),
+        updates: grown(3),
+        recorded: grown(4),
+        monitors: grown(5),
+    })
 }
 
 #[cfg(test)]
@@ -191,8 +241,11 @@ mod tests {
     fn payments_leave_something_with_both() -> Result<(), BenchError> {
         let folder = tempfile::tempdir()?;
         let grown = runtime()?.block_on(payments(folder.path(), [2, 100]));
-        let [ours, other] = grown.map_err(|error| BenchError::Ldk(error.to_string()))?;
-        assert!(ours > 0.0 && other > 0.0, "{ours} {other}");
+        let of = grown.map_err(|error| BenchError::Ldk(error.to_string()))?;
+        assert!(of.file > 0.0 && of.monitor > 0.0, "{of:?}");
+        assert!(of.written > 0.0 && of.updates > 1_000.0, "{of:?}");
+        // A monitor is written whole for each of some five updates.
+        assert!(of.monitors > of.updates && of.recorded > of.updates, "{of:?}");
         Ok(())
     }
 }

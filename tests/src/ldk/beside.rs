@@ -1,14 +1,16 @@
 //! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
 //! from LDK alone.
-use super::{Kept, Kind, LateKeys, Link, MemoryKv, Net, Payment, ToArbiter};
+use super::{Kept, Kind, LateKeys, Link, MemoryKv, Net, Node, Payment, ToArbiter};
 use crate::chain::Selection;
-use arb_core::ids::ChannelId;
+use arb_core::arbitrator::PreimageSource;
+use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
+use arb_core::ids::{ChannelId, Preimage};
 use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
-    ArbiterCoins, ArbiterEgress, FromLdkFees, GatedPersist, ListenSource, ManagerFence, Mode,
-    Recorder,
+    Adoption, ArbiterCoins, ArbiterEgress, FactSink, FromLdkFees, GatedPersist, ListenSource,
+    ManagerFence, Mode, Recorder, Refusal, bootstrap,
 };
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
@@ -16,6 +18,7 @@ use bitcoin::secp256k1::SecretKey;
 use bitcoin::{Amount, OutPoint, Transaction, Txid};
 use lightning::chain::Listen;
 use lightning::ln::types::ChannelId as LdkChannelId;
+use lightning::util::ser::Writeable;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -67,6 +70,8 @@ pub struct Beside {
     coins: MemoryCoins,
     /// The peer's monitors.
     kept: Arc<Kept>,
+    /// What the recorder and LDK's monitors are written to.
+    store: Arc<MemoryKv>,
     /// Every transaction that the arbiter handed out.
     pub ours: BTreeMap<Txid, Transaction>,
 }
@@ -75,6 +80,65 @@ impl std::fmt::Debug for Beside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Beside").field("link", &self.link).finish_non_exhaustive()
     }
+}
+
+/// What happens to a channel before an arbiter is there.
+pub type Past<'a> = &'a mut dyn FnMut(&mut Net, &Link) -> Result<(), Failed>;
+
+/// LDK alone: nobody is told.
+struct Nobody;
+
+impl FactSink for Nobody {
+    async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn state_numbers(&self, _: ChannelNumbers) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn update(&self, _: ChannelId, _: Vec<Update>) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn preimage(&self, _: ChannelId, _: Preimage, _: PreimageSource) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn closed(&self, _: ChannelId) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+}
+
+/// Has all that the first node's LDK writes recorded from now on.
+fn record<S: FactSink + 'static>(net: &mut Net, recorder: Recorder<Arc<MemoryKv>>, sink: S) {
+    let recorder = RefCell::new(recorder);
+    net.when_quiet(Box::new(move |nodes| {
+        let node = &nodes[0];
+        let before = node.taps.backlog();
+        let completed = |channel: ChannelId, update| {
+            let done = node.monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
+            assert!(done.is_ok(), "LDK knows the channel");
+        };
+        let mut recorder = recorder.borrow_mut();
+        let drained =
+            block_in_place(|| Handle::current().block_on(recorder.drain(&sink, completed)));
+        assert_eq!(drained, Ok(()));
+        assert_eq!(recorder.held().next(), None);
+        before > 0
+    }));
+}
+
+/// The dust limit of LDK's nodes.
+const DUST: Amount = Amount::from_sat(354);
+
+/// A channel of this node, from its monitor.
+fn adoption(node: &Node, link: &Link) -> Result<Adoption, Failed> {
+    let monitor = node.monitors.get_monitor(link.id).map_err(|()| "no monitor")?;
+    let channels = node.manager.list_channels();
+    let details = channels.iter().find(|details| details.channel_id == link.id);
+    let details = details.ok_or("no such channel")?;
+    Ok(bootstrap(&monitor, &monitor.encode(), &*node.keys, details, DUST)?)
 }
 
 impl Beside {
@@ -91,6 +155,21 @@ impl Beside {
     /// # Errors
     /// LDK or the arbiter refuses.
     pub async fn on<L>(log: L, kind: Kind, mode: Mode) -> Result<Self, Failed>
+    where
+        L: ChangeLog + Send + 'static,
+    {
+        Self::with(log, kind, mode, None).await
+    }
+
+    /// A channel with a past, which LDK alone had so far: it is adopted from LDK's monitor.
+    ///
+    /// # Errors
+    /// LDK or the arbiter refuses.
+    pub async fn adopting(kind: Kind, mode: Mode, past: Past<'_>) -> Result<Self, Failed> {
+        Self::with(MemoryLog::new(), kind, mode, Some(past)).await
+    }
+
+    async fn with<L>(log: L, kind: Kind, mode: Mode, past: Option<Past<'_>>) -> Result<Self, Failed>
     where
         L: ChangeLog + Send + 'static,
     {
@@ -122,7 +201,8 @@ impl Beside {
         let node = &net.nodes[0];
         let egress = node.egress.clone();
         egress.set(mode);
-        let recorder = Recorder::open(node.taps.clone(), Arc::new(MemoryKv::default()), &[])?;
+        let store = Arc::new(MemoryKv::default());
+        let mut recorder = Recorder::open(node.taps.clone(), store.clone(), &[])?;
         let sent = Sent::default();
         let keys = LateKeys { keys: node.keys.clone(), away: Arc::default() };
         let signers_away = keys.away.clone();
@@ -138,29 +218,41 @@ impl Beside {
         let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
         let arbiter = Arbiter::start(log, ports, settings, Vec::new()).await?;
         tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
-        let (recorder, sink) = (RefCell::new(recorder), ToArbiter(arbiter.clone(), egress.clone()));
-        net.when_quiet(Box::new(move |nodes| {
-            let node = &nodes[0];
-            let before = node.taps.backlog();
-            let completed = |channel: ChannelId, update| {
-                let done = node.monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
-                assert!(done.is_ok(), "LDK knows the channel");
-            };
-            let mut recorder = recorder.borrow_mut();
-            let drained =
-                block_in_place(|| Handle::current().block_on(recorder.drain(&sink, completed)));
-            assert_eq!(drained, Ok(()));
-            assert_eq!(recorder.held().next(), None);
-            before > 0
-        }));
-        let link = net.open(0, 1, CAPACITY, 400_000_000)?;
+        let sink = ToArbiter(arbiter.clone(), egress.clone());
+        let link = match past {
+            None => {
+                record(&mut net, recorder, sink);
+                net.open(0, 1, CAPACITY, 400_000_000)?
+            }
+            Some(past) => {
+                let taps = net.nodes[0].taps.clone();
+                let alone = Recorder::open(taps, Arc::new(MemoryKv::default()), &[])?;
+                record(&mut net, alone, Nobody);
+                let link = net.open(0, 1, CAPACITY, 400_000_000)?;
+                past(&mut net, &link)?;
+                let adoption = adoption(&net.nodes[0], &link)?;
+                assert_eq!(recorder.adopt(vec![adoption], &sink).await, []);
+                record(&mut net, recorder, sink);
+                link
+            }
+        };
         let ours = BTreeMap::new();
-        Ok(Self { net, link, arbiter, signers_away, sent, coins, kept, ours })
+        Ok(Self { net, link, arbiter, signers_away, sent, coins, kept, store, ours })
     }
 
     /// The wallet that both use.
     pub fn coins(&self) -> MemoryCoins {
         self.coins.clone()
+    }
+
+    /// Bytes that the recorder has written beside the arbiter: LDK's monitors and its own records.
+    pub fn recorded(&self) -> u64 {
+        self.store.written()
+    }
+
+    /// Bytes that the peer's LDK has written: its updates, and the whole monitors.
+    pub fn peer_written(&self) -> [u64; 2] {
+        self.kept.written()
     }
 
     /// The commitment that the peer's monitor would broadcast.

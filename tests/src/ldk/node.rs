@@ -20,6 +20,7 @@ use lightning::util::logger::{Logger, Record};
 use lightning::util::persist::MonitorName;
 use lightning::util::ser::{ReadableArgs, Writeable};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{LdkError, NoRoutes};
@@ -112,6 +113,8 @@ impl BroadcasterInterface for Outbox {
 #[derive(Debug, Default)]
 pub struct Kept {
     monitors: Mutex<BTreeMap<String, Vec<u8>>>,
+    updates: AtomicU64,
+    whole: AtomicU64,
 }
 
 impl Kept {
@@ -120,9 +123,17 @@ impl Kept {
         self.monitors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Bytes of all updates so far, and of the whole monitors that LDK's simpler persister writes for
+    /// them.
+    pub fn written(&self) -> [u64; 2] {
+        [self.updates.load(Ordering::Relaxed), self.whole.load(Ordering::Relaxed)]
+    }
+
     fn keep(&self, name: MonitorName, monitor: &ChannelMonitor<ChannelKeys>) {
         let mut monitors = self.monitors.lock().unwrap_or_else(PoisonError::into_inner);
-        monitors.insert(name.to_string(), monitor.encode());
+        let bytes = monitor.encode();
+        self.whole.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        monitors.insert(name.to_string(), bytes);
     }
 }
 
@@ -139,9 +150,11 @@ impl Persist<ChannelKeys> for Kept {
     fn update_persisted_channel(
         &self,
         name: MonitorName,
-        _: Option<&ChannelMonitorUpdate>,
+        update: Option<&ChannelMonitorUpdate>,
         monitor: &ChannelMonitor<ChannelKeys>,
     ) -> ChannelMonitorUpdateStatus {
+        let update = update.map_or(0, Writeable::serialized_length);
+        self.updates.fetch_add(update as u64, Ordering::Relaxed);
         self.keep(name, monitor);
         ChannelMonitorUpdateStatus::Completed
     }

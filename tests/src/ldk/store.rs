@@ -3,6 +3,7 @@
 use lightning::io;
 use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Key = (String, String, String);
@@ -12,12 +13,18 @@ type Key = (String, String, String);
 pub struct MemoryKv {
     values: Mutex<BTreeMap<Key, Vec<u8>>>,
     writes_left: Mutex<Option<u64>>,
+    written: AtomicU64,
 }
 
 impl MemoryKv {
     /// Every write after the next `writes` fails; `None`: none does.
     pub fn fail_after(&self, writes: Option<u64>) {
         *self.writes_left.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    /// Bytes of all values that were written so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     fn values(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<u8>>> {
@@ -49,6 +56,7 @@ impl KVStoreSync for MemoryKv {
             }
             *left -= 1;
         }
+        self.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
         self.values().insert(key(primary, secondary, name), buf);
         Ok(())
     }

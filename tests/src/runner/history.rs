@@ -320,6 +320,7 @@ impl Runner<'_> {
                 | Update::CandidateAdded { .. }
                 | Update::CandidateLocked { .. }
                 | Update::CandidateDiscarded { .. }
+                | Update::HtlcsEnded(_)
                 | Update::Signals(_) => false,
             };
             updates.extend(batch.into_iter().filter(kept));
@@ -349,6 +350,7 @@ fn moving(first: OutPoint, updates: &[Update]) -> Vec<OutPoint> {
             | Update::RemoteRevoked { .. }
             | Update::LocalCommitment { .. }
             | Update::Shutdown(_)
+            | Update::HtlcsEnded(_)
             | Update::Signals(_) => {}
         }
     }
@@ -370,6 +372,7 @@ fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
             | Update::CandidateAdded { .. }
             | Update::CandidateLocked { .. }
             | Update::CandidateDiscarded { .. }
+            | Update::HtlcsEnded(_)
             | Update::Signals(_) => {}
         }
     }

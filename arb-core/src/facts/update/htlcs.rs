@@ -123,6 +123,26 @@ pub(super) fn take_ended(facts: &mut ChannelFacts) -> Vec<(HtlcId, HtlcRecord)> 
     taken
 }
 
+/// Checks HTLCs that ended before the channel was registered: none is known, and all of them had left
+/// before the peer's current commitment.
+pub(super) fn check_ended(
+    facts: &ChannelFacts,
+    ended: &[(HtlcId, HtlcRecord)],
+) -> Result<(), UpdateError> {
+    let current = facts.candidates.current.remote.number;
+    for (id, record) in ended {
+        check_terms(*id, record)?;
+        if facts.htlcs.contains_key(id) {
+            return Err(UpdateError::HtlcConflict(*id));
+        }
+        match (record.remote_from, record.remote_until) {
+            (Some(from), Some(until)) if from < until && until <= current => {}
+            _ => return Err(UpdateError::HtlcInterval(*id)),
+        }
+    }
+    Ok(())
+}
+
 /// Checks that every record fits the commitments.
 pub(super) fn verify(facts: &ChannelFacts) -> Result<(), UpdateError> {
     let live = live(facts);

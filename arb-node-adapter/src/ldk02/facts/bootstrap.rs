@@ -1,21 +1,25 @@
 //! Channels that were open before the arbiter was there, from LDK's serialised monitor.
+mod htlcs;
+
+use super::messages::names;
 use super::monitor::{self, Monitor, NotAtRest};
-use super::opening;
+use super::opening::{self, First};
 use super::taps::Opening;
 use super::translate::Untranslated;
-use super::update::FIRST_NUMBER;
+use super::update::{FIRST_NUMBER, SourceKey};
 use arb_core::facts::secrets::SecretIndex;
-use arb_core::facts::{ChannelFacts, SecretStore};
-use arb_core::ids::{ChannelId, PerCommitmentSecret};
+use arb_core::facts::{ChannelFacts, HtlcRecord, SecretStore};
+use arb_core::ids::{ChannelId, HtlcId, PerCommitmentSecret};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, ScriptBuf};
 use core::fmt;
 use lightning::chain::channelmonitor::ChannelMonitor;
-use lightning::ln::chan_utils::{
-    ChannelTransactionParameters, CommitmentTransaction, make_funding_redeemscript,
-};
+use lightning::ln::chan_utils::{ChannelTransactionParameters, make_funding_redeemscript};
+use lightning::ln::channel_state::ChannelDetails;
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use lightning::sign::{ChannelSigner, SignerProvider};
+use lightning::util::ser::Writeable;
+use std::collections::BTreeMap;
 
 /// LDK's own dust limit, in every version so far.
 const LDK_DUST: Amount = Amount::from_sat(354);
@@ -30,14 +34,14 @@ pub enum Unadopted {
     Contradiction(&'static str),
     /// It is closed, or being closed.
     Closing,
-    /// Another funding output is on its way.
+    /// The funding output is not the first one, or another is on its way.
     Splice,
-    /// HTLCs are pending, or were in a commitment that the peer may still broadcast: LDK's monitor
-    /// does not have their ids.
+    /// The pending HTLCs are not those that the channel manager lists: their ids are not known.
     Htlcs,
-    /// The peer has not revoked its last commitment yet: later it will have.
+    /// The two commitments differ yet, or a pending HTLC is being fulfilled: later it will have been.
+    /// If it stays so, the peer's dust limit is another.
     NotSettled,
-    /// It does not hold together: the peer's dust limit is another, or the format is not known.
+    /// It does not hold together, or the format is not known.
     Facts(Untranslated),
 }
 
@@ -47,7 +51,6 @@ impl From<NotAtRest> for Unadopted {
             NotAtRest::Unreadable(why) => Self::Unreadable(why.0),
             NotAtRest::Closing => Self::Closing,
             NotAtRest::Splice => Self::Splice,
-            NotAtRest::Htlcs => Self::Htlcs,
         }
     }
 }
@@ -64,9 +67,9 @@ impl fmt::Display for Unadopted {
             Self::Unreadable(why) => write!(f, "LDK's monitor cannot be read: {why}"),
             Self::Contradiction(what) => write!(f, "LDK's monitor contradicts LDK: {what}"),
             Self::Closing => f.write_str("the channel is being closed"),
-            Self::Splice => f.write_str("the channel is being spliced"),
-            Self::Htlcs => f.write_str("the channel has, or had, HTLCs whose ids are not known"),
-            Self::NotSettled => f.write_str("the peer has not revoked its last commitment"),
+            Self::Splice => f.write_str("the channel was or is being spliced"),
+            Self::Htlcs => f.write_str("the channel has HTLCs whose ids are not known"),
+            Self::NotSettled => f.write_str("the two commitments are not the same yet"),
             Self::Facts(why) => why.fmt(f),
         }
     }
@@ -81,19 +84,38 @@ pub struct Adoption {
     pub(super) opening: Opening,
     pub(super) update: u64,
     pub(super) peer: PublicKey,
+    pub(super) ended: Vec<(HtlcId, HtlcRecord)>,
+    pub(super) offered: BTreeMap<SourceKey, u64>,
+    /// The next id of an offered HTLC.
+    pub(super) next_offered: u64,
+    /// Offered HTLCs that forward one of a channel: that one's id.
+    pub(super) forwards: Vec<(HtlcId, ChannelId, u64)>,
 }
 
 impl Adoption {
-    /// The facts of the channel.
+    /// The facts of the channel. What its HTLCs are linked to is found when it is adopted.
     #[must_use]
     pub const fn facts(&self) -> &ChannelFacts {
         &self.facts
+    }
+
+    /// HTLCs of commitments that the peer has revoked, to punish one with. Their ids are names only:
+    /// LDK's monitor has none.
+    #[must_use]
+    pub fn ended(&self) -> &[(HtlcId, HtlcRecord)] {
+        &self.ended
     }
 }
 
 /// Reads an open channel from LDK's monitor, given in both forms: as LDK has it, and its bytes. What
 /// both say must be equal; keys and destination must be the provider's; every signature is verified;
 /// and the peer's commitment, of which a monitor has the txid alone, is built and must have it.
+///
+/// Both commitments must contain the same HTLCs. The ids of received ones are the channel manager's,
+/// whose word on this channel is `details`.
+///
+/// Of a revoked commitment LDK has the HTLCs, and nothing that its txid could be built from: these
+/// terms are as good as LDK's own record of them.
 ///
 /// The peer's dust limit is in no monitor, and has to be known otherwise: 354 sat for LDK and lnd,
 /// 546 sat for CLN. A wrong one holds the channel at the first HTLC that it concerns.
@@ -104,6 +126,7 @@ pub fn bootstrap<S, P>(
     monitor: &ChannelMonitor<S>,
     bytes: &[u8],
     provider: &P,
+    details: &ChannelDetails,
     remote_dust: Amount,
 ) -> Result<Adoption, Unadopted>
 where
@@ -113,8 +136,12 @@ where
     let secp = Secp256k1::new();
     let read = monitor::read(bytes)?;
     agrees(monitor, &read)?;
+    if details.channel_id.0 != read.channel || details.counterparty.node_id != read.peer {
+        return Err(Unadopted::Contradiction("the channel manager's word is of another channel"));
+    }
     signs(provider, &read, &secp)?;
     let secrets = secrets(&read, &secp)?;
+    let pending = htlcs::pending(&read, details)?;
     let opening = Opening {
         channel: ChannelId(read.channel),
         keys: read.keys,
@@ -122,13 +149,28 @@ where
         local_dust: LDK_DUST,
         remote_dust,
         destination: read.destination.clone(),
-        remote: remote(&read, &secp)?,
+        remote: remote(&read)?,
         local: read.local.clone(),
         birth: read.best.1,
         secrets,
+        htlcs: pending.records,
+        names: names(details),
     };
-    let facts = opening::facts(&opening, &secp)?;
-    Ok(Adoption { facts, opening, update: read.update, peer: read.peer })
+    let facts = opening::facts(&opening, &secp).map_err(|why| match why {
+        // Ours has the peer's signature, so it is the peer's that is another.
+        Untranslated::OtherTransaction(_) => Unadopted::NotSettled,
+        why => Unadopted::Facts(why),
+    })?;
+    Ok(Adoption {
+        facts,
+        opening,
+        update: read.update,
+        peer: read.peer,
+        ended: pending.ended,
+        offered: pending.offered,
+        next_offered: pending.next_offered,
+        forwards: pending.forwards,
+    })
 }
 
 /// The bytes and LDK's own methods.
@@ -152,10 +194,14 @@ where
         (funding_script(parameters).as_ref() == Some(&read.funding_script), "funding keys"),
         (read.local.commitment_number() == read.local_number, "number of our commitment"),
     ];
-    match equal.into_iter().find(|(equal, _)| !equal) {
-        Some((_, what)) => Err(Unadopted::Contradiction(what)),
-        None => Ok(()),
+    if let Some((_, what)) = equal.into_iter().find(|(equal, _)| !equal) {
+        return Err(Unadopted::Contradiction(what));
     }
+    // What no method of LDK's says, its own writing must.
+    if !monitor::read(&monitor.encode())?.says(read) {
+        return Err(Unadopted::Contradiction("what LDK would write"));
+    }
+    Ok(())
 }
 
 /// The script that the funding output pays; `None` if the peer's keys are not known.
@@ -211,8 +257,8 @@ fn secrets(read: &Monitor, secp: &Secp256k1<All>) -> Result<SecretStore, Unadopt
     Ok(store)
 }
 
-/// The peer's current commitment: without HTLCs it pays what ours does.
-fn remote(read: &Monitor, secp: &Secp256k1<All>) -> Result<CommitmentTransaction, Unadopted> {
+/// The peer's current commitment: it pays what ours does.
+fn remote(read: &Monitor) -> Result<First, Unadopted> {
     let (number, first, second) = read.points;
     let point = if number == read.remote_number {
         first
@@ -221,18 +267,7 @@ fn remote(read: &Monitor, secp: &Secp256k1<All>) -> Result<CommitmentTransaction
     } else {
         return Err(Unadopted::Contradiction("number of the peer's commitment"));
     };
-    if read.parameters.counterparty_parameters.is_none() {
-        return Err(Unadopted::Unreadable("the peer's parameters are missing"));
-    }
-    let built = CommitmentTransaction::new(
-        read.remote_number,
-        &point,
-        read.local.to_countersignatory_value_sat(),
-        read.local.to_broadcaster_value_sat(),
-        read.local.negotiated_feerate_per_kw(),
-        Vec::new(),
-        &read.parameters.as_counterparty_broadcastable(),
-        secp,
-    );
-    if Some(built.trust().txid()) == read.remote { Ok(built) } else { Err(Unadopted::NotSettled) }
+    let txid = read.remote.ok_or(Unadopted::Contradiction("the peer has no commitment"))?;
+    let feerate = read.local.negotiated_feerate_per_kw();
+    Ok(First { number: read.remote_number, point, feerate, txid, outputs: None })
 }

@@ -1,5 +1,5 @@
 //! LDK's serialised records, read to the last byte: what is not understood is refused.
-use lightning::util::ser::Readable;
+use lightning::util::ser::{CollectionLength, Readable};
 use std::collections::BTreeMap;
 
 /// Bytes are not what this version of LDK writes.
@@ -68,6 +68,19 @@ impl<'a> Bytes<'a> {
         let mut list = Vec::new();
         while !self.is_empty() {
             list.push(one(&mut self)?);
+        }
+        Ok(list)
+    }
+
+    /// As many values as the collection's length before them says.
+    pub(super) fn counted<T>(
+        &mut self,
+        one: impl Fn(&mut Self) -> Result<T, Unreadable>,
+    ) -> Result<Vec<T>, Unreadable> {
+        let length = self.value::<CollectionLength>()?.0;
+        let mut list = Vec::new();
+        for _ in 0..length {
+            list.push(one(self)?);
         }
         Ok(list)
     }

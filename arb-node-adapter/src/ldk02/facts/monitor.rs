@@ -1,22 +1,26 @@
-//! A channel monitor's bytes, read to the last one, of a channel that is open and at rest.
+//! A channel monitor's bytes, read to the last one, of a channel that is open.
 use super::bytes::{Bytes, Fields, Unreadable};
-use bitcoin::hashes::Hash;
+use super::update::{Seen, claim_details, claimed, optional_source, sent, with_signature};
+use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
-use lightning::ln::chan_utils::{ChannelTransactionParameters, HolderCommitmentTransaction};
+use lightning::ln::chan_utils::{
+    ChannelTransactionParameters, CommitmentTransaction, HTLCOutputInCommitment,
+    HolderCommitmentTransaction,
+};
 use lightning::types::features::ChannelTypeFeatures;
+use lightning::types::payment::PaymentHash;
 use lightning::util::ser::{Readable, ReadableArgs, Writeable};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Why bytes are not those of a channel at rest.
+/// Why bytes are not those of an open channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotAtRest {
     Unreadable(Unreadable),
     /// The monitor has seen something on chain, or was told to close.
     Closing,
-    /// Another funding output is on its way.
+    /// The funding output is another one than at first, or will be.
     Splice,
-    /// HTLCs are pending, or were: their ids are not in the bytes.
-    Htlcs,
 }
 
 impl From<Unreadable> for NotAtRest {
@@ -38,17 +42,40 @@ pub(super) struct Monitor {
     pub(super) value: u64,
     pub(super) remote: Option<Txid>,
     pub(super) remote_number: u64,
+    /// Every commitment that the peer ever had, with its HTLCs.
+    pub(super) commitments: BTreeMap<Txid, Vec<Seen>>,
     /// Number and point of an unrevoked or the newest revoked commitment of the peer's, and the
     /// point of the one after it.
     pub(super) points: (u64, PublicKey, Option<PublicKey>),
     /// The 49 slots, those in use: index and secret.
     pub(super) secrets: Vec<(u64, [u8; 32])>,
     pub(super) local: HolderCommitmentTransaction,
+    /// HTLCs of our commitment, those with an output first.
+    pub(super) local_htlcs: Vec<Seen>,
     pub(super) local_number: u64,
+    /// Hashes whose preimages LDK knows.
+    pub(super) opened: BTreeSet<[u8; 32]>,
     pub(super) best: ([u8; 32], u32),
     pub(super) peer: PublicKey,
     pub(super) channel: [u8; 32],
     pub(super) parameters: ChannelTransactionParameters,
+}
+
+impl Monitor {
+    /// Whether both say the same. LDK's own comparison of commitments takes equal txids for a promise.
+    pub(super) fn says(&self, other: &Self) -> bool {
+        let plain = |of: &Self| {
+            (
+                (of.update, of.destination.clone(), of.keys, of.funding, of.funding_script.clone()),
+                (of.value, of.remote, of.remote_number, of.points, of.secrets.clone()),
+                (of.local.encode(), of.local_number, of.opened.clone(), of.best),
+                (of.peer, of.channel, of.parameters.clone()),
+            )
+        };
+        plain(self) == plain(other)
+            && self.commitments == other.commitments
+            && self.local_htlcs == other.local_htlcs
+    }
 }
 
 /// Index of a slot that no secret is in.
@@ -108,7 +135,7 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let _revocation: PublicKey = all.value()?;
     let funding = (Txid::from_byte_array(all.value()?), all.value()?);
     let funding_script = all.value()?;
-    let (remote, _before): (Option<Txid>, Option<Txid>) = (all.value()?, all.value()?);
+    let (remote, before): (Option<Txid>, Option<Txid>) = (all.value()?, all.value()?);
     // Nothing of old versions in front of the peer's keys and delay.
     all.none(NotAtRest::Unreadable(Unreadable("a list of old versions is not empty")))?;
     let mut fields = all.fields()?;
@@ -119,7 +146,11 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let points = points(&mut all)?;
     let _delay: u16 = all.value()?;
     let secrets = secrets(&mut all)?;
-    commitments(&mut all)?;
+    let commitments = commitments(&mut all)?;
+    let revoked = commitments.iter().filter(|(txid, _)| ![remote, before].contains(&Some(**txid)));
+    if revoked.flat_map(|(_, htlcs)| htlcs).any(|seen| seen.source.is_some()) {
+        return Err(Unreadable("a revoked commitment has sources").into());
+    }
     all.none(NotAtRest::Closing)?; // commitments of the peer's on chain
     for _ in 0..all.value::<u64>()? {
         all.take(32 + 6)?; // the newest commitment that has an HTLC of a hash
@@ -127,10 +158,11 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     if all.truth()? {
         legacy(&mut all)?;
     }
-    let legacy_local = legacy(&mut all)?;
+    let (legacy_local, local_htlcs) = legacy(&mut all)?;
     let (remote_number, local_number) = (all.number()?, all.number()?);
+    let mut opened = BTreeSet::new();
     for _ in 0..all.value::<u64>()? {
-        all.take(32)?; // a preimage
+        opened.insert(sha256::Hash::hash(all.take(32)?.0).to_byte_array());
     }
     all.none(NotAtRest::Closing)?; // news for the channel manager
     all.none(NotAtRest::Closing)?; // events
@@ -141,10 +173,18 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     if all.truth()? || all.truth()? {
         return Err(NotAtRest::Closing);
     }
-    let (peer, channel, parameters) = tail(&mut all)?;
+    let Tail { peer, channel, parameters, first_funding, opened: opened_for } = tail(&mut all)?;
     all.end()?;
-    if local.trust().txid() != legacy_local || of_handler != parameters {
+    let outputs = local_htlcs.iter().map(|seen| &seen.htlc).take(local.nondust_htlcs().len());
+    let agree = local.trust().txid() == legacy_local
+        && outputs.eq(local.nondust_htlcs())
+        && of_handler == parameters
+        && opened == opened_for;
+    if !agree {
         return Err(Unreadable("the monitor says two things").into());
+    }
+    if first_funding != funding {
+        return Err(NotAtRest::Splice);
     }
     Ok(Monitor {
         update,
@@ -155,10 +195,13 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
         value,
         remote,
         remote_number,
+        commitments,
         points,
         secrets,
         local,
+        local_htlcs,
         local_number,
+        opened,
         best,
         peer,
         channel,
@@ -178,7 +221,11 @@ fn is_plain(features: &ChannelTypeFeatures) -> bool {
 
 /// A commitment of ours whose channel type LDK would write again.
 fn check_type(mut commitment: Bytes<'_>) -> Result<(), Unreadable> {
-    let mut fields = commitment.fields()?.required(0)?.fields()?;
+    check_inner_type(commitment.fields()?.required(0)?)
+}
+
+fn check_inner_type(mut commitment: Bytes<'_>) -> Result<(), Unreadable> {
+    let mut fields = commitment.fields()?;
     let features = fields.optional(15).map(Bytes::whole::<ChannelTypeFeatures>).transpose()?;
     match features {
         Some(features) if !is_plain(&features) => Err(Unreadable("a channel type is odd")),
@@ -216,25 +263,43 @@ fn secrets(all: &mut Bytes<'_>) -> Read<Vec<(u64, [u8; 32])>> {
     Ok(found)
 }
 
-/// The peer's commitments by txid. Of one that has, or had, an HTLC the id is not known.
-fn commitments(all: &mut Bytes<'_>) -> Read<()> {
+/// The peer's commitments by txid. None is ever removed; of those that are revoked LDK keeps no
+/// sources.
+fn commitments(all: &mut Bytes<'_>) -> Read<BTreeMap<Txid, Vec<Seen>>> {
+    let mut found = BTreeMap::new();
     for _ in 0..all.value::<u64>()? {
-        all.take(32)?;
-        all.none(NotAtRest::Htlcs)?;
+        let txid = Txid::from_byte_array(all.value()?);
+        let mut htlcs = Vec::new();
+        for _ in 0..all.value::<u64>()? {
+            let htlc = HTLCOutputInCommitment {
+                offered: all.truth()?,
+                amount_msat: all.value()?,
+                cltv_expiry: all.value()?,
+                payment_hash: PaymentHash(all.value()?),
+                transaction_output_index: all.option()?.map(Bytes::whole).transpose()?,
+            };
+            htlcs.push(Seen { htlc, source: optional_source(all)? });
+        }
+        if found.insert(txid, htlcs).is_some() {
+            return Err(Unreadable("a commitment is there twice").into());
+        }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Our commitment as older versions want it: its txid, and that it has no HTLC.
-fn legacy(all: &mut Bytes<'_>) -> Read<Txid> {
+/// Our commitment as older versions want it: its txid and its HTLCs.
+fn legacy(all: &mut Bytes<'_>) -> Read<(Txid, Vec<Seen>)> {
     let mut fields = all.fields()?;
     let txid = Txid::from_byte_array(fields.required(0)?.whole()?);
     known(&mut fields, &[1, 2, 4, 6, 8, 10, 12]);
-    if !fields.required(14)?.is_empty() {
-        return Err(NotAtRest::Htlcs);
-    }
+    let htlcs = fields.required(14)?.all(with_signature)?;
     fields.end()?;
-    Ok(txid)
+    for (seen, signature) in &htlcs {
+        if seen.htlc.transaction_output_index.is_some() != signature.is_some() {
+            return Err(Unreadable("a signature is misplaced").into());
+        }
+    }
+    Ok((txid, htlcs.into_iter().map(|(seen, _)| seen).collect()))
 }
 
 fn watched(all: &mut Bytes<'_>) -> Read<()> {
@@ -276,10 +341,19 @@ fn handler(
     Ok((local, parameters))
 }
 
-fn tail(all: &mut Bytes<'_>) -> Read<(PublicKey, [u8; 32], ChannelTransactionParameters)> {
+/// What newer versions added.
+struct Tail {
+    peer: PublicKey,
+    channel: [u8; 32],
+    parameters: ChannelTransactionParameters,
+    first_funding: (Txid, u16),
+    opened: BTreeSet<[u8; 32]>,
+}
+
+fn tail(all: &mut Bytes<'_>) -> Read<Tail> {
     let mut fields = all.fields()?;
     let on_chain = [1, 11, 21, 34].into_iter().any(|kind| fields.optional(kind).is_some());
-    if on_chain || fields.required(7)?.truth()? {
+    if on_chain || whole(fields.required(7)?, Bytes::truth)? {
         return Err(NotAtRest::Closing);
     }
     for kind in [3, 5, 13] {
@@ -292,11 +366,59 @@ fn tail(all: &mut Bytes<'_>) -> Read<(PublicKey, [u8; 32], ChannelTransactionPar
     }
     let peer = fields.required(9)?.whole()?;
     let channel = fields.required(19)?.whole()?;
-    let mut parameters = fields.required(31)?;
-    let found = parameters.exactly(self::parameters)?;
-    parameters.end()?;
-    // What becomes of payments, the first commitment, and whose the fee is.
-    known(&mut fields, &[15, 17, 23, 25, 27, 29, 33, 35, 37]);
+    let parameters = whole(fields.required(31)?, |bytes| bytes.exactly(self::parameters))?;
+    if let Some(pays) = fields.optional(23)
+        && whole(pays, Bytes::truth)? != parameters.is_outbound_from_holder
+    {
+        return Err(Unreadable("another party pays the fee").into());
+    }
+    // What LDK has told of payments, or will tell.
+    whole(fields.required(15)?, |bytes| bytes.counted(claimed))?;
+    whole(fields.required(33)?, |bytes| bytes.counted(sent))?;
+    let opened = whole(fields.required(25)?, |bytes| bytes.counted(opened))?;
+    first_commitment(&mut fields)?;
+    let first_funding = whole(fields.required(27)?, |bytes| {
+        Ok((Txid::from_byte_array(bytes.value()?), bytes.value()?))
+    })?;
+    // Who broadcast the funding transaction, and whether it was seen.
+    whole(fields.required(35)?, Bytes::truth)?;
+    whole(fields.required(37)?, Bytes::truth)?;
     fields.end()?;
-    Ok((peer, channel, found))
+    let opened = opened.into_iter().collect();
+    Ok(Tail { peer, channel, parameters, first_funding, opened })
+}
+
+/// Bytes that are one value, to the last.
+fn whole<'a, T>(
+    mut bytes: Bytes<'a>,
+    read: impl FnOnce(&mut Bytes<'a>) -> Result<T, Unreadable>,
+) -> Result<T, Unreadable> {
+    let value = read(&mut bytes)?;
+    bytes.end()?;
+    Ok(value)
+}
+
+/// A hash whose preimage LDK knows, with the payments that it is for.
+fn opened(bytes: &mut Bytes<'_>) -> Result<[u8; 32], Unreadable> {
+    let hash: [u8; 32] = bytes.value()?;
+    if sha256::Hash::hash(bytes.take(32)?.0).to_byte_array() != hash {
+        return Err(Unreadable("a preimage is of another hash"));
+    }
+    bytes.counted(claim_details)?;
+    Ok(hash)
+}
+
+/// The peer's first commitment, in two forms.
+fn first_commitment(fields: &mut Fields<'_>) -> Result<(), Unreadable> {
+    if let Some(parts) = fields.optional(17) {
+        whole(parts, |bytes| {
+            let _: (PublicKey, u32, u64, u64) =
+                (bytes.value()?, bytes.value()?, bytes.value()?, bytes.value()?);
+            Ok(())
+        })?;
+    }
+    let Some(mut commitment) = fields.optional(29) else { return Ok(()) };
+    check_inner_type(commitment)?;
+    let _: CommitmentTransaction = commitment.exactly(|bytes| Readable::read(bytes).ok())?;
+    commitment.end()
 }

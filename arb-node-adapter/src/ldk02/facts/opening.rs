@@ -2,18 +2,44 @@
 use super::taps::Opening;
 use super::translate::{Outputs, Untranslated, balances, number};
 use arb_core::facts::{
-    Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys,
-    LocalCommitment, Party, RemoteCommitment, ShutdownScripts,
+    Candidates, ChannelFacts, ChannelKeys, FundingCandidate, FundingKeys, LocalCommitment, Party,
+    RemoteCommitment, ShutdownScripts,
 };
 use arb_core::format::{CommitmentFormat, local_commitment, remote_commitment};
 use arb_core::ids::Side;
 use arb_core::units::{BlockDelta, BlockHeight, FeeratePerKw, MilliSat};
-use bitcoin::Amount;
-use bitcoin::secp256k1::{All, Secp256k1};
-use lightning::ln::chan_utils::ChannelPublicKeys;
-use std::collections::BTreeMap;
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
+use bitcoin::{Amount, Txid};
+use lightning::ln::chan_utils::{ChannelPublicKeys, CommitmentTransaction};
 
-/// The facts that a channel begins with.
+/// The peer's commitment that the facts begin with.
+#[derive(Clone, Debug)]
+pub(super) struct First {
+    /// Counted down, as LDK does.
+    pub(super) number: u64,
+    pub(super) point: PublicKey,
+    pub(super) feerate: u32,
+    pub(super) txid: Txid,
+    /// Our output and the peer's, in satoshis; `None`: its balances are those of our commitment.
+    pub(super) outputs: Option<(u64, u64)>,
+}
+
+impl First {
+    pub(super) fn of(commitment: &CommitmentTransaction) -> Self {
+        Self {
+            number: commitment.commitment_number(),
+            point: commitment.per_commitment_point(),
+            feerate: commitment.negotiated_feerate_per_kw(),
+            txid: commitment.trust().txid(),
+            outputs: Some((
+                commitment.to_countersignatory_value_sat(),
+                commitment.to_broadcaster_value_sat(),
+            )),
+        }
+    }
+}
+
+/// The facts that a channel begins with: all of its HTLCs are in both commitments.
 pub(super) fn facts(
     opening: &Opening,
     secp: &Secp256k1<All>,
@@ -58,12 +84,12 @@ pub(super) fn facts(
             dust_limit: opening.remote_dust,
         },
         candidates: Candidates::only(candidate),
-        htlcs: BTreeMap::new(),
+        htlcs: opening.htlcs.clone(),
         secrets: opening.secrets.clone(),
         shutdown: ShutdownScripts::default(),
         destination: opening.destination.clone(),
         birth: BlockHeight(opening.birth),
-        names: ChannelNames::default(),
+        names: opening.names.clone(),
     };
     let facts = with_balances(facts, opening, secp)?;
     facts.verify(secp)?;
@@ -87,7 +113,7 @@ fn first_local(opening: &Opening) -> Result<LocalCommitment, Untranslated> {
         feerate: FeeratePerKw(commitment.negotiated_feerate_per_kw()),
         local_balance: MilliSat(0),
         remote_balance: MilliSat(0),
-        htlcs: Vec::new(),
+        htlcs: opening.htlcs.keys().copied().collect(),
         signature: commitment.counterparty_sig,
         htlc_signatures: commitment.counterparty_htlc_sigs.clone(),
     })
@@ -96,12 +122,12 @@ fn first_local(opening: &Opening) -> Result<LocalCommitment, Untranslated> {
 fn first_remote(opening: &Opening) -> Result<RemoteCommitment, Untranslated> {
     let commitment = &opening.remote;
     Ok(RemoteCommitment {
-        number: number(commitment.commitment_number())?,
-        point: commitment.per_commitment_point(),
-        feerate: FeeratePerKw(commitment.negotiated_feerate_per_kw()),
+        number: number(commitment.number)?,
+        point: commitment.point,
+        feerate: FeeratePerKw(commitment.feerate),
         local_balance: MilliSat(0),
         remote_balance: MilliSat(0),
-        htlcs: Vec::new(),
+        htlcs: opening.htlcs.keys().copied().collect(),
     })
 }
 
@@ -111,26 +137,33 @@ fn with_balances(
     secp: &Secp256k1<All>,
 ) -> Result<ChannelFacts, Untranslated> {
     let current = &facts.candidates.current;
+    let htlcs = &current.local.htlcs;
     let (local, remote) = (&opening.local, &opening.remote);
     let outputs = Outputs {
         txid: local.trust().txid(),
         local: local.to_broadcaster_value_sat(),
         remote: local.to_countersignatory_value_sat(),
     };
-    let of_local = balances(&facts, &[], &outputs, |local_balance, remote_balance| {
+    let of_local = balances(&facts, htlcs, &outputs, |local_balance, remote_balance| {
         let stated = LocalCommitment { local_balance, remote_balance, ..current.local.clone() };
         local_commitment(&facts, current, &stated, secp).ok()
     });
-    let outputs = Outputs {
-        txid: remote.trust().txid(),
-        local: remote.to_countersignatory_value_sat(),
-        remote: remote.to_broadcaster_value_sat(),
-    };
-    let of_remote = balances(&facts, &[], &outputs, |local_balance, remote_balance| {
+    let of_local = of_local.ok_or(Untranslated::OtherTransaction(current.local.number))?;
+    let build = |local_balance, remote_balance| {
         let stated = RemoteCommitment { local_balance, remote_balance, ..current.remote.clone() };
         remote_commitment(&facts, current, &stated, secp).ok()
-    });
-    let of_local = of_local.ok_or(Untranslated::OtherTransaction(current.local.number))?;
+    };
+    let of_remote = match remote.outputs {
+        Some((ours, theirs)) => {
+            let outputs = Outputs { txid: remote.txid, local: ours, remote: theirs };
+            balances(&facts, htlcs, &outputs, build)
+        }
+        None => {
+            let built = build(of_local.0, of_local.1);
+            let same = built.is_some_and(|built| built.transaction.compute_txid() == remote.txid);
+            same.then_some(of_local)
+        }
+    };
     let of_remote = of_remote.ok_or(Untranslated::OtherTransaction(current.remote.number))?;
     let current = &mut facts.candidates.current;
     (current.local.local_balance, current.local.remote_balance) = of_local;

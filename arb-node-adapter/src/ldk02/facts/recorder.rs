@@ -1,8 +1,8 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
+mod adopt;
 mod signals;
 
 use super::book::{Book, Terms};
-use super::bootstrap::Adoption;
 use super::held::{Held, HeldFor, Holding};
 use super::messages::names;
 use super::shelf::Shelf;
@@ -98,32 +98,6 @@ where
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
     pub fn signer<P>(&self, provider: P) -> LdkSigner<P, K> {
         LdkSigner::new(provider, self.shelf.clone())
-    }
-
-    /// Watches a channel that was open before the arbiter was there: at start-up, before the node
-    /// speaks to the peer. That it is recorded already is no error.
-    ///
-    /// # Errors
-    /// The sink or the store does not take it: the channel is LDK's alone as before.
-    pub async fn adopt<S: FactSink>(
-        &mut self,
-        adoption: Adoption,
-        sink: &S,
-    ) -> Result<(), Refusal> {
-        let Adoption { facts, opening, update, peer } = adoption;
-        let channel = facts.id;
-        if self.shelf.books().contains_key(&channel) {
-            return Ok(());
-        }
-        if self.shelf.handed_back().contains(&channel) {
-            return Err(Refusal::Refused("it was handed back to LDK".to_owned()));
-        }
-        watch(&facts, sink).await?;
-        let book = Book::new(facts, update, &opening);
-        self.shelf.put(channel, book).map_err(Refusal::Later)?;
-        self.taps.follow(channel, peer);
-        self.left.remove(&channel);
-        Ok(())
     }
 
     /// What the node states of its channels when it starts the arbiter. An arbiter whose own store is

@@ -1,9 +1,10 @@
 //! What LDK says in places that see one channel's beginning, and the queue of what it wrote since.
 use super::book::Terms;
+use super::opening::First;
 use super::update::FIRST_NUMBER;
 use crate::ldk02::lock;
-use arb_core::facts::{ChannelNames, Link, SecretStore, ShutdownScripts};
-use arb_core::ids::ChannelId;
+use arb_core::facts::{ChannelNames, HtlcRecord, Link, SecretStore, ShutdownScripts};
+use arb_core::ids::{ChannelId, HtlcId};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 use core::future::poll_fn;
@@ -70,10 +71,13 @@ pub(super) struct Opening {
     pub(super) remote_dust: Amount,
     pub(super) destination: ScriptBuf,
     pub(super) local: HolderCommitmentTransaction,
-    pub(super) remote: CommitmentTransaction,
+    pub(super) remote: First,
     pub(super) birth: u32,
     /// Secrets that the peer has revealed: none at the beginning.
     pub(super) secrets: SecretStore,
+    /// HTLCs of both commitments: none at the beginning.
+    pub(super) htlcs: BTreeMap<HtlcId, HtlcRecord>,
+    pub(super) names: ChannelNames,
 }
 
 /// A monitor as LDK writes it.
@@ -347,9 +351,11 @@ impl Taps {
             remote_dust: dust.remote?,
             destination,
             local: signed.commitment?,
-            remote: remote?,
+            remote: First::of(&remote?),
             birth,
             secrets: SecretStore::default(),
+            htlcs: BTreeMap::new(),
+            names: ChannelNames::default(),
         })
     }
 }

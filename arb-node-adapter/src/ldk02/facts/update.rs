@@ -31,7 +31,7 @@ pub(super) struct Source {
 }
 
 /// An HTLC of one commitment, trimmed or not.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) htlc: HTLCOutputInCommitment,
     /// Present if we offered it.
@@ -180,12 +180,20 @@ fn join(
 }
 
 fn trimmed(list: &mut Bytes<'_>) -> Result<Seen, Unreadable> {
-    let htlc = list.value()?;
-    if list.option()?.is_some() {
-        return Err(Unreadable("a trimmed HTLC has a signature"));
+    match with_signature(list)? {
+        (seen, None) => Ok(seen),
+        (_, Some(_)) => Err(Unreadable("a trimmed HTLC has a signature")),
     }
+}
+
+/// An HTLC of our commitment, with the peer's signature if it has an output.
+pub(super) fn with_signature<'a>(
+    list: &mut Bytes<'a>,
+) -> Result<(Seen, Option<Bytes<'a>>), Unreadable> {
+    let htlc = list.value()?;
+    let signature = list.option()?;
     let source = optional_source(list)?;
-    Ok(Seen { htlc, source })
+    Ok((Seen { htlc, source }, signature))
 }
 
 fn with_source(list: &mut Bytes<'_>) -> Result<Seen, Unreadable> {
@@ -194,7 +202,7 @@ fn with_source(list: &mut Bytes<'_>) -> Result<Seen, Unreadable> {
     Ok(Seen { htlc, source })
 }
 
-fn optional_source(list: &mut Bytes<'_>) -> Result<Option<Source>, Unreadable> {
+pub(super) fn optional_source(list: &mut Bytes<'_>) -> Result<Option<Source>, Unreadable> {
     let Some(mut bytes) = list.option()? else { return Ok(None) };
     let found = source(&mut bytes)?;
     bytes.end()?;
@@ -208,6 +216,9 @@ fn source(bytes: &mut Bytes<'_>) -> Result<Source, Unreadable> {
     match kind {
         0 => {
             let session = fields.required(0)?;
+            // The payment's id, its route and its invoice.
+            [1, 2, 4, 5, 6, 7].into_iter().for_each(|kind| fields.skip(kind));
+            fields.end()?;
             Ok(Source { key: own(session.0), incoming: None })
         }
         1 => {
@@ -215,6 +226,9 @@ fn source(bytes: &mut Bytes<'_>) -> Result<Source, Unreadable> {
             let alias = fields.required(0)?.whole()?;
             let id = fields.required(4)?.whole()?;
             let channel: [u8; 32] = fields.required(9)?.whole()?;
+            // Where it came from in other words, and what LDK fails or fulfils it with.
+            [1, 2, 3, 5, 6, 7, 11].into_iter().for_each(|kind| fields.skip(kind));
+            fields.end()?;
             let key = SourceKey::Forward { alias, id };
             Ok(Source { key, incoming: Some(ChannelId(channel)) })
         }
@@ -228,7 +242,12 @@ fn own(session: &[u8]) -> SourceKey {
 }
 
 /// `(SentHTLCId, PaymentPreimage)`.
-fn claimed(bytes: &mut Bytes<'_>) -> Result<(SourceKey, Preimage), Unreadable> {
+pub(super) fn claimed(bytes: &mut Bytes<'_>) -> Result<(SourceKey, Preimage), Unreadable> {
+    Ok((sent(bytes)?, Preimage(bytes.value()?)))
+}
+
+/// `SentHTLCId`.
+pub(super) fn sent(bytes: &mut Bytes<'_>) -> Result<SourceKey, Unreadable> {
     let kind = bytes.value::<u8>()?;
     let mut fields = bytes.fields()?;
     let key = match kind {
@@ -237,16 +256,22 @@ fn claimed(bytes: &mut Bytes<'_>) -> Result<(SourceKey, Preimage), Unreadable> {
             id: fields.required(2)?.whole()?,
         },
         2 => own(fields.required(0)?.0),
-        _ => return Err(Unreadable("a claimed HTLC is of no known kind")),
+        _ => return Err(Unreadable("a sent HTLC is of no known kind")),
     };
     fields.end()?;
-    Ok((key, Preimage(bytes.value()?)))
+    Ok(key)
 }
 
-/// The parts of `PaymentClaimDetails`.
+/// The parts of a payment that we take.
 fn recipient_of(mut bytes: Bytes<'_>) -> Result<Vec<(ChannelId, u64)>, Unreadable> {
-    let mut fields = bytes.fields()?;
+    let parts = claim_details(&mut bytes)?;
     bytes.end()?;
+    Ok(parts)
+}
+
+/// `PaymentClaimDetails`.
+pub(super) fn claim_details(bytes: &mut Bytes<'_>) -> Result<Vec<(ChannelId, u64)>, Unreadable> {
+    let mut fields = bytes.fields()?;
     let parts = fields.required(0)?.all(|list| {
         let mut part = list.fields()?;
         let channel: [u8; 32] = part.required(4)?.whole()?;

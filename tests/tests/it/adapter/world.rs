@@ -1,6 +1,8 @@
 //! A channel with one HTLC of ours on an embedded chain, and an engine that watches it.
 use super::Failed;
-use arb_core::arbitrator::{ChannelArbitrator, ChannelEvent, OutputProgress, Phase, Position};
+use arb_core::arbitrator::{
+    Change, ChannelArbitrator, ChannelEvent, OutputProgress, Phase, Position,
+};
 use arb_core::engine::{ChainArbitrator, EngineInput, Loaded};
 use arb_core::facts::{
     Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, Htlc, HtlcLink,
@@ -23,7 +25,7 @@ use arb_tests::peer::{
 use arb_tests::world::funding_keys;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) const SLOT: Slot = Slot(0);
@@ -102,12 +104,18 @@ pub(super) struct Seen {
     pub(super) phase: Phase,
     pub(super) report: ChannelReport,
     pub(super) tip: Option<BlockRef>,
+    /// Outputs that blocks are searched for.
+    pub(super) watched: BTreeSet<OutPoint>,
+    /// The whole state, as the log leads to it without what depends on the order of the news.
+    quiet: ChannelArbitrator,
 }
 
 /// What the engine thinks once the chain has come to rest, in whatever order it heard of it.
 #[derive(Debug, PartialEq)]
 pub(super) struct AtRest {
+    state: ChannelArbitrator,
     confirmed: Vec<(Txid, BlockRef)>,
+    watched: BTreeSet<OutPoint>,
     phase: Phase,
     report: ChannelReport,
     last: BTreeMap<OutPoint, OutputProgress>,
@@ -133,8 +141,15 @@ impl Seen {
         report.events.retain(|event| !event.is_progress());
         // Never told of is as good as told that nothing holds any more.
         last.retain(|_, progress| *progress != OutputProgress::Unspent);
-        let confirmed = self.state.confirmed().collect();
-        AtRest { confirmed, phase: self.phase, report, last, tip: self.tip }
+        AtRest {
+            state: self.quiet.clone(),
+            confirmed: self.state.confirmed().collect(),
+            watched: self.watched.clone(),
+            phase: self.phase,
+            report,
+            last,
+            tip: self.tip,
+        }
     }
 }
 
@@ -143,14 +158,21 @@ impl Watching {
     pub(super) fn seen(&self) -> Result<Seen, Failed> {
         let state = self.engine.active(SLOT).map(|active| active.state.clone());
         let state = state.unwrap_or_default();
-        let logged = ChannelArbitrator::replay(&self.log.changes(SLOT)??);
+        let changes = self.log.changes(SLOT)??;
+        let logged = ChannelArbitrator::replay(&changes);
         assert_eq!(logged, state, "the log leads to the engine's state");
+        let told = |change: &&Change| !matches!(change, Change::Announced(e) if e.is_progress());
+        let quiet = ChannelArbitrator::replay(changes.iter().filter(told));
+        let stored = self.log.facts(SLOT)?.ok_or("no facts")??;
+        assert_eq!(*stored, *self.facts, "no block changes facts");
         let tip = self.engine.tip();
         assert_eq!(self.log.blocks()?.last().copied(), tip, "cursor of the log");
         let now = self.engine.now(SLOT, &self.facts);
         Ok(Seen {
             phase: state.phase(&self.facts, now.tip, &now.policy),
             report: ChannelReport::of(&self.facts, &state, &now),
+            watched: self.engine.watched(),
+            quiet,
             state,
             tip,
         })

@@ -1,10 +1,11 @@
 //! HTLCs as they are added and linked; shutdown scripts.
 use super::world::{World, number, offered, received, terms};
-use crate::facts::{Htlc, HtlcLink, ShutdownScripts, Update, UpdateError};
+use crate::facts::{Htlc, HtlcLink, HtlcRecord, ShutdownScripts, Update, UpdateError};
 use crate::format::CommitmentFormat;
 use crate::ids::{ChannelId, HtlcId, HtlcRef};
 use crate::units::{BlockHeight, CltvExpiry, MilliSat};
 use bitcoin::ScriptBuf;
+use std::vec;
 
 fn add(id: HtlcId, htlc: Htlc) -> Update {
     Update::HtlcAdded { id, htlc }
@@ -143,4 +144,31 @@ fn shutdown_scripts_are_kept() {
     world.accept(&Update::Shutdown(theirs));
     assert_eq!(world.facts.shutdown, ShutdownScripts { local, remote });
     assert_eq!(world.facts.candidates.current.local.number, number(0));
+}
+
+/// HTLCs from before the registration become penalty data, any number of times; the facts stay.
+#[test]
+fn what_ended_before_is_penalty_data() {
+    let mut world = World::new(CommitmentFormat::Anchors);
+    world.add(offered(0));
+    world.accept_remote(1, &[offered(0)]);
+    world.accept_revocation(0);
+    let before = world.facts.clone();
+    let ended = |id, from, until| {
+        let (remote_from, remote_until) = (Some(number(from)), Some(number(until)));
+        (id, HtlcRecord { htlc: terms(id), remote_from, remote_until })
+    };
+    let past = vec![ended(offered(7), 0, 1), ended(received(9), 0, 1)];
+    for _ in 0..2 {
+        assert_eq!(world.accept(&Update::HtlcsEnded(past.clone())), past);
+        assert_eq!(world.facts, before);
+    }
+    let refused = |id, from, until| world.refuse(&Update::HtlcsEnded(vec![ended(id, from, until)]));
+    assert_eq!(refused(offered(0), 0, 1), UpdateError::HtlcConflict(offered(0)));
+    let interval = UpdateError::HtlcInterval(offered(7));
+    assert_eq!(refused(offered(7), 1, 1), interval, "empty");
+    assert_eq!(refused(offered(7), 0, 2), interval, "the peer has not revoked so far");
+    let live =
+        HtlcRecord { htlc: terms(offered(7)), remote_from: Some(number(0)), remote_until: None };
+    assert_eq!(world.refuse(&Update::HtlcsEnded(vec![(offered(7), live)])), interval);
 }

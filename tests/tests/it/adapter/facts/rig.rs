@@ -22,6 +22,8 @@ pub(super) struct Told {
     pub(super) facts: BTreeMap<ChannelId, ChannelFacts>,
     /// What was stated last.
     pub(super) numbers: BTreeMap<ChannelId, ChannelNumbers>,
+    /// HTLCs that left the last live commitment.
+    pub(super) ended: BTreeMap<ChannelId, BTreeMap<HtlcId, HtlcRecord>>,
     /// Whether the peers are reached, every time that it was told.
     pub(super) links: BTreeMap<ChannelId, Vec<PeerLink>>,
     pub(super) preimages: Vec<(ChannelId, Preimage, PreimageSource)>,
@@ -46,6 +48,7 @@ impl Sink {
         let told = Told {
             facts: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            ended: BTreeMap::new(),
             links: BTreeMap::new(),
             preimages: Vec::new(),
             closed: Vec::new(),
@@ -98,7 +101,9 @@ impl FactSink for Sink {
                 if let Update::Signals(signals) = update {
                     told.links.entry(channel).or_default().push(signals.link);
                 }
-                facts = facts.updated(update, &self.secp).map_err(refused)?.facts;
+                let followed = facts.updated(update, &self.secp).map_err(refused)?;
+                facts = followed.facts;
+                told.ended.entry(channel).or_default().extend(followed.ended);
             }
             told.most_twins = told.most_twins.max(most_twins(&facts));
             told.facts.insert(channel, facts);

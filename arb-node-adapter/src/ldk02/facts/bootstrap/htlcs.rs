@@ -1,0 +1,150 @@
+//! The HTLCs of a monitor: those that are pending, and those of commitments that the peer has revoked.
+use super::Unadopted;
+use crate::ldk02::facts::book::Terms;
+use crate::ldk02::facts::monitor::Monitor;
+use crate::ldk02::facts::update::{FIRST_NUMBER, Seen, Source, SourceKey};
+use arb_core::facts::{HtlcLink, HtlcRecord};
+use arb_core::ids::{ChannelId, HtlcId, PaymentHash, Side};
+use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
+use lightning::ln::channel_state::ChannelDetails;
+use std::collections::BTreeMap;
+
+/// What a monitor says of HTLCs.
+#[derive(Debug, Default)]
+pub(super) struct Htlcs {
+    /// Those of both commitments.
+    pub(super) records: BTreeMap<HtlcId, HtlcRecord>,
+    /// Those of revoked commitments that are not among them.
+    pub(super) ended: Vec<(HtlcId, HtlcRecord)>,
+    pub(super) offered: BTreeMap<SourceKey, u64>,
+    pub(super) next_offered: u64,
+    pub(super) forwards: Vec<(HtlcId, ChannelId, u64)>,
+}
+
+/// The HTLCs of one commitment.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Listed {
+    offered: BTreeMap<SourceKey, (Terms, Option<(ChannelId, u64)>)>,
+    received: BTreeMap<Terms, usize>,
+}
+
+impl Listed {
+    fn of(seen: &[Seen], whose: Side) -> Result<Self, Unadopted> {
+        let mut listed = Self::default();
+        for htlc in seen {
+            let terms = Terms::of(&htlc.htlc);
+            match (offerer(htlc, whose), htlc.source) {
+                (Side::Local, Some(Source { key, incoming })) => {
+                    let incoming = match key {
+                        SourceKey::Forward { id, .. } => incoming.map(|channel| (channel, id)),
+                        SourceKey::Own(_) => None,
+                    };
+                    if listed.offered.insert(key, (terms, incoming)).is_some() {
+                        return Err(Unadopted::Unreadable("two HTLCs have one source"));
+                    }
+                }
+                (Side::Remote, None) => {
+                    let count = listed.received.entry(terms).or_default();
+                    *count = count.saturating_add(1);
+                }
+                (Side::Local, None) | (Side::Remote, Some(_)) => {
+                    return Err(Unadopted::Unreadable("an HTLC's source is misplaced"));
+                }
+            }
+        }
+        Ok(listed)
+    }
+}
+
+/// LDK says "offered" of the commitment's owner.
+fn offerer(seen: &Seen, whose: Side) -> Side {
+    if seen.htlc.offered { whose } else { whose.other() }
+}
+
+/// All HTLCs of a channel whose two commitments are the same.
+pub(super) fn pending(read: &Monitor, details: &ChannelDetails) -> Result<Htlcs, Unadopted> {
+    let remote = read.remote.and_then(|txid| read.commitments.get(&txid));
+    let remote = remote.ok_or(Unadopted::Contradiction("HTLCs of the peer's commitment"))?;
+    let listed = Listed::of(&read.local_htlcs, Side::Local)?;
+    if listed != Listed::of(remote, Side::Remote)? {
+        return Err(Unadopted::NotSettled);
+    }
+    let mut all = read.local_htlcs.iter().chain(remote);
+    if all.any(|seen| read.opened.contains(&seen.htlc.payment_hash.0)) {
+        return Err(Unadopted::NotSettled);
+    }
+    let mut htlcs = Htlcs { ended: ended(read, &listed)?, ..Htlcs::default() };
+    let ended = htlcs.ended.iter().filter(|(id, _)| id.offerer == Side::Local);
+    htlcs.next_offered = u64::try_from(ended.count()).unwrap_or(u64::MAX);
+    for (key, (terms, incoming)) in listed.offered {
+        let id = HtlcId { offerer: Side::Local, id: htlcs.next_offered };
+        htlcs.next_offered = htlcs.next_offered.saturating_add(1);
+        htlcs.offered.insert(key, id.id);
+        htlcs.forwards.extend(incoming.map(|(channel, of)| (id, channel, of)));
+        htlcs.records.insert(id, since_ever(terms, HtlcLink::OwnPayment, None));
+    }
+    let mut received = listed.received;
+    for htlc in &details.pending_inbound_htlcs {
+        let terms = Terms {
+            amount: MilliSat(htlc.amount_msat),
+            expiry: CltvExpiry(BlockHeight(htlc.cltv_expiry)),
+            hash: PaymentHash(htlc.payment_hash.0),
+        };
+        let left = received.get_mut(&terms).and_then(|left| left.checked_sub(1).map(|n| (left, n)));
+        let Some((left, fewer)) = left else { return Err(Unadopted::Htlcs) };
+        *left = fewer;
+        let id = HtlcId { offerer: Side::Remote, id: htlc.htlc_id };
+        htlcs.records.insert(id, since_ever(terms, HtlcLink::Uncommitted, None));
+    }
+    if received.values().any(|left| *left > 0) { Err(Unadopted::Htlcs) } else { Ok(htlcs) }
+}
+
+/// HTLCs of revoked commitments that are pending no more. LDK's list has txids, not numbers: so each
+/// counts as if it might be in any of them, and the outputs decide. Of equal ones there are as many as
+/// any one commitment has.
+fn ended(read: &Monitor, listed: &Listed) -> Result<Vec<(HtlcId, HtlcRecord)>, Unadopted> {
+    let odd = Unadopted::Unreadable("a number is out of range");
+    let current = FIRST_NUMBER.checked_sub(read.remote_number).ok_or(odd)?;
+    let mut most: BTreeMap<(Side, Terms), usize> = BTreeMap::new();
+    for commitment in read.commitments.values() {
+        let mut here: BTreeMap<(Side, Terms), usize> = BTreeMap::new();
+        // What is trimmed in all of them has no output that could be punished.
+        let outputs = commitment.iter().filter(|s| s.htlc.transaction_output_index.is_some());
+        for seen in outputs {
+            let count =
+                here.entry((offerer(seen, Side::Remote), Terms::of(&seen.htlc))).or_default();
+            *count = count.saturating_add(1);
+        }
+        for (htlc, count) in here {
+            let known = most.entry(htlc).or_default();
+            *known = count.max(*known);
+        }
+    }
+    let mut ended = Vec::new();
+    let (mut next_offered, mut next_received) = (0, u64::MAX);
+    for ((offerer, terms), count) in most {
+        let pending = match offerer {
+            Side::Local => listed.offered.values().filter(|(of, _)| *of == terms).count(),
+            Side::Remote => listed.received.get(&terms).copied().unwrap_or_default(),
+        };
+        for _ in 0..count.saturating_sub(pending) {
+            let (next, link) = match offerer {
+                Side::Local => (&mut next_offered, HtlcLink::OwnPayment),
+                Side::Remote => (&mut next_received, HtlcLink::Uncommitted),
+            };
+            let id = HtlcId { offerer, id: *next };
+            // The peer counts its own up from zero: these never meet those that are to come.
+            *next = match offerer {
+                Side::Local => next.saturating_add(1),
+                Side::Remote => next.saturating_sub(1),
+            };
+            ended.push((id, since_ever(terms, link, Some(CommitmentNumber(current)))));
+        }
+    }
+    Ok(ended)
+}
+
+const fn since_ever(terms: Terms, link: HtlcLink, until: Option<CommitmentNumber>) -> HtlcRecord {
+    let htlc = terms.linked(link);
+    HtlcRecord { htlc, remote_from: Some(CommitmentNumber(0)), remote_until: until }
+}
