@@ -114,8 +114,8 @@ impl Adoption {
 /// Both commitments must contain the same HTLCs. The ids of received ones are the channel manager's,
 /// whose word on this channel is `details`.
 ///
-/// Of a revoked commitment LDK has the HTLCs, and nothing that its txid could be built from: these
-/// terms are as good as LDK's own record of them.
+/// Of a revoked commitment LDK has the secret and the HTLCs, and nothing that its txid could be built
+/// from: but for the newest secret they are as good as LDK's own record of them.
 ///
 /// The peer's dust limit is in no monitor, and has to be known otherwise: 354 sat for LDK and lnd,
 /// 546 sat for CLN. A wrong one holds the channel at the first HTLC that it concerns.

@@ -1,7 +1,7 @@
 //! Channels that were open before the arbiter was there, from LDK's serialised monitor.
 use super::rig::Rig;
 use super::{CAPACITY, Failed, id, three};
-use arb_core::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord};
+use arb_core::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord, SecretStore};
 use arb_core::ids::{HtlcId, HtlcRef, Side};
 use arb_core::units::{BlockHeight, CommitmentNumber};
 use arb_node_adapter::{Adoption, Mode, Recorder, Unadopted, bootstrap};
@@ -466,15 +466,18 @@ fn changed_bytes_of_payments_never_give_other_facts() -> Result<(), Failed> {
 }
 
 /// LDK itself has read the changed bytes, so that both forms agree: what the channel may do is the same
-/// all the same, for signatures and txids vouch for it. Only LDK's word is there for terms in revoked
-/// commitments, and for the height at which it is.
+/// all the same, for signatures and txids vouch for it. Only LDK's word is there for what the peer has
+/// revoked, secrets and terms, and for the height at which it is.
 #[test]
 fn what_ldk_was_made_to_believe_is_no_other_channel() -> Result<(), Failed> {
     let (rig, link) = paid(Kind::Anchors, true)?;
     let whole = bytes(&rig, 0, &link)?;
     let node = &rig.net.nodes[0];
-    let birth = |facts: &ChannelFacts| ChannelFacts { birth: BlockHeight(0), ..facts.clone() };
-    let facts = birth(read(&rig, 0, &link, &whole)?.facts());
+    let vouched = |facts: &ChannelFacts| {
+        let (birth, secrets) = (BlockHeight(0), SecretStore::default());
+        ChannelFacts { birth, secrets, ..facts.clone() }
+    };
+    let facts = vouched(read(&rig, 0, &link, &whole)?.facts());
     let (mut believed, mut adopted) = (0, 0);
     for at in (0..whole.len()).step_by(7) {
         let mut changed = whole.clone();
@@ -486,7 +489,7 @@ fn what_ldk_was_made_to_believe_is_no_other_channel() -> Result<(), Failed> {
         let Ok((_, monitor)) = again else { continue };
         believed += 1;
         if let Ok(adoption) = read_both(&rig, 0, &link, &monitor, &changed) {
-            assert_eq!(birth(adoption.facts()), facts, "byte {at}");
+            assert_eq!(vouched(adoption.facts()), facts, "byte {at}");
             adopted += 1;
         }
     }
