@@ -475,7 +475,7 @@ fn what_ldk_was_made_to_believe_is_no_other_channel() -> Result<(), Failed> {
     let node = &rig.net.nodes[0];
     let vouched = |facts: &ChannelFacts| {
         let (birth, secrets) = (BlockHeight(0), SecretStore::default());
-        ChannelFacts { birth, secrets, ..facts.clone() }
+        shape(ChannelFacts { birth, secrets, ..facts.clone() })
     };
     let facts = vouched(read(&rig, 0, &link, &whole)?.facts());
     let (mut believed, mut adopted) = (0, 0);
