@@ -156,10 +156,10 @@ where
         htlcs: pending.records,
         names: names(details),
     };
-    let facts = opening::facts(&opening, &secp).map_err(|why| match why {
+    let facts = opening::facts(&opening, &secp).map_err(|why| {
         // Ours has the peer's signature, so it is the peer's that is another.
-        Untranslated::OtherTransaction(_) => Unadopted::NotSettled,
-        why => Unadopted::Facts(why),
+        let other = matches!(why, Untranslated::OtherTransaction(_));
+        if other { Unadopted::NotSettled } else { Unadopted::Facts(why) }
     })?;
     Ok(Adoption {
         facts,
