@@ -325,3 +325,39 @@ pub trait OurScripts: Send + Sync + 'static {
         scripts: Vec<ScriptBuf>,
     ) -> impl Future<Output = Result<Vec<ScriptOwner>, Self::Error>> + Send;
 }
+
+/// Hands out the scripts that claims pay to, for channels whose facts name none.
+///
+/// ```
+/// use arb_core::ids::ChannelId;
+/// use arb_core::ports::Destinations;
+/// use bitcoin::ScriptBuf;
+///
+/// struct Wallet;
+///
+/// impl Wallet {
+///     /// Notes durably that the address is used, before it answers.
+///     fn next_address(&self) -> Result<ScriptBuf, std::io::Error> {
+///         Ok(ScriptBuf::new_p2wsh(&ScriptBuf::new().wscript_hash()))
+///     }
+/// }
+///
+/// impl Destinations for Wallet {
+///     type Error = std::io::Error;
+///
+///     async fn fresh(&self, _: ChannelId) -> Result<ScriptBuf, Self::Error> {
+///         self.next_address()
+///     }
+/// }
+/// ```
+pub trait Destinations: Send + Sync + 'static {
+    /// Why a call failed; the channel is not watched then.
+    type Error: Error + Send + Sync + 'static;
+
+    /// A script of the node's that no call has had before, in this run or in an earlier one. It
+    /// may never be used: the caller may end before the channel is durable.
+    fn fresh(
+        &self,
+        channel: ChannelId,
+    ) -> impl Future<Output = Result<ScriptBuf, Self::Error>> + Send;
+}

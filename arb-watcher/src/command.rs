@@ -238,6 +238,14 @@ pub enum CommandError {
     /// The channel is watched with other facts: update it instead.
     #[error("channel {0} is watched already, with other facts")]
     AlreadyWatched(ChannelId),
+    /// The facts name no destination, and no script could be had.
+    #[error("channel {id} has no destination: {why}")]
+    DestinationMissing {
+        /// The channel.
+        id: ChannelId,
+        /// Why there is no script.
+        why: String,
+    },
     /// The facts do not hold together: nothing was stored.
     #[error("refused: {0}")]
     Facts(UpdateError),

@@ -7,6 +7,7 @@ use crate::driver::{Driver, End, Seams, StartError};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
 use crate::queue::{Answering, Sender};
+use crate::scripts::ScriptsPort;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
 use arb_core::arbitrator::{NoticeKey, PreimageSource};
@@ -63,6 +64,7 @@ pub struct Arbiter {
     /// Also tells the driver, when the last one is dropped, that nobody is left.
     end: watch::Sender<bool>,
     alarms: watch::Receiver<Alarms>,
+    scripts: ScriptsPort,
 }
 
 impl Service<Command> for Arbiter {
@@ -105,9 +107,10 @@ impl Arbiter {
         let (board, alarms) = Board::new();
         let weak = commands.downgrade();
         let seams = Seams { queue, commands: weak, end: End::new(asked), alarms: board };
+        let scripts = ports.scripts.clone();
         let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { commands: Sender::new(commands), task, end, alarms })
+        Ok(Self { commands: Sender::new(commands), task, end, alarms, scripts })
     }
 
     async fn ask(&self, command: Command) -> Result<Answer, CommandError> {
@@ -140,10 +143,24 @@ impl Arbiter {
     /// }
     /// ```
     ///
+    /// Facts without a destination get one from the port for that ([`ScriptsPort::paying_to`]), and
+    /// keep it; asked again without one, they are those stored.
+    ///
     /// # Errors
-    /// The facts do not hold together, or differ from those stored.
+    /// The facts do not hold together, or differ from those stored; or they name no destination, and
+    /// the port hands out none.
     pub async fn watch_channel(&self, facts: ChannelFacts) -> Result<(), CommandError> {
-        self.do_it(Command::Watch(Box::new(facts))).await
+        let id = facts.id;
+        if !facts.destination.is_empty() {
+            return self.do_it(Command::Watch(Box::new(facts))).await;
+        }
+        match self.do_it(Command::Watch(Box::new(facts.clone()))).await {
+            Err(CommandError::DestinationMissing { .. }) => {}
+            answer => return answer,
+        }
+        let refused = |why| CommandError::DestinationMissing { id, why };
+        let destination = self.scripts.issue(id).await.map_err(refused)?;
+        self.do_it(Command::Watch(Box::new(ChannelFacts { destination, ..facts }))).await
     }
 
     /// Applies updates in order, all or none. Durable when it returns: the node may then send its

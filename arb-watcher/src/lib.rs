@@ -30,7 +30,7 @@ pub use epochs::{Epoch, Epochs};
 pub use handle::Arbiter;
 pub use notices::NoticeStream;
 pub use queue::Answering;
-pub use scripts::ScriptsPort;
+pub use scripts::{Reuse, ScriptsPort};
 pub use settings::{ChannelNumbers, Ports, Settings};
 pub use subscription::{
     AllChannelsSubscription, ChainEventSubscription, Closing, Delivered, Delivery,

@@ -1,10 +1,13 @@
-//! The port that says whose a script is, boxed: most nodes have one, and none needs to name it.
-use arb_core::ports::{OurScripts, ScriptOwner};
+//! The ports that say whose a script is and that hand scripts out, boxed: most nodes have one, and
+//! none needs to name it.
+use arb_core::ids::ChannelId;
+use arb_core::ports::{Destinations, OurScripts, ScriptOwner};
 use bitcoin::ScriptBuf;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Says whose a script is. By default, nothing is the node's but what its facts name: then a mutual
 /// close is known by the agreed scripts alone.
@@ -29,20 +32,32 @@ use std::sync::Arc;
 /// # let _ = (port, none);
 /// ```
 #[derive(Clone)]
-pub struct ScriptsPort(Arc<dyn Judge>);
+pub struct ScriptsPort {
+    judge: Arc<dyn Judge>,
+    issuer: Option<Arc<dyn Issue>>,
+    reuse: Reuse,
+    /// What was handed out in this run.
+    issued: Arc<Mutex<BTreeSet<ScriptBuf>>>,
+}
 
-type Verdicts = Result<Vec<(ScriptBuf, ScriptOwner)>, String>;
+/// Whether claims of several channels may pay one script, where the arbiter asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// No: a script that was handed out before is refused.
+    #[default]
+    Never,
+    /// Yes: whatever is handed out is taken.
+    Allowed,
+}
+
+type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
 
 trait Judge: Send + Sync {
-    fn judge(&self, scripts: Vec<ScriptBuf>)
-    -> Pin<Box<dyn Future<Output = Verdicts> + Send + '_>>;
+    fn judge(&self, scripts: Vec<ScriptBuf>) -> Pending<'_, Vec<(ScriptBuf, ScriptOwner)>>;
 }
 
 impl<P: OurScripts> Judge for P {
-    fn judge(
-        &self,
-        scripts: Vec<ScriptBuf>,
-    ) -> Pin<Box<dyn Future<Output = Verdicts> + Send + '_>> {
+    fn judge(&self, scripts: Vec<ScriptBuf>) -> Pending<'_, Vec<(ScriptBuf, ScriptOwner)>> {
         Box::pin(async move {
             let owners = self.owners(scripts.clone()).await.map_err(|error| error.to_string())?;
             if owners.len() != scripts.len() {
@@ -53,16 +68,51 @@ impl<P: OurScripts> Judge for P {
     }
 }
 
+trait Issue: Send + Sync {
+    fn issue(&self, channel: ChannelId) -> Pending<'_, ScriptBuf>;
+}
+
+impl<P: Destinations> Issue for P {
+    fn issue(&self, channel: ChannelId) -> Pending<'_, ScriptBuf> {
+        Box::pin(async move { self.fresh(channel).await.map_err(|error| error.to_string()) })
+    }
+}
+
 impl ScriptsPort {
     /// The port of a node that knows its scripts.
     #[must_use]
     pub fn new(port: impl OurScripts) -> Self {
-        Self(Arc::new(port))
+        let issued = Arc::default();
+        Self { judge: Arc::new(port), issuer: None, reuse: Reuse::Never, issued }
+    }
+
+    /// The same, and claims of a channel whose facts name no destination pay to a script from this
+    /// port. It becomes part of the facts: a restart neither changes it nor asks for another.
+    #[must_use]
+    pub fn paying_to(self, port: impl Destinations, reuse: Reuse) -> Self {
+        Self { issuer: Some(Arc::new(port)), reuse, ..self }
     }
 
     /// Each script with its owner.
-    pub(crate) async fn judge(&self, scripts: Vec<ScriptBuf>) -> Verdicts {
-        self.0.judge(scripts).await
+    pub(crate) async fn judge(
+        &self,
+        scripts: Vec<ScriptBuf>,
+    ) -> Result<Vec<(ScriptBuf, ScriptOwner)>, String> {
+        self.judge.judge(scripts).await
+    }
+
+    /// A destination for a channel that has none.
+    pub(crate) async fn issue(&self, channel: ChannelId) -> Result<ScriptBuf, String> {
+        let issuer = self.issuer.as_ref().ok_or("no port hands out scripts")?;
+        let script = issuer.issue(channel).await?;
+        if script.is_empty() {
+            return Err("the script is empty".to_owned());
+        }
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        match (issued.insert(script.clone()), self.reuse) {
+            (true, _) | (false, Reuse::Allowed) => Ok(script),
+            (false, Reuse::Never) => Err("the script was handed out before".to_owned()),
+        }
     }
 }
 

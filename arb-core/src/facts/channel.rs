@@ -27,7 +27,8 @@ pub struct ChannelFacts {
     pub secrets: SecretStore,
     /// Scripts agreed for a mutual close.
     pub shutdown: ShutdownScripts,
-    /// Where our claims pay ("a convenient address", BOLT 5).
+    /// Where our claims pay ("a convenient address", BOLT 5): a script of the node's wallet, or any
+    /// other, such as an external address. The same for two channels shows that they belong together.
     pub destination: ScriptBuf,
     /// No spend of any candidate can be in a block at or below this height.
     pub birth: BlockHeight,

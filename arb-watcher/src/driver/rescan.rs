@@ -143,14 +143,22 @@ where
     C: CoinSource,
 {
     /// Verifies facts and scans from the channel's birth before they are taken on.
-    pub(super) fn watch(&mut self, facts: Box<ChannelFacts>, reply: Reply<()>) {
+    pub(super) fn watch(&mut self, mut facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {
             match self.readable(slot) {
+                Ok(known) if facts.destination.is_empty() => {
+                    facts.destination.clone_from(&known.destination);
+                    return reply.send(Self::is_same(&known, &facts));
+                }
                 Ok(known) => return reply.send(Self::is_same(&known, &facts)),
                 Err(error @ Unreadable::Medium(_)) => return reply.send(Err(error.into())),
                 // Set aside just now: these facts take the place of the damaged ones.
                 Err(Unreadable::Channel(_)) => {}
             }
+        }
+        if facts.destination.is_empty() {
+            let why = "the facts name none".to_owned();
+            return reply.send(Err(CommandError::DestinationMissing { id: facts.id, why }));
         }
         if let Err(error) = facts.verify(&self.secp) {
             return reply.send(Err(CommandError::Facts(error)));
