@@ -17,6 +17,7 @@ use bitcoin::{
     Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Weight, Witness,
     absolute::LockTime, transaction::Version,
 };
+use core::cmp::Reverse;
 use core::fmt;
 
 /// Smallest output that is relayed for every segwit script (Core's dust rule at 3 sat/vB).
@@ -39,6 +40,8 @@ pub struct Draft {
     pub budget: Amount,
     /// An unconfirmed parent that it pays for.
     pub parent: Option<Parent>,
+    /// Whether a part of it may go out without the rest: it takes the place of nothing.
+    pub divisible: bool,
 }
 
 /// An unconfirmed parent whose fee counts.
@@ -107,6 +110,7 @@ impl Draft {
             feerate: FeeRate::ZERO,
             budget: Amount::MAX_MONEY,
             parent: None,
+            divisible: false,
         }
     }
 
@@ -174,6 +178,31 @@ impl Draft {
         (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
     }
 
+    /// The same price for half of the claims, the first and those with the least time, for a wallet
+    /// that cannot pay for all of them at any. `None` of a single one, and of what takes the place
+    /// of another transaction.
+    #[must_use]
+    pub fn fewer(&self) -> Option<Self> {
+        if !self.divisible || self.others.is_empty() {
+            return None;
+        }
+        let mut urgent: Vec<&Claim> = self.others.iter().collect();
+        urgent.sort_by_key(|claim| {
+            let last = claim.deadline.unwrap_or(BlockHeight(u32::MAX));
+            (last, Reverse(claim.value_at_risk), claim.outpoint)
+        });
+        urgent.truncate(self.others.len() >> 1);
+        let kept: BTreeSet<OutPoint> = urgent.iter().map(|claim| claim.outpoint).collect();
+        let others = self.others.iter().filter(|claim| kept.contains(&claim.outpoint));
+        let mut fewer = Self { others: others.cloned().collect(), ..self.clone() };
+        let (part, all) = (fewer.weight().to_wu(), self.weight().to_wu());
+        fewer.fee = share(self.fee, part, all)?;
+        fewer.least = share(self.least, part, all)?;
+        let worth = |draft: &Self| total(draft.claims().map(|claim| claim.output.value)).to_sat();
+        fewer.budget = share(self.budget, worth(&fewer), worth(self))?;
+        (fewer.least <= fewer.budget).then_some(fewer)
+    }
+
     /// Two drafts at the same feerate, each of half of the claims; `None` of a single one. To ask
     /// about, not to hand out: they are not held to what a replacement must pay.
     #[must_use]
@@ -189,6 +218,17 @@ impl Draft {
             Some(half)
         };
         Some([half(one)?, half(two)?])
+    }
+
+    /// The least that it must pay with coins of this weight: what is relayed for the whole, or, of a
+    /// replacement, its relay (BIP 125 rule 4).
+    fn least_with(&self, coins: Weight) -> Option<Amount> {
+        let more = if self.divisible {
+            share(self.least, coins.to_wu(), self.weight().to_wu())?
+        } else {
+            fee::replacement_fee(Amount::ZERO, coins)
+        };
+        self.least.checked_add(more)
     }
 
     /// The fee of a transaction that is final as the peer signed it.
@@ -308,7 +348,8 @@ impl Draft {
         }
         let fee = self.fee.checked_add(fee::fee_of(self.feerate, extra));
         // Coins may weigh what was not foreseen: the budget holds all the same.
-        let fee = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(self.least);
+        let least = self.least_with(extra).ok_or(BuildError::Malformed)?;
+        let fee = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(least);
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}
             SpendPath::Single(_) => take_fee(&mut transaction, fee)?,
@@ -320,7 +361,7 @@ impl Draft {
         }
         let (paid_in, paid_out) = (sum(&prevouts), sum(&transaction.output));
         let fee = paid_in.checked_sub(paid_out).ok_or(BuildError::Malformed)?;
-        if fee < self.least {
+        if fee < least {
             // Coins fell so short that it would not be relayed, or not replace its predecessor.
             return Err(BuildError::NoCoins);
         }
@@ -335,6 +376,14 @@ fn sum(outputs: &[TxOut]) -> Amount {
 
 fn total(amounts: impl Iterator<Item = Amount>) -> Amount {
     amounts.fold(Amount::ZERO, |a, b| a.checked_add(b).unwrap_or(Amount::MAX_MONEY))
+}
+
+/// So much of an amount as `part` is of `all`, rounded up.
+fn share(amount: Amount, part: u64, all: u64) -> Option<Amount> {
+    let whole = u128::from(amount.to_sat()).checked_mul(part.into())?;
+    let more = u128::from(all).checked_sub(1)?;
+    let share = whole.checked_add(more)?.checked_div(all.into())?;
+    u64::try_from(share).ok().map(Amount::from_sat)
 }
 
 fn take_fee(transaction: &mut Transaction, fee: Amount) -> Result<(), BuildError> {

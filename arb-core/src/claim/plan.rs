@@ -439,6 +439,7 @@ impl<'a> Planner<'a> {
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
         draft.feerate = feerate;
         draft.budget = budget;
+        draft.divisible = matches!(over, Over::Nothing);
         // The last step up is whatever is left of the budget.
         draft.fee = draft.fee.min(budget);
         (draft.least <= budget).then_some(draft)

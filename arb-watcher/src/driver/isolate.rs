@@ -134,7 +134,8 @@ where
 }
 
 /// Adds the wallet's coins, if it is to pay. What it cannot pay today is paid in part: a claim
-/// that waits for its whole price may wait past its deadline.
+/// that waits for its whole price may wait past its deadline. If it cannot pay for all of them at
+/// the least feerate, some go without the others, who ask again.
 async fn fund<C: CoinSource>(
     wallet: &C,
     mut draft: Draft,
@@ -145,6 +146,7 @@ async fn fund<C: CoinSource>(
         return Ok((unsigned, draft, Funds { coins: Vec::new(), change: None }));
     }
     let mut change = None;
+    let mut whole = draft.clone();
     loop {
         let claim = draft.claim.outpoint;
         let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
@@ -159,6 +161,10 @@ async fn fund<C: CoinSource>(
         match (draft.clone().assemble(&coins, change.clone()), cheaper) {
             (Ok(unsigned), _) => return Ok((unsigned, draft, Funds { coins, change })),
             (Err(BuildError::NoCoins), Some(cheaper)) => draft = cheaper,
+            (Err(BuildError::NoCoins), None) => {
+                whole = whole.fewer().ok_or(Failed::other(BuildError::NoCoins))?;
+                draft = whole.clone();
+            }
             (Err(error), _) => return Err(Failed::other(error)),
         }
     }

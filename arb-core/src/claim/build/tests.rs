@@ -6,6 +6,8 @@ use crate::ids::ChannelId;
 use crate::ports::Coin;
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
 use bitcoin::hashes::Hash;
 use bitcoin::{
     Amount, FeeRate, OutPoint, ScriptBuf, Sequence, TxOut, Txid, Weight, absolute::LockTime,
@@ -85,7 +87,8 @@ fn a_child_pays_for_its_coins_and_at_least_what_it_must() {
     assert_eq!(built.fee, Amount::from_sat(1_000 + 680));
     draft.least = Amount::from_sat(5_000);
     let built = draft.clone().assemble(&[coin(50_000)], change.clone()).expect("a coin is there");
-    assert_eq!(built.fee, Amount::from_sat(5_000));
+    // The coin's own 272 weight units are relayed for 1 sat/vB.
+    assert_eq!(built.fee, Amount::from_sat(5_000 + 68));
     let short = draft.clone().assemble(&[coin(4_900)], change.clone());
     assert_eq!(short.err(), Some(BuildError::NoCoins));
     // Less than the price is better than nothing, as long as it is relayed.
@@ -96,6 +99,35 @@ fn a_child_pays_for_its_coins_and_at_least_what_it_must() {
     assert_eq!(left, Amount::from_sat(354));
     assert_eq!(partial.fee, Amount::from_sat(4_900 + 330 - 354));
     assert_eq!(draft.assemble(&[], change).err(), Some(BuildError::NoCoins));
+}
+
+#[test]
+fn a_wallet_that_is_short_pays_for_the_most_urgent_half() {
+    let mut draft = sweep(10_000);
+    draft.others = (2..=5)
+        .map(|n| {
+            let mut other = draft.claim.clone();
+            other.outpoint.vout = n;
+            other.deadline = Some(BlockHeight(100 - n));
+            other
+        })
+        .collect();
+    draft.fee = Amount::from_sat(5_000);
+    draft.least = Amount::from_sat(500);
+    draft.budget = Amount::from_sat(50_000);
+    assert_eq!(draft.fewer(), None, "it takes the place of another");
+    draft.divisible = true;
+    let three = draft.fewer().expect("there are five");
+    let vouts = |draft: &Draft| draft.claims().map(|c| c.outpoint.vout).collect::<Vec<_>>();
+    assert_eq!(vouts(&three), [1, 4, 5]);
+    let part = three.weight().to_wu() as f64 / draft.weight().to_wu() as f64;
+    assert!((three.fee.to_sat() as f64 - 5_000.0 * part).abs() <= 1.0);
+    assert!((three.least.to_sat() as f64 - 500.0 * part).abs() <= 1.0);
+    assert_eq!(three.budget, Amount::from_sat(30_000));
+    let two = three.fewer().expect("there are three");
+    assert_eq!(vouts(&two), [1, 5]);
+    let one = two.fewer().expect("there are two");
+    assert_eq!((vouts(&one), one.fewer()), (vec![1], None));
 }
 
 #[test]
