@@ -20,7 +20,7 @@ pub enum Reason {
     Confirmation,
     /// A preimage, or the peer. No height.
     Preimage,
-    /// The output costs more than it brings at any feerate that the network relays.
+    /// The output costs more than it brings at the least feerate that the network relays.
     Uneconomic,
 }
 

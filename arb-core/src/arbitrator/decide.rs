@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut};
 
 /// Characters of the network's words that are logged.
 const LONGEST_REASON: usize = 200;
@@ -32,6 +32,8 @@ pub struct Now {
     pub standing: Standing,
     /// Whether the peer is connected, if the node said so.
     pub link: Option<Link>,
+    /// Least feerate that the network relays.
+    pub floor: FeeRate,
 }
 
 /// Whether the block source has more blocks to come.

@@ -404,6 +404,12 @@ impl ChannelArbitrator {
         self.next_due(facts, picture, now).or_else(hindered)
     }
 
+    /// Whether an output is left for now: a claim of it would cost more than it brings at the least
+    /// feerate that is relayed, and the operator allows no more.
+    pub(crate) fn is_too_dear(&self, output: &Output, now: &Now) -> bool {
+        output.is_uneconomic_at(now.floor) && self.acts.budget_of(output.outpoint).is_none()
+    }
+
     /// What keeps a transaction of ours that is wanted now from its block.
     fn hindrance(
         &self,
@@ -432,7 +438,8 @@ impl ChannelArbitrator {
             spend && output.spent.is_none() && !matches!(output.role, Role::Anchor(_))
         });
         let of = |output: &Output| {
-            if output.is_uneconomic() { Reason::Uneconomic } else { Reason::Confirmation }
+            let dear = self.is_too_dear(output, now);
+            if dear { Reason::Uneconomic } else { Reason::Confirmation }
         };
         open.map(of).min()
     }

@@ -1,14 +1,14 @@
 //! Phase and output states: computed from the picture and the tip, never stored.
 use crate::arbitrator::ChannelArbitrator;
-use crate::claim::SpendPath;
 use crate::claim::build::SMALLEST_OUTPUT;
+use crate::claim::{SpendPath, fee};
 use crate::classify::FundingSpend;
 use crate::facts::ChannelFacts;
 use crate::height::{self, Due, Reason};
 use crate::picture::{Output, Picture, Role, Way};
 use crate::policy::{IRREVOCABLE, Policy};
 use crate::units::{BlockDelta, BlockHeight};
-use bitcoin::Amount;
+use bitcoin::{FeeRate, Weight};
 
 /// Where a channel stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,12 @@ impl Output {
     /// output does not hold the channel's resolution up.
     #[must_use]
     pub fn is_uneconomic(&self) -> bool {
+        self.is_uneconomic_at(FeeRate::BROADCAST_MIN)
+    }
+
+    /// Whether claiming it costs more than it brings at this feerate.
+    #[must_use]
+    pub fn is_uneconomic_at(&self, feerate: FeeRate) -> bool {
         let cost = match &self.way {
             Way::Spend { path: SpendPath::SecondStage(_), .. } => SECOND_STAGE,
             Way::Spend { .. } => ONE_INPUT,
@@ -95,6 +101,7 @@ impl Output {
                 return false;
             }
         };
+        let cost = fee::fee_of(feerate, cost);
         let brings = self.output.value.checked_sub(SMALLEST_OUTPUT);
         brings.is_none_or(|brings| brings <= cost)
     }
@@ -108,10 +115,10 @@ impl Output {
     }
 }
 
-/// What a transaction of one input costs at 1 sat/vB, at most.
-const ONE_INPUT: Amount = Amount::from_sat(150);
-/// What a second stage with a coin and the sweep of its output cost at 1 sat/vB, at most.
-const SECOND_STAGE: Amount = Amount::from_sat(500);
+/// The weight of a transaction of one input, about.
+const ONE_INPUT: Weight = Weight::from_wu(150 * 4);
+/// The weight of a second stage with a coin and of the sweep of its output, about.
+const SECOND_STAGE: Weight = Weight::from_wu(500 * 4);
 
 impl ChannelArbitrator {
     /// The phase at `tip`.

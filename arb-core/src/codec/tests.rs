@@ -45,7 +45,8 @@ proptest! {
         let tip = if near { BlockHeight(expiry.0.saturating_sub(tip % 8)) } else { BlockHeight(tip) };
         let policy = Policy::default();
         let standing = crate::facts::Standing::Current;
-        let now = Now { tip, position: Position::AtTip, policy, standing, link: None };
+        let floor = bitcoin::FeeRate::BROADCAST_MIN;
+        let now = Now { tip, position: Position::AtTip, policy, standing, link: None, floor };
         let due = ChannelArbitrator::default().next_height(&facts, &now).map(|due| due.tip);
         let by_entry = entry.due(&policy);
         prop_assert!(due.is_none() || by_entry.is_some_and(|by_entry| Some(by_entry) <= due));

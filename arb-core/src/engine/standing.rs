@@ -55,6 +55,7 @@ impl ChainArbitrator {
             policy: self.policy,
             standing: self.standing(slot, facts),
             link: self.links.get(&slot).copied(),
+            floor: self.estimates.floor,
         }
     }
 }

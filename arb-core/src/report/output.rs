@@ -41,7 +41,8 @@ pub struct OutputReport {
     pub pending_fee: Option<Amount>,
     /// How often a claim of it was replaced by another.
     pub bumps: usize,
-    /// What the network said of any transaction that claims it, so that it is claimed by itself.
+    /// What the network said of any transaction that claims it, so that it is claimed by itself; `None`
+    /// once it is spent.
     pub set_aside: Option<String>,
     /// Our newest unconfirmed claim of it.
     pub unconfirmed: Option<Txid>,
@@ -90,13 +91,14 @@ pub(super) fn output(
     let ours = || state.acts().claims_of(output.outpoint);
     let paid = ours().filter(|out| state.confirmed_at(out.transaction.compute_txid()).is_some());
     let fees = paid.map(|out| out.share(output.outpoint)).fold(Amount::ZERO, super::plus);
-    let newest = ours().next_back().filter(|_| output.spent.is_none());
+    let is_spent = output.spent.is_some();
+    let newest = ours().next_back().filter(|_| !is_spent);
     OutputReport {
         outpoint: output.outpoint,
         role: output.role,
         amount: output.output.value,
         state: output.state(now.tip),
-        waits: waits(output, now),
+        waits: waits(state, output, now),
         deadline: match &output.way {
             Way::Spend { due, deadline, .. } => {
                 state.acts().deadline_of(output.outpoint, due.tip, *deadline)
@@ -111,7 +113,7 @@ pub(super) fn output(
         fees,
         pending_fee: newest.map(|out| out.share(output.outpoint)),
         bumps: ours().count().saturating_sub(1),
-        set_aside: state.acts().set_aside.get(&output.outpoint).cloned(),
+        set_aside: state.acts().set_aside.get(&output.outpoint).cloned().filter(|_| !is_spent),
         unconfirmed: newest.map(|out| out.transaction.compute_txid()),
         feerate: newest.and_then(|out| fee::feerate_of(out.fee, out.transaction.weight())),
         package_feerate: newest.and_then(|out| package_feerate(state, out)),
@@ -136,14 +138,14 @@ pub(super) fn package_feerate(state: &ChannelArbitrator, child: &HandedOut) -> O
     if alone { None } else { fee::feerate_of(fees, weight) }
 }
 
-fn waits(output: &Output, now: &Now) -> Option<Due> {
+fn waits(state: &ChannelArbitrator, output: &Output, now: &Now) -> Option<Due> {
     let here = |reason| Due { tip: now.tip, until: now.tip, reason };
     if let Some(depth) = output.irrevocable_at(now.tip) {
         return (!depth.is_open(now.tip)).then_some(depth);
     }
     match &output.way {
         Way::Spend { due, .. } if !due.is_open(now.tip) => Some(*due),
-        Way::Spend { .. } if output.is_uneconomic() => Some(here(Reason::Uneconomic)),
+        Way::Spend { .. } if state.is_too_dear(output, now) => Some(here(Reason::Uneconomic)),
         Way::Spend { .. } => Some(here(Reason::Confirmation)),
         Way::NeedsPreimage { expiry } => {
             Some(Due { tip: *expiry, until: *expiry, reason: Reason::Preimage })

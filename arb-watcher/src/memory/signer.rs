@@ -4,8 +4,9 @@ use arb_core::claim::SigningKey;
 use arb_core::format::{ChannelSecrets, sighash};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{SignRequest, Signer};
-use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey, ecdsa};
-use std::collections::BTreeMap;
+use bitcoin::OutPoint;
+use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey, ecdsa};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -39,6 +40,8 @@ struct Inner {
     /// Of splices that brought other funding keys.
     fundings: Mutex<BTreeMap<(ChannelId, PublicKey), SecretKey>>,
     off: AtomicBool,
+    /// Outputs whose spends are signed wrongly.
+    spoiled: Mutex<BTreeSet<OutPoint>>,
 }
 
 impl std::fmt::Debug for MemorySigner {
@@ -62,6 +65,7 @@ impl MemorySigner {
             channels: Mutex::default(),
             fundings: Mutex::default(),
             off: AtomicBool::new(false),
+            spoiled: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -93,6 +97,16 @@ impl MemorySigner {
         self.inner.off.store(false, Ordering::SeqCst);
     }
 
+    /// Every spend of that output is signed wrongly until [`Self::mend`].
+    pub fn spoil(&self, outpoint: OutPoint) {
+        lock(&self.inner.spoiled).insert(outpoint);
+    }
+
+    /// All spends are signed rightly again.
+    pub fn mend(&self) {
+        lock(&self.inner.spoiled).clear();
+    }
+
     fn sign_now(&self, request: &SignRequest) -> Result<ecdsa::Signature, SignError> {
         if self.inner.off.load(Ordering::SeqCst) {
             return Err(SignError::Off);
@@ -112,6 +126,9 @@ impl MemorySigner {
         let script = request.script.as_deref();
         let message = sighash(&request.transaction, request.input, spent, script, request.sighash)
             .map_err(|_| SignError::Inconsistent)?;
+        let spends = request.transaction.input.get(request.input).map(|i| i.previous_output);
+        let spoiled = spends.is_some_and(|spends| lock(&self.inner.spoiled).contains(&spends));
+        let message = if spoiled { Message::from_digest([0x11; 32]) } else { message };
         // libsecp256k1 signs with low S.
         Ok(secp.sign_ecdsa(&message, &key))
     }

@@ -196,6 +196,7 @@ impl Runner<'_> {
             policy: self.policy(),
             standing: Standing::Current,
             link: None,
+            floor: self.world.faults.estimates().floor,
         };
         let mut replayed = BTreeMap::new();
         for stored in log.channels().map_err(|error| unreadable(&error))? {

@@ -118,9 +118,22 @@ impl Runner<'_> {
                 self.signer_works = *state == PortState::Works;
                 self.signs.store(self.signer_works, Ordering::SeqCst);
                 match state {
-                    PortState::Works => self.world.signer.switch_on(),
+                    PortState::Works => {
+                        self.world.signer.switch_on();
+                        self.world.signer.mend();
+                    }
                     PortState::Fails => self.world.signer.switch_off(),
                 }
+                Ok(())
+            }
+            ArbiterStep::SignedWrongly(output) => {
+                if self.ldk.is_some() {
+                    return Err(Failed::new("a signer of the story's own", "LDK's signer"));
+                }
+                let outpoint = self.outpoint(output).await?;
+                let none = || Failed::new(format!("an output {output}"), "none");
+                self.world.signer.spoil(outpoint.ok_or_else(none)?);
+                self.signer_works = false;
                 Ok(())
             }
             ArbiterStep::Broadcaster { state, whose } => {

@@ -139,7 +139,8 @@ impl LastReports {
             };
             let Some(tip) = blocks.last().map(|block| block.height) else { continue };
             let standing = Standing::Current;
-            let now = Now { tip, position: Position::AtTip, policy, standing, link: None };
+            let floor = bitcoin::FeeRate::BROADCAST_MIN;
+            let now = Now { tip, position: Position::AtTip, policy, standing, link: None, floor };
             let report = ChannelReport::of(&facts, &ChannelArbitrator::replay(&changes), &now);
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(report.id, report);

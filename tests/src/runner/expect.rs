@@ -13,7 +13,7 @@ use arb_core::arbitrator::{
     UpstreamVerdict,
 };
 use arb_core::height::Reason;
-use arb_core::report::{ChannelReport, TransactionReport};
+use arb_core::report::{ChannelReport, OutputReport, TransactionReport};
 use bitcoin::OutPoint;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -26,11 +26,31 @@ impl Runner<'_> {
                 OutputCheck::State(state) => self.expect_state(output, *state).await,
                 OutputCheck::Upstream(notice) => self.expect_upstream(output, *notice),
                 OutputCheck::Feerate(rate) => self.expect_feerate(output, rate).await,
+                OutputCheck::Waits(reason) => {
+                    let due = self.reported(output).await?.waits;
+                    let found = due.map_or("none", |due| reason_name(due.reason));
+                    if found == reason {
+                        return Ok(());
+                    }
+                    Err(Failed::new(format!("waits={reason}"), found))
+                }
+                OutputCheck::SetAside(expected) => {
+                    let found = self.reported(output).await?.set_aside.is_some();
+                    equal("set_aside=", expected, &found)
+                }
             },
             Expectation::Ours { kind, check } => self.expect_ours(*kind, check),
             Expectation::Events { subscriber, events } => self.expect_events(subscriber, events),
             Expectation::Alert(alert) => self.expect_alert(*alert),
         }
+    }
+
+    /// What the report says of an output.
+    async fn reported(&mut self, output: &OutputRef) -> Result<&OutputReport, Failed> {
+        let none = || Failed::new(format!("{output} in the report"), "no such output");
+        let outpoint = self.outpoint(output).await?.ok_or_else(none)?;
+        let report = self.report(output.channel())?;
+        report.outputs.iter().find(|known| known.outpoint == outpoint).ok_or_else(none)
     }
 
     fn report(&self, name: &ChannelName) -> Result<&ChannelReport, Failed> {

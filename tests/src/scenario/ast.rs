@@ -353,6 +353,8 @@ pub enum ArbiterStep {
     /// Blocks that pass while the arbiter is stopped.
     Offline(u32),
     Signer(PortState),
+    /// `signer wrong=a.h1`: spends of that output are signed wrongly until `signer on`.
+    SignedWrongly(OutputRef),
     Broadcaster {
         state: PortState,
         whose: Whose,

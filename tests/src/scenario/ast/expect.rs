@@ -111,6 +111,10 @@ pub enum CloseKind {
 /// `expect a.h1 …` and the other outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputCheck {
+    /// `waits=`: the report's reason for this output.
+    Waits(String),
+    /// `set_aside=`: whether its claim was refused and is tried by itself.
+    SetAside(bool),
     State(OutputState),
     /// What the node was told about the incoming HTLC; of HTLCs only.
     Upstream(UpstreamNotice),

@@ -37,7 +37,10 @@ impl Parser {
                 let blocks = args.next("a number of blocks")?;
                 ArbiterStep::Offline(value::positive("a number of blocks", blocks)?)
             }
-            "signer" => ArbiterStep::Signer(value::choice(args.next("on or off")?, &SWITCH)?),
+            "signer" => match args.optional("wrong")? {
+                Some(output) => ArbiterStep::SignedWrongly(self.names.output(output)?),
+                None => ArbiterStep::Signer(value::choice(args.next("on or off")?, &SWITCH)?),
+            },
             "broadcaster" => {
                 let state = value::choice(args.next("on or off")?, &SWITCH)?;
                 let whose = match args.optional("only")? {

@@ -50,6 +50,7 @@ const KINDS: [(&str, TransactionKind); 7] = [
     ("sweep", TransactionKind::Sweep),
     ("penalty", TransactionKind::Penalty),
 ];
+const ANSWERS: [(&str, bool); 2] = [("yes", true), ("no", false)];
 const ALERTS: [(&str, AlertExpectation); 2] =
     [("unknown_spend", AlertExpectation::UnknownSpend), ("none", AlertExpectation::None)];
 
@@ -118,10 +119,13 @@ fn output_check(output: &OutputRef, keyed: Keyed<'_>) -> Result<Expectation, Wro
         ("upstream", OutputRef::Htlc(_)) => {
             OutputCheck::Upstream(value::choice(word(keyed)?, &NOTICES)?)
         }
+        ("waits", _) => OutputCheck::Waits(value::choice(word(keyed)?, &REASONS)?.to_owned()),
+        ("set_aside", _) => OutputCheck::SetAside(value::choice(word(keyed)?, &ANSWERS)?),
         (_, OutputRef::Htlc(_)) => {
-            return Err(Wrong::new("state=, upstream= or feerate=", keyed.word));
+            let expected = "state=, upstream=, feerate=, waits= or set_aside=";
+            return Err(Wrong::new(expected, keyed.word));
         }
-        _ => return Err(Wrong::new("state= or feerate=", keyed.word)),
+        _ => return Err(Wrong::new("state=, feerate=, waits= or set_aside=", keyed.word)),
     };
     Ok(Expectation::Output { output: output.clone(), check })
 }

@@ -143,8 +143,16 @@ fn of_an_output() {
     refused("expect a.h9 state=claimed", "a declared output", "a.h9");
     refused("expect a.h1.third state=claimed", "a declared output", "a.h1.third");
     refused("expect c.to_local state=claimed", "a declared output", "c.to_local");
-    refused("expect a.to_local upstream=none", "state= or feerate=", "upstream=none");
-    refused("expect a.h1 phase=open", "state=, upstream= or feerate=", "phase=open");
+    refused(
+        "expect a.to_local upstream=none",
+        "state=, feerate=, waits= or set_aside=",
+        "upstream=none",
+    );
+    refused(
+        "expect a.h1 phase=open",
+        "state=, upstream=, feerate=, waits= or set_aside=",
+        "phase=open",
+    );
     refused("expect a.h1 upstream=told", "failed, fulfilled or none", "told");
 }
 
