@@ -140,7 +140,8 @@ impl Picture {
             Classified::Live { owner, .. } => *owner,
             Classified::Revoked { .. } | Classified::Other(_) => Side::Remote,
         };
-        let view = View { facts, arbitrator, candidate, tx, secp: &secp, owner };
+        let txid = tx.value.compute_txid();
+        let view = View { facts, arbitrator, candidate, tx, txid, secp: &secp, owner };
         let mut outputs = match &classified {
             Classified::Live { point, commitment, .. } => view.live(point, commitment),
             Classified::Revoked { number, secret, point } => view.revoked(*number, secret, point),
@@ -152,7 +153,7 @@ impl Picture {
         Some(Self {
             at: tx.at,
             funding: candidate.funding,
-            txid: tx.value.compute_txid(),
+            txid,
             spend: classified.spend(),
             outputs,
         })
@@ -183,6 +184,8 @@ struct View<'a> {
     arbitrator: &'a ChannelArbitrator,
     candidate: &'a FundingCandidate,
     tx: &'a Confirmed<Transaction>,
+    /// Its id: computed once, for there may be a thousand outputs.
+    txid: Txid,
     secp: &'a Secp256k1<All>,
     /// Whose commitment it is; the peer's, if it is none that we know.
     owner: Side,
@@ -190,7 +193,7 @@ struct View<'a> {
 
 impl View<'_> {
     fn output(&self, vout: u32, output: TxOut, role: Role, way: Way) -> Output {
-        let outpoint = OutPoint { txid: self.tx.value.compute_txid(), vout };
+        let outpoint = OutPoint { txid: self.txid, vout };
         Output { outpoint, output, at: self.tx.at, role, way, spent: None }
     }
 

@@ -129,10 +129,9 @@ impl View<'_> {
         let script = penalty.to_local.to_p2wsh();
         let htlcs: BTreeMap<OutPoint, HtlcId> =
             outputs.iter().filter_map(|o| o.role.htlc().map(|id| (o.outpoint, id))).collect();
-        let commitment = self.tx.value.compute_txid();
         let mut seen: BTreeSet<OutPoint> = BTreeSet::new();
         for tx in &self.arbitrator.chain {
-            let spends = |i: &bitcoin::TxIn| i.previous_output.txid == commitment;
+            let spends = |i: &bitcoin::TxIn| i.previous_output.txid == self.txid;
             if !tx.value.input.iter().any(spends) {
                 continue;
             }
