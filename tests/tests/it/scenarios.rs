@@ -42,6 +42,7 @@ fn every_scenario_comes_out_as_it_says() {
 }
 
 /// A dry run says what then happens: in which transactions, for how much, and until when.
+// incident ldk-4592 ldk-4670 ldk-3487
 #[test]
 fn what_closing_costs_is_foreseen() {
     let story = "channel a local_delay=20

@@ -4,8 +4,10 @@ use super::support::*;
 use crate::{Arbiter, ChainEventSubscription, Delivery, Settings};
 use arb_core::arbitrator::{Alert, Change, ChannelEvent, CloseKind, Notice, Phase};
 use arb_core::classify::FundingSpend;
+use arb_core::facts::{ShutdownScripts, Update};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::policy::Policy;
+use bitcoin::absolute::LockTime;
 use bitcoin::{Amount, ScriptBuf, Sequence, Transaction, TxOut};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -221,4 +223,45 @@ async fn a_failed_question_about_the_mempool_is_put_again() {
     sleep(Settings::default().heartbeat * 2).await;
     arbiter.idle().await.expect("running");
     assert_eq!(events(&mut subscription).await, [ChannelEvent::EarlyMutual]);
+}
+
+// bolt B13
+#[tokio::test(start_paused = true)]
+async fn whichever_closing_transaction_confirms_is_the_mutual_close() {
+    let nothing = |script: ScriptBuf| TxOut { value: Amount::ZERO, script_pubkey: script };
+    let (ours, theirs) = (wallet(), foreign());
+    let pays = |value: u64, script: &ScriptBuf| TxOut {
+        value: Amount::from_sat(value),
+        script_pubkey: script.clone(),
+    };
+    // Each side pays the fee of its own version, may raise it, and may leave out what is dust or
+    // give it away.
+    let versions = [
+        vec![pays(499_000, &ours), pays(500_000, &theirs)],
+        vec![pays(500_000, &ours), pays(499_000, &theirs)],
+        vec![pays(500_000, &ours), pays(450_000, &theirs)],
+        vec![pays(999_000, &ours)],
+        vec![pays(500_000, &theirs)],
+        vec![nothing(ScriptBuf::new_op_return([1; 4])), pays(500_000, &theirs)],
+    ];
+    for (outputs, sequence, lock_time) in versions.iter().flat_map(|outputs| {
+        [(Sequence::MAX, 0), (Sequence::ENABLE_RBF_NO_LOCKTIME, 123)]
+            .map(|(sequence, lock_time)| (outputs, sequence, lock_time))
+    }) {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let (arbiter, mut subscription) = watching(&world, &channel).await;
+        let scripts = ShutdownScripts { local: Some(ours.clone()), remote: Some(theirs.clone()) };
+        let agreed = arbiter.update_channel(channel.id(), vec![Update::Shutdown(scripts)]).await;
+        agreed.expect("running");
+        let mut tx = close(&channel);
+        tx.input[0].sequence = sequence;
+        tx.lock_time = LockTime::from_consensus(lock_time);
+        tx.output.clone_from(outputs);
+        world.chain.mine(vec![tx]);
+        world.pass(&arbiter, 2).await;
+        let (phase, alerts) = standing(&arbiter, &channel).await;
+        assert_eq!((phase, alerts), (closed(FundingSpend::MutualClose), vec![]), "{outputs:?}");
+        assert_eq!(events(&mut subscription).await, [ChannelEvent::EarlyMutual, CLOSED]);
+        assert_eq!(world.scripts.asked(), 0, "nobody has to be asked");
+    }
 }
