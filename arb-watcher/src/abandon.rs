@@ -1,6 +1,6 @@
 //! Giving a channel up that was never funded: what must be so, and why it is refused.
-use arb_core::arbitrator::{ChannelArbitrator, NoticeKey};
-use arb_core::facts::{ChannelFacts, FundingCandidate, HtlcLink};
+use arb_core::arbitrator::{ChannelArbitrator, NoticeKey, UpstreamDuty};
+use arb_core::facts::{ChannelFacts, FundingCandidate, HtlcLink, HtlcRecord};
 use arb_core::ids::{HtlcId, Side};
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use bitcoin::{Block, OutPoint, Transaction, Txid};
@@ -135,13 +135,14 @@ pub(crate) fn upstream_is_told(
     state: &ChannelArbitrator,
 ) -> Result<(), AbandonError> {
     let acts = state.acts();
-    let told = |id: &HtlcId| {
-        acts.upstream.contains_key(id) && acts.acknowledged.contains(&NoticeKey::Upstream(*id))
+    let told = |id: &HtlcId, record: &HtlcRecord| {
+        let duty = UpstreamDuty::of(*id, &record.htlc);
+        acts.upstream.contains_key(&duty) && acts.acknowledged.contains(&NoticeKey::Upstream(duty))
     };
-    let forwarded = facts
+    let mut forwarded = facts
         .htlcs
         .iter()
         .filter(|(_, record)| matches!(record.htlc.link, HtlcLink::ForwardOf { .. }));
-    let open = forwarded.map(|(id, _)| id).find(|id| !told(id));
-    open.map_or(Ok(()), |id| Err(AbandonError::OpenUpstream(*id)))
+    let open = forwarded.find(|(id, record)| !told(id, record));
+    open.map_or(Ok(()), |(id, _)| Err(AbandonError::OpenUpstream(*id)))
 }

@@ -1,5 +1,5 @@
 //! Changes: the log, past tense. `ChannelArbitrator::apply` is the only reader that matters.
-use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamVerdict};
+use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamDuty, UpstreamVerdict};
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, Preimage};
 use crate::ports::ScriptOwner;
@@ -66,8 +66,8 @@ pub enum Change {
     },
     /// Act: the node was told what to do upstream.
     UpstreamTold {
-        /// The offered HTLC.
-        htlc: HtlcId,
+        /// What about.
+        duty: UpstreamDuty,
         /// What it was told. Never taken back.
         verdict: UpstreamVerdict,
     },

@@ -185,8 +185,8 @@ impl Draft<'_> {
         }
         let policy = &self.now.policy;
         let due = upstream::due(self.facts, &self.state, picture.as_deref(), self.now, policy);
-        for (htlc, verdict) in due {
-            self.push(Change::UpstreamTold { htlc, verdict });
+        for (duty, verdict) in due {
+            self.push(Change::UpstreamTold { duty, verdict });
         }
         self.announce();
     }

@@ -1,6 +1,7 @@
 //! `desired`: what should be true outside, level-triggered.
 use crate::arbitrator::{
-    Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Refusal, TxKind, upstream,
+    Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Refusal, TxKind,
+    UpstreamVerdict, upstream,
 };
 use crate::claim::{Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::classify::{self, FundingSpend};
@@ -264,13 +265,9 @@ impl ChannelArbitrator {
             let lost = picture.outputs.iter().filter(|output| is_lost(output) || nobody(output));
             alerts.extend(lost.map(|output| Alert::OutputLost(output.outpoint)));
         }
-        let told = self.acts.upstream.iter();
-        let late = told.filter(|(id, verdict)| {
-            **verdict == crate::arbitrator::UpstreamVerdict::Failed
-                && facts
-                    .htlcs
-                    .get(id)
-                    .is_some_and(|r| self.upstream_preimage(r.htlc.hash).is_some())
+        let late = facts.htlcs.iter().filter(|(id, record)| {
+            self.acts.told(**id, &record.htlc) == Some(UpstreamVerdict::Failed)
+                && self.upstream_preimage(record.htlc.hash).is_some()
         });
         alerts.extend(late.map(|(id, _)| Alert::PreimageAfterFail(*id)));
         alerts

@@ -1,7 +1,7 @@
 //! Effects: what should be true outside, imperative and plain data.
 use crate::arbitrator::FailReason;
 use crate::claim::Claim;
-use crate::facts::ChannelNames;
+use crate::facts::{ChannelNames, Htlc, HtlcLink};
 use crate::ids::{HtlcId, HtlcRef, PaymentHash, Preimage};
 use crate::units::{CommitmentNumber, MilliSat};
 use alloc::boxed::Box;
@@ -42,7 +42,7 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoticeKey {
     /// What to do upstream of an offered HTLC.
-    Upstream(HtlcId),
+    Upstream(UpstreamDuty),
     /// An alert.
     Alert(Alert),
     /// The arbiter decided to fail the channel.
@@ -78,10 +78,40 @@ impl Notice {
     #[must_use]
     pub const fn key(&self) -> NoticeKey {
         match self {
-            Self::Upstream { htlc, .. } => NoticeKey::Upstream(*htlc),
+            Self::Upstream { htlc, incoming, hash, .. } => {
+                let (htlc, hash, incoming) = (*htlc, *hash, *incoming);
+                NoticeKey::Upstream(UpstreamDuty { htlc, hash, incoming })
+            }
             Self::Alert(alert) => NoticeKey::Alert(*alert),
             Self::Failing(_) => NoticeKey::Failing,
         }
+    }
+}
+
+/// What a verdict is about. The id alone does not say: both parties forget an HTLC that no commitment
+/// contains when they reconnect, and its id is used again (BOLT 2 "Message Retransmission").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UpstreamDuty {
+    /// The offered HTLC.
+    pub htlc: HtlcId,
+    /// Its payment hash.
+    pub hash: PaymentHash,
+    /// The incoming HTLC that it forwards; `None`: the node's own payment.
+    pub incoming: Option<HtlcRef>,
+}
+
+impl UpstreamDuty {
+    /// The duty of an offered HTLC with these terms.
+    #[must_use]
+    pub const fn of(htlc: HtlcId, terms: &Htlc) -> Self {
+        let incoming = match terms.link {
+            HtlcLink::ForwardOf { incoming, .. } => Some(incoming),
+            HtlcLink::OwnPayment
+            | HtlcLink::Final
+            | HtlcLink::ForwardedTo { .. }
+            | HtlcLink::Uncommitted => None,
+        };
+        Self { htlc, hash: terms.hash, incoming }
     }
 }
 

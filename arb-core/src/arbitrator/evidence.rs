@@ -1,7 +1,7 @@
 //! `ChannelArbitrator`: everything that the log says of one channel, and `apply`, its only writer.
 use crate::arbitrator::{
     BlockView, Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, Refusal,
-    TxKind, UpstreamVerdict,
+    TxKind, UpstreamDuty, UpstreamVerdict,
 };
 use crate::classify;
 use crate::facts::{ChannelFacts, FundingCandidate, Htlc, HtlcRecord};
@@ -49,7 +49,7 @@ pub struct Acts {
     /// Live commitments of the peer that were seen unconfirmed, and what they pay, oldest first.
     pub seen: Vec<(Transaction, Amount)>,
     /// What the node was told upstream.
-    pub upstream: BTreeMap<HtlcId, UpstreamVerdict>,
+    pub upstream: BTreeMap<UpstreamDuty, UpstreamVerdict>,
     /// Notices that need no repetition.
     pub acknowledged: BTreeSet<NoticeKey>,
     /// Events, in order; their index is their number.
@@ -296,8 +296,8 @@ impl Acts {
             Change::CommitmentSeen { transaction, fee } => {
                 self.seen.push(((**transaction).clone(), *fee));
             }
-            Change::UpstreamTold { htlc, verdict } => {
-                self.upstream.entry(*htlc).or_insert(*verdict);
+            Change::UpstreamTold { duty, verdict } => {
+                self.upstream.entry(*duty).or_insert(*verdict);
             }
             Change::NoticeAcknowledged(key) => {
                 self.acknowledged.insert(*key);
@@ -323,6 +323,13 @@ impl Acts {
             | Change::Spent(_)
             | Change::Disconnected { .. } => {}
         }
+    }
+
+    /// What the node was told upstream of an offered HTLC with these terms. What it was told of another
+    /// that both parties forgot, and whose id this one has, does not count.
+    #[must_use]
+    pub fn told(&self, htlc: HtlcId, terms: &Htlc) -> Option<UpstreamVerdict> {
+        self.upstream.get(&UpstreamDuty::of(htlc, terms)).copied()
     }
 
     /// The earlier of a claim's own deadline and those that the operator asked for. What opens later

@@ -14,7 +14,7 @@ pub use decide::{Now, Position};
 pub(crate) use desired::ANCHOR_FOR_ALL;
 pub use desired::Desire;
 pub use effect::{
-    Alert, Effect, EffectKey, Notice, NoticeKey, UpstreamResolution, UpstreamVerdict,
+    Alert, Effect, EffectKey, Notice, NoticeKey, UpstreamDuty, UpstreamResolution, UpstreamVerdict,
 };
 pub use event::{ChannelEvent, CloseKind, OutputProgress};
 pub use evidence::{Acts, ChannelArbitrator, Intent, Rejections};

@@ -1,6 +1,6 @@
 //! Upstream duties: what the node is told about the incoming side of every offered HTLC.
 use crate::arbitrator::{
-    ChannelArbitrator, Notice, Now, Position, UpstreamResolution, UpstreamVerdict,
+    ChannelArbitrator, Notice, Now, Position, UpstreamDuty, UpstreamResolution, UpstreamVerdict,
 };
 use crate::classify::FundingSpend;
 use crate::facts::{ChannelFacts, Htlc, HtlcLink};
@@ -21,14 +21,15 @@ pub(crate) fn due(
     picture: Option<&Picture>,
     now: &Now,
     policy: &Policy,
-) -> Vec<(HtlcId, UpstreamVerdict)> {
+) -> Vec<(UpstreamDuty, UpstreamVerdict)> {
     let tip = now.tip;
     let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
-    let open = offered.filter(|(id, _)| !arbitrator.acts.upstream.contains_key(id));
-    open.filter_map(|(id, record)| {
+    let duties = offered.map(|(id, record)| (id, record, UpstreamDuty::of(*id, &record.htlc)));
+    let open = duties.filter(|(_, _, duty)| !arbitrator.acts.upstream.contains_key(duty));
+    open.filter_map(|(id, record, duty)| {
         let htlc = &record.htlc;
         if arbitrator.upstream_preimage(htlc.hash).is_some() {
-            return Some((*id, UpstreamVerdict::Fulfilled));
+            return Some((duty, UpstreamVerdict::Fulfilled));
         }
         if now.position == Position::CatchingUp {
             // A block to come may hold the preimage.
@@ -36,14 +37,14 @@ pub(crate) fn due(
         }
         let open = |due: Due| due.is_open(tip);
         if picture.and_then(|p| given_up(p, *id, htlc, policy)).is_some_and(open) {
-            return Some((*id, UpstreamVerdict::Failed));
+            return Some((duty, UpstreamVerdict::Failed));
         }
         // In any case, even if this channel is still open: the incoming one can be saved.
         let margin = is_late(htlc, tip, policy);
         let committed = facts.is_committed(*id);
         let settled = picture
             .is_some_and(|p| !committed || lost_downstream(p, *id, policy).is_some_and(open));
-        (margin || settled).then_some((*id, UpstreamVerdict::Failed))
+        (margin || settled).then_some((duty, UpstreamVerdict::Failed))
     })
     .collect()
 }
@@ -106,8 +107,8 @@ fn given_up(picture: &Picture, id: HtlcId, htlc: &Htlc, policy: &Policy) -> Opti
 
 /// Whether every duty was decided: nothing is forgotten before.
 pub(crate) fn is_done(facts: &ChannelFacts, arbitrator: &ChannelArbitrator) -> bool {
-    let mut offered = facts.htlcs.keys().filter(|id| id.offerer == Side::Local);
-    offered.all(|id| arbitrator.acts.upstream.contains_key(id))
+    let mut offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
+    offered.all(|(id, record)| arbitrator.acts.told(*id, &record.htlc).is_some())
 }
 
 /// Where the HTLC's value came to us for good: its output, or (revoked) the output of the peer's
@@ -125,24 +126,20 @@ pub(crate) fn notices(
     facts: &ChannelFacts,
     arbitrator: &ChannelArbitrator,
 ) -> impl Iterator<Item = Notice> {
-    arbitrator.acts.upstream.iter().filter_map(|(id, verdict)| {
-        let htlc = &facts.htlcs.get(id)?.htlc;
+    facts.htlcs.iter().filter_map(|(id, record)| {
+        let htlc = &record.htlc;
+        let duty = UpstreamDuty::of(*id, htlc);
+        let verdict = arbitrator.acts.upstream.get(&duty)?;
         let resolution = match verdict {
             UpstreamVerdict::Failed => UpstreamResolution::Fail,
             UpstreamVerdict::Fulfilled => {
                 UpstreamResolution::Fulfil(arbitrator.upstream_preimage(htlc.hash)?)
             }
         };
-        let incoming = match htlc.link {
-            HtlcLink::ForwardOf { incoming, .. } => Some(incoming),
-            HtlcLink::OwnPayment
-            | HtlcLink::Final
-            | HtlcLink::ForwardedTo { .. }
-            | HtlcLink::Uncommitted => None,
-        };
-        let (hash, amount) = (htlc.hash, htlc.amount);
+        let UpstreamDuty { htlc, hash, incoming } = duty;
+        let amount = record.htlc.amount;
         let names = facts.names.clone();
-        Some(Notice::Upstream { htlc: *id, names, incoming, hash, amount, resolution })
+        Some(Notice::Upstream { htlc, names, incoming, hash, amount, resolution })
     })
 }
 
@@ -155,7 +152,7 @@ pub(crate) fn next(
     policy: &Policy,
 ) -> Option<Due> {
     let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
-    let open = offered.filter(|(id, _)| !arbitrator.acts.upstream.contains_key(id));
+    let open = offered.filter(|(id, r)| arbitrator.acts.told(**id, &r.htlc).is_none());
     open.flat_map(|(id, record)| {
         let late = late_from(&record.htlc, policy).map(height::deadline);
         let settled = picture.and_then(|p| lost_downstream(p, *id, policy));

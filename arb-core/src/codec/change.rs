@@ -83,8 +83,8 @@ impl Body for Change {
                 out.field(0, transaction.as_ref());
                 out.field(2, fee);
             }),
-            Self::UpstreamTold { htlc, verdict } => out.stream(UPSTREAM_TOLD, |out| {
-                out.field(0, htlc);
+            Self::UpstreamTold { duty, verdict } => out.stream(UPSTREAM_TOLD, |out| {
+                out.field(0, duty);
                 out.field(2, verdict);
             }),
             Self::NoticeAcknowledged(key) => {
@@ -138,7 +138,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
             Change::Rejected { txid: input.field(0)?, at: input.field(2)?, why: input.field(4)? }
         }
         CONTESTED => Change::Contested(input.field(0)?),
-        UPSTREAM_TOLD => Change::UpstreamTold { htlc: input.field(0)?, verdict: input.field(2)? },
+        UPSTREAM_TOLD => Change::UpstreamTold { duty: input.field(0)?, verdict: input.field(2)? },
         NOTICE_ACKNOWLEDGED => Change::NoticeAcknowledged(input.field(0)?),
         ANNOUNCED => Change::Announced(input.field(0)?),
         BUMP_REQUESTED => {

@@ -2,9 +2,9 @@
 use super::DecodeError;
 use super::tlv::{Field, Reader};
 use crate::arbitrator::{
-    Alert, ChannelEvent, CloseKind, NoticeKey, OutputProgress, UpstreamVerdict,
+    Alert, ChannelEvent, CloseKind, NoticeKey, OutputProgress, UpstreamDuty, UpstreamVerdict,
 };
-use crate::ids::HtlcId;
+use crate::ids::{HtlcId, HtlcRef, PaymentHash};
 use crate::units::CommitmentNumber;
 use alloc::vec::Vec;
 use bitcoin::{OutPoint, Txid};
@@ -31,17 +31,37 @@ impl Field for UpstreamVerdict {
     }
 }
 
+impl Field for UpstreamDuty {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.htlc.put(out);
+        self.hash.put(out);
+        match &self.incoming {
+            None => out.push(0),
+            Some(incoming) => put_tagged(out, 1, incoming),
+        }
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (htlc, hash) = (HtlcId::take(input)?, PaymentHash::take(input)?);
+        let incoming = match u8::take(input)? {
+            0 => None,
+            1 => Some(HtlcRef::take(input)?),
+            _ => return Err(DecodeError::Invalid("incoming HTLC")),
+        };
+        Ok(Self { htlc, hash, incoming })
+    }
+}
+
 impl Field for NoticeKey {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Upstream(htlc) => put_tagged(out, 0, htlc),
+            Self::Upstream(duty) => put_tagged(out, 0, duty),
             Self::Alert(alert) => put_tagged(out, 1, alert),
             Self::Failing => out.push(2),
         }
     }
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match u8::take(input)? {
-            0 => Self::Upstream(HtlcId::take(input)?),
+            0 => Self::Upstream(UpstreamDuty::take(input)?),
             1 => Self::Alert(Alert::take(input)?),
             2 => Self::Failing,
             _ => return Err(DecodeError::Invalid("notice")),

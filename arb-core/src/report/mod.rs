@@ -13,7 +13,7 @@ mod tests;
 use crate::arbitrator::phase::Phase;
 use crate::arbitrator::{
     Alert, ChannelArbitrator, ChannelEvent, CloseKind, Effect, HandedOut, Notice, Now, TxKind,
-    UpstreamVerdict,
+    UpstreamDuty, UpstreamVerdict,
 };
 use crate::facts::{ChannelFacts, ChannelNames, Link};
 use crate::height::Due;
@@ -151,7 +151,7 @@ impl ChannelReport {
             pending_fees: pending_fees(&transactions, &outputs_reported, closing.as_ref()),
             closing,
             outputs: outputs_reported,
-            upstream: state.acts().upstream.iter().map(|(id, v)| (*id, *v)).collect(),
+            upstream: told(facts, state),
             events: state.acts().events.clone(),
             alerts: state.alerts(facts, picture, now),
             received: outputs
@@ -204,6 +204,16 @@ fn reached_us(output: &Output) -> bool {
 /// Whether our spend of the output makes another output of the channel: a second stage of ours.
 fn passes_on(output: &Output) -> bool {
     matches!(&output.way, Way::Spend { path: crate::claim::SpendPath::SecondStage(_), .. })
+}
+
+/// What the node was told, but for what both parties forgot and whose id another has.
+fn told(facts: &ChannelFacts, state: &ChannelArbitrator) -> Vec<(HtlcId, UpstreamVerdict)> {
+    let replaced = |duty: &UpstreamDuty| {
+        let record = facts.htlcs.get(&duty.htlc);
+        record.is_some_and(|record| UpstreamDuty::of(duty.htlc, &record.htlc) != *duty)
+    };
+    let told = state.acts().upstream.iter().filter(|(duty, _)| !replaced(duty));
+    told.map(|(duty, verdict)| (duty.htlc, *verdict)).collect()
 }
 
 fn transactions(state: &ChannelArbitrator) -> Vec<TransactionReport> {

@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Mempool(Result<MempoolSlice, FollowError>),
     /// Whose the scripts are that a transaction of the mempool pays, which may be a mutual close.
     SeenClose(Box<SeenClose>),
-    Done(Attempt, Done),
+    Done(Box<Attempt>, Done),
     Rescanned(Box<Watching>, Result<(), String>),
     Released {
         slot: Slot,
@@ -221,7 +221,7 @@ where
                         Ok(Signed::Spoilt(spoilers)) => Done::Spoilt(spoilers),
                         Err(failed) => Done::Failed(failed),
                     };
-                    Outcome::Done(attempt, done)
+                    Outcome::Done(Box::new(attempt), done)
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
@@ -233,7 +233,7 @@ where
                         Ok(Err(error)) => Done::Failed(Failed::other(error)),
                         Err(_) => Done::Failed(Failed::other("no answer in time")),
                     };
-                    Outcome::Done(attempt, done)
+                    Outcome::Done(Box::new(attempt), done)
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
@@ -244,7 +244,7 @@ where
                         Ok(verdicts) => Done::Judged(verdicts),
                         Err(why) => Done::Failed(Failed::Other(why)),
                     };
-                    Outcome::Done(attempt, done)
+                    Outcome::Done(Box::new(attempt), done)
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
@@ -259,7 +259,7 @@ where
         let mut next = Some(first);
         while let Some(outcome) = next {
             let (attempt, done) = match outcome {
-                Outcome::Done(attempt, done) => (attempt, done),
+                Outcome::Done(attempt, done) => (*attempt, done),
                 Outcome::Panicked(Job::Task(attempt)) => {
                     let failed = match attempt.task {
                         Task::Sign(_) => Failed::Signer("the worker panicked".to_owned()),

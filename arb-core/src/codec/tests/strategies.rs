@@ -1,7 +1,7 @@
 //! Values of every kind, for property tests of the codec.
 use crate::arbitrator::{
     Alert, Change, ChannelEvent, CloseKind, FailReason, HandedOut, NoticeKey, OutputProgress,
-    PreimageSource, Refusal, TxKind, UpstreamVerdict,
+    PreimageSource, Refusal, TxKind, UpstreamDuty, UpstreamVerdict,
 };
 use crate::facts::secrets::SecretIndex;
 use crate::facts::{
@@ -280,9 +280,18 @@ fn alert() -> impl Strategy<Value = Alert> {
     ]
 }
 
+fn upstream_duty() -> impl Strategy<Value = UpstreamDuty> {
+    let incoming = prop::option::of(htlc_ref());
+    (htlc_id(), any::<[u8; 32]>(), incoming).prop_map(|(htlc, hash, incoming)| UpstreamDuty {
+        htlc,
+        hash: PaymentHash(hash),
+        incoming,
+    })
+}
+
 fn notice_key() -> impl Strategy<Value = NoticeKey> {
     prop_oneof![
-        htlc_id().prop_map(NoticeKey::Upstream),
+        upstream_duty().prop_map(NoticeKey::Upstream),
         alert().prop_map(NoticeKey::Alert),
         Just(NoticeKey::Failing),
     ]
@@ -365,7 +374,8 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
             why,
             at
         }),
-        (htlc_id(), verdict).prop_map(|(htlc, verdict)| Change::UpstreamTold { htlc, verdict }),
+        (upstream_duty(), verdict)
+            .prop_map(|(duty, verdict)| Change::UpstreamTold { duty, verdict }),
         notice_key().prop_map(Change::NoticeAcknowledged),
         event().prop_map(Change::Announced),
         (option::of(outpoint()), any::<u64>())

@@ -15,12 +15,15 @@ pub(super) fn add(facts: &mut ChannelFacts, id: HtlcId, htlc: Htlc) -> Result<()
     };
     let same_terms =
         (known.amount, known.hash, known.expiry) == (htlc.amount, htlc.hash, htlc.expiry);
-    if !same_terms && live(facts).contains(&id) {
+    let is_live = live(facts).contains(&id);
+    if !same_terms && is_live {
         return Err(UpdateError::HtlcConflict(id));
     }
     // An HTLC that no commitment contains is forgotten by both parties when they reconnect, and
-    // its id used again (BOLT 2 "Message Retransmission").
-    let link = if same_terms { restated(id, known.link, htlc.link)? } else { htlc.link };
+    // its id used again (BOLT 2 "Message Retransmission"): maybe for another part of the same payment,
+    // with the same terms. Of a received one more may have become known meanwhile.
+    let same = same_terms && (is_live || id.offerer == Side::Remote);
+    let link = if same { restated(id, known.link, htlc.link)? } else { htlc.link };
     if let Some(record) = facts.htlcs.get_mut(&id) {
         record.htlc = Htlc { link, ..htlc };
     }

@@ -8,6 +8,7 @@ mod closes;
 mod destinations;
 mod epochs;
 mod facts;
+mod forgotten;
 mod intervene;
 mod isolate;
 mod life;

@@ -1,7 +1,7 @@
 //! Cases that random stories rarely tell.
 use arb_core::arbitrator::{Alert, UpstreamVerdict};
 use arb_core::claim::SpendPath;
-use arb_core::engine::EngineInput;
+use arb_core::engine::{Active, EngineInput};
 use arb_core::ids::{HtlcId, Side};
 use arb_core::picture::{Role, Way};
 use arb_tests::peer::Format;
@@ -37,8 +37,13 @@ fn block(close: Close, peer: u8) -> Op {
     Op::Block { close: Some(close), peer, together: false, ours: true }
 }
 
+fn told(active: &Active) -> Option<UpstreamVerdict> {
+    let record = active.facts.htlcs.get(&OFFERED)?;
+    active.state.acts().told(OFFERED, &record.htlc)
+}
+
 fn verdict(world: &World) -> Option<UpstreamVerdict> {
-    world.active().and_then(|active| active.state.acts().upstream.get(&OFFERED).copied())
+    world.active().and_then(told)
 }
 
 /// A commitment that we cannot read may hold the HTLC: no verdict at act depth, none by the
@@ -130,8 +135,7 @@ fn a_rescan_is_read_to_its_end_before_it_is_judged() {
     step(&mut engine, &mut log, &[EngineInput::ReachedTip]);
     step(&mut engine, &mut log, &[watch]);
     let active = engine.active(SLOT).expect("closed");
-    let told = active.state.acts().upstream.get(&OFFERED);
-    assert_eq!(told, Some(&UpstreamVerdict::Fulfilled));
+    assert_eq!(told(active), Some(UpstreamVerdict::Fulfilled));
 }
 
 /// The secret of a commitment reaches us after the peer has swept its delayed output: nothing is

@@ -1,6 +1,6 @@
 //! The laws, one function each.
 use arb_core::arbitrator::{
-    Alert, ChannelEvent, CloseKind, Notice, OutputProgress, Phase, Position, TxKind,
+    Alert, ChannelEvent, CloseKind, Notice, OutputProgress, Phase, Position, TxKind, UpstreamDuty,
     UpstreamVerdict,
 };
 use arb_core::claim::build::{BuildError, Draft};
@@ -8,7 +8,7 @@ use arb_core::claim::{Claim, SpendPath};
 use arb_core::classify::FundingSpend;
 use arb_core::engine::{Active, ChainArbitrator, EngineInput, Task};
 use arb_core::format::scripts;
-use arb_core::ids::{HtlcId, Preimage, Side};
+use arb_core::ids::{Preimage, Side};
 use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::picture::{Output, Picture, Role, Way};
@@ -26,7 +26,7 @@ type Law = Result<(), TestCaseError>;
 /// What earlier steps said.
 #[derive(Default)]
 pub(crate) struct Watch {
-    upstream: BTreeMap<HtlcId, UpstreamVerdict>,
+    upstream: BTreeMap<UpstreamDuty, UpstreamVerdict>,
 }
 
 /// Laws of a state.
@@ -76,11 +76,12 @@ fn preimages() -> impl Iterator<Item = Preimage> {
 /// has its notice until it is acknowledged.
 fn upstream(world: &World, active: &Active, watch: &mut Watch) -> Law {
     let told = &active.state.acts().upstream;
-    for (id, verdict) in &watch.upstream {
-        prop_assert_eq!(told.get(id), Some(verdict), "a verdict was taken back");
+    for (duty, verdict) in &watch.upstream {
+        prop_assert_eq!(told.get(duty), Some(verdict), "a verdict was taken back");
     }
-    for (id, verdict) in told {
-        if watch.upstream.contains_key(id) {
+    for (duty, verdict) in told {
+        let id = &duty.htlc;
+        if watch.upstream.contains_key(duty) {
             continue;
         }
         prop_assert_eq!(id.offerer, Side::Local);
@@ -302,9 +303,9 @@ fn forgotten(world: &World, active: &Active, picture: &Picture) -> Law {
         active.state.phase(&active.facts, now.tip, &now.policy),
         Phase::Resolved(_)
     ));
-    for id in active.facts.htlcs.keys().filter(|id| id.offerer == Side::Local) {
-        let told = active.state.acts().upstream.contains_key(id);
-        prop_assert!(told, "forgotten with a duty upstream of {:?}", id);
+    for (id, record) in active.facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local) {
+        let told = active.state.acts().told(*id, &record.htlc);
+        prop_assert!(told.is_some(), "forgotten with a duty upstream of {:?}", id);
     }
     for output in &picture.outputs {
         let anchor = matches!(output.role, Role::Anchor(_));

@@ -485,5 +485,5 @@ pub(crate) fn view_of(mined: &Mined) -> BlockView {
 }
 
 pub(crate) fn is_upstream(key: &NoticeKey) -> bool {
-    matches!(key, NoticeKey::Upstream(htlc) if htlc.offerer == Side::Local)
+    matches!(key, NoticeKey::Upstream(duty) if duty.htlc.offerer == Side::Local)
 }

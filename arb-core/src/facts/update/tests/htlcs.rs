@@ -133,6 +133,20 @@ fn an_offered_htlc_keeps_its_link() {
     assert_eq!(refused, UpdateError::LinkConflict(id));
 }
 
+/// Two parts of a payment have the same terms, and the second takes the id of the first, which both
+/// parties forgot (BOLT 2 "Message Retransmission").
+#[test]
+fn a_forgotten_htlc_gives_its_id_to_another_part_of_its_payment() {
+    let mut world = World::new(CommitmentFormat::Anchors);
+    let id = offered(0);
+    world.accept(&add(id, with_link(id, forward_of(0))));
+    world.accept(&add(id, with_link(id, forward_of(1))));
+    assert_eq!(world.facts.htlcs[&id].htlc.link, forward_of(1));
+    world.accept_remote(1, &[id]);
+    let refused = world.refuse(&add(id, with_link(id, forward_of(0))));
+    assert_eq!(refused, UpdateError::LinkConflict(id));
+}
+
 #[test]
 fn shutdown_scripts_are_kept() {
     let mut world = World::new(CommitmentFormat::Anchors);
