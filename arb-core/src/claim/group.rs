@@ -46,6 +46,8 @@ pub(super) enum Standing<'a> {
     Live(&'a Out<'a>),
     /// The same, and each of its claims is to be made by itself.
     Splitting(&'a Out<'a>),
+    /// The same, but a coin that pays for it seems to be gone: it is made anew with others.
+    Unfunded(&'a Out<'a>),
 }
 
 /// What claims of one transaction have in common: kind, `nLockTime`, version, where it pays to if
@@ -88,6 +90,10 @@ pub(super) fn form<'a>(
             let middle = claims.len().div_ceil(2);
             let half = |(at, claim)| (claim, Some((number, at < middle)));
             halves.extend(claims.into_iter().enumerate().map(half));
+            continue;
+        }
+        if past.is_unfunded(out, tip) {
+            groups.push(Group { claims, standing: Standing::Unfunded(out) });
             continue;
         }
         coins.extend(out.handed_out.coins.iter().copied());

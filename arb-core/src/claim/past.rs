@@ -44,6 +44,9 @@ impl Out<'_> {
     }
 }
 
+/// Most blocks between two transactions for the same claims of which a coin seems to be gone.
+const PAUSE: u32 = 3;
+
 /// All of it, read once.
 #[derive(Debug)]
 pub(super) struct Past<'a> {
@@ -82,6 +85,21 @@ impl<'a> Past<'a> {
     ) -> impl DoubleEndedIterator<Item = &Out<'a>> + use<'a, '_> {
         let places = self.by_claim.get(&outpoint).map(Vec::as_slice).unwrap_or_default();
         places.iter().filter_map(|at| self.outs.get(*at))
+    }
+
+    /// Whether a wallet coin that pays for a transaction of ours seems to be gone: a reorganisation took
+    /// the block that made it, or it was spent elsewhere. The network does not say which input it misses,
+    /// so it is not asked at every block.
+    pub(super) fn is_unfunded(&self, out: &Out<'_>, tip: BlockHeight) -> bool {
+        let misses = |out: &Out<'_>| {
+            !out.handed_out.coins.is_empty() && out.refusal(tip) == Some(Refusal::Conflict)
+        };
+        let Some(claim) = out.handed_out.all_claims().next().filter(|_| misses(out)) else {
+            return false;
+        };
+        let tries = self.claims_of(claim).filter(|out| misses(out)).count();
+        let pause = u32::try_from(tries).unwrap_or(PAUSE).min(PAUSE);
+        out.handed_out.at.until(tip).0 >= pause
     }
 
     /// A transaction of ours.

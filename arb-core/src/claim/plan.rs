@@ -1,7 +1,7 @@
 //! The scheduler: which transactions to sign, publish or replace for the claims that are open.
 //! A pure function of claims, of what was handed out, of the tip and of the estimates.
 use crate::arbitrator::{Acts, Refusal, TxKind};
-use crate::claim::build::{Draft, SMALLEST_OUTPUT};
+use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
 use crate::claim::past::{Out, Part, Past};
@@ -111,7 +111,9 @@ pub fn leads(
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
         let parts = match group.standing {
             Standing::New => planner.worth_it(&group.claims),
-            Standing::Live(_) | Standing::Splitting(_) => vec![group.claims],
+            Standing::Live(_) | Standing::Splitting(_) | Standing::Unfunded(_) => {
+                vec![group.claims]
+            }
         };
         let firsts = parts.iter().filter_map(|part| part.first());
         leads.extend(firsts.filter(|claim| !past.is_set_aside(claim)).map(|claim| id(claim)));
@@ -161,6 +163,8 @@ enum Over<'a> {
     Same(&'a Out<'a>),
     /// A transaction that also makes others.
     More(&'a Out<'a>),
+    /// A transaction for the same claims, of which a coin seems to be gone: the mempool has none.
+    Unfunded(&'a Out<'a>),
 }
 
 struct Planner<'a> {
@@ -250,7 +254,13 @@ impl<'a> Planner<'a> {
         if current.is_none() && enough >= wanted {
             return None;
         }
-        self.priced(draft, budget, current.map_or(Over::Nothing, Over::Same))
+        // Without its parent no child is accepted, whatever its coins.
+        let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
+        let over = |current| {
+            let unfunded = stands && self.past.is_unfunded(current, self.tip);
+            if unfunded { Over::Unfunded(current) } else { Over::Same(current) }
+        };
+        self.priced(draft, budget, current.map_or(Over::Nothing, over))
     }
 
     /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
@@ -296,6 +306,11 @@ impl<'a> Planner<'a> {
             }
             Standing::Live(out) => {
                 steps.extend(self.draft(claims, Over::Same(out)).map(signed));
+                steps.push(publish(out));
+            }
+            Standing::Unfunded(out) => {
+                // The coin may come back, and then it goes out at once.
+                steps.extend(self.draft(claims, Over::Unfunded(out)).map(signed));
                 steps.push(publish(out));
             }
             Standing::Splitting(out) => {
@@ -435,6 +450,10 @@ impl<'a> Planner<'a> {
                 fee::replacement_fee(current.fee, current.transaction.weight().max(own))
             }
             Over::More(current) => fee::replacement_fee(current.handed_out.fee, own),
+            Over::Unfunded(current) => {
+                feerate = feerate.max(paid_by(current, &parent)?);
+                fee::fee_of(self.estimates.floor, own)
+            }
         };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
         draft.feerate = feerate;
@@ -448,11 +467,8 @@ impl<'a> Planner<'a> {
     /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: less
     /// than a quarter more, and neither refused, nor near its deadline, nor asked for.
     fn replacing(&self, out: &Out<'_>, draft: &Draft, feerate: FeeRate) -> Option<FeeRate> {
-        let current = out.handed_out;
         let parent = draft.parent.unwrap_or_default();
-        let paid = current.fee.checked_add(parent.fee)?;
-        let weight = current.transaction.weight().checked_add(parent.weight)?;
-        let now = fee::feerate_of(paid, weight)?.to_sat_per_kwu();
+        let now = paid_by(out, &parent)?.to_sat_per_kwu();
         let quarter_more = now.saturating_add(now.div_ceil(4));
         if out.refusal(self.tip) == Some(Refusal::Fee) {
             return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
@@ -469,6 +485,13 @@ impl<'a> Planner<'a> {
     fn asked(&self, draft: &Draft) -> Option<FeeRate> {
         draft.claims().filter_map(|claim| self.past.asked(claim)).max()
     }
+}
+
+/// The feerate that a transaction of ours pays together with its parent.
+fn paid_by(out: &Out<'_>, parent: &Parent) -> Option<FeeRate> {
+    let out = out.handed_out;
+    let weight = out.transaction.weight().checked_add(parent.weight)?;
+    fee::feerate_of(out.fee.checked_add(parent.fee)?, weight)
 }
 
 /// A draft of claims that share a transaction; `None` of none.

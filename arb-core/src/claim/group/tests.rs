@@ -102,6 +102,7 @@ fn formed(claims: &[Claim], acts: &Acts) -> Vec<(Vec<u32>, &'static str)> {
         Standing::New => "new",
         Standing::Live(_) => "live",
         Standing::Splitting(_) => "splitting",
+        Standing::Unfunded(_) => "unfunded",
     };
     let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
     let past = past(claims, acts);

@@ -11,6 +11,8 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{ScriptBuf, Sequence, TxOut};
 use proptest::prelude::*;
 
+mod coins;
+
 const START: u32 = 1_000;
 
 fn outpoint(vout: u32) -> OutPoint {

@@ -1,0 +1,115 @@
+//! Wallet coins that are gone: a reorganisation took the block that made them, or they were spent
+//! elsewhere.
+use super::*;
+use crate::ids::PerCommitmentSecret;
+
+fn handed_out(kind: TxKind, claim: u32, coin: u32, at: BlockHeight) -> HandedOut {
+    let input = |vout| bitcoin::TxIn { previous_output: outpoint(vout), ..Default::default() };
+    let script_pubkey = ScriptBuf::from_bytes(vec![0x51]);
+    HandedOut {
+        kind,
+        transaction: Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![input(claim), input(coin)],
+            output: vec![TxOut { value: Amount::from_sat(1_000), script_pubkey }],
+        },
+        claims: vec![outpoint(claim)],
+        others: vec![],
+        coins: vec![outpoint(coin)],
+        fee: Amount::from_sat(20_000),
+        at,
+    }
+}
+
+/// What is to be signed, and how many transactions are published.
+fn steps(world: &World) -> (Vec<Draft>, usize) {
+    let (mut drafts, mut published) = (Vec::new(), 0);
+    for step in world.steps() {
+        match step {
+            Step::Sign(draft) => drafts.push(*draft),
+            Step::Publish(_) => published += 1,
+        }
+    }
+    (drafts, published)
+}
+
+/// Hands out a transaction that spends `coin`, which is refused at once, and goes on to where that
+/// counts.
+fn refused(world: &mut World, kind: TxKind, coin: u32, why: Refusal) -> HandedOut {
+    let out = handed_out(kind, 0, coin, world.tip);
+    world.acts.handed_out.push(out.clone());
+    world.refuse(&out.transaction, why);
+    world.tip = BlockHeight(world.tip.0 + 1);
+    out
+}
+
+#[test]
+fn a_second_stage_whose_coin_is_gone_is_made_with_another() {
+    let mut world = World::new(vec![stage(0)]);
+    let out = refused(&mut world, TxKind::HtlcTimeout, 9, Refusal::Conflict);
+    let (drafts, published) = steps(&world);
+    assert_eq!((drafts.len(), published), (1, 1), "and the coin may come back");
+    let paid = fee::feerate_of(out.fee, out.transaction.weight()).expect("a weight");
+    assert!(drafts[0].feerate >= paid, "{} after {paid}", drafts[0].feerate);
+    let floor = fee::fee_of(world.estimates.floor, drafts[0].weight());
+    assert_eq!(drafts[0].least, floor, "it replaces nothing");
+}
+
+#[test]
+fn what_is_refused_for_another_reason_keeps_its_coin() {
+    for why in [Refusal::Fee, Refusal::Invalid] {
+        let mut world = World::new(vec![stage(0)]);
+        let out = refused(&mut world, TxKind::HtlcTimeout, 9, why);
+        let weight = out.transaction.weight();
+        let replaces = |draft: &Draft| draft.least >= fee::replacement_fee(out.fee, weight);
+        assert!(steps(&world).0.iter().all(replaces), "{why:?}");
+    }
+}
+
+/// The network does not say which input it misses: if it is not the coin, not every block has its
+/// transaction.
+#[test]
+fn what_is_missed_again_and_again_is_made_every_third_block() {
+    let mut world = World::new(vec![stage(0)]);
+    let mut made = Vec::new();
+    for block in 0..12 {
+        if !steps(&world).0.is_empty() {
+            made.push(block);
+            refused(&mut world, TxKind::HtlcTimeout, 20 + block, Refusal::Conflict);
+        } else {
+            world.tip = BlockHeight(world.tip.0 + 1);
+        }
+    }
+    assert_eq!(made, [0, 1, 3, 6, 9]);
+}
+
+fn anchor(parent: Txid) -> Claim {
+    let path = SpendPath::Anchor {
+        script: ScriptBuf::from_bytes(vec![0; 40]),
+        key: SigningKey::Revocation(PerCommitmentSecret([1; 32])),
+        parent,
+        ours: Amount::from_sat(500_000),
+    };
+    Claim { path, ..claim(0, TxKind::Anchor, 330, None) }
+}
+
+#[test]
+fn a_child_whose_coin_is_gone_is_made_with_another() {
+    let parent = handed_out(TxKind::Commitment, 5, 6, BlockHeight(START));
+    let parent = HandedOut { fee: Amount::from_sat(100), coins: vec![], ..parent };
+    let mut world = World::new(vec![anchor(parent.txid())]);
+    world.acts.handed_out.push(parent.clone());
+    let child = refused(&mut world, TxKind::Anchor, 9, Refusal::Conflict);
+    // Fees have fallen: that is no reason to pay less.
+    world.estimates = flat(2);
+    let (drafts, _) = steps(&world);
+    assert_eq!(drafts.len(), 1);
+    let weight = child.transaction.weight() + parent.transaction.weight();
+    let paid = fee::feerate_of(child.fee + parent.fee, weight).expect("a weight");
+    assert!(drafts[0].feerate >= paid, "{} after {paid}", drafts[0].feerate);
+    // Without its parent it would be refused whatever its coin.
+    world.refuse(&parent.transaction, Refusal::Conflict);
+    world.tip = BlockHeight(world.tip.0 + 1);
+    assert_eq!(steps(&world).0, []);
+}
