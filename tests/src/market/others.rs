@@ -4,7 +4,7 @@ use super::foresight::TRANSACTION;
 use super::load::{Load, Output, Role};
 use super::world::{Bid, Policy, View};
 use arb_core::ports::FeeEstimates;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Smallest output that is relayed.
 const DUST: u64 = 354;
@@ -79,18 +79,15 @@ impl Ldk {
     }
 
     fn form(&mut self, view: &View<'_>) {
-        let known = |at: &usize| self.packages.iter().any(|package| package.inputs.contains(at));
-        let fresh: Vec<usize> = view.open.iter().copied().filter(|at| !known(at)).collect();
-        let mut groups: BTreeMap<(u32, u32, bool), Vec<usize>> = BTreeMap::new();
-        for at in fresh {
-            let output = output(view.load, at);
-            if output.role != Role::Sweep {
-                let key = (output.channel, output.lock_time, Self::is_pinnable(output, view.tip));
-                groups.entry(key).or_default().push(at);
-            }
-        }
+        let known: BTreeSet<usize> =
+            self.packages.iter().flat_map(|package| &package.inputs).copied().collect();
+        let fresh: BTreeSet<usize> = view.open.difference(&known).copied().collect();
+        let groups = grouped(&View { open: &fresh, ..*view }, |output| {
+            let key = (output.channel, output.lock_time, Self::is_pinnable(output, view.tip));
+            (output.role != Role::Sweep).then_some(key)
+        });
         let package = |inputs| LdkPackage { inputs, rate: 0.0, fee: 0, due: view.tip };
-        self.packages.extend(groups.into_values().map(package));
+        self.packages.extend(groups.into_iter().map(package));
     }
 }
 
