@@ -214,7 +214,9 @@ impl Watchers {
         }
         let first = self.by_slot.len();
         self.reserve(self.all.len().saturating_sub(first));
-        self.fill(first);
+        for from in (first..self.all.len()).step_by(BATCH) {
+            self.fill(from);
+        }
         for (slot, outpoints) in further {
             let funding = self.get(slot).map(|watcher| watcher.funding);
             let further = outpoints.into_iter().filter(|outpoint| Some(*outpoint) != funding);
@@ -223,10 +225,13 @@ impl Watchers {
         first
     }
 
-    /// Puts the watchers from this place on into the tables.
+    /// Puts the watchers from this place on into the tables, a batch of them: what is needed for it
+    /// is small beside the tables.
     fn fill(&mut self, first: usize) {
+        // There are no more channels than slots.
+        let Ok(place) = u32::try_from(first) else { return };
         let Self { hasher, all, by_slot, by_id, watched, due, .. } = self;
-        let new = || (0_u32..).zip(all.iter()).skip(first);
+        let new = || (place..).zip(all.iter().skip(first).take(BATCH));
         for (at, watcher) in new() {
             by_slot.insert_unique(hash_of_slot(watcher.slot), at, |at| {
                 hash_at(all, *at, |w| hash_of_slot(w.slot))
@@ -245,7 +250,7 @@ impl Watchers {
             watched.insert_unique(hash, mark, |mark| Mark::hash(mark.half));
         }
         let dues = new().filter_map(|(_, watcher)| Some((watcher.due?, watcher.slot)));
-        due.append(&mut dues.collect());
+        due.extend(dues);
     }
 
     /// Takes a channel out, and all that it watches. Gives what was kept of it.
@@ -339,6 +344,8 @@ fn upper_half(hash: u64) -> u32 {
     u32::from_le_bytes(half)
 }
 
+/// Channels that are put into the tables at a time.
+const BATCH: usize = 1 << 17;
 /// Pieces of a table that are filled one after the other: each fits the processor's caches.
 const PIECES: usize = 256;
 
