@@ -288,8 +288,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Another's unconfirmed spend of what we claim or may claim: whatever else our transaction
-    /// claimed left the mempool with it.
+    /// Another's unconfirmed spend of what we claim or may claim, an anchor that goes home with
+    /// something else included: whatever else our transaction claimed left the mempool with it.
     fn contest(&mut self, tx: &Transaction, picture: Option<&Picture>) {
         let Some(picture) = picture else { return };
         if self.state.acts.ours(tx.compute_txid()).is_some() {
@@ -297,8 +297,10 @@ impl Draft<'_> {
         }
         for input in &tx.input {
             let outpoint = input.previous_output;
+            let on_its_way = self.state.acts.claims_of(outpoint).next().is_some();
             let open = |output: &crate::picture::Output| {
-                output.outpoint == outpoint && output.spent.is_none() && output.may_be_claimed()
+                let claimed = output.may_be_claimed() || on_its_way;
+                output.outpoint == outpoint && output.spent.is_none() && claimed
             };
             let known = self.state.acts.contested.contains(&outpoint);
             if !known && picture.outputs.iter().any(open) {

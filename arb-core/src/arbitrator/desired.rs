@@ -1,6 +1,6 @@
 //! `desired`: what should be true outside, level-triggered.
 use crate::arbitrator::{
-    Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Refusal, TxKind,
+    Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Position, Refusal, TxKind,
     UpstreamVerdict, upstream,
 };
 use crate::claim::{Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
@@ -8,7 +8,7 @@ use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
 use crate::format::{Commitment, OutputKind, commitment, scripts};
 use crate::height::{Due, Reason};
-use crate::ids::Side;
+use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
 use crate::units::{BlockDelta, BlockHeight, CommitmentNumber};
 use alloc::boxed::Box;
@@ -19,6 +19,17 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut, absolute::LockTime};
 
 /// Blocks that are left to an HTLC transaction once the commitment is confirmed: half of BOLT 2's S.
 const SECOND_STAGE: BlockDelta = BlockDelta(6);
+
+/// What a close must save.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AtStake {
+    /// By when the commitment should be confirmed.
+    pub(crate) deadline: Option<BlockHeight>,
+    /// What is lost if it is not.
+    pub(crate) value: Amount,
+    /// Nothing has a deadline, but an HTLC that was failed upstream can still be taken by the peer.
+    pub(crate) told_upstream: bool,
+}
 
 /// Blocks after which anybody may take an anchor (BOLT 3 `to_local_anchor`).
 pub(crate) const ANCHOR_FOR_ALL: BlockDelta = BlockDelta(16);
@@ -129,8 +140,8 @@ impl ChannelArbitrator {
     /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
     /// that confirms, and unless the network would not have what we paid for it.
     fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
-        let (deadline, value_at_risk) = self.stake(facts);
-        if self.intent.is_none() && deadline.is_none() {
+        let AtStake { deadline, value: value_at_risk, told_upstream } = self.stake(facts);
+        if self.intent.is_none() && deadline.is_none() && !told_upstream {
             return None;
         }
         let refused = |outpoint: OutPoint| {
@@ -159,6 +170,7 @@ impl ChannelArbitrator {
             open_at: BlockHeight(0),
             deadline,
             rival_from: None,
+            told_upstream,
             value_at_risk,
             destination: facts.destination.clone(),
         })
@@ -174,7 +186,7 @@ impl ChannelArbitrator {
         else {
             return Vec::new();
         };
-        let (deadline, at_risk) = self.stake(facts);
+        let AtStake { deadline, value: at_risk, told_upstream } = self.stake(facts);
         let base = Claim {
             channel: facts.id,
             outpoint: candidate.funding,
@@ -186,6 +198,7 @@ impl ChannelArbitrator {
             open_at: BlockHeight(0),
             deadline,
             rival_from: None,
+            told_upstream,
             value_at_risk: at_risk,
             destination: facts.destination.clone(),
         };
@@ -194,13 +207,21 @@ impl ChannelArbitrator {
     }
 
     /// By when the commitment should be confirmed, so that its HTLC transactions have time, and what
-    /// is lost otherwise.
-    pub(crate) fn stake(&self, facts: &ChannelFacts) -> (Option<BlockHeight>, Amount) {
-        let mut deadline = None::<BlockHeight>;
-        let mut at_risk = Amount::ZERO;
+    /// is lost otherwise. What was fulfilled upstream is the peer's to take: nothing of it is at
+    /// stake.
+    pub(crate) fn stake(&self, facts: &ChannelFacts) -> AtStake {
+        let mut stake = AtStake::default();
+        let mut told = false;
         for (id, record) in &facts.htlcs {
             let htlc = &record.htlc;
             let due = match (id.offerer, htlc.link) {
+                (Side::Local, _) if self.upstream_preimage(htlc.hash).is_some() => continue,
+                (Side::Local, HtlcLink::ForwardOf { .. })
+                    if self.acts.told(*id, htlc).is_some() =>
+                {
+                    told = true;
+                    None
+                }
                 (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => Some(expiry.0),
                 // Of our own payment nobody waits for the end, and what it is worth is ours.
                 (Side::Local, _) => None,
@@ -209,10 +230,13 @@ impl ChannelArbitrator {
                     None => continue,
                 },
             };
-            deadline = deadline.into_iter().chain(due.map(|due| due.minus(SECOND_STAGE))).min();
-            at_risk = at_risk.checked_add(htlc.amount.floor()).unwrap_or(Amount::MAX_MONEY);
+            let due = due.map(|due| due.minus(SECOND_STAGE));
+            stake.deadline = stake.deadline.into_iter().chain(due).min();
+            let value = stake.value.checked_add(htlc.amount.floor());
+            stake.value = value.unwrap_or(Amount::MAX_MONEY);
         }
-        (deadline, at_risk)
+        stake.told_upstream = told && stake.deadline.is_none();
+        stake
     }
 
     /// Scripts that decide whether an unexplained close is a mutual one, and of which the node has
@@ -300,9 +324,16 @@ impl ChannelArbitrator {
             open_at: due.tip,
             deadline: *deadline,
             rival_from: self.rival_from(facts, output),
+            told_upstream: deadline.is_some() && self.is_told(facts, output.role.htlc()),
             value_at_risk: output.output.value,
             destination: facts.destination.clone(),
         })
+    }
+
+    /// Whether the node was told upstream what becomes of an HTLC that we offered.
+    fn is_told(&self, facts: &ChannelFacts, htlc: Option<HtlcId>) -> bool {
+        let Some(id) = htlc.filter(|id| id.offerer == Side::Local) else { return false };
+        self.terms(facts, id).is_some_and(|terms| self.acts.told(id, terms).is_some())
     }
 
     /// The expiry of an HTLC that the peer offered, if it was to come when the commitment confirmed:
@@ -341,7 +372,9 @@ impl ChannelArbitrator {
         let deadline = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.deadline);
         let asked = self.acts.destination_of(claim.outpoint).cloned();
         let destination = asked.unwrap_or_else(|| claim.destination.clone());
-        Claim { deadline, destination, ..claim }
+        // What the operator wants by a height has that deadline, whatever was told.
+        let told_upstream = claim.told_upstream && deadline == claim.deadline;
+        Claim { deadline, destination, told_upstream, ..claim }
     }
 
     /// Our anchor, which has done its work, to go home with what is swept while nobody else can take
@@ -356,8 +389,11 @@ impl ChannelArbitrator {
         let idle = output.spent.is_none() && matches!(output.way, Way::Nothing);
         let ours = matches!(output.role, Role::Anchor(Side::Local)) && idle;
         let for_all = crate::height::csv(output.at.height, ANCHOR_FOR_ALL);
-        let mut sweeps = self.acts.claims_of(output.outpoint);
-        let on_its_way = sweeps.any(|out| out.kind == TxKind::Sweep);
+        let sweep = self.acts.claims_of(output.outpoint).next_back();
+        let sweep = sweep.filter(|out| out.kind == TxKind::Sweep);
+        // Once anybody may have taken it, what is refused goes on without it: nobody can hold our
+        // balance back by way of an anchor.
+        let on_its_way = sweep.is_some_and(|out| !self.acts.rejected.contains_key(&out.txid()));
         if !ours || (for_all.is_open(now.tip) && !on_its_way) {
             return None;
         }
@@ -380,6 +416,7 @@ impl ChannelArbitrator {
             open_at: now.tip,
             deadline: None,
             rival_from: None,
+            told_upstream: false,
             value_at_risk: Amount::ZERO,
             destination: facts.destination.clone(),
         })
@@ -404,7 +441,17 @@ impl ChannelArbitrator {
     /// Whether an output is left for now: a claim of it would cost more than it brings at the least
     /// feerate that is relayed, and the operator allows no more.
     pub(crate) fn is_too_dear(&self, output: &Output, now: &Now) -> bool {
-        output.is_uneconomic_at(now.floor) && self.acts.budget_of(output.outpoint).is_none()
+        let dear =
+            output.is_uneconomic_at(now.floor) && self.acts.budget_of(output.outpoint).is_none();
+        dear || self.is_waiting(output, now)
+    }
+
+    /// Whether no transaction was made of what could be spent since the block before: what it may cost
+    /// does not suffice today.
+    fn is_waiting(&self, output: &Output, now: &Now) -> bool {
+        let Way::Spend { due, .. } = &output.way else { return false };
+        let was_open = now.position == Position::AtTip && due.tip < now.tip;
+        was_open && self.acts.claims_of(output.outpoint).next().is_none()
     }
 
     /// What keeps a transaction of ours that is wanted now from its block.

@@ -54,10 +54,18 @@ fn is_late(htlc: &Htlc, tip: BlockHeight, policy: &Policy) -> bool {
     late_from(htlc, policy).is_some_and(|from| tip >= from)
 }
 
-/// Tip from which an offered HTLC is failed back in any case.
+/// Tip from which an offered HTLC is failed back in any case. However wide the margin, that is not
+/// before the HTLC expires: until then the peer alone can take it, and we would lose what it is
+/// worth (BOLT 2). Where it expires too late for that, against all rules, the incoming channel is
+/// saved nevertheless.
 pub(crate) fn late_from(htlc: &Htlc, policy: &Policy) -> Option<BlockHeight> {
     match htlc.link {
-        HtlcLink::ForwardOf { expiry, .. } => Some(expiry.0.minus(policy.upstream_margin)),
+        HtlcLink::ForwardOf { expiry, .. } => {
+            let earliest = expiry.0.minus(policy.upstream_margin);
+            let latest =
+                expiry.0.minus(policy.upstream_margin.min(Policy::default().upstream_margin));
+            Some(htlc.expiry.0.clamp(earliest, latest))
+        }
         HtlcLink::OwnPayment
         | HtlcLink::Final
         | HtlcLink::ForwardedTo { .. }

@@ -154,8 +154,9 @@ fn offer(most: FeeRate, waited: u32) -> Option<FeeRate> {
 /// The feerate at which `fee` pays for `weight`, rounded down; `None` for no weight.
 #[must_use]
 pub fn feerate_of(fee: Amount, weight: Weight) -> Option<FeeRate> {
-    let per_kwu = fee.to_sat().checked_mul(1000)?.checked_div(weight.to_wu())?;
-    Some(FeeRate::from_sat_per_kwu(per_kwu))
+    let milli = u128::from(fee.to_sat()).saturating_mul(1000);
+    let per_kwu = milli.checked_div(u128::from(weight.to_wu()))?;
+    Some(FeeRate::from_sat_per_kwu(u64::try_from(per_kwu).unwrap_or(u64::MAX)))
 }
 
 /// The fee of `weight` at `feerate`, rounded up and capped.

@@ -36,6 +36,9 @@ pub struct Claim {
     /// Height at which somebody else comes to a path for the output that takes it to where we can
     /// still punish it: the expiry of an HTLC that the cheater offered.
     pub rival_from: Option<BlockHeight>,
+    /// Whether the node was told upstream what becomes of the HTLC: the deadline is of no use any
+    /// more, and all that is left is a race with the peer.
+    pub told_upstream: bool,
     /// What is lost if the deadline is missed.
     pub value_at_risk: Amount,
     /// Where the value goes.

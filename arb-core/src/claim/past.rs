@@ -33,6 +33,11 @@ impl Out<'_> {
         self.refused.filter(|refused| refused.last < tip).map(|refused| refused.why)
     }
 
+    /// Whether the network refused it for its fee, at this tip or before.
+    pub(super) fn is_outbid(&self) -> bool {
+        self.refused.is_some_and(|refused| refused.why == Refusal::Fee)
+    }
+
     /// Whether the network refused it for another reason than its fee. What it conflicts with may
     /// be seen in a moment, in the mempool or in a block, so a conflict counts from the next tip on.
     pub(super) fn is_suspect(&self, tip: BlockHeight) -> bool {
@@ -141,7 +146,9 @@ impl<'a> Past<'a> {
 
     /// What the operator wants the claim to cost at most.
     pub(super) fn budget(&self, claim: &Claim) -> Option<Amount> {
-        self.acts.get(&claim.channel)?.budget_of(claim.outpoint)
+        let budget = self.acts.get(&claim.channel)?.budget_of(claim.outpoint)?;
+        // An operator without limits says any number.
+        Some(budget.min(Amount::MAX_MONEY))
     }
 
     /// The feerate that the operator asked for.

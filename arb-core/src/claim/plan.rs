@@ -16,11 +16,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
 
-/// Most that is paid for a commitment without anything at risk, at first.
+/// Most that is paid for a commitment without anything at risk, at first, where it pays us more
+/// than twice that.
 pub(crate) const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
 
 /// Blocks before a deadline from which any higher price is worth a replacement.
 const NEAR: u32 = 6;
+
+/// What is a race with the peer is priced as if so many blocks were left.
+const RACED: u32 = fee::BAD_LUCK + 2;
 
 /// One step towards confirmed claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,8 +249,8 @@ impl<'a> Planner<'a> {
         draft.parent = Some(parent);
         let weight = draft.weight().checked_add(parent.weight)?;
         let enough = fee::feerate_of(parent.fee, parent.weight)?;
-        // The other half is for the HTLC transactions.
-        let risk = Amount::from_sat(claim.value_at_risk.to_sat() >> 1).max(ANCHOR_BUDGET);
+        // The other half is for the HTLC transactions; and little is paid to save little.
+        let risk = half(claim.value_at_risk).max(ANCHOR_BUDGET.min(half(ours)));
         let own = || risk.max(self.close_budget(&draft, commitment, ours));
         let budget = self.past.budget(claim).unwrap_or_else(own);
         let current = self.current(claim);
@@ -328,8 +332,8 @@ impl<'a> Planner<'a> {
     /// A new group, and each claim by itself that costs the group more than it brings.
     fn worth_it<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
         let draft = draft_of(claims);
-        let rate = draft
-            .and_then(|draft| self.price(&draft, draft.weight(), self.budget(&draft)).feerate());
+        let rate =
+            draft.and_then(|draft| self.feerate(&draft, draft.weight(), self.budget(&draft)));
         let pays = |claim: &&&Claim| {
             let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
             let worth = self.past.budget(claim).unwrap_or_default().max(claim.output.value);
@@ -361,9 +365,7 @@ impl<'a> Planner<'a> {
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
         let own = |claim: &Claim| match claim.kind() {
-            TxKind::Sweep if self.past.asked(claim).is_none() => {
-                Amount::from_sat(claim.output.value.to_sat() >> 1)
-            }
+            TxKind::Sweep if self.past.asked(claim).is_none() => half(claim.output.value),
             TxKind::Sweep
             | TxKind::Commitment
             | TxKind::Anchor
@@ -378,24 +380,45 @@ impl<'a> Planner<'a> {
         if asked && draft.wants_coins() { all } else { all.min(spendable) }
     }
 
+    /// Today's feerate of what is no child. A second stage costs what the market asks, up to all that it
+    /// brings; only up to a half of that for the deadline's sake, since the other half may have
+    /// paid for the commitment.
+    fn feerate(&self, draft: &Draft, weight: Weight, budget: Amount) -> Option<FeeRate> {
+        let price = self.price(draft, weight, budget);
+        match draft.claim.kind() {
+            TxKind::HtlcTimeout | TxKind::HtlcSuccess => {
+                let pressed = Price { budget: half(budget), ..price.clone() }.feerate();
+                let hurry = match price.hurry {
+                    Hurry::Left(left) => Hurry::Left(left.max(RACED)),
+                    Hurry::Waited(waited) => Hurry::Waited(waited),
+                };
+                pressed.max(Price { hurry, ..price }.feerate())
+            }
+            TxKind::Commitment
+            | TxKind::Anchor
+            | TxKind::Claim
+            | TxKind::Sweep
+            | TxKind::Penalty => price.feerate(),
+        }
+    }
+
     fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
         let waited = self.waited(draft);
-        let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
-        let hurry = match (deadline, &draft.claim.path) {
-            (Some(deadline), _) => {
-                let left = self.tip.until(deadline).0;
-                // Penalties that go together want to be in before they would be taken apart.
-                let together =
-                    draft.claim.kind() == TxKind::Penalty && left > group::SECURITY_DELAY;
-                let soon = left.saturating_sub(group::SECURITY_DELAY).max(fee::BAD_LUCK);
-                Hurry::Left(if together { soon.min(left) } else { left })
-            }
-            // A commitment does not wait for better times, even with nothing at risk by a deadline.
-            (None, SpendPath::Anchor { .. }) => {
-                Hurry::Left(fee::PATIENT.saturating_sub(waited).max(NEAR))
-            }
-            (None, _) => Hurry::Waited(waited),
-        };
+        let hurry =
+            match (draft.claims().filter_map(|claim| self.left(claim)).min(), &draft.claim.path) {
+                (Some(left), _) => {
+                    // Penalties that go together want to be in before they would be taken apart.
+                    let together =
+                        draft.claim.kind() == TxKind::Penalty && left > group::SECURITY_DELAY;
+                    let soon = left.saturating_sub(group::SECURITY_DELAY).max(fee::BAD_LUCK);
+                    Hurry::Left(if together { soon.min(left) } else { left })
+                }
+                // A commitment does not wait for better times, even with nothing at risk by a deadline.
+                (None, SpendPath::Anchor { .. }) => {
+                    Hurry::Left(fee::PATIENT.saturating_sub(waited).max(NEAR))
+                }
+                (None, _) => Hurry::Waited(waited),
+            };
         Price {
             hurry,
             weight,
@@ -404,6 +427,20 @@ impl<'a> Planner<'a> {
             asked: self.asked(draft),
             paid: self.paid(draft),
         }
+    }
+
+    /// Blocks until a claim's deadline, if it has one. Once that is past, or the node was told upstream,
+    /// nothing is won by paying all that it is worth: it is a race with the peer, at the price of
+    /// the next blocks, and more only where the peer pays more.
+    fn left(&self, claim: &Claim) -> Option<u32> {
+        if self.is_raced(claim) {
+            return Some(RACED);
+        }
+        claim.deadline.map(|deadline| self.tip.until(deadline).0)
+    }
+
+    fn is_raced(&self, claim: &Claim) -> bool {
+        claim.told_upstream || claim.deadline.is_some_and(|deadline| deadline <= self.tip)
     }
 
     /// Blocks for which the first of the claims could have been made; an anchor's, since it was
@@ -440,7 +477,7 @@ impl<'a> Planner<'a> {
         let own = draft.weight();
         let weight = own.checked_add(parent.weight)?;
         let whole = budget.checked_add(parent.fee)?;
-        let mut feerate = self.price(&draft, weight, whole).feerate()?;
+        let mut feerate = self.feerate(&draft, weight, whole)?;
         draft.least = match over {
             // A child must be worth relaying by itself, whatever its parent pays.
             Over::Nothing => fee::fee_of(self.estimates.floor, own),
@@ -473,9 +510,14 @@ impl<'a> Planner<'a> {
         if out.refusal(self.tip) == Some(Refusal::Fee) {
             return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
         }
+        // The peer may be in the next block: who is outbid in a race bids again at once.
+        let raced = draft.claims().all(|claim| claim.deadline.is_some() && self.is_raced(claim));
+        if raced && out.is_outbid() {
+            let half_more = now.saturating_add(now.div_ceil(2));
+            return Some(feerate.max(FeeRate::from_sat_per_kwu(half_more)));
+        }
         let wanted = feerate.to_sat_per_kwu();
-        let deadlines = draft.claims().filter_map(|claim| claim.deadline);
-        let near = deadlines.min().is_some_and(|deadline| self.tip.until(deadline).0 <= NEAR);
+        let near = draft.claims().filter_map(|claim| self.left(claim)).any(|left| left <= NEAR);
         let asked = self.asked(draft).is_some();
         let enough = wanted >= quarter_more || (wanted > now && (near || asked));
         enough.then_some(feerate)
@@ -492,6 +534,10 @@ fn paid_by(out: &Out<'_>, parent: &Parent) -> Option<FeeRate> {
     let out = out.handed_out;
     let weight = out.transaction.weight().checked_add(parent.weight)?;
     fee::feerate_of(out.fee.checked_add(parent.fee)?, weight)
+}
+
+fn half(amount: Amount) -> Amount {
+    Amount::from_sat(amount.to_sat() >> 1)
 }
 
 /// A draft of claims that share a transaction; `None` of none.

@@ -90,6 +90,7 @@ impl Active {
     pub fn at_risk(&self) -> impl Iterator<Item = (Option<BlockHeight>, Amount)> {
         let failing = self.picture.is_none() && self.state.is_failing();
         let closing = failing.then(|| self.state.stake(&self.facts));
+        let closing = closing.map(|stake| (stake.deadline, stake.value));
         let outputs = self.picture.iter().flat_map(|picture| &picture.outputs);
         let unspent = outputs.filter(|output| output.spent.is_none());
         let claimed = unspent.filter_map(|output| match &output.way {

@@ -45,9 +45,9 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
     };
     let children = || state.acts().of_kind(TxKind::Anchor).filter(spends);
     let child = children().last();
-    let (own, value_at_risk) = state.stake(facts);
+    let stake = state.stake(facts);
     let current = &facts.candidates.current;
-    let deadline = state.acts().deadline_of(current.funding, BlockHeight(0), own);
+    let deadline = state.acts().deadline_of(current.funding, BlockHeight(0), stake.deadline);
     let anchored = current.format.anchors() != AnchorRule::Absent;
     Some(ClosingReport {
         number: intent.commitment,
@@ -61,6 +61,6 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
         package_feerate: child.and_then(|out| super::output::package_feerate(state, out)),
         payer: anchored.then_some(Payer::Wallet),
         deadline,
-        value_at_risk,
+        value_at_risk: stake.value,
     })
 }

@@ -57,6 +57,7 @@ impl Scheduler {
                 open_at: height(output.open),
                 deadline: output.deadline.map(height),
                 rival_from: None,
+                told_upstream: false,
                 value_at_risk: value,
                 destination: ScriptBuf::from_bytes(vec![0; 22]),
             }

@@ -23,6 +23,7 @@ fn claim(path: SpendPath, value: u64) -> Claim {
         open_at: BlockHeight(0),
         deadline: None,
         rival_from: None,
+        told_upstream: false,
         value_at_risk: Amount::from_sat(value),
         destination: script_pubkey,
     }

@@ -31,6 +31,7 @@ fn claim(vout: u32, path: SpendPath, left: Option<u32>) -> Claim {
         open_at: BlockHeight(900),
         deadline: left.map(|left| BlockHeight(TIP.0 + left)),
         rival_from: None,
+        told_upstream: false,
         value_at_risk: Amount::from_sat(10_000),
         destination: script,
     }

@@ -37,6 +37,7 @@ fn claim(vout: u32, kind: TxKind, value: u64, left: Option<u32>) -> Claim {
         open_at: BlockHeight(START),
         deadline: left.map(|left| BlockHeight(START + left)),
         rival_from: None,
+        told_upstream: false,
         value_at_risk: Amount::from_sat(value),
         destination: script,
     }

@@ -2,10 +2,10 @@
 use super::support::channel::{spend, terms};
 use super::support::*;
 use crate::{Arbiter, BumpGoal, BumpTarget, Settings};
-use arb_core::arbitrator::Change;
+use arb_core::arbitrator::{Change, PreimageSource};
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ports::Verdict;
-use bitcoin::{FeeRate, OutPoint, ScriptBuf, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, Txid};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -328,4 +328,93 @@ async fn coins_of_a_claim_that_was_never_signed_are_released() {
     world.chain.mine(vec![channel.remote_tx(0, &[])]);
     arbiter.idle().await.expect("running");
     assert_eq!(world.wallet.reserved(), []);
+}
+
+fn inputs(tx: &Transaction) -> Vec<OutPoint> {
+    tx.input.iter().map(|input| input.previous_output).collect()
+}
+
+/// Our balance and our anchor on the peer's commitment are on their way together, and it is 20
+/// blocks old. Gives the commitment and the anchor.
+async fn with_an_anchor_for_all(world: &World) -> (Arbiter, Transaction, OutPoint) {
+    world.fees.are(253);
+    let channel = Channel::new(1, Anchors);
+    let arbiter = world.watching(&channel).await;
+    let close = channel.remote_tx(0, &[]);
+    world.chain.mine(vec![close.clone()]);
+    arbiter.idle().await.expect("running");
+    let sweep = world.net.sent().into_iter().flatten().last().expect("a sweep");
+    assert_eq!(sweep.input.len(), 2, "balance and anchor");
+    world.pass(&arbiter, 20).await;
+    world.net.sent();
+    let is_anchor = |i: &OutPoint| close.output[i.vout as usize].value == Amount::from_sat(330);
+    let anchor = inputs(&sweep).into_iter().find(is_anchor).expect("an anchor");
+    (arbiter, close, anchor)
+}
+
+/// What is offered for the balance from now on, and whether it goes without the anchor.
+async fn bids(
+    world: &World,
+    arbiter: &Arbiter,
+    close: &Transaction,
+    anchor: OutPoint,
+) -> (u64, bool) {
+    let (mut most, mut alone) = (0, false);
+    for _ in 0..60 {
+        world.pass(arbiter, 1).await;
+        for tx in world.net.sent().into_iter().flatten() {
+            let spent = inputs(&tx).iter().map(|i| close.output[i.vout as usize].value.to_sat());
+            let paid: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+            most = most.max(spent.sum::<u64>() - paid);
+            alone |= !inputs(&tx).contains(&anchor);
+        }
+    }
+    (most, alone)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_holds_our_balance_back_by_way_of_our_anchor() {
+    let outbid = || Verdict::FeeTooLow("insufficient fee, rejecting replacement".to_owned());
+    // Another takes the anchor, and pays a lot.
+    let world = World::default();
+    let (arbiter, close, anchor) = with_an_anchor_for_all(&world).await;
+    let foreign = ScriptBuf::from_bytes(vec![0x51]);
+    world.chain.enter_mempool(spend(anchor, Amount::from_sat(330), foreign));
+    world.net.refuses(anchor, outbid());
+    let (most, alone) = bids(&world, &arbiter, &close, anchor).await;
+    assert!(alone && most < 2_000, "{alone} {most}");
+
+    // The mempool cannot be seen: only the refusal says so.
+    let world = World::default();
+    let (arbiter, close, anchor) = with_an_anchor_for_all(&world).await;
+    world.net.refuses(anchor, outbid());
+    let (most, alone) = bids(&world, &arbiter, &close, anchor).await;
+    assert!(alone && most < 2_000, "{alone} {most}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_without_limits_is_one() {
+    for budget in [Amount::MAX_MONEY, Amount::from_sat(18_446_744_073_709_552), Amount::MAX] {
+        let world = World::default();
+        let mut channel = Channel::new(1, Anchors);
+        channel.add(received(0));
+        channel.next_local(1, &[received(0)]);
+        channel.next_remote(1, &[received(0)]);
+        channel.revoke(0);
+        let arbiter = world.watching(&channel).await;
+        arbiter.preimage(channel.id(), preimage(0), PreimageSource::Node).await.expect("known");
+        let target = BumpTarget::Channel(channel.id());
+        arbiter.bump(target, BumpGoal::Budget(budget)).await.expect("taken");
+        world.fees.are(2_000);
+        let commitment = channel.local_tx();
+        let txid = commitment.compute_txid();
+        fail(&arbiter, channel.id()).await;
+        arbiter.idle().await.expect("running");
+        assert!(world.net.sent().iter().any(|package| package.len() > 1), "no child: {budget}");
+        world.chain.mine(vec![commitment]);
+        world.pass(&arbiter, 3).await;
+        let sent = world.net.sent();
+        let claims = |tx: &Transaction| inputs(tx).iter().any(|input| input.txid == txid);
+        assert!(sent.iter().flatten().any(claims), "no claim: {budget}");
+    }
 }
