@@ -439,8 +439,11 @@ impl<'a> Planner<'a> {
         claim.deadline.map(|deadline| self.tip.until(deadline).0)
     }
 
+    /// Of a penalty, all of it may be paid: what the cheater does not get is not lost on nothing, and its
+    /// second stage can be punished as well.
     fn is_raced(&self, claim: &Claim) -> bool {
-        claim.told_upstream || claim.deadline.is_some_and(|deadline| deadline <= self.tip)
+        let is_late = claim.deadline.is_some_and(|deadline| deadline <= self.tip);
+        (claim.told_upstream || is_late) && claim.kind() != TxKind::Penalty
     }
 
     /// Blocks for which the first of the claims could have been made; an anchor's, since it was

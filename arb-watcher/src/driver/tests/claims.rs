@@ -363,10 +363,11 @@ async fn bids(
     for _ in 0..60 {
         world.pass(arbiter, 1).await;
         for tx in world.net.sent().into_iter().flatten() {
-            let spent = inputs(&tx).iter().map(|i| close.output[i.vout as usize].value.to_sat());
+            let inputs = inputs(&tx);
+            let spent = inputs.iter().map(|i| close.output[i.vout as usize].value.to_sat());
             let paid: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
             most = most.max(spent.sum::<u64>() - paid);
-            alone |= !inputs(&tx).contains(&anchor);
+            alone |= !inputs.contains(&anchor);
         }
     }
     (most, alone)
