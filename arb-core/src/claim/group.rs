@@ -46,6 +46,9 @@ pub(super) enum Standing<'a> {
     Live(&'a Out<'a>),
     /// The same, and each of its claims is to be made by itself.
     Splitting(&'a Out<'a>),
+    /// The same, but its claims do not go into one transaction any more: the value of one is to go
+    /// elsewhere.
+    Torn(&'a Out<'a>),
     /// The same, but a coin that pays for it seems to be gone: it is made anew with others.
     Unfunded(&'a Out<'a>),
 }
@@ -98,7 +101,14 @@ pub(super) fn form<'a>(
         }
         coins.extend(out.handed_out.coins.iter().copied());
         let split = several && claims.iter().any(|claim| is_pressed(claim, tip));
-        let standing = if split { Standing::Splitting(out) } else { Standing::Live(out) };
+        let torn = parts(&claims).nth(1).is_some();
+        let standing = if torn {
+            Standing::Torn(out)
+        } else if split {
+            Standing::Splitting(out)
+        } else {
+            Standing::Live(out)
+        };
         groups.push(Group { claims, standing });
     }
     let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
@@ -124,6 +134,15 @@ fn members<'a>(out: &Out<'_>, rest: &BTreeMap<OutPoint, &'a Claim>) -> Option<Ve
     let mut claims: Vec<&Claim> = out.handed_out.all_claims().map(claim).collect::<Option<_>>()?;
     claims.sort_by_key(|claim| claim.outpoint);
     (!claims.is_empty()).then_some(claims)
+}
+
+/// Claims of one transaction, by what those of one must have in common.
+pub(super) fn parts<'a>(claims: &[&'a Claim]) -> impl Iterator<Item = Vec<&'a Claim>> + use<'a> {
+    let mut parts: BTreeMap<Key<'a>, Vec<&'a Claim>> = BTreeMap::new();
+    for claim in claims {
+        parts.entry(key(claim, Joining::Allowed)).or_default().push(*claim);
+    }
+    parts.into_values()
 }
 
 /// Whether a penalty is so near its deadline, or the expiry from which the cheater can take it to a

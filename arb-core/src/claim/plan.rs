@@ -115,7 +115,10 @@ pub fn leads(
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
         let parts = match group.standing {
             Standing::New => planner.worth_it(&group.claims),
-            Standing::Live(_) | Standing::Splitting(_) | Standing::Unfunded(_) => {
+            Standing::Live(_)
+            | Standing::Splitting(_)
+            | Standing::Torn(_)
+            | Standing::Unfunded(_) => {
                 vec![group.claims]
             }
         };
@@ -310,6 +313,17 @@ impl<'a> Planner<'a> {
             }
             Standing::Live(out) => {
                 steps.extend(self.draft(claims, Over::Same(out)).map(signed));
+                steps.push(publish(out));
+            }
+            Standing::Torn(out) => {
+                // As where it is split, but what still goes together stays together.
+                let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+                let value = |part: &Vec<&Claim>| {
+                    part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum)
+                };
+                let heir = group::parts(claims).max_by_key(value);
+                let heir = heir.and_then(|heir| self.draft(&heir, Over::More(out)));
+                steps.extend(heir.map(signed));
                 steps.push(publish(out));
             }
             Standing::Unfunded(out) => {

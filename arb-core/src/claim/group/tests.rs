@@ -103,6 +103,7 @@ fn formed(claims: &[Claim], acts: &Acts) -> Vec<(Vec<u32>, &'static str)> {
         Standing::New => "new",
         Standing::Live(_) => "live",
         Standing::Splitting(_) => "splitting",
+        Standing::Torn(_) => "torn",
         Standing::Unfunded(_) => "unfunded",
     };
     let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();

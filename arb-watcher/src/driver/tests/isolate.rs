@@ -1,11 +1,12 @@
 //! Claims that spoil a transaction for others are found by asking, before anything is logged.
 use super::support::channel::{offered, terms};
 use super::support::*;
+use crate::{BumpGoal, BumpTarget};
 use arb_core::arbitrator::Change;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::HtlcId;
 use arb_core::ports::Verdict;
-use bitcoin::{OutPoint, Transaction};
+use bitcoin::{OutPoint, ScriptBuf, Transaction};
 
 /// A revoked commitment with seven HTLCs in a block, and the outpoints of these.
 async fn punishing(world: &World, spoilt: &[usize]) -> (crate::Arbiter, Channel, Vec<OutPoint>) {
@@ -85,4 +86,32 @@ async fn where_all_are_refused_none_is_to_blame() {
     let set_aside = |change: &Change| matches!(change, Change::SetAside { .. });
     assert!(!world.log.stored_changes(0).iter().any(set_aside));
     assert!(!world.net.sent().is_empty());
+}
+
+/// The operator sends the value of one output of a transaction elsewhere: it goes there by itself, and
+/// the others stay together.
+#[tokio::test(start_paused = true)]
+async fn an_output_that_is_sent_elsewhere_leaves_its_transaction() {
+    let world = World::default();
+    let (arbiter, channel, htlcs) = punishing(&world, &[]).await;
+    let all = world.net.sent();
+    assert_eq!(all.iter().map(|package| package[0].input.len()).collect::<Vec<_>>(), [8]);
+    let script = ScriptBuf::from_bytes([&[0, 20][..], &[9; 20]].concat());
+    let target = BumpTarget::Output(channel.id(), htlcs[3]);
+    arbiter.bump(target, BumpGoal::Destination(script.clone())).await.expect("of an address");
+    arbiter.idle().await.expect("running");
+    world.pass(&arbiter, 1).await;
+    let sent = world.net.sent();
+    let newest = |outpoint: OutPoint| {
+        let mut all = sent.iter().flatten().filter(|tx| inputs(tx).contains(&outpoint));
+        all.next_back().expect("claimed")
+    };
+    assert_eq!(inputs(newest(htlcs[3])), [htlcs[3]]);
+    assert_eq!(newest(htlcs[3]).output[0].script_pubkey, script);
+    assert_eq!(newest(htlcs[0]).input.len(), 7);
+    // Their price follows the market again.
+    world.fees.are(5_000);
+    world.pass(&arbiter, 1).await;
+    let lens: Vec<usize> = world.net.sent().iter().map(|package| package[0].input.len()).collect();
+    assert!(lens.contains(&7) && lens.contains(&1), "{lens:?}");
 }
