@@ -178,7 +178,8 @@ impl NoticeHub {
 
     /// How many nobody acknowledged.
     pub(crate) fn waiting(&self) -> usize {
-        self.outstanding.len().saturating_add(self.alarms.len())
+        let outstanding: usize = self.outstanding.values().map(BTreeMap::len).sum();
+        outstanding.saturating_add(self.alarms.len())
     }
 
     /// What the driver found out about a channel by itself, and nobody acknowledged.
@@ -194,5 +195,42 @@ impl NoticeHub {
     pub(crate) fn forgotten(&mut self, id: ChannelId) {
         self.outstanding.remove(&id);
         self.alarms.retain(|(of, _), _| *of != id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arb_core::arbitrator::FailReason;
+
+    #[test]
+    fn readers_that_are_gone_leave_nothing_behind() {
+        let mut hub = NoticeHub::default();
+        let kept = hub.listen();
+        for _ in 0..1_000 {
+            drop(hub.listen());
+        }
+        hub.tidy();
+        assert_eq!(hub.listeners.len(), 1);
+        assert!(hub.listeners.capacity() < 100, "{}", hub.listeners.capacity());
+        drop(kept);
+        hub.tidy();
+        assert!(hub.listeners.is_empty());
+    }
+
+    #[test]
+    fn every_notice_that_waits_is_counted() {
+        let (one, two) = (ChannelId([1; 32]), ChannelId([2; 32]));
+        let failing = Notice::Failing(FailReason::Requested);
+        let mut hub = NoticeHub::default();
+        hub.tell(one, &failing);
+        hub.tell(one, &Notice::Alert(Alert::OutdatedFacts));
+        hub.tell(one, &failing);
+        hub.tell(two, &failing);
+        hub.alarm(two, Alert::SignerFailing);
+        assert_eq!(hub.waiting(), 4);
+        hub.acknowledged(one, failing.key());
+        hub.forgotten(two);
+        assert_eq!(hub.waiting(), 1);
     }
 }

@@ -453,8 +453,7 @@ impl<'a> Planner<'a> {
         claim.deadline.map(|deadline| self.tip.until(deadline).0)
     }
 
-    /// Of a penalty, all of it may be paid: what the cheater does not get is not lost on nothing, and its
-    /// second stage can be punished as well.
+    /// A penalty is no race in this sense: all of it may be paid, so that the cheater gets nothing.
     fn is_raced(&self, claim: &Claim) -> bool {
         let is_late = claim.deadline.is_some_and(|deadline| deadline <= self.tip);
         (claim.told_upstream || is_late) && claim.kind() != TxKind::Penalty

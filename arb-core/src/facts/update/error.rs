@@ -192,7 +192,9 @@ impl fmt::Display for UpdateError {
             }
             Self::DustLimit(side) => write!(f, "the dust limit of {side:?} is too low"),
             Self::Delay(side) => write!(f, "the delay of {side:?} is too long"),
-            Self::Fenced => f.write_str("a local commitment was handed out"),
+            Self::Fenced => {
+                f.write_str("a local commitment was handed out, or the funding output is spent")
+            }
             Self::Overtaken => f.write_str("the facts changed since the update was verified"),
         }
     }
