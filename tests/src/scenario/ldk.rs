@@ -88,6 +88,9 @@ fn step_cannot(scenario: &Scenario, at: usize, step: &Step) -> Option<String> {
             });
             if received { None } else { no("preimage of a payment that the node received,") }
         }
+        Step::Arbiter(ArbiterStep::SignedWrongly(_)) => {
+            no("no wrong signature, for LDK's signer signs,")
+        }
         Step::OnChain(_) | Step::Arbiter(_) | Step::Expect(_) | Step::Mark => None,
     }
 }

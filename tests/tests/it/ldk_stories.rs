@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 9] = [
+const OTHERWISE: [(&str, &str); 10] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -64,6 +64,7 @@ const OTHERWISE: [(&str, &str); 9] = [
         "LDK takes no payment that expires in fewer than 42 blocks",
     ),
     ("twin_received", "LDK fails a second payment of the same hash"),
+    ("waits_uneconomic_claim", "LDK, which may publish what the arbiter leaves, takes it at once"),
 ];
 
 fn name(path: &Path) -> String {
