@@ -28,7 +28,7 @@ const TASKS: &[Task] = &[
     Task {
         name: "demo",
         arguments: "[--chain embedded|bitcoind] [--json]",
-        about: "one channel's life on chain, told step by step",
+        about: "24 channels closed in every way, claimed, punished, resolved",
         run: arb::demo,
     },
     Task {
