@@ -3,8 +3,7 @@
 use crate::arbitrator::{ChannelArbitrator, CloseKind};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcRecord};
 use crate::format::{
-    Commitment, CommitmentKeys, CommitmentOutput, ObscuringFactor, OutputKind, commitment, number,
-    scripts,
+    Commitment, CommitmentKeys, CommitmentOutput, ObscuringFactor, commitment, number, scripts,
 };
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::ports::ScriptOwner;
@@ -105,7 +104,7 @@ pub(crate) fn classify(
     }
 }
 
-/// Our anchor on `tx`, if that is a live commitment of the peer for this candidate.
+/// The anchor by which we can pay for `tx`, if that is a live commitment of the peer for this candidate.
 pub(crate) fn remote_anchor<'a>(
     facts: &'a ChannelFacts,
     state: &ChannelArbitrator,
@@ -116,7 +115,7 @@ pub(crate) fn remote_anchor<'a>(
     let secp = Secp256k1::new();
     match classify(facts, state, candidate, tx, &secp) {
         Classified::Live { owner: Side::Remote, commitment, .. } => {
-            let anchor = commitment.output(OutputKind::Anchor(Side::Local))?.clone();
+            let anchor = commitment.our_anchor()?.clone();
             Some((candidate, anchor))
         }
         Classified::Live { .. } | Classified::Revoked { .. } | Classified::Other(_) => None,

@@ -3,10 +3,10 @@ use crate::arbitrator::{
     Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Position, Refusal, TxKind,
     UpstreamVerdict, upstream,
 };
-use crate::claim::{Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::claim::{AnchorLock, Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
-use crate::format::{Commitment, OutputKind, commitment, scripts};
+use crate::format::{Commitment, CommitmentOutput, OutputKind, commitment, scripts};
 use crate::height::{Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
@@ -152,18 +152,17 @@ impl ChannelArbitrator {
         let anchors = self.acts.seen.iter().rev().filter_map(|(tx, _)| {
             let (candidate, anchor) = classify::remote_anchor(facts, self, tx)?;
             let outpoint = OutPoint { txid: tx.compute_txid(), vout: anchor.vout };
-            Some((candidate.keys.local, outpoint, anchor.output))
+            Some((anchor_lock(candidate, &anchor), outpoint, anchor.output))
         });
         let mut possible = anchors.filter(|(_, outpoint, _)| !refused(*outpoint));
-        let (key, outpoint, output) = possible.next()?;
+        let (lock, outpoint, output) = possible.next()?;
         let balance = facts.candidates.current.local.local_balance.floor();
         Some(Claim {
             channel: facts.id,
             outpoint,
             output,
             path: SpendPath::Anchor {
-                script: scripts::anchor(&key),
-                key: SigningKey::Funding(key),
+                lock,
                 parent: outpoint.txid,
                 ours: balance.checked_add(value_at_risk).unwrap_or(Amount::MAX_MONEY),
             },
@@ -540,7 +539,6 @@ fn funding_script(candidate: &FundingCandidate) -> ScriptBuf {
 }
 
 fn presigned(candidate: &FundingCandidate, built: &Commitment) -> Presigned {
-    let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local));
     Presigned {
         transaction: built.transaction.clone(),
         script: funding_script(candidate),
@@ -548,12 +546,21 @@ fn presigned(candidate: &FundingCandidate, built: &Commitment) -> Presigned {
         local_funding: candidate.keys.local,
         remote_funding: candidate.keys.remote,
         remote_signature: candidate.local.signature,
-        anchor: anchor.map(|output| output.vout),
+        anchor: built.our_anchor().map(|output| output.vout),
     }
 }
 
+/// What opens the anchor by which we pay for a commitment.
+fn anchor_lock(candidate: &FundingCandidate, anchor: &CommitmentOutput) -> AnchorLock {
+    if anchor.kind == OutputKind::SharedAnchor {
+        return AnchorLock::Shared;
+    }
+    let key = candidate.keys.local;
+    AnchorLock::Keyed { script: scripts::anchor(&key), key: SigningKey::Funding(key) }
+}
+
 fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim) -> Option<Claim> {
-    let anchor = built.outputs.iter().find(|o| o.kind == OutputKind::Anchor(Side::Local))?;
+    let anchor = built.our_anchor()?;
     let balance = built.outputs.iter().find(|o| o.kind == OutputKind::ToLocal);
     let balance = balance.map_or(Amount::ZERO, |balance| balance.output.value);
     let txid = built.transaction.compute_txid();
@@ -561,8 +568,7 @@ fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim
         outpoint: OutPoint { txid, vout: anchor.vout },
         output: anchor.output.clone(),
         path: SpendPath::Anchor {
-            script: scripts::anchor(&candidate.keys.local),
-            key: SigningKey::Funding(candidate.keys.local),
+            lock: anchor_lock(candidate, anchor),
             parent: txid,
             ours: balance.checked_add(parent.value_at_risk).unwrap_or(Amount::MAX_MONEY),
         },

@@ -216,7 +216,8 @@ impl Draft {
 }
 
 fn is_told_of(output: &Output) -> bool {
-    !matches!(output.way, Way::Theirs) && !matches!(output.role, Role::Anchor(_))
+    let anchor = matches!(output.role, Role::Anchor(_) | Role::SharedAnchor);
+    !anchor && !matches!(output.way, Way::Theirs)
 }
 
 fn progress(output: &Output, now: &Now) -> OutputProgress {

@@ -108,7 +108,7 @@ impl Output {
 
     /// Whether the channel's resolution waits for this output.
     fn holds_up(&self) -> bool {
-        let anchor = matches!(self.role, Role::Anchor(_));
+        let anchor = matches!(self.role, Role::Anchor(_) | Role::SharedAnchor);
         let lost = self.spent.is_none() && matches!(self.way, Way::Lost);
         let left = self.spent.is_none() && self.is_uneconomic();
         !(anchor || lost || left)

@@ -275,7 +275,7 @@ impl Draft {
             | SpendPath::SecondStage(_) => vec![],
         };
         let input = self.claims().map(input).collect();
-        Transaction { version: Version::TWO, lock_time, input, output }
+        Transaction { version: self.claim.path.version(), lock_time, input, output }
     }
 
     /// HTLC transactions in one: the peer's signature of each covers its own input and the output
@@ -424,17 +424,12 @@ impl Unsigned {
         core::iter::once(&self.claim).chain(&self.others)
     }
 
-    /// The signatures that the channels' signer gives, one an input, in input order. Inputs of the
+    /// The signatures that the channels' signer gives, one an input that needs one, in input order. Inputs of the
     /// wallet come after these.
     pub fn requests(&self) -> impl Iterator<Item = SignRequest> {
-        self.claims().enumerate().map(|(input, claim)| {
-            let (key, script) = match &claim.path {
-                SpendPath::LocalCommitment(presigned) => (presigned.key, Some(&presigned.script)),
-                SpendPath::Anchor { script, key, .. } => (*key, Some(script)),
-                SpendPath::SecondStage(stage) => (stage.key, Some(&stage.script)),
-                SpendPath::Single(single) => (single.key, single.script.as_ref()),
-            };
-            SignRequest {
+        self.claims().enumerate().filter_map(|(input, claim)| {
+            let (key, script) = claim.path.wants_signature()?;
+            Some(SignRequest {
                 channel: claim.channel,
                 key,
                 transaction: self.transaction.clone(),
@@ -442,7 +437,7 @@ impl Unsigned {
                 prevouts: self.prevouts.clone(),
                 script: script.cloned(),
                 sighash: EcdsaSighashType::All,
-            }
+            })
         })
     }
 
@@ -451,9 +446,9 @@ impl Unsigned {
     #[must_use]
     pub fn signed(&self, signatures: &[ecdsa::Signature]) -> Transaction {
         let mut transaction = self.transaction.clone();
-        for ((input, claim), signature) in
-            transaction.input.iter_mut().zip(self.claims()).zip(signatures)
-        {
+        let signed = transaction.input.iter_mut().zip(self.claims());
+        let signed = signed.filter(|(_, claim)| claim.path.wants_signature().is_some());
+        for ((input, claim), signature) in signed.zip(signatures) {
             input.witness = claim.path.witness(signature);
         }
         transaction

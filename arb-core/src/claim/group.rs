@@ -9,6 +9,7 @@
 use crate::arbitrator::TxKind;
 use crate::claim::past::{Out, Past};
 use crate::claim::{Claim, SpendPath};
+use crate::format::rules::TRUC;
 use crate::format::weights;
 use crate::ids::ChannelId;
 use crate::policy::Joining;
@@ -154,13 +155,12 @@ fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
 }
 
 fn key(claim: &Claim, joining: Joining) -> Key<'_> {
-    let (version, lock_time) = match &claim.path {
-        SpendPath::LocalCommitment(presigned) => {
-            (presigned.transaction.version, presigned.transaction.lock_time)
-        }
-        SpendPath::SecondStage(stage) => (stage.transaction.version, stage.transaction.lock_time),
-        SpendPath::Single(single) => (Version::TWO, single.lock_time),
-        SpendPath::Anchor { .. } => (Version::TWO, bitcoin::absolute::LockTime::ZERO),
+    let version = claim.path.version();
+    let lock_time = match &claim.path {
+        SpendPath::LocalCommitment(presigned) => presigned.transaction.lock_time,
+        SpendPath::SecondStage(stage) => stage.transaction.lock_time,
+        SpendPath::Single(single) => single.lock_time,
+        SpendPath::Anchor { .. } => bitcoin::absolute::LockTime::ZERO,
     };
     let channel = match joining {
         Joining::Never => Some(claim.channel),
@@ -180,7 +180,7 @@ fn key(claim: &Claim, joining: Joining) -> Key<'_> {
 fn batches(mut claims: Vec<&Claim>) -> Vec<Vec<&Claim>> {
     let apart = |claim: &Claim| claim.deadline.filter(|_| claim.kind() != TxKind::Penalty);
     claims.sort_by_key(|claim| (apart(claim), claim.outpoint));
-    let truc = claims.first().is_some_and(|claim| key(claim, Joining::Never).3 == Version(3));
+    let truc = claims.first().is_some_and(|claim| claim.path.version() == TRUC);
     let largest = if truc { LARGEST_TRUC } else { LARGEST };
     let mut batches: Vec<Vec<&Claim>> = Vec::new();
     let mut weight = Weight::ZERO;

@@ -9,10 +9,12 @@ pub mod plan;
 pub use past::Part;
 
 use crate::arbitrator::TxKind;
+use crate::format::rules::TRUC;
 use crate::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
+use bitcoin::transaction::Version;
 use bitcoin::{
     Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid, absolute::LockTime,
 };
@@ -50,12 +52,10 @@ pub struct Claim {
 pub enum SpendPath {
     /// The funding output, by our commitment transaction.
     LocalCommitment(Box<Presigned>),
-    /// Our anchor on a commitment that is not confirmed, ours or the peer's: pays for its parent.
+    /// An anchor on a commitment that is not confirmed, ours or the peer's: pays for its parent.
     Anchor {
-        /// Script of the anchor.
-        script: ScriptBuf,
-        /// Our funding key for it.
-        key: SigningKey,
+        /// What opens it.
+        lock: AnchorLock,
         /// The commitment.
         parent: Txid,
         /// What it is worth to us: our balance in it, and the value at risk.
@@ -67,7 +67,47 @@ pub enum SpendPath {
     Single(Box<SingleSpend>),
 }
 
+/// What opens an anchor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnchorLock {
+    /// A signature by our funding key.
+    Keyed {
+        /// Script of the anchor.
+        script: ScriptBuf,
+        /// Our funding key for it.
+        key: SigningKey,
+    },
+    /// Nothing: it is for everybody, on a transaction of version 3.
+    Shared,
+}
+
 impl SpendPath {
+    /// The signature of ours that it needs: by which key, over which witness script.
+    #[must_use]
+    pub fn wants_signature(&self) -> Option<(SigningKey, Option<&ScriptBuf>)> {
+        match self {
+            Self::LocalCommitment(presigned) => Some((presigned.key, Some(&presigned.script))),
+            Self::Anchor { lock: AnchorLock::Keyed { script, key }, .. } => {
+                Some((*key, Some(script)))
+            }
+            Self::Anchor { lock: AnchorLock::Shared, .. } => None,
+            Self::SecondStage(stage) => Some((stage.key, Some(&stage.script))),
+            Self::Single(single) => Some((single.key, single.script.as_ref())),
+        }
+    }
+
+    /// Version of the transaction that takes this path: that of what it is, and of an unconfirmed parent,
+    /// which passes it on (BIP 431).
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match self {
+            Self::LocalCommitment(presigned) => presigned.transaction.version,
+            Self::SecondStage(stage) => stage.transaction.version,
+            Self::Anchor { lock: AnchorLock::Shared, .. } => TRUC,
+            Self::Anchor { lock: AnchorLock::Keyed { .. }, .. } | Self::Single(_) => Version::TWO,
+        }
+    }
+
     /// Whether what its transaction pays is ours to choose; else both sides have signed it.
     #[must_use]
     pub fn is_priced_by_us(&self) -> bool {

@@ -232,12 +232,14 @@ impl Field for CommitmentFormat {
         out.push(match self {
             Self::StaticRemotekey => 0,
             Self::Anchors => 1,
+            Self::ZeroFee => 2,
         });
     }
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match u8::take(input)? {
             0 => Ok(Self::StaticRemotekey),
             1 => Ok(Self::Anchors),
+            2 => Ok(Self::ZeroFee),
             _ => Err(DecodeError::Invalid("commitment format")),
         }
     }

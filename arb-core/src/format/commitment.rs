@@ -67,7 +67,7 @@ pub struct CommitmentOutput {
     pub kind: OutputKind,
     /// Its value and script.
     pub output: TxOut,
-    /// Witness script; `None` for a P2WPKH output.
+    /// Witness script; `None` for a P2WPKH output and a shared anchor.
     pub script: Option<ScriptBuf>,
     /// `cltv_expiry` of an HTLC.
     pub expiry: Option<CltvExpiry>,
@@ -83,6 +83,8 @@ pub enum OutputKind {
     ToRemote,
     /// The anchor locked to this side's funding key.
     Anchor(Side),
+    /// The anchor that anybody may spend.
+    SharedAnchor,
     /// An HTLC.
     Htlc(HtlcId),
 }
@@ -104,6 +106,8 @@ pub enum BuildError {
     },
     /// The outputs are worth more than the funding output: the opener cannot pay for the anchors.
     Overspent,
+    /// The format has no feerate, and one is stated.
+    Feerate(FeeratePerKw),
     /// The number does not fit into 48 bits.
     NumberOutOfRange(CommitmentNumber),
     /// A key of the commitment does not exist.
@@ -127,6 +131,9 @@ impl fmt::Display for BuildError {
                 stated.0, capacity.0
             ),
             Self::Overspent => f.write_str("the outputs are worth more than the funding output"),
+            Self::Feerate(feerate) => {
+                write!(f, "zero-fee commitments have feerate 0, not {} sat/kw", feerate.0)
+            }
             Self::NumberOutOfRange(number) => write!(f, "no commitment has number {}", number.0),
             Self::NoSuchKey => f.write_str("a key of the commitment does not exist"),
         }
@@ -232,6 +239,8 @@ pub fn build(spec: CommitmentSpec) -> Result<Commitment, BuildError> {
 
     let mut outputs: Vec<_> = kept.iter().map(|(id, htlc)| spec.htlc_output(*id, htlc)).collect();
     outputs.extend(spec.main_outputs(kept.len()));
+    let left = spec.left_of(&outputs)?;
+    outputs.extend(spec.shared_anchor(left));
     // BOLT 3 "Transaction Output Ordering"; ties of equal HTLCs, interchangeable, by their id.
     outputs.sort_by(|a, b| {
         let left = (a.output.value, &a.output.script_pubkey, a.expiry, a.kind);
@@ -241,11 +250,7 @@ pub fn build(spec: CommitmentSpec) -> Result<Commitment, BuildError> {
         output.vout = vout;
     }
 
-    let spent = outputs
-        .iter()
-        .try_fold(Amount::ZERO, |sum, output| sum.checked_add(output.output.value))
-        .ok_or(BuildError::Overspent)?;
-    let fee = spec.capacity.checked_sub(spent).ok_or(BuildError::Overspent)?;
+    let fee = spec.left_of(&outputs)?;
     let transaction = spec.transaction(&outputs);
     Ok(Commitment { spec, transaction, outputs, trimmed, fee })
 }
@@ -260,6 +265,9 @@ impl CommitmentSpec {
     fn check(&self) -> Result<(), BuildError> {
         if self.number > CommitmentNumber::MAX {
             return Err(BuildError::NumberOutOfRange(self.number));
+        }
+        if self.format == CommitmentFormat::ZeroFee && self.feerate != FeeratePerKw(0) {
+            return Err(BuildError::Feerate(self.feerate));
         }
         let mut seen = BTreeSet::new();
         if let Some((id, _)) = self.htlcs.iter().find(|(id, _)| !seen.insert(*id)) {
@@ -309,7 +317,7 @@ impl CommitmentSpec {
         (after_costs(self.owner()), after_costs(self.owner().other()))
     }
 
-    /// `to_local`, `to_remote` and anchors.
+    /// `to_local`, `to_remote` and keyed anchors.
     fn main_outputs(&self, untrimmed: usize) -> Vec<CommitmentOutput> {
         let (to_local, to_remote) = self.main_amounts(untrimmed);
         let mut outputs = Vec::new();
@@ -328,7 +336,7 @@ impl CommitmentSpec {
             push(OutputKind::ToRemote, to_remote, script.script_pubkey, script.witness_script);
         }
         match self.format.anchors() {
-            AnchorRule::Absent => {}
+            AnchorRule::Absent | AnchorRule::Shared(_) => {}
             AnchorRule::Keyed(value) => {
                 let sides = [(self.owner(), has_to_local), (self.owner().other(), has_to_remote)];
                 for (side, has_main_output) in sides {
@@ -340,6 +348,26 @@ impl CommitmentSpec {
             }
         }
         outputs
+    }
+
+    /// What the funding output is worth beyond these.
+    fn left_of(&self, outputs: &[CommitmentOutput]) -> Result<Amount, BuildError> {
+        let values = outputs.iter().map(|output| output.output.value);
+        let spent = values.fold(Some(Amount::ZERO), |sum, value| sum?.checked_add(value));
+        spent.and_then(|spent| self.capacity.checked_sub(spent)).ok_or(BuildError::Overspent)
+    }
+
+    /// The shared anchor, which takes what no other output does, up to its dust limit: below it, the
+    /// transaction pays no fee at all, as relay policy wants of dust (BOLT 3 "`shared_anchor` Output").
+    fn shared_anchor(&self, left: Amount) -> Option<CommitmentOutput> {
+        let AnchorRule::Shared(most) = self.format.anchors() else { return None };
+        Some(CommitmentOutput {
+            vout: 0,
+            kind: OutputKind::SharedAnchor,
+            output: TxOut { value: left.min(most), script_pubkey: scripts::shared_anchor() },
+            script: None,
+            expiry: None,
+        })
     }
 
     fn transaction(&self, outputs: &[CommitmentOutput]) -> Transaction {
@@ -385,6 +413,13 @@ impl Commitment {
     #[must_use]
     pub fn output(&self, kind: OutputKind) -> Option<&CommitmentOutput> {
         self.outputs.iter().find(|output| output.kind == kind)
+    }
+
+    /// The anchor by which we can pay for it: our own, or that for everybody.
+    #[must_use]
+    pub fn our_anchor(&self) -> Option<&CommitmentOutput> {
+        self.output(OutputKind::Anchor(Side::Local))
+            .or_else(|| self.output(OutputKind::SharedAnchor))
     }
 
     /// The outpoint of the output that is this.

@@ -29,4 +29,7 @@ pub enum CommitmentFormat {
     StaticRemotekey,
     /// `option_anchors`: zero-fee HTLC transactions.
     Anchors,
+    /// `zero_fee_commitments`: neither commitments nor HTLC transactions pay a fee, all are of version
+    /// 3, and one anchor is for everybody.
+    ZeroFee,
 }

@@ -11,10 +11,17 @@ use bitcoin::{Amount, Sequence, Weight};
 
 /// Value of a keyed anchor output (BOLT 3): the dust limit of P2WSH.
 pub const ANCHOR_VALUE: Amount = Amount::from_sat(330);
+/// Largest value of a shared anchor output (BOLT 3): the dust limit of P2A.
+pub const SHARED_ANCHOR_VALUE: Amount = Amount::from_sat(240);
+
+/// Version of transactions that are relayed under the rules of BIP 431.
+pub const TRUC: Version = Version(3);
 
 /// HTLCs that a commitment transaction may contain in each direction (BOLT 2
 /// `max_accepted_htlcs`).
 pub const MAX_HTLCS_PER_DIRECTION: usize = 483;
+/// The same for zero-fee commitments, which are relayed up to 10,000 vB only.
+pub const MAX_HTLCS_PER_DIRECTION_ZERO_FEE: usize = 114;
 
 /// An HTLC as the owner of a commitment transaction sees it (BOLT 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +47,8 @@ pub enum AnchorRule {
     Absent,
     /// One for each party, of this value, locked to its funding key.
     Keyed(Amount),
+    /// One that anybody may spend: what is left of the funding output, at most this value.
+    Shared(Amount),
 }
 
 impl AnchorRule {
@@ -48,7 +57,8 @@ impl AnchorRule {
     #[must_use]
     pub fn cost(self) -> Amount {
         match self {
-            Self::Absent => Amount::ZERO,
+            // A shared one is made of what is trimmed.
+            Self::Absent | Self::Shared(_) => Amount::ZERO,
             Self::Keyed(value) => Amount::from_sat(value.to_sat().saturating_mul(2)),
         }
     }
@@ -60,6 +70,7 @@ impl CommitmentFormat {
     pub const fn version(self) -> Version {
         match self {
             Self::StaticRemotekey | Self::Anchors => Version::TWO,
+            Self::ZeroFee => TRUC,
         }
     }
 
@@ -69,6 +80,26 @@ impl CommitmentFormat {
         match self {
             Self::StaticRemotekey => AnchorRule::Absent,
             Self::Anchors => AnchorRule::Keyed(ANCHOR_VALUE),
+            Self::ZeroFee => AnchorRule::Shared(SHARED_ANCHOR_VALUE),
+        }
+    }
+
+    /// HTLCs that a commitment transaction may contain in each direction (BOLT 2
+    /// `max_accepted_htlcs`).
+    #[must_use]
+    pub const fn max_htlcs_per_direction(self) -> usize {
+        match self {
+            Self::StaticRemotekey | Self::Anchors => MAX_HTLCS_PER_DIRECTION,
+            Self::ZeroFee => MAX_HTLCS_PER_DIRECTION_ZERO_FEE,
+        }
+    }
+
+    /// Largest weight of a commitment transaction that is relayed.
+    #[must_use]
+    pub const fn max_weight(self) -> Weight {
+        match self {
+            Self::StaticRemotekey | Self::Anchors => weights::MAX_STANDARD,
+            Self::ZeroFee => weights::MAX_TRUC,
         }
     }
 
@@ -77,7 +108,7 @@ impl CommitmentFormat {
     #[must_use]
     pub fn htlc_sequence(self) -> Sequence {
         match self {
-            Self::StaticRemotekey => Sequence::ZERO,
+            Self::StaticRemotekey | Self::ZeroFee => Sequence::ZERO,
             Self::Anchors => Sequence::from_height(1),
         }
     }
@@ -94,7 +125,7 @@ impl CommitmentFormat {
     pub const fn extensible(self) -> Extensible {
         match self {
             Self::StaticRemotekey => Extensible::No,
-            Self::Anchors => Extensible::Yes,
+            Self::Anchors | Self::ZeroFee => Extensible::Yes,
         }
     }
 
@@ -102,7 +133,12 @@ impl CommitmentFormat {
     /// "Fee Calculation").
     #[must_use]
     pub fn commitment_fee(self, feerate: FeeratePerKw, untrimmed: usize) -> Amount {
-        fee(feerate, weights::expected_commitment(self, untrimmed))
+        match self {
+            Self::StaticRemotekey | Self::Anchors => {
+                fee(feerate, weights::expected_commitment(self, untrimmed))
+            }
+            Self::ZeroFee => Amount::ZERO,
+        }
     }
 
     /// Fee of an HTLC transaction, rounded down (BOLT 3 "Fee Calculation").
@@ -110,7 +146,7 @@ impl CommitmentFormat {
     pub fn htlc_fee(self, feerate: FeeratePerKw, direction: HtlcDirection) -> Amount {
         match self {
             Self::StaticRemotekey => fee(feerate, weights::expected_htlc(self, direction)),
-            Self::Anchors => Amount::ZERO,
+            Self::Anchors | Self::ZeroFee => Amount::ZERO,
         }
     }
 

@@ -71,7 +71,7 @@ pub fn to_local(keys: &CommitmentKeys, delay: BlockDelta) -> OutputScript {
 #[must_use]
 pub fn to_remote(format: CommitmentFormat, payment: &PublicKey) -> OutputScript {
     match format {
-        CommitmentFormat::StaticRemotekey => OutputScript {
+        CommitmentFormat::StaticRemotekey | CommitmentFormat::ZeroFee => OutputScript {
             script_pubkey: ScriptBuf::new_p2wpkh(&CompressedPublicKey(*payment).wpubkey_hash()),
             witness_script: None,
             sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
@@ -104,6 +104,12 @@ pub fn anchor(funding: &PublicKey) -> ScriptBuf {
         .into_script()
 }
 
+/// Script of a shared anchor, pay-to-anchor (BOLT 3 "`shared_anchor` Output"): `OP_1 <0x4e73>`.
+#[must_use]
+pub fn shared_anchor() -> ScriptBuf {
+    Builder::new().push_opcode(op::OP_PUSHNUM_1).push_slice([0x4e, 0x73]).into_script()
+}
+
 /// `RIPEMD160(payment_hash)`: `HASH160` of the preimage.
 fn preimage_hash160(hash: &PaymentHash) -> [u8; 20] {
     ripemd160::Hash::hash(&hash.0).to_byte_array()
@@ -130,7 +136,7 @@ fn htlc_head(keys: &CommitmentKeys) -> Builder {
 fn htlc_tail(format: CommitmentFormat, builder: Builder) -> ScriptBuf {
     let builder = builder.push_opcode(op::OP_ENDIF);
     let builder = match format {
-        CommitmentFormat::StaticRemotekey => builder,
+        CommitmentFormat::StaticRemotekey | CommitmentFormat::ZeroFee => builder,
         CommitmentFormat::Anchors => {
             builder.push_int(1).push_opcode(op::OP_CSV).push_opcode(op::OP_DROP)
         }

@@ -1,6 +1,6 @@
 //! Weights: the expected ones of BOLT 3 Appendix A, by which commitment fees are computed, and
 //! upper bounds of the witnesses that we make.
-use crate::claim::{SingleSpend, SpendPath, Unlock};
+use crate::claim::{AnchorLock, SingleSpend, SpendPath, Unlock};
 use crate::format::CommitmentFormat;
 use crate::format::rules::HtlcDirection;
 use bitcoin::{Amount, ScriptBuf, Weight};
@@ -12,6 +12,9 @@ const WU_PER_BYTE: u64 = 4;
 const COMMITMENT_BASE: u64 = 724;
 /// Expected weight of a commitment transaction without HTLC outputs, with two keyed anchors.
 const COMMITMENT_BASE_ANCHORS: u64 = 1124;
+/// Expected weight of a commitment transaction without HTLC outputs, with a shared anchor: `4 * 13`
+/// more than without.
+const COMMITMENT_BASE_ZERO_FEE: u64 = COMMITMENT_BASE + 13 * WU_PER_BYTE;
 /// Weight of an HTLC output of a commitment transaction.
 pub const HTLC_OUTPUT: Weight = P2WSH_OUTPUT;
 /// Expected weight of an HTLC-timeout transaction without the CSV of anchors.
@@ -25,6 +28,10 @@ const HTLC_SUCCESS_ANCHORS: u64 = 706;
 
 /// Largest weight of a standard transaction.
 pub const MAX_STANDARD: Weight = Weight::from_wu(400_000);
+/// Largest weight of a transaction of version 3 (BIP 431): 10,000 vB.
+pub const MAX_TRUC: Weight = Weight::from_wu(10_000 * WU_PER_BYTE);
+/// Largest weight of one that spends an unconfirmed one: 1,000 vB.
+pub const MAX_TRUC_CHILD: Weight = Weight::from_wu(1_000 * WU_PER_BYTE);
 /// Smallest dust limit that a party may set (BOLT 2): that of an unknown segwit version.
 pub const MIN_DUST_LIMIT: Amount = Amount::from_sat(354);
 
@@ -57,6 +64,7 @@ pub fn expected_commitment(format: CommitmentFormat, htlc_outputs: usize) -> Wei
     let base = match format {
         CommitmentFormat::StaticRemotekey => COMMITMENT_BASE,
         CommitmentFormat::Anchors => COMMITMENT_BASE_ANCHORS,
+        CommitmentFormat::ZeroFee => COMMITMENT_BASE_ZERO_FEE,
     };
     let count = u64::try_from(htlc_outputs).unwrap_or(u64::MAX);
     Weight::from_wu(HTLC_OUTPUT.to_wu().saturating_mul(count).saturating_add(base))
@@ -66,10 +74,10 @@ pub fn expected_commitment(format: CommitmentFormat, htlc_outputs: usize) -> Wei
 #[must_use]
 pub const fn expected_htlc(format: CommitmentFormat, direction: HtlcDirection) -> Weight {
     Weight::from_wu(match (format, direction) {
-        (CommitmentFormat::StaticRemotekey, HtlcDirection::Offered) => HTLC_TIMEOUT,
-        (CommitmentFormat::StaticRemotekey, HtlcDirection::Received) => HTLC_SUCCESS,
         (CommitmentFormat::Anchors, HtlcDirection::Offered) => HTLC_TIMEOUT_ANCHORS,
         (CommitmentFormat::Anchors, HtlcDirection::Received) => HTLC_SUCCESS_ANCHORS,
+        (_, HtlcDirection::Offered) => HTLC_TIMEOUT,
+        (_, HtlcDirection::Received) => HTLC_SUCCESS,
     })
 }
 
@@ -110,7 +118,10 @@ impl SpendPath {
     pub fn witness_weight(&self) -> Weight {
         match self {
             Self::LocalCommitment(_) => funding_witness(),
-            Self::Anchor { script, .. } => witness(&[SIGNATURE, length(script)]),
+            Self::Anchor { lock: AnchorLock::Keyed { script, .. }, .. } => {
+                witness(&[SIGNATURE, length(script)])
+            }
+            Self::Anchor { lock: AnchorLock::Shared, .. } => witness(&[]),
             Self::SecondStage(stage) => {
                 let preimage = if stage.preimage.is_some() { PREIMAGE } else { 0 };
                 witness(&[0, SIGNATURE, SIGNATURE, preimage, length(&stage.script)])

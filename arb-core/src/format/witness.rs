@@ -1,5 +1,5 @@
 //! Sighashes and witnesses of BOLT 3, for every way in which a channel's outputs are spent.
-use crate::claim::{Presigned, SecondStage, SingleSpend, SpendPath, Unlock};
+use crate::claim::{AnchorLock, Presigned, SecondStage, SingleSpend, SpendPath, Unlock};
 use crate::ids::Preimage;
 use alloc::vec::Vec;
 use bitcoin::hashes::Hash;
@@ -111,9 +111,10 @@ impl SpendPath {
     pub fn witness(&self, own: &ecdsa::Signature) -> Witness {
         match self {
             Self::LocalCommitment(presigned) => presigned.witness(own),
-            Self::Anchor { script, .. } => {
+            Self::Anchor { lock: AnchorLock::Keyed { script, .. }, .. } => {
                 single(own, EcdsaSighashType::All, &Unlock::Nothing, Some(script))
             }
+            Self::Anchor { lock: AnchorLock::Shared, .. } => Witness::new(),
             Self::SecondStage(stage) => stage.witness(own),
             Self::Single(spend) => spend.witness(own),
         }

@@ -21,6 +21,7 @@ impl View<'_> {
                 OutputKind::ToRemote => (Role::ToRemote, self.to_remote()),
                 OutputKind::Anchor(Side::Local) => (Role::Anchor(Side::Local), Way::Nothing),
                 OutputKind::Anchor(Side::Remote) => (Role::Anchor(Side::Remote), Way::Theirs),
+                OutputKind::SharedAnchor => (Role::SharedAnchor, Way::Nothing),
                 OutputKind::Htlc(id) => (Role::Htlc(id), self.htlc(id, known, point, commitment)),
             };
             outputs.push(self.output(known.vout, known.output.clone(), role, way));

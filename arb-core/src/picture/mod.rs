@@ -60,6 +60,8 @@ pub enum Role {
     ToRemote,
     /// This side's anchor.
     Anchor(Side),
+    /// The anchor that anybody may spend.
+    SharedAnchor,
     /// An HTLC.
     Htlc(HtlcId),
     /// Output of a second-stage transaction; of which HTLC, if that can be told.
@@ -79,6 +81,7 @@ impl Role {
             Self::ToLocal
             | Self::ToRemote
             | Self::Anchor(_)
+            | Self::SharedAnchor
             | Self::SecondStage(_)
             | Self::Paid(_)
             | Self::Unidentified => None,

@@ -85,6 +85,8 @@ impl View<'_> {
         } else if let Some(side) = self.anchor_owner(output) {
             let way = if side == Side::Local { Way::Nothing } else { Way::Theirs };
             (Role::Anchor(side), way)
+        } else if self.is_shared_anchor(output) {
+            (Role::SharedAnchor, Way::Nothing)
         } else {
             (Role::Unidentified, Way::Lost)
         };
@@ -96,6 +98,11 @@ impl View<'_> {
         let of = |side: Side| scripts::anchor(&self.candidate.keys.of(side)).to_p2wsh();
         let same = |side: &Side| output.value == value && output.script_pubkey == of(*side);
         [Side::Local, Side::Remote].into_iter().find(same)
+    }
+
+    fn is_shared_anchor(&self, output: &TxOut) -> bool {
+        matches!(self.candidate.format.anchors(), AnchorRule::Shared(_))
+            && output.script_pubkey == scripts::shared_anchor()
     }
 
     /// A spend with the revocation key. The cheater can take the output once its delay is over,

@@ -52,7 +52,8 @@ impl View<'_> {
             }
             Role::Htlc(id) => self.htlc_spender(id, owner, &input.witness),
             Role::Paid(side) => side,
-            Role::Unidentified => Side::Remote,
+            // Anybody's, as long as it is none of ours.
+            Role::SharedAnchor | Role::Unidentified => Side::Remote,
         }
     }
 

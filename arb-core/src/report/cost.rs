@@ -7,8 +7,7 @@ use crate::arbitrator::{ChannelArbitrator, HandedOut, Now, TxKind};
 use crate::claim::build::{Draft, SMALLEST_OUTPUT};
 use crate::claim::{SpendPath, fee, plan};
 use crate::facts::ChannelFacts;
-use crate::format::{Commitment, OutputKind, commitment, htlc_tx, weights};
-use crate::ids::Side;
+use crate::format::{Commitment, commitment, htlc_tx, weights};
 use crate::picture::{Picture, Way};
 use crate::report::Payer;
 use crate::units::{BlockDelta, BlockHeight, BlockRef, Confirmed};
@@ -93,7 +92,7 @@ pub fn reserve(facts: &ChannelFacts, feerate: FeeRate) -> Amount {
     let current = &facts.candidates.current;
     let secp = Secp256k1::verification_only();
     let built = commitment::local_commitment(facts, current, &current.local, &secp);
-    let Some(built) = built.ok().filter(|built| anchor(built).is_some()) else {
+    let Some(built) = built.ok().filter(|built| built.our_anchor().is_some()) else {
         return Amount::ZERO;
     };
     let stages = htlc_tx::htlc_transactions(&built);
@@ -153,7 +152,7 @@ impl<'a> DryRun<'a> {
         };
         self.cost.transactions.push(commitment);
         self.cost.weight = weight;
-        if anchor(&built).is_some() {
+        if built.our_anchor().is_some() {
             let fee = child_fee(&built, self.cost.feerate);
             if fee > Amount::ZERO {
                 let (kind, weight, payer) = (TxKind::Anchor, CHILD, Payer::Wallet);
@@ -260,10 +259,6 @@ impl<'a> DryRun<'a> {
 
 /// Weight of the child of a commitment, with a coin and its change, an upper bound.
 const CHILD: Weight = Weight::from_wu(42 + 164 + 116 + 272 + 172);
-
-fn anchor(built: &Commitment) -> Option<OutPoint> {
-    built.outpoint(OutputKind::Anchor(Side::Local))
-}
 
 /// What a child must pay so that both together have the feerate.
 fn child_fee(built: &Commitment, feerate: FeeRate) -> Amount {

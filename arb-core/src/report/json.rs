@@ -189,6 +189,7 @@ impl Serialize for What {
             Role::ToLocal => bare("to_local").serialize(serializer),
             Role::ToRemote => bare("to_remote").serialize(serializer),
             Role::Anchor(side) => of("anchor", side).serialize(serializer),
+            Role::SharedAnchor => bare("shared_anchor").serialize(serializer),
             Role::Htlc(id) => htlc("htlc", Some(id)).serialize(serializer),
             Role::SecondStage(id) => htlc("second_stage", id).serialize(serializer),
             Role::Paid(side) => of("paid", side).serialize(serializer),

@@ -5,7 +5,7 @@ use crate::classify::FundingSpend;
 use crate::facts::ChannelFacts;
 use crate::height::{self, Due, Reason};
 use crate::ids::Side;
-use crate::picture::{Output, Picture, Role, Way};
+use crate::picture::{Output, Picture, Role, Way, at_once};
 use crate::units::BlockHeight;
 use alloc::string::String;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
@@ -185,7 +185,7 @@ fn extensible(output: &Output) -> bool {
         | Way::Home
         | Way::Nothing
         | Way::NeedsPreimage { .. }
-        | Way::Lost => matches!(output.role, Role::Anchor(_)),
+        | Way::Lost => matches!(output.role, Role::Anchor(_) | Role::SharedAnchor),
     }
 }
 
@@ -204,6 +204,7 @@ fn rival(
         Role::Anchor(_) => {
             Some(Rival { who: Taker::Anyone, from: height::csv(made, ANCHOR_FOR_ALL) })
         }
+        Role::SharedAnchor => Some(Rival { who: Taker::Anyone, from: at_once(made) }),
         // Ours on a commitment that we may still have: nobody else's.
         Role::ToLocal | Role::SecondStage(_) if owner == Side::Local => None,
         Role::ToLocal | Role::SecondStage(_) => peer(height::csv(made, facts.remote.delay)),

@@ -1,7 +1,7 @@
 //! What a built transaction pays.
 use super::{BuildError, Draft};
 use crate::arbitrator::TxKind;
-use crate::claim::{Claim, SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::claim::{AnchorLock, Claim, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::ids::ChannelId;
 use crate::ports::Coin;
 use crate::units::BlockHeight;
@@ -44,8 +44,7 @@ fn sweep(value: u64) -> Draft {
 
 fn anchor() -> Draft {
     let path = SpendPath::Anchor {
-        script: ScriptBuf::new(),
-        key: SigningKey::Payment,
+        lock: AnchorLock::Keyed { script: ScriptBuf::new(), key: SigningKey::Payment },
         parent: Txid::all_zeros(),
         ours: Amount::ZERO,
     };

@@ -154,8 +154,11 @@ fn local_commitment() -> impl Strategy<Value = LocalCommitment> {
 }
 
 fn candidate() -> impl Strategy<Value = FundingCandidate> {
-    let format =
-        prop_oneof![Just(CommitmentFormat::StaticRemotekey), Just(CommitmentFormat::Anchors)];
+    let format = prop_oneof![
+        Just(CommitmentFormat::StaticRemotekey),
+        Just(CommitmentFormat::Anchors),
+        Just(CommitmentFormat::ZeroFee)
+    ];
     let next = option::of(remote_commitment());
     let keys = (point(), point()).prop_map(|(local, remote)| FundingKeys { local, remote });
     (outpoint(), keys, amount(), format, local_commitment(), remote_commitment(), next).prop_map(

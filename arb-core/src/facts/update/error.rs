@@ -120,6 +120,7 @@ impl From<BuildError> for UpdateError {
             BuildError::DuplicateHtlc(_)
             | BuildError::BalanceMismatch { .. }
             | BuildError::Overspent
+            | BuildError::Feerate(_)
             | BuildError::NumberOutOfRange(_)
             | BuildError::NoSuchKey => Self::Commitment(error),
         }

@@ -3,9 +3,9 @@ use crate::facts::update::htlcs;
 use crate::facts::{
     ChannelFacts, FundingCandidate, HtlcRecord, LocalCommitment, RemoteCommitment, UpdateError,
 };
-use crate::format::rules::MAX_HTLCS_PER_DIRECTION;
 use crate::format::{
-    Commitment, htlc_transactions, local_commitment, remote_commitment, sighash, weights,
+    Commitment, CommitmentFormat, htlc_transactions, local_commitment, remote_commitment, sighash,
+    weights,
 };
 use crate::ids::{HtlcId, Side};
 use crate::units::CommitmentNumber;
@@ -161,7 +161,7 @@ pub(super) fn check_remote<C: Verification>(
     stated: &RemoteCommitment,
     secp: &Secp256k1<C>,
 ) -> Result<(), UpdateError> {
-    check_counts(&stated.htlcs)?;
+    check_counts(candidate.format, &stated.htlcs)?;
     check_transaction(&remote_commitment(facts, candidate, stated, secp)?)
 }
 
@@ -173,17 +173,17 @@ pub(super) fn check_local<C: Verification>(
     stated: &LocalCommitment,
     secp: &Secp256k1<C>,
 ) -> Result<(), UpdateError> {
-    check_counts(&stated.htlcs)?;
+    check_counts(candidate.format, &stated.htlcs)?;
     let commitment = local_commitment(facts, candidate, stated, secp)?;
     check_transaction(&commitment)?;
     check_commitment_signature(&commitment, &stated.signature, secp)?;
     check_htlc_signatures(&commitment, &stated.htlc_signatures, secp)
 }
 
-fn check_counts(ids: &[HtlcId]) -> Result<(), UpdateError> {
+fn check_counts(format: CommitmentFormat, ids: &[HtlcId]) -> Result<(), UpdateError> {
     for offerer in [Side::Local, Side::Remote] {
         let count = ids.iter().filter(|id| id.offerer == offerer).count();
-        if count > MAX_HTLCS_PER_DIRECTION {
+        if count > format.max_htlcs_per_direction() {
             return Err(UpdateError::TooManyHtlcs { offerer, count });
         }
     }
@@ -196,7 +196,11 @@ pub(super) fn check_transaction(commitment: &Commitment) -> Result<(), UpdateErr
         return Err(UpdateError::NoOutputs);
     }
     let weight = commitment.signed_weight();
-    if weight > weights::MAX_STANDARD { Err(UpdateError::TooHeavy(weight)) } else { Ok(()) }
+    if weight > commitment.spec.format.max_weight() {
+        Err(UpdateError::TooHeavy(weight))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_commitment_signature<C: Verification>(

@@ -1,8 +1,9 @@
-//! The test vectors of BOLT 3, appendices C to F, and the channel that they describe.
+//! The test vectors of BOLT 3, appendices C to F and H, and the channel that they describe.
 mod appendix_c;
 mod appendix_e;
 mod appendix_f;
 mod run;
+mod zero_fee;
 
 use crate::facts::{
     Candidates, ChannelFacts, ChannelKeys, ChannelNames, FundingCandidate, FundingKeys, Htlc,

@@ -94,7 +94,7 @@ fn check_mirrored(facts: &ChannelFacts, built: &Commitment, secp: &Secp256k1<All
         let expected = match ours.kind {
             OutputKind::Htlc(id) => OutputKind::Htlc(turned(&id)),
             OutputKind::Anchor(side) => OutputKind::Anchor(side.other()),
-            OutputKind::ToLocal | OutputKind::ToRemote => ours.kind,
+            OutputKind::ToLocal | OutputKind::ToRemote | OutputKind::SharedAnchor => ours.kind,
         };
         assert_eq!((theirs.vout, theirs.kind), (ours.vout, expected));
         assert_eq!(theirs.script, ours.script);

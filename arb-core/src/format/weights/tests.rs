@@ -5,12 +5,13 @@ use crate::claim::{Extensible, Presigned, SecondStage, SigningKey};
 use crate::format::vectors::{Record, VectorChannel};
 use crate::format::{Commitment, HtlcTransaction, htlc_transactions, local_commitment, scripts};
 use crate::ids::Preimage;
+use crate::units::FeeratePerKw;
 use alloc::boxed::Box;
 use bitcoin::secp256k1::{Message, Secp256k1, ecdsa};
 use bitcoin::{Sequence, Txid, absolute::LockTime, hashes::Hash};
 
-const FORMATS: [CommitmentFormat; 2] =
-    [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors];
+const FORMATS: [CommitmentFormat; 3] =
+    [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors, CommitmentFormat::ZeroFee];
 
 /// A signature of the greatest length: high R, low S.
 fn longest_signature() -> ecdsa::Signature {
@@ -25,7 +26,10 @@ fn longest_signature() -> ecdsa::Signature {
 fn commitment(format: CommitmentFormat) -> Commitment {
     let name = "commitment tx with all five HTLCs untrimmed (minimum feerate)";
     let vector = Record::named(include_str!("../vectors/appendix_c.txt"), name);
-    let facts = VectorChannel::new().facts(&vector, format);
+    let mut facts = VectorChannel::new().facts(&vector, format);
+    if format == CommitmentFormat::ZeroFee {
+        facts.candidates.current.local.feerate = FeeratePerKw(0);
+    }
     let candidate = &facts.candidates.current;
     local_commitment(&facts, candidate, &candidate.local, &Secp256k1::new()).expect("a commitment")
 }
@@ -68,8 +72,15 @@ fn witness_weights_are_exact_for_the_longest_signatures() {
             anchor: None,
         })));
         check_exact(&SpendPath::Anchor {
-            script: scripts::anchor(&keys.owner_funding),
-            key: SigningKey::Funding(keys.owner_funding),
+            lock: AnchorLock::Keyed {
+                script: scripts::anchor(&keys.owner_funding),
+                key: SigningKey::Funding(keys.owner_funding),
+            },
+            parent: Txid::all_zeros(),
+            ours: Amount::ZERO,
+        });
+        check_exact(&SpendPath::Anchor {
+            lock: AnchorLock::Shared,
             parent: Txid::all_zeros(),
             ours: Amount::ZERO,
         });
@@ -89,7 +100,9 @@ fn single_spend_weights_are_exact_for_the_longest_signatures() {
         let revocation = Unlock::RevocationKey(keys.revocation);
         let to_remote = scripts::to_remote(format, &keys.other_payment).witness_script;
         let unlock_to_remote = match format {
-            CommitmentFormat::StaticRemotekey => Unlock::PublicKey(keys.other_payment),
+            CommitmentFormat::StaticRemotekey | CommitmentFormat::ZeroFee => {
+                Unlock::PublicKey(keys.other_payment)
+            }
             CommitmentFormat::Anchors => Unlock::Nothing,
         };
         for (script, unlock) in [
@@ -122,7 +135,7 @@ fn signed_transactions_weigh_what_is_expected() {
         // Appendix A counts 73 bytes for each signature, of which low S saves one, and with anchors
         // three bytes for the number of outputs.
         let saved = match format {
-            CommitmentFormat::StaticRemotekey => 2,
+            CommitmentFormat::StaticRemotekey | CommitmentFormat::ZeroFee => 2,
             CommitmentFormat::Anchors => 2 + 2 * WU_PER_BYTE,
         };
         assert_eq!(commitment.signed_weight(), expected - Weight::from_wu(saved));
@@ -143,7 +156,7 @@ fn signed_transactions_weigh_what_is_expected() {
 
 #[test]
 fn scripts_have_the_lengths_of_appendix_a() {
-    for (format, more) in [(CommitmentFormat::StaticRemotekey, 0), (CommitmentFormat::Anchors, 3)] {
+    for (format, more) in FORMATS.into_iter().zip([0, 3, 0]) {
         let commitment = commitment(format);
         let keys = &commitment.spec.keys;
         let hash = Preimage([0; 32]).hash();

@@ -1,6 +1,7 @@
 //! Wallet coins that are gone: a reorganisation took the block that made them, or they were spent
 //! elsewhere.
 use super::*;
+use crate::claim::AnchorLock;
 use crate::ids::PerCommitmentSecret;
 
 fn handed_out(kind: TxKind, claim: u32, coin: u32, at: BlockHeight) -> HandedOut {
@@ -86,8 +87,10 @@ fn what_is_missed_again_and_again_is_made_every_third_block() {
 
 fn anchor(parent: Txid) -> Claim {
     let path = SpendPath::Anchor {
-        script: ScriptBuf::from_bytes(vec![0; 40]),
-        key: SigningKey::Revocation(PerCommitmentSecret([1; 32])),
+        lock: AnchorLock::Keyed {
+            script: ScriptBuf::from_bytes(vec![0; 40]),
+            key: SigningKey::Revocation(PerCommitmentSecret([1; 32])),
+        },
         parent,
         ours: Amount::from_sat(500_000),
     };

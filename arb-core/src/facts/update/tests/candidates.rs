@@ -32,7 +32,9 @@ fn world(format: CommitmentFormat) -> World {
 
 #[test]
 fn a_candidate_is_added_once() {
-    for format in [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors] {
+    for format in
+        [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors, CommitmentFormat::ZeroFee]
+    {
         let mut world = world(format);
         let splice = world.splice(funding_outpoint(1));
         world.accept(&added(&splice));

@@ -12,8 +12,8 @@ use bitcoin::secp256k1::ecdsa;
 use bitcoin::sighash::EcdsaSighashType;
 use std::vec::Vec;
 
-const FORMATS: [CommitmentFormat; 2] =
-    [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors];
+const FORMATS: [CommitmentFormat; 3] =
+    [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors, CommitmentFormat::ZeroFee];
 
 fn update(commitment: LocalCommitment) -> Update {
     Update::LocalCommitment { funding: funding_outpoint(0), commitment }
@@ -117,6 +117,7 @@ fn an_htlc_signature_of_another_sighash_type_is_refused() {
     let single = EcdsaSighashType::SinglePlusAnyoneCanPay;
     for (format, other) in [
         (CommitmentFormat::Anchors, EcdsaSighashType::All),
+        (CommitmentFormat::ZeroFee, EcdsaSighashType::All),
         (CommitmentFormat::StaticRemotekey, single),
     ] {
         let world = world_with_htlcs(format);
@@ -190,9 +191,19 @@ fn htlcs_are_known_and_listed_once() {
 
 #[test]
 fn at_most_483_htlcs_in_each_direction() {
+    check_at_most(483, CommitmentFormat::Anchors);
+}
+
+#[test]
+fn at_most_114_htlcs_in_each_direction_without_fees() {
+    check_at_most(114, CommitmentFormat::ZeroFee);
+}
+
+fn check_at_most(most: usize, format: CommitmentFormat) {
+    let more = most + 1;
     for (id, offerer) in [(offered as fn(u64) -> HtlcId, Side::Local), (received, Side::Remote)] {
-        let mut world = World::new(CommitmentFormat::Anchors);
-        let ids: Vec<HtlcId> = (0..484).map(id).collect();
+        let mut world = World::new(format);
+        let ids: Vec<HtlcId> = (0..=484).map(id).collect();
         // Many HTLCs do not fit into the balances unless they are small, and so trimmed.
         let small = MilliSat(500_000);
         for id in &ids {
@@ -212,10 +223,40 @@ fn at_most_483_htlcs_in_each_direction() {
             *balance = balance.checked_sub(taken).expect("positive");
             update(world.signed(0, commitment))
         };
-        let expected = UpdateError::TooManyHtlcs { offerer, count: 484 };
-        assert_eq!(world.refuse(&stated(484)), expected);
-        assert!(world.facts.updated(&stated(483), &world.secp).is_ok());
+        let expected = UpdateError::TooManyHtlcs { offerer, count: more };
+        assert_eq!(world.refuse(&stated(more)), expected);
+        assert!(world.facts.updated(&stated(most), &world.secp).is_ok());
     }
+}
+
+#[test]
+fn commitments_without_fees_have_no_feerate() {
+    let world = world_with_htlcs(CommitmentFormat::ZeroFee);
+    let mut commitment = world.local(1, &HTLCS);
+    commitment.feerate = FeeratePerKw(253);
+    let expected = UpdateError::Commitment(BuildError::Feerate(FeeratePerKw(253)));
+    assert_eq!(world.refuse(&update(commitment)), expected);
+}
+
+#[test]
+fn a_full_commitment_without_fees_is_relayed() {
+    let mut world = World::new(CommitmentFormat::ZeroFee);
+    // Large enough for 228 outputs, and for their amounts to stand in the balances.
+    let ids: Vec<HtlcId> = (0..114).flat_map(|id| [offered(id), received(id)]).collect();
+    let small = MilliSat(1_000_000);
+    for id in &ids {
+        let htlc = crate::facts::Htlc { amount: small, ..terms(*id) };
+        let record = crate::facts::HtlcRecord { htlc, remote_from: None, remote_until: None };
+        world.facts.htlcs.insert(*id, record);
+    }
+    let mut commitment = world.local(1, &[]);
+    commitment.htlcs = ids;
+    for balance in [&mut commitment.local_balance, &mut commitment.remote_balance] {
+        *balance = balance.checked_sub(MilliSat(114 * small.0)).expect("positive");
+    }
+    let commitment = world.signed(0, commitment);
+    assert_eq!(commitment.htlc_signatures.len(), 228);
+    assert!(world.facts.updated(&update(commitment), &world.secp).is_ok());
 }
 
 #[test]

@@ -26,7 +26,9 @@ fn refused(change: impl FnOnce(&mut ChannelFacts)) -> UpdateError {
 
 #[test]
 fn consistent_facts_are_accepted() {
-    for format in [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors] {
+    for format in
+        [CommitmentFormat::StaticRemotekey, CommitmentFormat::Anchors, CommitmentFormat::ZeroFee]
+    {
         let world = World::new(format);
         assert_eq!(world.facts.verify(&world.secp), Ok(()));
         assert_eq!(world.with_splice().facts.candidates.iter().count(), 2);

@@ -74,6 +74,11 @@ pub(crate) fn funding_outpoint(vout: u32) -> OutPoint {
     OutPoint { txid: Txid::from_byte_array([9; 32]), vout }
 }
 
+/// The commitments' feerate.
+fn feerate(format: CommitmentFormat) -> FeeratePerKw {
+    FeeratePerKw(if format == CommitmentFormat::ZeroFee { 0 } else { 253 })
+}
+
 pub(crate) fn remote_secret(number: CommitmentNumber) -> PerCommitmentSecret {
     generate_from_seed(&REMOTE_SEED, number).expect("in range")
 }
@@ -106,7 +111,7 @@ impl World {
                     local: LocalCommitment {
                         number: number(0),
                         point: keys.local,
-                        feerate: FeeratePerKw(253),
+                        feerate: feerate(format),
                         local_balance: MilliSat(0),
                         remote_balance: MilliSat(0),
                         htlcs: Vec::new(),
@@ -116,7 +121,7 @@ impl World {
                     remote: RemoteCommitment {
                         number: number(0),
                         point: keys.remote,
-                        feerate: FeeratePerKw(253),
+                        feerate: feerate(format),
                         local_balance: MilliSat(0),
                         remote_balance: MilliSat(0),
                         htlcs: Vec::new(),
@@ -182,7 +187,7 @@ impl World {
         let unsigned = LocalCommitment {
             number: number(at),
             point: self.point(&LOCAL_SEED, number(at)),
-            feerate: FeeratePerKw(253),
+            feerate: feerate(self.facts.candidates.current.format),
             local_balance,
             remote_balance,
             htlcs: htlcs.to_vec(),
@@ -207,7 +212,7 @@ impl World {
         RemoteCommitment {
             number: number(at),
             point: self.point(&REMOTE_SEED, number(at)),
-            feerate: FeeratePerKw(253),
+            feerate: feerate(self.facts.candidates.current.format),
             local_balance,
             remote_balance,
             htlcs: htlcs.to_vec(),
