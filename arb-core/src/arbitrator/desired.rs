@@ -15,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::Secp256k1;
+use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut, absolute::LockTime};
 
 /// Blocks that are left to an HTLC transaction once the commitment is confirmed: half of BOLT 2's S.
@@ -405,6 +406,7 @@ impl ChannelArbitrator {
             key: SigningKey::Funding(key),
             sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
             lock_time: LockTime::ZERO,
+            version: Version::TWO,
         }));
         Some(Claim {
             channel: facts.id,

@@ -304,7 +304,8 @@ impl Draft {
         let first = &self.claim;
         self.others.iter().all(|other| match (&first.path, &other.path) {
             (SpendPath::Single(a), SpendPath::Single(b)) => {
-                a.lock_time == b.lock_time && first.destination == other.destination
+                let same = (a.lock_time, a.version) == (b.lock_time, b.version);
+                same && first.destination == other.destination
             }
             (SpendPath::SecondStage(a), SpendPath::SecondStage(b)) => {
                 let paired = |stage: &SecondStage| {
@@ -320,6 +321,25 @@ impl Draft {
         })
     }
 
+    /// The coins, or the most valuable of them if all would make it too heavy to be relayed: it pays
+    /// what these can.
+    fn as_many_as_fit<'c>(&self, coins: &'c [Coin]) -> Vec<&'c Coin> {
+        let most = self.claim.path.max_weight();
+        let fits = |coins: &[&Coin]| {
+            let all = coins.iter().map(|coin| weight_of(coin));
+            let all = all.fold(Some(self.weight()), |sum, coin| sum?.checked_add(coin));
+            all.is_some_and(|all| all <= most)
+        };
+        let mut kept: Vec<&Coin> = coins.iter().collect();
+        if !fits(&kept) {
+            kept.sort_by_key(|coin| (Reverse(coin.output.value), coin.outpoint));
+            while !kept.is_empty() && !fits(&kept) {
+                kept.pop();
+            }
+        }
+        kept
+    }
+
     /// The transaction with its coins and its fee taken off.
     ///
     /// # Errors
@@ -332,10 +352,11 @@ impl Draft {
         if !self.fits() {
             return Err(BuildError::Malformed);
         }
+        let coins = self.as_many_as_fit(coins);
         let mut transaction = self.base();
         let mut prevouts: Vec<TxOut> = self.claims().map(|claim| claim.output.clone()).collect();
         let mut extra = Weight::ZERO;
-        for coin in coins {
+        for coin in &coins {
             transaction.input.push(TxIn {
                 previous_output: coin.outpoint,
                 script_sig: ScriptBuf::new(),
@@ -343,8 +364,7 @@ impl Draft {
                 witness: Witness::new(),
             });
             prevouts.push(coin.output.clone());
-            let own = coin.satisfaction_weight.checked_add(Weight::from_wu(41 * 4));
-            extra = own.and_then(|own| extra.checked_add(own)).ok_or(BuildError::Malformed)?;
+            extra = weight_of(coin).checked_add(extra).ok_or(BuildError::Malformed)?;
         }
         let fee = self.fee.checked_add(fee::fee_of(self.feerate, extra));
         // Coins may weigh what was not foreseen: the budget holds all the same.
@@ -368,6 +388,11 @@ impl Draft {
         let coins = coins.iter().map(|coin| coin.outpoint).collect();
         Ok(Unsigned { claim: self.claim, others: self.others, transaction, prevouts, coins, fee })
     }
+}
+
+/// What a coin adds to a transaction.
+fn weight_of(coin: &Coin) -> Weight {
+    coin.satisfaction_weight.checked_add(weights::INPUT_BASE).unwrap_or(Weight::MAX)
 }
 
 fn sum(outputs: &[TxOut]) -> Amount {

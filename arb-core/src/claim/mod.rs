@@ -10,13 +10,14 @@ pub use past::Part;
 
 use crate::arbitrator::TxKind;
 use crate::format::rules::TRUC;
+use crate::format::weights;
 use crate::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::transaction::Version;
 use bitcoin::{
-    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid, absolute::LockTime,
+    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid, Weight, absolute::LockTime,
 };
 
 /// An output to spend.
@@ -96,15 +97,33 @@ impl SpendPath {
         }
     }
 
-    /// Version of the transaction that takes this path: that of what it is, and of an unconfirmed parent,
-    /// which passes it on (BIP 431).
+    /// Version of the transaction that takes this path. An unconfirmed parent passes its own on (BIP 431).
     #[must_use]
     pub fn version(&self) -> Version {
         match self {
             Self::LocalCommitment(presigned) => presigned.transaction.version,
             Self::SecondStage(stage) => stage.transaction.version,
             Self::Anchor { lock: AnchorLock::Shared, .. } => TRUC,
-            Self::Anchor { lock: AnchorLock::Keyed { .. }, .. } | Self::Single(_) => Version::TWO,
+            Self::Anchor { lock: AnchorLock::Keyed { .. }, .. } => Version::TWO,
+            Self::Single(single) => single.version,
+        }
+    }
+
+    /// Largest weight of that transaction that is relayed.
+    #[must_use]
+    pub fn max_weight(&self) -> Weight {
+        match self {
+            Self::Anchor { lock: AnchorLock::Shared, .. } => weights::MAX_TRUC_CHILD,
+            Self::Anchor { lock: AnchorLock::Keyed { .. }, .. }
+            | Self::LocalCommitment(_)
+            | Self::SecondStage(_)
+            | Self::Single(_) => {
+                if self.version() == TRUC {
+                    weights::MAX_TRUC
+                } else {
+                    weights::MAX_STANDARD
+                }
+            }
         }
     }
 
@@ -184,6 +203,8 @@ pub struct SingleSpend {
     pub sequence: Sequence,
     /// `nLockTime` that the path needs.
     pub lock_time: LockTime,
+    /// Version of the transaction: a penalty has that of what it punishes, and so its limits (BOLT 5 V9z).
+    pub version: Version,
 }
 
 /// What a script wants besides the signature.

@@ -10,6 +10,7 @@ use crate::units::BlockHeight;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
+use bitcoin::transaction::Version;
 use bitcoin::{ScriptBuf, absolute::LockTime};
 
 impl View<'_> {
@@ -64,6 +65,7 @@ impl View<'_> {
                 key: SigningKey::DelayedPayment(*point),
                 sequence: form.sequence,
                 lock_time: LockTime::ZERO,
+                version: Version::TWO,
             })),
             due: height::sequence(confirmed, form.sequence),
             deadline: None,
@@ -165,6 +167,7 @@ impl View<'_> {
             key: SigningKey::Htlc(*point),
             sequence: self.candidate.format.htlc_sequence(),
             lock_time,
+            version: Version::TWO,
         }))
     }
 

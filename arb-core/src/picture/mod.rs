@@ -15,6 +15,7 @@ use crate::units::{BlockHeight, BlockRef, Confirmed};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{All, Secp256k1};
+use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, Transaction, TxOut, Txid, absolute::LockTime};
 pub(crate) use live::usable_preimage;
 pub use spent::SpentBy;
@@ -214,6 +215,7 @@ impl View<'_> {
                     key: SigningKey::Payment,
                     sequence: form.sequence,
                     lock_time: LockTime::ZERO,
+                    version: Version::TWO,
                 })),
                 due: height::sequence(self.tx.at.height, form.sequence),
                 deadline: None,

@@ -124,6 +124,7 @@ impl View<'_> {
                 key: SigningKey::Revocation(*secret),
                 sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
                 lock_time: LockTime::ZERO,
+                version: self.candidate.format.version(),
             })),
             due: at_once(confirmed),
             deadline: Some(confirmed.plus(self.facts.remote.delay)),

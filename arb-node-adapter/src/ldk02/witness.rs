@@ -188,6 +188,7 @@ fn of_local(ours: &ChannelReport) -> Vec<Expected> {
             Role::ToLocal
             | Role::ToRemote
             | Role::Anchor(_)
+            | Role::SharedAnchor
             | Role::SecondStage(_)
             | Role::Paid(_)
             | Role::Unidentified => None,
@@ -212,6 +213,7 @@ fn of_remote(ours: &ChannelReport) -> Vec<Expected> {
             }
             Role::ToLocal
             | Role::Anchor(_)
+            | Role::SharedAnchor
             | Role::SecondStage(_)
             | Role::Paid(_)
             | Role::Unidentified => None,
@@ -230,7 +232,11 @@ fn of_revoked(ours: &ChannelReport) -> Vec<Expected> {
             Role::ToLocal | Role::Htlc(_) => {
                 Some(Expected { kinds: &[BalanceKind::Revoked], sat, must: unspent })
             }
-            Role::Anchor(_) | Role::SecondStage(_) | Role::Paid(_) | Role::Unidentified => None,
+            Role::Anchor(_)
+            | Role::SharedAnchor
+            | Role::SecondStage(_)
+            | Role::Paid(_)
+            | Role::Unidentified => None,
         }
     };
     let mut expected: Vec<Expected> = ours.outputs.iter().filter_map(one).collect();

@@ -53,6 +53,7 @@ impl Scheduler {
                     key: SigningKey::Payment,
                     sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
                     lock_time: LockTime::from_consensus(output.lock_time),
+                    version: bitcoin::transaction::Version::TWO,
                 })),
                 open_at: height(output.open),
                 deadline: output.deadline.map(height),

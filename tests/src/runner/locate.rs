@@ -108,7 +108,9 @@ fn first_stage(commitment: &Commitment, output: &OutputRef) -> Option<OutPoint> 
         OutputRef::Htlc(htlc) | OutputRef::SecondStage(htlc) => commitment.htlc_index(&htlc.htlc),
         OutputRef::ToLocal(_) => commitment.role_index(&OutputRole::ToLocal),
         OutputRef::ToRemote(_) => commitment.role_index(&OutputRole::ToRemote),
-        OutputRef::Anchor(_) => commitment.role_index(&OutputRole::Anchor(Side::Local)),
+        OutputRef::Anchor(_) => commitment
+            .role_index(&OutputRole::Anchor(Side::Local))
+            .or_else(|| commitment.role_index(&OutputRole::SharedAnchor)),
     };
     vout.map(|vout| OutPoint { txid: commitment.txid(), vout })
 }

@@ -2,7 +2,9 @@
 use super::Failed;
 use super::locate::paired_output;
 use super::story::Runner;
-use crate::peer::{Bundle, Claim, ClaimFee, ClosingStyle, PeerCoin, SecondLevel, Side};
+use crate::peer::{
+    Bundle, Claim, ClaimFee, ClosingStyle, Commitment, Format, PeerCoin, SecondLevel, Side,
+};
 use crate::scenario::ast::{
     BlockFill, ChannelName, ClaimGrouping, Dropped, Excluded, History, HtlcRef, OnChain, OutputRef,
     PublishedSpend,
@@ -19,7 +21,7 @@ const MORE: Amount = Amount::from_sat(2_000);
 impl Runner<'_> {
     pub(super) async fn on_chain(&mut self, statement: &OnChain) -> Result<(), Failed> {
         match statement {
-            OnChain::Publish { channel, spend } => {
+            OnChain::Publish { channel, spend, feerate } => {
                 if *spend == PublishedSpend::Mutual && self.ldk.is_some() {
                     let tx = self.ldk_mutual(channel).await?;
                     return self.submit(&tx).await;
@@ -28,8 +30,12 @@ impl Runner<'_> {
                     // No mutual close without them: both sides have named them by now.
                     self.history(&History::Shutdown(channel.clone())).await?;
                 }
-                let tx = self.spend(channel, *spend)?;
-                self.submit(&tx).await
+                self.publish(channel, *spend, *feerate).await
+            }
+            OnChain::PeerPays { channel, feerate } => {
+                let commitment = self.published(channel).await?;
+                let child = self.peer_child(channel, &commitment, *feerate).await?;
+                self.submit(&child).await
             }
             OnChain::PeerClaims { htlcs, feerate, grouping } => {
                 let rate = feerate.unwrap_or_else(|| self.estimate());
@@ -63,28 +69,66 @@ impl Runner<'_> {
         Ok(told.any(|update| matches!(update, Update::Shutdown(_))))
     }
 
-    fn spend(&self, name: &ChannelName, spend: PublishedSpend) -> Result<Transaction, Failed> {
+    /// A spend of the funding output; a commitment with a child of the peer's, if it is to have one.
+    async fn publish(
+        &mut self,
+        name: &ChannelName,
+        spend: PublishedSpend,
+        feerate: Option<FeeRate>,
+    ) -> Result<(), Failed> {
         let peer = self.on_chain_peer(name)?;
-        Ok(match spend {
-            PublishedSpend::Local => peer.local_commitment()?.tx,
-            PublishedSpend::Remote => peer.remote_current()?.tx,
-            PublishedSpend::RemoteNext => peer.remote_next()?.tx,
-            PublishedSpend::RemoteNumber(number) => peer.remote_commitment(number)?.tx,
-            PublishedSpend::Mutual => peer.mutual_close(self.estimate(), ClosingStyle::Legacy)?,
-            PublishedSpend::Unknown => peer.unknown_spend(self.estimate())?,
-        })
+        let commitment = match spend {
+            PublishedSpend::Local => peer.local_commitment()?,
+            PublishedSpend::Remote => peer.remote_current()?,
+            PublishedSpend::RemoteNext => peer.remote_next()?,
+            PublishedSpend::RemoteNumber(number) => peer.remote_commitment(number)?,
+            PublishedSpend::Mutual => {
+                let tx = peer.mutual_close(self.estimate(), ClosingStyle::Legacy)?;
+                return self.submit(&tx).await;
+            }
+            PublishedSpend::Unknown => {
+                let tx = peer.unknown_spend(self.estimate())?;
+                return self.submit(&tx).await;
+            }
+        };
+        let needs_child = peer.params().format == Format::ZeroFee;
+        let rate = feerate.or_else(|| needs_child.then(|| self.estimate()));
+        let Some(rate) = rate else { return self.submit(&commitment.tx).await };
+        let child = self.peer_child(name, &commitment, rate).await?;
+        self.submit_all(&[commitment.tx, child]).await
+    }
+
+    /// A child of the peer's on a commitment, so that both together pay the feerate.
+    async fn peer_child(
+        &self,
+        name: &ChannelName,
+        commitment: &Commitment,
+        rate: FeeRate,
+    ) -> Result<Transaction, Failed> {
+        let coins = self.peer_coins(name).await?;
+        Ok(self.on_chain_peer(name)?.anchor_child(commitment, rate, &coins)?.tx)
     }
 
     pub(super) async fn submit(&mut self, tx: &Transaction) -> Result<(), Failed> {
-        let verdict = self.world.backend.submit(tx).await?;
-        self.trace.line(|| format!("     theirs {:.8} {verdict:?}", tx.compute_txid()));
-        match verdict {
-            Verdict::Accepted | Verdict::Known => Ok(()),
-            Verdict::Conflict(why)
-            | Verdict::FeeTooLow(why)
-            | Verdict::NotFinal(why)
-            | Verdict::Refused(why) => Err(Failed::new("the mempool to take the transaction", why)),
+        self.submit_all(std::slice::from_ref(tx)).await
+    }
+
+    /// One transaction, or a package.
+    async fn submit_all(&mut self, all: &[Transaction]) -> Result<(), Failed> {
+        let verdicts = self.world.backend.submit(all).await?;
+        for (tx, verdict) in all.iter().zip(verdicts) {
+            self.trace.line(|| format!("     theirs {:.8} {verdict:?}", tx.compute_txid()));
+            match verdict {
+                Verdict::Accepted | Verdict::Known => {}
+                Verdict::Conflict(why)
+                | Verdict::FeeTooLow(why)
+                | Verdict::NotFinal(why)
+                | Verdict::Refused(why) => {
+                    return Err(Failed::new("the mempool to take the transaction", why));
+                }
+            }
         }
+        Ok(())
     }
 
     /// Confirmed coins of the peer that nothing in the mempool spends.

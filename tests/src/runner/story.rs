@@ -102,7 +102,8 @@ pub(super) fn params_of(channel: &ast::Channel) -> Result<peer::ChannelParams, F
     let format = match channel.format {
         ast::Format::StaticRemotekey => peer::Format::StaticRemoteKey,
         ast::Format::Anchors => peer::Format::Anchors,
-        ast::Format::ZeroFee | ast::Format::Taproot => {
+        ast::Format::ZeroFee => peer::Format::ZeroFee,
+        ast::Format::Taproot => {
             return Err(Failed::new("a supported format", format!("{:?}", channel.format)));
         }
     };

@@ -137,7 +137,7 @@ fn kind(commitment: &Commitment, role: &OutputRole, plain_to_remote: bool) -> Ki
 impl Chan {
     fn kind_of(&self, close: &Close, vout: u32) -> Kind {
         if let Some(commitment) = &close.commitment {
-            let plain = self.peer.params().format == crate::peer::Format::StaticRemoteKey;
+            let plain = self.peer.params().format != crate::peer::Format::Anchors;
             let role = commitment.outputs.get(&vout);
             return role.map_or(Kind::Unexplained, |role| kind(commitment, role, plain));
         }

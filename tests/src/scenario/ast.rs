@@ -293,13 +293,40 @@ pub enum Dropped {
 /// What happens on the chain and in the mempool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OnChain {
-    Publish { channel: ChannelName, spend: PublishedSpend },
-    PeerClaims { htlcs: Vec<HtlcRef>, feerate: Option<FeeRate>, grouping: ClaimGrouping },
+    Publish {
+        channel: ChannelName,
+        spend: PublishedSpend,
+        /// What it and a child of the peer's on its anchor pay together; without it, no child but that
+        /// which it cannot do without.
+        feerate: Option<FeeRate>,
+    },
+    /// `peer pays …`: the peer spends the anchor of a commitment in the mempool.
+    PeerPays {
+        channel: ChannelName,
+        feerate: FeeRate,
+    },
+    PeerClaims {
+        htlcs: Vec<HtlcRef>,
+        feerate: Option<FeeRate>,
+        grouping: ClaimGrouping,
+    },
     PeerClaimsSecondLevel(HtlcRef),
-    PeerReplaces { htlc: HtlcRef, feerate: FeeRate },
-    Mine { blocks: u32, fill: BlockFill },
-    Reorg { blocks: u32, drop: Vec<Dropped> },
-    Feerate { estimate: FeeRate, floor: Option<FeeRate> },
+    PeerReplaces {
+        htlc: HtlcRef,
+        feerate: FeeRate,
+    },
+    Mine {
+        blocks: u32,
+        fill: BlockFill,
+    },
+    Reorg {
+        blocks: u32,
+        drop: Vec<Dropped>,
+    },
+    Feerate {
+        estimate: FeeRate,
+        floor: Option<FeeRate>,
+    },
 }
 
 /// Whether a subscriber has to acknowledge.

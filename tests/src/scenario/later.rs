@@ -19,12 +19,13 @@ fn channel_value(channel: &Channel) -> Option<Wrong> {
     if let Some(node) = channel.node.as_deref().filter(|node| *node != LDK) {
         return Some(later("node=ldk or no node=", format!("node={node}")));
     }
-    let name = match channel.format {
-        Format::StaticRemotekey | Format::Anchors => return None,
-        Format::ZeroFee => "zero_fee",
-        Format::Taproot => "taproot",
-    };
-    Some(later("format=static_remotekey or format=anchors", format!("format={name}")))
+    match channel.format {
+        Format::StaticRemotekey | Format::Anchors | Format::ZeroFee => None,
+        Format::Taproot => {
+            let built = "format=static_remotekey, format=anchors or format=zero_fee";
+            Some(later(built, "format=taproot".to_owned()))
+        }
+    }
 }
 
 fn later(expected: &str, found: String) -> Wrong {

@@ -205,20 +205,20 @@ impl Backend {
         Ok(())
     }
 
-    /// Hands a transaction to the mempool.
+    /// Hands a transaction or a package, parents first, to the mempool: a verdict each.
     ///
     /// # Errors
     /// The node does not answer. A refusal is a value.
-    pub async fn submit(&self, tx: &Transaction) -> Result<Verdict, WorldError> {
-        let verdict = match self {
+    pub async fn submit(&self, all: &[Transaction]) -> Result<Vec<Verdict>, WorldError> {
+        let verdicts = match self {
             Self::Embedded(chain) => {
-                let mut verdicts = submit(&mut chain.lock(), std::slice::from_ref(tx));
-                verdicts.pop().map_or(Verdict::Known, |(_, verdict)| verdict)
+                let verdicts = submit(&mut chain.lock(), all);
+                verdicts.into_iter().map(|(_, verdict)| verdict).collect()
             }
-            Self::Bitcoind(node) => node.submit(tx).await?,
+            Self::Bitcoind(node) => node.submit_package(all).await?,
         };
         self.announce();
-        Ok(verdict)
+        Ok(verdicts)
     }
 
     /// The mempool, parents first.

@@ -109,7 +109,7 @@ pub fn candidate_facts(channel: &Channel) -> Result<FundingCandidate, PeerError>
     let format = match params.format {
         peer::Format::StaticRemoteKey => CommitmentFormat::StaticRemotekey,
         peer::Format::Anchors => CommitmentFormat::Anchors,
-        peer::Format::ZeroFee => return Err(PeerError::BadParameter("format")),
+        peer::Format::ZeroFee => CommitmentFormat::ZeroFee,
     };
     let next = channel.remote_next_number().map(|number| channel.remote_facts(number)).transpose();
     Ok(FundingCandidate {

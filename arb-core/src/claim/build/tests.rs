@@ -38,6 +38,7 @@ fn sweep(value: u64) -> Draft {
         key: SigningKey::Payment,
         sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
         lock_time: LockTime::ZERO,
+        version: bitcoin::transaction::Version::TWO,
     };
     Draft::new(claim(SpendPath::Single(Box::new(single)), value))
 }
@@ -141,4 +142,36 @@ fn a_price_falls_as_far_as_what_is_relayed() {
     let twice = once.cheaper().expect("there is room");
     assert_eq!((twice.fee.to_sat(), twice.feerate.to_sat_per_kwu()), (600, 1_406));
     assert_eq!(twice.cheaper(), None);
+}
+
+#[test]
+fn the_child_of_a_version_3_commitment_is_version_3_and_small() {
+    let path = SpendPath::Anchor {
+        lock: AnchorLock::Shared,
+        parent: Txid::all_zeros(),
+        ours: Amount::ZERO,
+    };
+    let mut draft = Draft::new(claim(path, 0));
+    draft.fee = Amount::from_sat(40_000);
+    draft.feerate = FeeRate::from_sat_per_kwu(250);
+    let coins: Vec<Coin> = (0..40)
+        .map(|n| Coin {
+            outpoint: OutPoint { txid: Txid::all_zeros(), vout: 10 + n },
+            ..coin(1_000 + u64::from(n))
+        })
+        .collect();
+    let change = ScriptBuf::from_bytes(vec![0; 34]);
+    let child = draft.assemble(&coins, Some(change)).expect("it pays what it can");
+    let transaction = child.signed(&[]);
+    assert_eq!(child.requests().count(), 0, "anybody may spend the anchor");
+    assert_eq!(transaction.version, bitcoin::transaction::Version(3));
+    assert!(transaction.input.iter().all(|input| input.witness.is_empty()));
+    // The most valuable of the coins, and not one more: 1,000 vB with their witnesses.
+    let signed = transaction.weight().to_wu() + 2 + 1 + 108 * child.coins.len() as u64;
+    assert!((3_700..=4_000).contains(&signed), "{signed} WU");
+    let mut used: Vec<u32> = child.coins.iter().map(|coin| coin.vout).collect();
+    used.sort_unstable();
+    let first = 50 - u32::try_from(used.len()).expect("few");
+    assert_eq!(used, (first..50).collect::<Vec<_>>());
+    assert!(child.fee < Amount::from_sat(40_000));
 }

@@ -46,6 +46,7 @@ fn single(vout: u32, kind: TxKind, lock_time: u32, left: Option<u32>) -> Claim {
         key: SigningKey::Payment,
         sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
         lock_time: LockTime::from_consensus(lock_time),
+        version: bitcoin::transaction::Version::TWO,
     }));
     claim(vout, path, left)
 }

@@ -33,6 +33,7 @@ fn claim(vout: u32, kind: TxKind, value: u64, left: Option<u32>) -> Claim {
             key: SigningKey::Payment,
             sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
             lock_time: LockTime::ZERO,
+            version: bitcoin::transaction::Version::TWO,
         })),
         open_at: BlockHeight(START),
         deadline: left.map(|left| BlockHeight(START + left)),

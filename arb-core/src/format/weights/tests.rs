@@ -121,6 +121,7 @@ fn single_spend_weights_are_exact_for_the_longest_signatures() {
                 key: SigningKey::Payment,
                 sequence: Sequence::ZERO,
                 lock_time: LockTime::ZERO,
+                version: bitcoin::transaction::Version::TWO,
             })));
         }
     }

@@ -37,7 +37,15 @@ impl Parser {
             "remote" => self.published_remote(&channel, args)?,
             other => return Err(Wrong::new(what, other)),
         };
-        Ok(OnChain::Publish { channel, spend })
+        let feerate = match spend {
+            PublishedSpend::Mutual | PublishedSpend::Unknown => None,
+            PublishedSpend::Local
+            | PublishedSpend::Remote
+            | PublishedSpend::RemoteNext
+            | PublishedSpend::RemoteNumber(_) => args.optional("feerate")?,
+        };
+        let feerate = feerate.map(value::feerate).transpose()?;
+        Ok(OnChain::Publish { channel, spend, feerate })
     }
 
     fn published_remote(
@@ -62,13 +70,17 @@ impl Parser {
     }
 
     fn peer(&mut self, args: &mut Args<'_>) -> Result<OnChain, Wrong> {
-        match args.next("claims or replaces")? {
+        match args.next("claims, pays or replaces")? {
             "claims" => self.peer_claims(args),
+            "pays" => Ok(OnChain::PeerPays {
+                channel: self.names.channel(args.next("a channel")?)?,
+                feerate: value::feerate(args.required("feerate")?)?,
+            }),
             "replaces" => Ok(OnChain::PeerReplaces {
                 htlc: self.names.htlc(args.next("an HTLC like a.h1")?)?,
                 feerate: value::feerate(args.required("feerate")?)?,
             }),
-            other => Err(Wrong::new("claims or replaces", other)),
+            other => Err(Wrong::new("claims, pays or replaces", other)),
         }
     }
 

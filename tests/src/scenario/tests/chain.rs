@@ -30,11 +30,22 @@ fn publish() {
         ("publish a unknown", PublishedSpend::Unknown),
     ];
     for (text, spend) in spends {
-        assert_eq!(on_chain(text), OnChain::Publish { channel: a(), spend }, "{text}");
+        assert_eq!(
+            on_chain(text),
+            OnChain::Publish { channel: a(), spend, feerate: None },
+            "{text}"
+        );
     }
     let next = steps("offer a h9 amount=1sat expiry=+4 stage=next\npublish a remote next").pop();
     let spend = PublishedSpend::RemoteNext;
-    assert_eq!(next, Some(Step::OnChain(OnChain::Publish { channel: a(), spend })));
+    assert_eq!(next, Some(Step::OnChain(OnChain::Publish { channel: a(), spend, feerate: None })));
+    let (spend, feerate) = (PublishedSpend::RemoteNumber(2), Some(vb(3)));
+    let paid = on_chain("publish a remote #2 feerate=3sat/vB");
+    assert_eq!(paid, OnChain::Publish { channel: a(), spend, feerate });
+    let pays = OnChain::PeerPays { channel: a(), feerate: vb(7) };
+    assert_eq!(on_chain("peer pays a feerate=7sat/vB"), pays);
+    refused("peer pays a", "feerate=", "the end of the line");
+    refused("publish a mutual feerate=3sat/vB", "the end of the line", "feerate=3sat/vB");
     refused("publish c local", "a declared channel", "c");
     refused("publish a", "local, remote, mutual or unknown", "the end of the line");
     refused("publish a splice", "local, remote, mutual or unknown", "splice");
@@ -65,8 +76,8 @@ fn peer() {
         on_chain("peer replaces a.h1 feerate=9sat/vB"),
         OnChain::PeerReplaces { htlc: htlc("h1"), feerate: vb(9) }
     );
-    refused("peer", "claims or replaces", "the end of the line");
-    refused("peer steals a.h1", "claims or replaces", "steals");
+    refused("peer", "claims, pays or replaces", "the end of the line");
+    refused("peer steals a.h1", "claims, pays or replaces", "steals");
     refused("peer claims", "HTLCs like a.h1", "the end of the line");
     refused("peer claims together", "HTLCs like a.h1", "the end of the line");
     refused("peer claims h1", "a declared HTLC", "h1");

@@ -25,7 +25,7 @@ fn every_file_of_the_folder_parses() {
         seen.extend(scenario.channels.iter().map(|channel| format!("{:?}", channel.format)));
     }
     assert!(paths.len() >= 45, "{} scenarios", paths.len());
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["Anchors", "StaticRemotekey"]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["Anchors", "StaticRemotekey", "ZeroFee"]);
 }
 
 #[test]

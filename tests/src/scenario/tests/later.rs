@@ -11,11 +11,7 @@ fn later(text: &str) -> String {
 
 #[test]
 fn refused_by_name() {
-    let built = "format=static_remotekey or format=anchors";
-    assert_eq!(
-        later("channel a format=zero_fee"),
-        format!("t.scn:1: expected {built}, found format=zero_fee, which is not supported yet")
-    );
+    let built = "format=static_remotekey, format=anchors or format=zero_fee";
     assert_eq!(
         later("channel a\nchannel b format=taproot"),
         format!("t.scn:2: expected {built}, found format=taproot, which is not supported yet")
@@ -48,6 +44,10 @@ fn what_ldk_nodes_cannot_do_is_refused() {
         (
             "channel a node=ldk\nchannel b",
             "t.scn:2: expected node=ldk at every channel, or at none, found b without",
+        ),
+        (
+            "channel a node=ldk format=zero_fee",
+            "t.scn:1: expected format=anchors or format=static_remotekey with node=ldk, found format=zero_fee",
         ),
         (
             "channel a node=ldk dust=500sat",

@@ -373,7 +373,8 @@ fn opening(channel: &Channel, secp: &Secp256k1<All>) -> ChannelFacts {
         capacity: params.capacity,
         format: match params.format {
             Format::StaticRemoteKey => CommitmentFormat::StaticRemotekey,
-            Format::Anchors | Format::ZeroFee => CommitmentFormat::Anchors,
+            Format::Anchors => CommitmentFormat::Anchors,
+            Format::ZeroFee => CommitmentFormat::ZeroFee,
         },
         local: local(channel.local_facts(0).expect("local 0")),
         remote: remote(channel.remote_facts(0).expect("remote 0")),
