@@ -49,7 +49,7 @@ fn publish() {
     refused("publish c local", "a declared channel", "c");
     refused("publish a", "local, remote, mutual or unknown", "the end of the line");
     refused("publish a splice", "local, remote, mutual or unknown", "splice");
-    refused("publish a local next", "the end of the line", "next");
+    refused("publish a local next", "no more than feerate=", "next");
     refused("publish a remote next", "stage=next in a before", "next");
     refused("publish a remote 5", "next or a commitment number", "5");
     refused("publish a remote #3", "a commitment number up to #2", "#3");
