@@ -326,9 +326,8 @@ impl Draft {
     fn as_many_as_fit<'c>(&self, coins: &'c [Coin]) -> Vec<&'c Coin> {
         let most = self.claim.path.max_weight();
         let fits = |coins: &[&Coin]| {
-            let all = coins.iter().map(|coin| weight_of(coin));
-            let all = all.fold(Some(self.weight()), |sum, coin| sum?.checked_add(coin));
-            all.is_some_and(|all| all <= most)
+            let mut all = coins.iter().map(|coin| weight_of(coin));
+            all.try_fold(self.weight(), Weight::checked_add).is_some_and(|all| all <= most)
         };
         let mut kept: Vec<&Coin> = coins.iter().collect();
         if !fits(&kept) {

@@ -352,8 +352,8 @@ impl CommitmentSpec {
 
     /// What the funding output is worth beyond these.
     fn left_of(&self, outputs: &[CommitmentOutput]) -> Result<Amount, BuildError> {
-        let values = outputs.iter().map(|output| output.output.value);
-        let spent = values.fold(Some(Amount::ZERO), |sum, value| sum?.checked_add(value));
+        let mut values = outputs.iter().map(|output| output.output.value);
+        let spent = values.try_fold(Amount::ZERO, Amount::checked_add);
         spent.and_then(|spent| self.capacity.checked_sub(spent)).ok_or(BuildError::Overspent)
     }
 
