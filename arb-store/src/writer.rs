@@ -16,9 +16,12 @@ use std::time::{Duration, Instant};
 /// Most batches in one transaction.
 const LARGEST_GROUP: usize = 256;
 /// While batches come in groups: how long to wait for the next one of a group, and for all of it.
-/// Both are little beside a commit, which those that come too late would need another one of.
+/// The first is little beside a commit, which those that come too late would need another one of.
+/// The second is as long as the last commit took, within these limits: nobody waits for others
+/// longer than for the disk.
 const NEXT_OF_GROUP: Duration = Duration::from_micros(100);
-const WHOLE_GROUP: Duration = Duration::from_millis(1);
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
 /// Most records that one step of cleaning up deletes.
 const CLEANING_STEP: usize = 2048;
 /// While the disk is full, how often to look whether it still is.
@@ -62,14 +65,17 @@ pub(crate) struct Writer {
     next: Option<Request>,
     /// The last group held more than one batch.
     in_groups: bool,
+    /// How long the last commit took.
+    last_commit: Duration,
     cleaning: Cleaning,
 }
 
 impl Writer {
     pub(crate) fn new(store: Arc<Store>, space: Space, requests: Receiver<Request>) -> Self {
         // A previous run may have left something to clean up.
-        let (next, in_groups, cleaning) = (None, false, Cleaning::Goes);
-        Self { store, space, requests, next, in_groups, cleaning }
+        let (next, in_groups, last_commit) = (None, false, Duration::ZERO);
+        let cleaning = Cleaning::Goes;
+        Self { store, space, requests, next, in_groups, last_commit, cleaning }
     }
 
     pub(crate) fn run(mut self) {
@@ -77,8 +83,10 @@ impl Writer {
             match self.next.take().or_else(|| self.wait()) {
                 Some(Request::Append(first)) => {
                     let group = self.collect(first);
+                    let begun = Instant::now();
                     self.space.refresh(&self.store);
                     self.commit(group);
+                    self.last_commit = begun.elapsed();
                 }
                 Some(Request::Quota(quota, done)) => {
                     self.space.set_quota(&self.store, quota);
@@ -119,7 +127,7 @@ impl Writer {
     /// wait for others.
     fn collect(&mut self, first: Pending) -> Vec<Pending> {
         let mut group = vec![first];
-        let end = Instant::now() + WHOLE_GROUP;
+        let end = Instant::now() + self.last_commit.clamp(SHORTEST_WAIT, LONGEST_WAIT);
         while group.len() < LARGEST_GROUP {
             let waiting = self.requests.try_recv().ok();
             let next = waiting.or_else(|| {

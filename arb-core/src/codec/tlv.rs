@@ -39,7 +39,19 @@ impl<'a> Reader<'a> {
     }
 
     /// A `bigsize` of BOLT 1.
+    #[inline]
     pub(super) fn bigsize(&mut self) -> Result<u64, DecodeError> {
+        match self.bytes {
+            // Nearly all are one byte long.
+            [short @ ..=0xfc, tail @ ..] => {
+                self.bytes = tail;
+                Ok(u64::from(*short))
+            }
+            _ => self.long_bigsize(),
+        }
+    }
+
+    fn long_bigsize(&mut self) -> Result<u64, DecodeError> {
         let [first] = self.array()?;
         let (value, least) = match first {
             0xff => (u64::from_be_bytes(self.array()?), 0x1_0000_0000),
@@ -51,6 +63,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A `bigsize` length and that many bytes.
+    #[inline]
     pub(super) fn prefixed(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = usize::try_from(self.bigsize()?).map_err(|_| DecodeError::Truncated)?;
         self.take(length)
@@ -80,6 +93,23 @@ fn put_bigsize(out: &mut Vec<u8>, value: u64) {
     }
 }
 
+/// Makes the byte at `start` the length, a `bigsize`, of what stands behind it.
+fn set_length(out: &mut Vec<u8>, start: usize) {
+    let length = out.len().saturating_sub(start).saturating_sub(1) as u64;
+    match u8::try_from(length) {
+        Ok(short @ ..=0xfc) => {
+            if let Some(byte) = out.get_mut(start) {
+                *byte = short;
+            }
+        }
+        _ => {
+            let mut bytes = Vec::new();
+            put_bigsize(&mut bytes, length);
+            out.splice(start..=start, bytes);
+        }
+    }
+}
+
 /// Bytes with their length, a `bigsize`, in front.
 pub(super) fn put_prefixed(out: &mut Vec<u8>, bytes: &[u8]) {
     put_bigsize(out, bytes.len() as u64);
@@ -101,9 +131,12 @@ pub(super) trait Body: Sized {
 
 /// Bytes of a body with their length in front: how bodies stand in lists.
 pub(super) fn put_body<T: Body>(out: &mut Vec<u8>, body: &T) {
-    let mut stream = TlvWriter::default();
+    let start = out.len();
+    out.push(0);
+    let mut stream = TlvWriter { out: core::mem::take(out) };
     body.write(&mut stream);
-    put_prefixed(out, &stream.finish());
+    *out = stream.out;
+    set_length(out, start);
 }
 
 /// Reads what [`put_body`] wrote.
@@ -114,6 +147,9 @@ pub(super) fn take_body<T: Body>(input: &mut Reader<'_>) -> Result<T, DecodeErro
     Ok(body)
 }
 
+/// Room for the bytes of most records.
+const USUAL: usize = 128;
+
 /// Writes a TLV stream. Types must be given in ascending order.
 #[derive(Default)]
 pub(super) struct TlvWriter {
@@ -123,18 +159,23 @@ pub(super) struct TlvWriter {
 impl TlvWriter {
     /// A stream that follows a version byte.
     pub(super) fn after(version: u8) -> Self {
-        Self { out: alloc::vec![version] }
+        let mut out = Vec::with_capacity(USUAL);
+        out.push(version);
+        Self { out }
     }
 
-    fn record(&mut self, kind: u64, value: &[u8]) {
+    /// A record with what `put` writes.
+    fn record(&mut self, kind: u64, put: impl FnOnce(&mut Self)) {
         put_bigsize(&mut self.out, kind);
-        put_prefixed(&mut self.out, value);
+        let start = self.out.len();
+        // Nearly all values are short: then this byte is the length.
+        self.out.push(0);
+        put(self);
+        set_length(&mut self.out, start);
     }
 
     pub(super) fn field<T: Field>(&mut self, kind: u64, value: &T) {
-        let mut bytes = Vec::new();
-        value.put(&mut bytes);
-        self.record(kind, &bytes);
+        self.record(kind, |writer| value.put(&mut writer.out));
     }
 
     pub(super) fn optional<T: Field>(&mut self, kind: u64, value: Option<&T>) {
@@ -149,9 +190,7 @@ impl TlvWriter {
 
     /// A nested stream that has no type of its own.
     pub(super) fn stream(&mut self, kind: u64, write: impl FnOnce(&mut Self)) {
-        let mut stream = Self::default();
-        write(&mut stream);
-        self.record(kind, &stream.out);
+        self.record(kind, write);
     }
 
     /// Values one after the other; an empty list is left out.
@@ -160,10 +199,9 @@ impl TlvWriter {
         kind: u64,
         values: impl IntoIterator<Item = &'a T>,
     ) {
-        let mut bytes = Vec::new();
-        values.into_iter().for_each(|value| value.put(&mut bytes));
-        if !bytes.is_empty() {
-            self.record(kind, &bytes);
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_some() {
+            self.record(kind, |writer| values.for_each(|value| value.put(&mut writer.out)));
         }
     }
 
@@ -185,6 +223,7 @@ impl<'a> TlvReader<'a> {
     }
 
     /// The next record, without moving past it.
+    #[inline]
     fn peek(&mut self) -> Result<Option<(u64, &'a [u8])>, DecodeError> {
         if self.next.is_none() && !self.input.is_empty() {
             let kind = self.input.bigsize()?;
@@ -198,7 +237,34 @@ impl<'a> TlvReader<'a> {
     }
 
     /// The value of type `kind`, passing over unknown odd types in front of it.
+    #[inline]
     fn find(&mut self, kind: u64) -> Result<Option<&'a [u8]>, DecodeError> {
+        match self.comes_next(kind) {
+            Some((value, behind)) => {
+                self.last = Some(kind);
+                self.input = behind;
+                Ok(Some(value))
+            }
+            None => self.search(kind),
+        }
+    }
+
+    /// The value of type `kind` and what stands behind it, if it comes next and both numbers in
+    /// front of it have one byte: as nearly all do.
+    #[inline]
+    fn comes_next(&self, kind: u64) -> Option<(&'a [u8], Reader<'a>)> {
+        let [found @ ..=0xfc, length @ ..=0xfc, behind @ ..] = self.input.bytes else {
+            return None;
+        };
+        let in_order = self.last.is_none_or(|last| last < kind) && self.next.is_none();
+        if u64::from(*found) != kind || !in_order {
+            return None;
+        }
+        let (value, behind) = behind.split_at_checked(usize::from(*length))?;
+        Some((value, Reader::new(behind)))
+    }
+
+    fn search(&mut self, kind: u64) -> Result<Option<&'a [u8]>, DecodeError> {
         while let Some((found, value)) = self.peek()? {
             if found > kind {
                 break;
@@ -223,10 +289,12 @@ impl<'a> TlvReader<'a> {
         Err(DecodeError::Missing(0))
     }
 
+    #[inline]
     pub(super) fn field<T: Field>(&mut self, kind: u64) -> Result<T, DecodeError> {
         self.optional(kind)?.ok_or(DecodeError::Missing(kind))
     }
 
+    #[inline]
     pub(super) fn optional<T: Field>(&mut self, kind: u64) -> Result<Option<T>, DecodeError> {
         let Some(value) = self.find(kind)? else { return Ok(None) };
         let mut input = Reader::new(value);

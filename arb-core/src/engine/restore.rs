@@ -4,6 +4,7 @@ use crate::facts::{ChannelEntry, ChannelNumbers};
 use crate::ids::{ChannelId, Slot};
 use crate::policy::Policy;
 use crate::units::CommitmentNumber;
+use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::OutPoint;
@@ -61,30 +62,44 @@ impl ChainArbitrator {
         stated: &[ChannelNumbers],
     ) -> Vec<(Slot, ChannelId)> {
         self.forget_plan();
-        for watcher in &quiet.watchers {
-            self.active.remove(&watcher.slot);
-        }
         let QuietChannels { watchers, numbers, others, .. } = quiet;
-        let first = self.watchers.put_all(watchers, others);
-        let mut of = vec![None; numbers.len()];
-        for stated in stated {
-            for place in self.watchers.places_of(&stated.id) {
-                let place = place.checked_sub(first).and_then(|place| of.get_mut(place));
-                if let Some(of) = place {
-                    *of = Some(stated);
-                }
-            }
-        }
-        let mut outdated = Vec::new();
-        let channels = self.watchers.iter().skip(first).zip(numbers).zip(of);
-        for ((watcher, (local, remote)), stated) in channels {
-            if stated.is_none_or(|stated| stated.is_newer(local, remote)) {
-                self.outdated.insert(watcher.slot, stated.copied());
-                outdated.push((watcher.slot, watcher.id));
-            } else {
+        if !self.active.is_empty() || !self.outdated.is_empty() {
+            for watcher in &watchers {
+                self.active.remove(&watcher.slot);
                 self.outdated.remove(&watcher.slot);
             }
         }
-        outdated
+        let first = self.watchers.put_all(watchers, others);
+        // What is touched of a channel in no order of memory is touched once.
+        let mut is_stated = vec![false; numbers.len()];
+        let mut newer = BTreeMap::new();
+        for stated in stated {
+            for place in self.watchers.places_of(&stated.id) {
+                let Some(at) = place.checked_sub(first) else { continue };
+                let (Some(is_stated), Some((local, remote))) =
+                    (is_stated.get_mut(at), numbers.get(at))
+                else {
+                    continue;
+                };
+                *is_stated = true;
+                if stated.is_newer(*local, *remote) {
+                    newer.insert(at, *stated);
+                } else if !newer.is_empty() {
+                    newer.remove(&at);
+                }
+            }
+        }
+        let is_outdated = |(at, is_stated): &(usize, bool)| !is_stated || newer.contains_key(at);
+        let outdated = is_stated.into_iter().enumerate().filter(is_outdated);
+        let outdated: Vec<_> = outdated
+            .filter_map(|(at, _)| {
+                let watcher = self.watchers.at_place(first.checked_add(at)?)?;
+                Some((watcher.slot, watcher.id, newer.get(&at).copied()))
+            })
+            .collect();
+        for (slot, _, stated) in &outdated {
+            self.outdated.insert(*slot, *stated);
+        }
+        outdated.into_iter().map(|(slot, id, _)| (slot, id)).collect()
     }
 }

@@ -142,6 +142,11 @@ impl Watchers {
         self.due.range(..=(tip, Slot(u32::MAX))).map(|(_, slot)| *slot)
     }
 
+    /// The watcher in this place.
+    pub(super) fn at_place(&self, at: usize) -> Option<&ChainWatcher> {
+        self.all.get(at)
+    }
+
     /// In no order that means anything.
     pub(super) fn iter(&self) -> impl Iterator<Item = &ChainWatcher> {
         self.all.iter()
@@ -349,11 +354,17 @@ const BATCH: usize = 1 << 17;
 /// Pieces of a table that are filled one after the other: each fits the processor's caches.
 const PIECES: usize = 256;
 
+/// Places of a table that the processor's caches hold whole: it is as quick to fill in any order.
+const CACHED: usize = 1 << 18;
+
 /// Entries with their hashes, those of one piece of a table with this capacity together. The lower
 /// bits of a hash are its place in the table.
 fn in_order_of<T: Copy>(capacity: usize, entries: Vec<(u64, T)>) -> Vec<(u64, T)> {
     // A table is full when seven eighths of it are.
     let places = capacity.saturating_add(capacity.div_ceil(7)).next_power_of_two();
+    if places <= CACHED {
+        return entries;
+    }
     let shift = places.ilog2().saturating_sub(PIECES.ilog2());
     let piece_of = |hash: u64| {
         let piece = usize::try_from(hash.checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX);

@@ -27,7 +27,7 @@ use arb_store::StoreError;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::peer::PeerError;
-use report::Row;
+use report::{Failure, Row};
 
 /// Why a benchmark gave no figures.
 #[derive(Debug, thiserror::Error)]
@@ -97,10 +97,10 @@ pub fn names() -> Vec<&'static str> {
 }
 
 /// Runs one benchmark, or all, and prints a table, or JSON. The exit code tells whether every goal
-/// was met.
+/// was met and every benchmark ran to its end: one that does not takes nothing from the others.
 ///
 /// # Errors
-/// A benchmark could not be run to its end.
+/// There is no such benchmark, or the result cannot be written.
 pub fn run(name: Option<&str>, json: bool) -> Result<ExitCode, BenchError> {
     let wanted = |bench: &&Bench| name.is_none_or(|name| name == bench.name);
     let chosen: Vec<&Bench> = BENCHES.iter().filter(wanted).collect();
@@ -110,22 +110,28 @@ pub fn run(name: Option<&str>, json: bool) -> Result<ExitCode, BenchError> {
     if cfg!(debug_assertions) {
         eprintln!("not compiled with --release: the figures say little");
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
     for bench in chosen {
         // Drawn on a terminal only.
         let progress = ProgressBar::new_spinner().with_prefix(bench.name);
         progress.set_style(ProgressStyle::default_spinner());
         let measured = (bench.run)(&progress);
         progress.finish_and_clear();
-        rows.extend(measured?);
+        match measured {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => failures.push(Failure { bench: bench.name, error: error.to_string() }),
+        }
     }
     if json {
-        println!("{}", report::json(&rows)?);
+        println!("{}", report::json(&rows, &failures)?);
     } else {
         print!("{}", report::table(&rows));
     }
+    for Failure { bench, error } in &failures {
+        eprintln!("{bench}: {error}");
+    }
     let met = rows.iter().all(|row| row.goal.is_none_or(|goal| goal.is_met(row.ratio)));
-    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if met && failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

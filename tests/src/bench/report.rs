@@ -23,6 +23,13 @@ pub(super) struct Row {
     pub(super) goal: Option<Goal>,
 }
 
+/// A benchmark that did not run to its end.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Failure {
+    pub(super) bench: &'static str,
+    pub(super) error: String,
+}
+
 /// The unit of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,8 +89,8 @@ impl Row {
     }
 }
 
-/// One object with a list of rows.
-pub(super) fn json(rows: &[Row]) -> Result<String, BenchError> {
+/// One object with a list of rows, and one of what failed.
+pub(super) fn json(rows: &[Row], failures: &[Failure]) -> Result<String, BenchError> {
     #[derive(Serialize)]
     struct Judged<'a> {
         #[serde(flatten)]
@@ -93,9 +100,10 @@ pub(super) fn json(rows: &[Row]) -> Result<String, BenchError> {
     #[derive(Serialize)]
     struct Report<'a> {
         rows: Vec<Judged<'a>>,
+        failures: &'a [Failure],
     }
     let rows = rows.iter().map(|row| Judged { row, met: row.met() }).collect();
-    Ok(serde_json::to_string_pretty(&Report { rows })?)
+    Ok(serde_json::to_string_pretty(&Report { rows, failures })?)
 }
 
 /// The table at the end.
@@ -166,11 +174,14 @@ mod tests {
 
     #[test]
     fn json_says_the_same() -> Result<(), BenchError> {
-        let report: serde_json::Value = serde_json::from_str(&json(&rows())?)?;
+        let failures = [Failure { bench: "storm", error: "no room".to_owned() }];
+        let report: serde_json::Value = serde_json::from_str(&json(&rows(), &failures)?)?;
         assert_eq!(report["rows"][0]["met"], false);
         assert_eq!(report["rows"][0]["goal"]["below"], 0.2);
         assert_eq!(report["rows"][0]["unit"], "nanoseconds");
         assert_eq!(report["rows"][1]["met"], serde_json::Value::Null);
+        assert_eq!(report["failures"][0]["bench"], "storm");
+        assert_eq!(report["failures"][0]["error"], "no room");
         Ok(())
     }
 
