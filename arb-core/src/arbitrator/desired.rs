@@ -3,7 +3,7 @@ use crate::arbitrator::{
     Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Position, Refusal, TxKind,
     UpstreamVerdict, upstream,
 };
-use crate::claim::{AnchorLock, Claim, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::claim::{AnchorLock, Claim, Deadline, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
 use crate::format::{Commitment, CommitmentOutput, OutputKind, commitment, scripts};
@@ -24,12 +24,11 @@ const SECOND_STAGE: BlockDelta = BlockDelta(6);
 /// What a close must save.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AtStake {
-    /// By when the commitment should be confirmed.
-    pub(crate) deadline: Option<BlockHeight>,
+    /// By when the commitment should be confirmed. A race if nothing has a deadline, but an HTLC that
+    /// was failed upstream can still be taken by the peer.
+    pub(crate) deadline: Option<Deadline>,
     /// What is lost if it is not.
     pub(crate) value: Amount,
-    /// Nothing has a deadline, but an HTLC that was failed upstream can still be taken by the peer.
-    pub(crate) told_upstream: bool,
 }
 
 /// Blocks after which anybody may take an anchor (BOLT 3 `to_local_anchor`).
@@ -141,8 +140,8 @@ impl ChannelArbitrator {
     /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
     /// that confirms, and unless the network would not have what we paid for it.
     fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
-        let AtStake { deadline, value: value_at_risk, told_upstream } = self.stake(facts);
-        if self.intent.is_none() && deadline.is_none() && !told_upstream {
+        let AtStake { deadline, value: value_at_risk } = self.stake(facts);
+        if self.intent.is_none() && deadline.is_none() {
             return None;
         }
         let refused = |outpoint: OutPoint| {
@@ -169,8 +168,6 @@ impl ChannelArbitrator {
             },
             open_at: BlockHeight(0),
             deadline,
-            rival_from: None,
-            told_upstream,
             value_at_risk,
             destination: facts.destination.clone(),
         })
@@ -186,7 +183,7 @@ impl ChannelArbitrator {
         else {
             return Vec::new();
         };
-        let AtStake { deadline, value: at_risk, told_upstream } = self.stake(facts);
+        let AtStake { deadline, value: at_risk } = self.stake(facts);
         let base = Claim {
             channel: facts.id,
             outpoint: candidate.funding,
@@ -197,8 +194,6 @@ impl ChannelArbitrator {
             path: SpendPath::LocalCommitment(Box::new(presigned(candidate, &built))),
             open_at: BlockHeight(0),
             deadline,
-            rival_from: None,
-            told_upstream,
             value_at_risk: at_risk,
             destination: facts.destination.clone(),
         };
@@ -210,8 +205,7 @@ impl ChannelArbitrator {
     /// is lost otherwise. What was fulfilled upstream is the peer's to take: nothing of it is at
     /// stake.
     pub(crate) fn stake(&self, facts: &ChannelFacts) -> AtStake {
-        let mut stake = AtStake::default();
-        let mut told = false;
+        let (mut value, mut deadline, mut told) = (Amount::ZERO, None, false);
         for (id, record) in &facts.htlcs {
             let htlc = &record.htlc;
             let due = match (id.offerer, htlc.link) {
@@ -231,12 +225,11 @@ impl ChannelArbitrator {
                 },
             };
             let due = due.map(|due| due.minus(SECOND_STAGE));
-            stake.deadline = stake.deadline.into_iter().chain(due).min();
-            let value = stake.value.checked_add(htlc.amount.floor());
-            stake.value = value.unwrap_or(Amount::MAX_MONEY);
+            deadline = deadline.into_iter().chain(due).min();
+            value = value.checked_add(htlc.amount.floor()).unwrap_or(Amount::MAX_MONEY);
         }
-        stake.told_upstream = told && stake.deadline.is_none();
-        stake
+        let race = told.then_some(Deadline::Race(None));
+        AtStake { deadline: deadline.map(Deadline::By).or(race), value }
     }
 
     /// Scripts that decide whether an unexplained close is a mutual one, and of which the node has
@@ -316,18 +309,32 @@ impl ChannelArbitrator {
         if output.spent.is_some() {
             return None;
         }
-        Some(Claim {
+        let mut claim = Claim {
             channel: facts.id,
             outpoint: output.outpoint,
             output: output.output.clone(),
             path: path.clone(),
             open_at: due.tip,
-            deadline: *deadline,
-            rival_from: self.rival_from(facts, output),
-            told_upstream: deadline.is_some() && self.is_told(facts, output.role.htlc()),
+            deadline: None,
             value_at_risk: output.output.value,
             destination: facts.destination.clone(),
-        })
+        };
+        let is_told = || self.is_told(facts, output.role.htlc());
+        claim.deadline = deadline.map(|by| match claim.kind() {
+            TxKind::Penalty => {
+                Deadline::Penalty { by, second_stage: self.rival_from(facts, output) }
+            }
+            TxKind::Commitment
+            | TxKind::Anchor
+            | TxKind::HtlcTimeout
+            | TxKind::HtlcSuccess
+            | TxKind::Claim
+            | TxKind::Sweep => match is_told() {
+                true => Deadline::Race(Some(by)),
+                false => Deadline::By(by),
+            },
+        });
+        Some(claim)
     }
 
     /// Whether the node was told upstream what becomes of an HTLC that we offered.
@@ -369,12 +376,11 @@ impl ChannelArbitrator {
     /// The claim with the deadline that the operator asked for, if that is earlier than its own, and
     /// with the destination.
     fn hurried(&self, claim: Claim) -> Claim {
-        let deadline = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.deadline);
+        let by = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.due());
+        let deadline = Deadline::hurried(claim.deadline, by);
         let asked = self.acts.destination_of(claim.outpoint).cloned();
         let destination = asked.unwrap_or_else(|| claim.destination.clone());
-        // What the operator wants by a height has that deadline, whatever was told.
-        let told_upstream = claim.told_upstream && deadline == claim.deadline;
-        Claim { deadline, destination, told_upstream, ..claim }
+        Claim { deadline, destination, ..claim }
     }
 
     /// Our anchor, which has done its work, to go home with what is swept while nobody else can take
@@ -416,8 +422,6 @@ impl ChannelArbitrator {
             // It says nothing of how long anything has waited.
             open_at: now.tip,
             deadline: None,
-            rival_from: None,
-            told_upstream: false,
             value_at_risk: Amount::ZERO,
             destination: facts.destination.clone(),
         })

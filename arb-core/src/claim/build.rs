@@ -188,7 +188,7 @@ impl Draft {
         }
         let mut urgent: Vec<&Claim> = self.others.iter().collect();
         urgent.sort_by_key(|claim| {
-            let last = claim.deadline.unwrap_or(BlockHeight(u32::MAX));
+            let last = claim.due().unwrap_or(BlockHeight(u32::MAX));
             (last, Reverse(claim.value_at_risk), claim.outpoint)
         });
         urgent.truncate(self.others.len() >> 1);
@@ -300,7 +300,7 @@ impl Draft {
     }
 
     /// Whether the claims can stand in one transaction.
-    fn fits(&self) -> bool {
+    pub(super) fn fits(&self) -> bool {
         let first = &self.claim;
         self.others.iter().all(|other| match (&first.path, &other.path) {
             (SpendPath::Single(a), SpendPath::Single(b)) => {

@@ -30,6 +30,11 @@ const FAR: u64 = 110;
 const AT_ONCE: u32 = 2;
 /// What is paid a block earlier in the last stretch, in hundredths.
 const STEP: u64 = 60;
+/// Blocks before a deadline from which any higher price is worth a replacement.
+const CLOSE: u32 = 6;
+/// What is a race with the peer is priced as if so many blocks were left.
+const RACED: u32 = BAD_LUCK + 2;
+
 /// Target whose estimate is what is usual, in blocks: a week.
 const LONG: u32 = 1_008;
 /// What is high, in hundredths of what is usual.
@@ -42,8 +47,45 @@ const RISE: u64 = 1_600;
 pub enum Hurry {
     /// Blocks until its deadline; zero: it is past.
     Left(u32),
+    /// The same of penalties, which want to be in before they would be taken apart, so many blocks
+    /// before their deadline.
+    Penalty(u32, u32),
+    /// Its deadline is past, or of no use: it is a race with the peer, at the price of the next
+    /// blocks, and more only where the peer pays more.
+    Raced,
+    /// There is no deadline, but it does not wait for better times; blocks since it was made first.
+    Commitment(u32),
     /// There is no deadline; blocks since it could be made.
     Waited(u32),
+}
+
+impl Hurry {
+    /// For how many blocks that are left it is priced, if it is not one that waits.
+    pub(super) fn left(self) -> Option<u32> {
+        match self {
+            Self::Left(left) => Some(left),
+            Self::Penalty(left, apart) if left > apart => {
+                Some(left.saturating_sub(apart).max(BAD_LUCK).min(left))
+            }
+            Self::Penalty(left, _) => Some(left),
+            Self::Raced => Some(RACED),
+            Self::Commitment(waited) => Some(PATIENT.saturating_sub(waited).max(CLOSE)),
+            Self::Waited(_) => None,
+        }
+    }
+
+    /// Whether its deadline is so near that any higher price is worth a replacement.
+    pub(super) fn is_close(self) -> bool {
+        match self {
+            Self::Left(left) | Self::Penalty(left, _) => left <= CLOSE,
+            Self::Raced | Self::Commitment(_) | Self::Waited(_) => false,
+        }
+    }
+
+    /// Without what a deadline that is near makes of it.
+    fn calm(self) -> Self {
+        self.left().map_or(self, |left| Self::Left(left.max(RACED)))
+    }
 }
 
 /// What a price depends on.
@@ -55,6 +97,9 @@ pub struct Price<'a> {
     pub weight: Weight,
     /// Most that may be paid.
     pub budget: Amount,
+    /// Most that may be paid for the deadline's sake, where that is less: above it, what the market asks
+    /// of somebody who is not near it.
+    pub pressed: Amount,
     /// Feerates as data.
     pub estimates: &'a FeeEstimates,
     /// Least feerate that the operator asked for.
@@ -70,23 +115,32 @@ impl Price<'_> {
     /// while better times are waited for.
     #[must_use]
     pub fn feerate(&self) -> Option<FeeRate> {
-        let most = feerate_of(self.budget, self.weight)?;
+        let pressed = self.at(self.hurry, self.pressed.min(self.budget));
+        if self.pressed >= self.budget {
+            return pressed;
+        }
+        pressed.max(self.at(self.hurry.calm(), self.budget))
+    }
+
+    fn at(&self, hurry: Hurry, budget: Amount) -> Option<FeeRate> {
+        let most = feerate_of(budget, self.weight)?;
         if most < self.estimates.floor {
             return None;
         }
-        let market = match self.hurry {
-            Hurry::Left(left) => Some(self.pressed(most, left)),
-            Hurry::Waited(waited) => {
+        let market = match (hurry.left(), hurry) {
+            (Some(left), _) => Some(self.near(most, left)),
+            (None, Hurry::Waited(waited)) => {
                 let estimate = self.estimates.within(patience(waited));
                 if estimate <= most { Some(estimate) } else { offer(most, waited) }
             }
+            (None, _) => None,
         };
         let rate = market.max(self.asked).max(self.paid)?.min(most);
         (rate >= self.estimates.floor).then_some(rate)
     }
 
     /// The price of what has a deadline. It rises with each block that passes.
-    fn pressed(&self, most: FeeRate, left: u32) -> FeeRate {
+    fn near(&self, most: FeeRate, left: u32) -> FeeRate {
         let spare = left.saturating_sub(BAD_LUCK);
         let near = self.estimates.within(of(spare, NEAR));
         let far = part(self.estimates.within(spare.saturating_mul(2)), FAR);

@@ -8,7 +8,7 @@
 //! it would have to pay for it a second time.
 use crate::arbitrator::TxKind;
 use crate::claim::past::{Out, Past};
-use crate::claim::{Claim, SpendPath};
+use crate::claim::{Claim, Deadline, SpendPath};
 use crate::format::rules::TRUC;
 use crate::format::weights;
 use crate::ids::ChannelId;
@@ -39,17 +39,15 @@ pub(super) struct Group<'a> {
 }
 
 /// What was done about a group.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Standing<'a> {
     /// Nothing that still counts.
     New,
     /// This transaction of ours takes all of it, and nothing else.
     Live(&'a Out<'a>),
-    /// The same, and each of its claims is to be made by itself.
-    Splitting(&'a Out<'a>),
-    /// The same, but its claims do not go into one transaction any more: the value of one is to go
-    /// elsewhere.
-    Torn(&'a Out<'a>),
+    /// The same, but it is to be taken apart, into these: its claims do not go into one transaction any
+    /// more, since the value of one is to go elsewhere; or each is to be made by itself.
+    Apart(&'a Out<'a>, Vec<Vec<&'a Claim>>),
     /// The same, but a coin that pays for it seems to be gone: it is made anew with others.
     Unfunded(&'a Out<'a>),
 }
@@ -101,15 +99,12 @@ pub(super) fn form<'a>(
             continue;
         }
         coins.extend(out.handed_out.coins.iter().copied());
-        let split = several && claims.iter().any(|claim| is_pressed(claim, tip));
-        let torn = parts(&claims).nth(1).is_some();
-        let standing = if torn {
-            Standing::Torn(out)
-        } else if split {
-            Standing::Splitting(out)
-        } else {
-            Standing::Live(out)
-        };
+        let mut parts: Vec<Vec<&Claim>> = parts(&claims).collect();
+        if parts.len() < 2 && claims.iter().any(|claim| is_pressed(claim, tip)) {
+            parts = claims.iter().map(|claim| vec![*claim]).collect();
+        }
+        let is_whole = parts.len() < 2;
+        let standing = if is_whole { Standing::Live(out) } else { Standing::Apart(out, parts) };
         groups.push(Group { claims, standing });
     }
     let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
@@ -138,7 +133,7 @@ fn members<'a>(out: &Out<'_>, rest: &BTreeMap<OutPoint, &'a Claim>) -> Option<Ve
 }
 
 /// Claims of one transaction, by what those of one must have in common.
-pub(super) fn parts<'a>(claims: &[&'a Claim]) -> impl Iterator<Item = Vec<&'a Claim>> + use<'a> {
+fn parts<'a>(claims: &[&'a Claim]) -> impl Iterator<Item = Vec<&'a Claim>> + use<'a> {
     let mut parts: BTreeMap<Key<'a>, Vec<&'a Claim>> = BTreeMap::new();
     for claim in claims {
         parts.entry(key(claim, Joining::Allowed)).or_default().push(*claim);
@@ -150,8 +145,10 @@ pub(super) fn parts<'a>(claims: &[&'a Claim]) -> impl Iterator<Item = Vec<&'a Cl
 /// second stage, that it is made by itself.
 fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
     let near = |height: BlockHeight| tip.until(height).0 <= SECURITY_DELAY;
-    let pressed = claim.deadline.into_iter().chain(claim.rival_from).any(near);
-    pressed && claim.kind() == TxKind::Penalty
+    match claim.deadline {
+        Some(Deadline::Penalty { by, second_stage }) => near(by) || second_stage.is_some_and(near),
+        Some(Deadline::By(_) | Deadline::Race(_)) | None => false,
+    }
 }
 
 fn key(claim: &Claim, joining: Joining) -> Key<'_> {
@@ -178,7 +175,11 @@ fn key(claim: &Claim, joining: Joining) -> Key<'_> {
 /// Claims with one key, cut where deadlines are too far apart or the transaction would be too
 /// heavy. Penalties hurry together: the most urgent decides.
 fn batches(mut claims: Vec<&Claim>) -> Vec<Vec<&Claim>> {
-    let apart = |claim: &Claim| claim.deadline.filter(|_| claim.kind() != TxKind::Penalty);
+    let apart = |claim: &Claim| match claim.deadline? {
+        Deadline::By(by) => Some(by),
+        Deadline::Race(by) => by,
+        Deadline::Penalty { .. } => None,
+    };
     claims.sort_by_key(|claim| (apart(claim), claim.outpoint));
     let truc = claims.first().is_some_and(|claim| claim.path.version() == TRUC);
     let largest = if truc { LARGEST_TRUC } else { LARGEST };

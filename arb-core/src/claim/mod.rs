@@ -33,19 +33,54 @@ pub struct Claim {
     pub path: SpendPath,
     /// Lowest tip at which a spend is accepted into the next block.
     pub open_at: BlockHeight,
-    /// Height by which a spend must be confirmed, lest another takes the output or an HTLC is
-    /// lost upstream.
-    pub deadline: Option<BlockHeight>,
-    /// Height at which somebody else comes to a path for the output that takes it to where we can
-    /// still punish it: the expiry of an HTLC that the cheater offered.
-    pub rival_from: Option<BlockHeight>,
-    /// Whether the node was told upstream what becomes of the HTLC: the deadline is of no use any
-    /// more, and all that is left is a race with the peer.
-    pub told_upstream: bool,
+    /// Why it cannot wait for ever, if it cannot.
+    pub deadline: Option<Deadline>,
     /// What is lost if the deadline is missed.
     pub value_at_risk: Amount,
     /// Where the value goes.
     pub destination: ScriptBuf,
+}
+
+/// Why a claim cannot wait for ever. Heights are those of the last block in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// Later another takes the output or an HTLC is lost upstream; or the operator wants it by then.
+    By(BlockHeight),
+    /// The node was told upstream what becomes of the HTLC: the height, if there was one, is of no use
+    /// any more, and all that is left is a race with the peer.
+    Race(Option<BlockHeight>),
+    /// The cheater's delay is over.
+    Penalty {
+        /// When that is.
+        by: BlockHeight,
+        /// The expiry of an HTLC that the cheater offered: from then on it can take the output to its
+        /// second stage, where we can still punish it.
+        second_stage: Option<BlockHeight>,
+    },
+}
+
+impl Deadline {
+    /// The height by which a spend must be confirmed.
+    #[must_use]
+    pub const fn height(self) -> Option<BlockHeight> {
+        match self {
+            Self::By(by) | Self::Penalty { by, .. } => Some(by),
+            Self::Race(by) => by,
+        }
+    }
+
+    /// An earlier height that the operator asked for; whatever was told upstream, that is meant.
+    #[must_use]
+    pub(crate) fn hurried(own: Option<Self>, asked: Option<BlockHeight>) -> Option<Self> {
+        match (own, asked) {
+            (own, None) => own,
+            (own, Some(asked)) if own.and_then(Self::height) == Some(asked) => own,
+            (Some(Self::Penalty { second_stage, .. }), Some(by)) => {
+                Some(Self::Penalty { by, second_stage })
+            }
+            (Some(Self::By(_) | Self::Race(_)) | None, Some(by)) => Some(Self::By(by)),
+        }
+    }
 }
 
 /// How an output is spent, with everything that the spend needs but the signature.
@@ -238,7 +273,14 @@ pub enum SigningKey {
     /// Revocation key for this revealed secret.
     Revocation(PerCommitmentSecret),
 }
+
 impl Claim {
+    /// Height by which a spend must be confirmed, if there is one.
+    #[must_use]
+    pub fn due(&self) -> Option<BlockHeight> {
+        self.deadline.and_then(Deadline::height)
+    }
+
     /// What the claiming transaction is.
     #[must_use]
     pub fn kind(&self) -> TxKind {

@@ -5,7 +5,7 @@ use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
 use crate::claim::past::{Out, Part, Past};
-use crate::claim::{Claim, Extensible, SpendPath};
+use crate::claim::{Claim, Deadline, Extensible, SpendPath};
 use crate::ids::ChannelId;
 use crate::policy::Joining;
 use crate::ports::{FeeEstimates, Package, Stake};
@@ -19,12 +19,6 @@ use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
 /// Most that is paid for a commitment without anything at risk, at first, where it pays us more
 /// than twice that.
 pub(crate) const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
-
-/// Blocks before a deadline from which any higher price is worth a replacement.
-const NEAR: u32 = 6;
-
-/// What is a race with the peer is priced as if so many blocks were left.
-const RACED: u32 = fee::BAD_LUCK + 2;
 
 /// One step towards confirmed claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,12 +109,7 @@ pub fn leads(
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
         let parts = match group.standing {
             Standing::New => planner.worth_it(&group.claims),
-            Standing::Live(_)
-            | Standing::Splitting(_)
-            | Standing::Torn(_)
-            | Standing::Unfunded(_) => {
-                vec![group.claims]
-            }
+            Standing::Live(_) | Standing::Apart(..) | Standing::Unfunded(_) => vec![group.claims],
         };
         let firsts = parts.iter().filter_map(|part| part.first());
         leads.extend(firsts.filter(|claim| !past.is_set_aside(claim)).map(|claim| id(claim)));
@@ -156,7 +145,7 @@ fn publish(transactions: Vec<Transaction>, claims: &[&Claim]) -> Step {
     let stakes = claims.iter().map(|claim| Stake {
         channel: claim.channel,
         outpoint: claim.outpoint,
-        deadline: claim.deadline,
+        deadline: claim.due(),
     });
     Step::Publish(Package { transactions, stakes: stakes.collect() })
 }
@@ -250,24 +239,17 @@ impl<'a> Planner<'a> {
         let parent = self.past.parent(claim, commitment)?;
         let mut draft = Draft::new(claim.clone());
         draft.parent = Some(parent);
-        let weight = draft.weight().checked_add(parent.weight)?;
-        let enough = fee::feerate_of(parent.fee, parent.weight)?;
         // The other half is for the HTLC transactions; and little is paid to save little.
         let risk = half(claim.value_at_risk).max(ANCHOR_BUDGET.min(half(ours)));
         let own = || risk.max(self.close_budget(&draft, commitment, ours));
         let budget = self.past.budget(claim).unwrap_or_else(own);
-        let current = self.current(claim);
-        let wanted = self.price(&draft, weight, budget.checked_add(parent.fee)?).feerate()?;
-        if current.is_none() && enough >= wanted {
-            return None;
-        }
         // Without its parent no child is accepted, whatever its coins.
         let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
         let over = |current| {
             let unfunded = stands && self.past.is_unfunded(current, self.tip);
             if unfunded { Over::Unfunded(current) } else { Over::Same(current) }
         };
-        self.priced(draft, budget, current.map_or(Over::Nothing, over))
+        self.priced(draft, budget, self.current(claim).map_or(Over::Nothing, over))
     }
 
     /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
@@ -286,7 +268,7 @@ impl<'a> Planner<'a> {
         let waited = since.unwrap_or_else(|| self.waited(draft)).min(fee::PATIENT);
         let half = ours.to_sat() >> 1;
         let grown = half.saturating_mul(waited.into()).checked_div(fee::PATIENT.into());
-        let left = fee::PATIENT.saturating_sub(waited).max(NEAR);
+        let left = Hurry::Commitment(waited).left().unwrap_or(fee::PATIENT);
         let market = child(self.estimates.within(left).max(self.estimates.floor));
         let asked = self.asked(draft).map_or(Amount::ZERO, child);
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
@@ -305,7 +287,7 @@ impl<'a> Planner<'a> {
         let publish = |out: &Out<'_>| {
             (first.channel, publish(vec![out.handed_out.transaction.clone()], claims))
         };
-        match group.standing {
+        match &group.standing {
             Standing::New => {
                 let parts = self.worth_it(claims);
                 let drafts = parts.iter().filter_map(|part| self.draft(part, Over::Nothing));
@@ -315,28 +297,22 @@ impl<'a> Planner<'a> {
                 steps.extend(self.draft(claims, Over::Same(out)).map(signed));
                 steps.push(publish(out));
             }
-            Standing::Torn(out) => {
-                // As where it is split, but what still goes together stays together.
-                let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
-                let value = |part: &Vec<&Claim>| {
-                    part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum)
-                };
-                let heir = group::parts(claims).max_by_key(value);
-                let heir = heir.and_then(|heir| self.draft(&heir, Over::More(out)));
-                steps.extend(heir.map(signed));
-                steps.push(publish(out));
-            }
             Standing::Unfunded(out) => {
                 // The coin may come back, and then it goes out at once.
                 steps.extend(self.draft(claims, Over::Unfunded(out)).map(signed));
                 steps.push(publish(out));
             }
-            Standing::Splitting(out) => {
+            Standing::Apart(out, parts) => {
                 // Whatever takes one of its inputs must pay for all that it pushes out of the
-                // mempool. The most valuable claim does; the others follow when it is in the log.
-                let heir = claims.iter().max_by_key(|claim| (claim.output.value, claim.outpoint));
-                let heir = heir.and_then(|heir| self.draft(&[*heir], Over::More(out)));
-                let heir = heir.or_else(|| self.draft(claims, Over::Same(out)));
+                // mempool. The most valuable part does; the others follow when it is in the log.
+                let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+                let value = |part: &&Vec<&Claim>| {
+                    part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum)
+                };
+                let heir = parts.iter().max_by_key(value);
+                let heir = heir.and_then(|heir| self.draft(heir, Over::More(out)));
+                let whole = || self.draft(claims, Over::Same(out)).filter(Draft::fits);
+                let heir = heir.or_else(whole);
                 steps.extend(heir.map(signed));
                 steps.push(publish(out));
             }
@@ -346,8 +322,8 @@ impl<'a> Planner<'a> {
     /// A new group, and each claim by itself that costs the group more than it brings.
     fn worth_it<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
         let draft = draft_of(claims);
-        let rate =
-            draft.and_then(|draft| self.feerate(&draft, draft.weight(), self.budget(&draft)));
+        let rate = draft
+            .and_then(|draft| self.price(&draft, draft.weight(), self.budget(&draft)).feerate());
         let pays = |claim: &&&Claim| {
             let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
             let worth = self.past.budget(claim).unwrap_or_default().max(claim.output.value);
@@ -394,69 +370,56 @@ impl<'a> Planner<'a> {
         if asked && draft.wants_coins() { all } else { all.min(spendable) }
     }
 
-    /// Today's feerate of what is no child. A second stage costs what the market asks, up to all that it
-    /// brings; only up to a half of that for the deadline's sake, since the other half may have
-    /// paid for the commitment.
-    fn feerate(&self, draft: &Draft, weight: Weight, budget: Amount) -> Option<FeeRate> {
-        let price = self.price(draft, weight, budget);
-        match draft.claim.kind() {
-            TxKind::HtlcTimeout | TxKind::HtlcSuccess => {
-                let pressed = Price { budget: half(budget), ..price.clone() }.feerate();
-                let hurry = match price.hurry {
-                    Hurry::Left(left) => Hurry::Left(left.max(RACED)),
-                    Hurry::Waited(waited) => Hurry::Waited(waited),
-                };
-                pressed.max(Price { hurry, ..price }.feerate())
-            }
+    fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
+        // Of what a second stage brings, the other half may have paid for the commitment.
+        let pressed = match draft.claim.kind() {
+            TxKind::HtlcTimeout | TxKind::HtlcSuccess => half(budget),
             TxKind::Commitment
             | TxKind::Anchor
             | TxKind::Claim
             | TxKind::Sweep
-            | TxKind::Penalty => price.feerate(),
-        }
-    }
-
-    fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
-        let waited = self.waited(draft);
-        let hurry =
-            match (draft.claims().filter_map(|claim| self.left(claim)).min(), &draft.claim.path) {
-                (Some(left), _) => {
-                    // Penalties that go together want to be in before they would be taken apart.
-                    let together =
-                        draft.claim.kind() == TxKind::Penalty && left > group::SECURITY_DELAY;
-                    let soon = left.saturating_sub(group::SECURITY_DELAY).max(fee::BAD_LUCK);
-                    Hurry::Left(if together { soon.min(left) } else { left })
-                }
-                // A commitment does not wait for better times, even with nothing at risk by a deadline.
-                (None, SpendPath::Anchor { .. }) => {
-                    Hurry::Left(fee::PATIENT.saturating_sub(waited).max(NEAR))
-                }
-                (None, _) => Hurry::Waited(waited),
-            };
+            | TxKind::Penalty => budget,
+        };
         Price {
-            hurry,
+            hurry: self.hurry(draft),
             weight,
             budget,
+            pressed,
             estimates: self.estimates,
             asked: self.asked(draft),
             paid: self.paid(draft),
         }
     }
 
-    /// Blocks until a claim's deadline, if it has one. Once that is past, or the node was told upstream,
-    /// nothing is won by paying all that it is worth: it is a race with the peer, at the price of
-    /// the next blocks, and more only where the peer pays more.
-    fn left(&self, claim: &Claim) -> Option<u32> {
-        if self.is_raced(claim) {
-            return Some(RACED);
-        }
-        claim.deadline.map(|deadline| self.tip.until(deadline).0)
+    /// How much a draft hurries: as the claim with the least time does.
+    fn hurry(&self, draft: &Draft) -> Hurry {
+        let deadlines = draft.claims().filter_map(|claim| claim.deadline);
+        let hurries = deadlines.map(|deadline| match deadline {
+            Deadline::By(by) if by > self.tip => Hurry::Left(self.tip.until(by).0),
+            Deadline::By(_) | Deadline::Race(_) => Hurry::Raced,
+            // All of it may be paid, so that the cheater gets nothing.
+            Deadline::Penalty { by, .. } => {
+                Hurry::Penalty(self.tip.until(by).0, group::SECURITY_DELAY)
+            }
+        });
+        hurries.min_by_key(|hurry| hurry.left()).unwrap_or_else(|| {
+            let waited = self.waited(draft);
+            match draft.claim.path {
+                SpendPath::Anchor { .. } => Hurry::Commitment(waited),
+                SpendPath::LocalCommitment(_)
+                | SpendPath::SecondStage(_)
+                | SpendPath::Single(_) => Hurry::Waited(waited),
+            }
+        })
     }
 
-    /// A penalty is no race in this sense: all of it may be paid, so that the cheater gets nothing.
+    /// Whether it is a race with the peer.
     fn is_raced(&self, claim: &Claim) -> bool {
-        let is_late = claim.deadline.is_some_and(|deadline| deadline <= self.tip);
-        (claim.told_upstream || is_late) && claim.kind() != TxKind::Penalty
+        match claim.deadline {
+            Some(Deadline::By(by)) => by <= self.tip,
+            Some(Deadline::Race(_)) => true,
+            Some(Deadline::Penalty { .. }) | None => false,
+        }
     }
 
     /// Blocks for which the first of the claims could have been made; an anchor's, since it was
@@ -493,12 +456,17 @@ impl<'a> Planner<'a> {
         let own = draft.weight();
         let weight = own.checked_add(parent.weight)?;
         let whole = budget.checked_add(parent.fee)?;
-        let mut feerate = self.feerate(&draft, weight, whole)?;
+        let price = self.price(&draft, weight, whole);
+        let mut feerate = price.feerate()?;
+        let enough = fee::feerate_of(parent.fee, parent.weight);
+        if matches!(over, Over::Nothing) && enough.is_some_and(|enough| enough >= feerate) {
+            return None;
+        }
         draft.least = match over {
             // A child must be worth relaying by itself, whatever its parent pays.
             Over::Nothing => fee::fee_of(self.estimates.floor, own),
             Over::Same(current) => {
-                feerate = self.replacing(current, &draft, feerate)?;
+                feerate = self.replacing(current, &draft, price.hurry, feerate)?;
                 let current = current.handed_out;
                 fee::replacement_fee(current.fee, current.transaction.weight().max(own))
             }
@@ -519,7 +487,13 @@ impl<'a> Planner<'a> {
 
     /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: less
     /// than a quarter more, and neither refused, nor near its deadline, nor asked for.
-    fn replacing(&self, out: &Out<'_>, draft: &Draft, feerate: FeeRate) -> Option<FeeRate> {
+    fn replacing(
+        &self,
+        out: &Out<'_>,
+        draft: &Draft,
+        hurry: Hurry,
+        feerate: FeeRate,
+    ) -> Option<FeeRate> {
         let parent = draft.parent.unwrap_or_default();
         let now = paid_by(out, &parent)?.to_sat_per_kwu();
         let quarter_more = now.saturating_add(now.div_ceil(4));
@@ -527,15 +501,14 @@ impl<'a> Planner<'a> {
             return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
         }
         // The peer may be in the next block: who is outbid in a race bids again at once.
-        let raced = draft.claims().all(|claim| claim.deadline.is_some() && self.is_raced(claim));
+        let raced = draft.claims().all(|claim| claim.due().is_some() && self.is_raced(claim));
         if raced && out.is_outbid() {
             let half_more = now.saturating_add(now.div_ceil(2));
             return Some(feerate.max(FeeRate::from_sat_per_kwu(half_more)));
         }
         let wanted = feerate.to_sat_per_kwu();
-        let near = draft.claims().filter_map(|claim| self.left(claim)).any(|left| left <= NEAR);
         let asked = self.asked(draft).is_some();
-        let enough = wanted >= quarter_more || (wanted > now && (near || asked));
+        let enough = wanted >= quarter_more || (wanted > now && (hurry.is_close() || asked));
         enough.then_some(feerate)
     }
 

@@ -14,6 +14,7 @@ mod together;
 mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
+use crate::claim::Deadline;
 use crate::facts::{ChannelFacts, ChannelNumbers, Link};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
@@ -90,7 +91,7 @@ impl Active {
     pub fn at_risk(&self) -> impl Iterator<Item = (Option<BlockHeight>, Amount)> {
         let failing = self.picture.is_none() && self.state.is_failing();
         let closing = failing.then(|| self.state.stake(&self.facts));
-        let closing = closing.map(|stake| (stake.deadline, stake.value));
+        let closing = closing.map(|stake| (stake.deadline.and_then(Deadline::height), stake.value));
         let outputs = self.picture.iter().flat_map(|picture| &picture.outputs);
         let unspent = outputs.filter(|output| output.spent.is_none());
         let claimed = unspent.filter_map(|output| match &output.way {

@@ -1,6 +1,6 @@
 //! A channel that is to be failed and is not closed yet: our commitment on its way.
 use crate::arbitrator::{ChannelArbitrator, FailReason, HandedOut, TxKind};
-use crate::claim::fee;
+use crate::claim::{Deadline, fee};
 use crate::facts::ChannelFacts;
 use crate::format::AnchorRule;
 use crate::report::Payer;
@@ -47,7 +47,11 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
     let child = children().last();
     let stake = state.stake(facts);
     let current = &facts.candidates.current;
-    let deadline = state.acts().deadline_of(current.funding, BlockHeight(0), stake.deadline);
+    let deadline = state.acts().deadline_of(
+        current.funding,
+        BlockHeight(0),
+        stake.deadline.and_then(Deadline::height),
+    );
     let anchored = current.format.anchors() != AnchorRule::Absent;
     Some(ClosingReport {
         number: intent.commitment,

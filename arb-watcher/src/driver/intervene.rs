@@ -219,7 +219,7 @@ where
         if let Some(opens) = opens.filter(|opens| *opens >= asked) {
             return Err(CommandError::OpensLater { asked, opens });
         }
-        match claims.iter().filter_map(|claim| claim.deadline).min() {
+        match claims.iter().filter_map(|claim| claim.due()).min() {
             Some(own) if asked > own => Err(CommandError::LaterDeadline { asked, own }),
             Some(_) | None => Ok(()),
         }

@@ -3,6 +3,7 @@
 use super::work::{Failed, answer};
 use crate::settings::Ports;
 use arb_core::arbitrator::HandedOut;
+use arb_core::claim::Claim;
 use arb_core::claim::build::{BuildError, Draft, Unsigned};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Signer, Verdict};
@@ -150,7 +151,7 @@ async fn fund<C: CoinSource>(
     loop {
         let claim = draft.claim.outpoint;
         let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
-        let deadline = draft.claims().filter_map(|claim| claim.deadline).min();
+        let deadline = draft.claims().filter_map(Claim::due).min();
         let channel = draft.claim.channel;
         let request = CoinRequest { claim, amount, feerate, channel, deadline };
         let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;

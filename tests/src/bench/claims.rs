@@ -138,7 +138,7 @@ impl Closed {
         let read = || {
             let claims = all.iter().flat_map(|(_, claims)| claims);
             claims.fold((0, u32::MAX), |(value, first), claim| {
-                let deadline = claim.deadline.map_or(u32::MAX, |height| height.0);
+                let deadline = claim.due().map_or(u32::MAX, |height| height.0);
                 (value + claim.output.value.to_sat(), first.min(deadline))
             })
         };

@@ -4,7 +4,7 @@ use super::load::{Load, Role};
 use super::world::{Bid, Policy, View};
 use arb_core::arbitrator::{Acts, Refusal, Rejections, TxKind};
 use arb_core::claim::plan::{Step, plan};
-use arb_core::claim::{Claim, SigningKey, SingleSpend, SpendPath, Unlock};
+use arb_core::claim::{Claim, Deadline, SigningKey, SingleSpend, SpendPath, Unlock};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::units::BlockHeight;
 use bitcoin::absolute::LockTime;
@@ -56,9 +56,10 @@ impl Scheduler {
                     version: bitcoin::transaction::Version::TWO,
                 })),
                 open_at: height(output.open),
-                deadline: output.deadline.map(height),
-                rival_from: None,
-                told_upstream: false,
+                deadline: output.deadline.map(|last| match output.role.is_penalty() {
+                    true => Deadline::Penalty { by: height(last), second_stage: None },
+                    false => Deadline::By(height(last)),
+                }),
                 value_at_risk: value,
                 destination: ScriptBuf::from_bytes(vec![0; 22]),
             }

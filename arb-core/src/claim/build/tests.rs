@@ -22,8 +22,6 @@ fn claim(path: SpendPath, value: u64) -> Claim {
         path,
         open_at: BlockHeight(0),
         deadline: None,
-        rival_from: None,
-        told_upstream: false,
         value_at_risk: Amount::from_sat(value),
         destination: script_pubkey,
     }
@@ -109,7 +107,7 @@ fn a_wallet_that_is_short_pays_for_the_most_urgent_half() {
         .map(|n| {
             let mut other = draft.claim.clone();
             other.outpoint.vout = n;
-            other.deadline = Some(BlockHeight(100 - n));
+            other.deadline = Some(crate::claim::Deadline::By(BlockHeight(100 - n)));
             other
         })
         .collect();

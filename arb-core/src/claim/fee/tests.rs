@@ -16,7 +16,13 @@ prop_compose! {
 }
 
 fn hurry() -> impl Strategy<Value = Hurry> {
-    prop_oneof![(0u32..300).prop_map(Hurry::Left), (0u32..3_000).prop_map(Hurry::Waited)]
+    prop_oneof![
+        (0u32..300).prop_map(Hurry::Left),
+        (0u32..300).prop_map(|left| Hurry::Penalty(left, 18)),
+        Just(Hurry::Raced),
+        (0u32..300).prop_map(Hurry::Commitment),
+        (0u32..3_000).prop_map(Hurry::Waited),
+    ]
 }
 
 fn rate() -> impl Strategy<Value = Option<FeeRate>> {
@@ -25,7 +31,7 @@ fn rate() -> impl Strategy<Value = Option<FeeRate>> {
 
 fn price(hurry: Hurry, weight: u64, budget: u64, estimates: &FeeEstimates) -> Price<'_> {
     let (weight, budget) = (Weight::from_wu(weight), Amount::from_sat(budget));
-    Price { hurry, weight, budget, estimates, asked: None, paid: None }
+    Price { hurry, weight, budget, pressed: budget, estimates, asked: None, paid: None }
 }
 
 /// sat/vB at 2, 6, 12 and 144 blocks, floor 1.
@@ -65,8 +71,8 @@ proptest! {
             }
             None => {
                 let waits = match hurry {
-                    Hurry::Left(_) => false,
                     Hurry::Waited(waited) => market.within(patience(waited)) > most,
+                    _ => false,
                 };
                 prop_assert!(most < market.floor || waits);
             }
@@ -132,6 +138,40 @@ fn prices_of_an_htlc_as_its_deadline_nears() {
     };
     let found = table.map(|(left, ..)| (left, in_vb(left, 50_000), in_vb(left, 100_000_000)));
     assert_eq!(found, table);
+}
+
+#[test]
+fn what_hurries_is_priced_as_if_so_many_blocks_were_left() {
+    let table = [
+        (Hurry::Left(7), Some(7), false),
+        (Hurry::Left(6), Some(6), true),
+        // Before they are taken apart, 18 blocks before the deadline, less what bad luck may need.
+        (Hurry::Penalty(100, 18), Some(82), false),
+        (Hurry::Penalty(19, 18), Some(12), false),
+        (Hurry::Penalty(18, 18), Some(18), false),
+        (Hurry::Penalty(6, 18), Some(6), true),
+        (Hurry::Raced, Some(14), false),
+        (Hurry::Commitment(0), Some(144), false),
+        (Hurry::Commitment(1_000), Some(6), false),
+        (Hurry::Waited(1_000), None, false),
+    ];
+    for (hurry, left, is_close) in table {
+        assert_eq!((hurry.left(), hurry.is_close()), (left, is_close), "{hurry:?}");
+    }
+}
+
+#[test]
+fn only_the_market_takes_more_than_what_may_be_paid_for_a_deadline() {
+    let rates = |rate: u32, left| {
+        let market = market_of([rate; 4]);
+        let all = price(Hurry::Left(left), 800, 50_000, &market);
+        let half = Price { pressed: Amount::from_sat(25_000), ..all.clone() };
+        [all, half].map(|price| price.feerate().map(|rate| rate.to_sat_per_kwu() / 250))
+    };
+    // 200 vB: 250 sat/vB are all, 125 are what a deadline may cost.
+    assert_eq!(rates(20, 1), [Some(250), Some(125)]);
+    assert_eq!(rates(200, 1), [Some(250), Some(200)]);
+    assert_eq!(rates(20, 100), [Some(20), Some(20)]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every open claim is in exactly one group, whatever the order and the past.
 use super::*;
 use crate::arbitrator::{Acts, HandedOut, Refusal, Rejections};
-use crate::claim::{Extensible, Part, SecondStage, SigningKey, SingleSpend, Unlock};
+use crate::claim::{Deadline, Extensible, Part, SecondStage, SigningKey, SingleSpend, Unlock};
 use crate::ids::{HtlcId, Side};
 use alloc::boxed::Box;
 use bitcoin::absolute::LockTime;
@@ -21,7 +21,21 @@ fn input(vout: u32) -> TxIn {
     TxIn { previous_output: outpoint(vout), ..TxIn::default() }
 }
 
+fn by(kind: TxKind, by: BlockHeight) -> Deadline {
+    if kind == TxKind::Penalty {
+        Deadline::Penalty { by, second_stage: None }
+    } else {
+        Deadline::By(by)
+    }
+}
+
 fn claim(vout: u32, path: SpendPath, left: Option<u32>) -> Claim {
+    let kind = match &path {
+        SpendPath::Single(single) => single.kind,
+        SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::SecondStage(_) => {
+            TxKind::HtlcTimeout
+        }
+    };
     let script = ScriptBuf::from_bytes([0x51].to_vec());
     Claim {
         channel: ChannelId([0; 32]),
@@ -29,9 +43,7 @@ fn claim(vout: u32, path: SpendPath, left: Option<u32>) -> Claim {
         output: TxOut { value: Amount::from_sat(10_000), script_pubkey: script.clone() },
         path,
         open_at: BlockHeight(900),
-        deadline: left.map(|left| BlockHeight(TIP.0 + left)),
-        rival_from: None,
-        told_upstream: false,
+        deadline: left.map(|left| by(kind, BlockHeight(TIP.0 + left))),
         value_at_risk: Amount::from_sat(10_000),
         destination: script,
     }
@@ -100,18 +112,17 @@ fn acts(handed_out: &[HandedOut]) -> Acts {
 
 /// The groups as outputs, and what was done about each.
 fn formed(claims: &[Claim], acts: &Acts) -> Vec<(Vec<u32>, &'static str)> {
-    let told = |standing| match standing {
+    let told = |standing: &Standing<'_>| match standing {
         Standing::New => "new",
         Standing::Live(_) => "live",
-        Standing::Splitting(_) => "splitting",
-        Standing::Torn(_) => "torn",
+        Standing::Apart(..) => "apart",
         Standing::Unfunded(_) => "unfunded",
     };
     let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
     let past = past(claims, acts);
     form(claims, &past, TIP, Joining::Never)
         .iter()
-        .map(|group| (vouts(group), told(group.standing)))
+        .map(|group| (vouts(group), told(&group.standing)))
         .collect()
 }
 
@@ -151,7 +162,7 @@ fn penalties_part_when_the_security_delay_is_reached() {
     assert_eq!(formed(&near, &Acts::default()), [new(&[0]), new(&[1]), new(&[2, 3])]);
     // What is in one transaction by then is taken apart, by way of a first one.
     let all = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[])]);
-    assert_eq!(formed(&near, &all), [(vec![0, 1, 2, 3], "splitting")]);
+    assert_eq!(formed(&near, &all), [(vec![0, 1, 2, 3], "apart")]);
     let first = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[]), out(TxKind::Penalty, &[1], &[])]);
     let expected = [new(&[0]), (vec![1], "live"), new(&[2, 3])];
     assert_eq!(formed(&near, &first), expected);

@@ -36,9 +36,12 @@ fn claim(vout: u32, kind: TxKind, value: u64, left: Option<u32>) -> Claim {
             version: bitcoin::transaction::Version::TWO,
         })),
         open_at: BlockHeight(START),
-        deadline: left.map(|left| BlockHeight(START + left)),
-        rival_from: None,
-        told_upstream: false,
+        deadline: left.map(|left| match kind {
+            TxKind::Penalty => {
+                Deadline::Penalty { by: BlockHeight(START + left), second_stage: None }
+            }
+            _ => Deadline::By(BlockHeight(START + left)),
+        }),
         value_at_risk: Amount::from_sat(value),
         destination: script,
     }
@@ -306,7 +309,7 @@ fn a_package_says_what_it_claims_and_until_when() {
     }
     stakes.sort_by_key(|stake| stake.outpoint);
     let told: Vec<_> = stakes.iter().map(|stake| (stake.channel, stake.deadline)).collect();
-    let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.deadline)).collect();
+    let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.due())).collect();
     assert_eq!(told, wanted);
 }
 
