@@ -35,7 +35,7 @@ pub enum Change {
     },
     /// Knowledge: whose the scripts are that a close pays, as the node said.
     ScriptsJudged(Vec<(ScriptBuf, ScriptOwner)>),
-    /// Act: a transaction of ours, about to be broadcast.
+    /// Act: a transaction of ours, about to be broadcast. One that is there already was signed anew.
     HandedOut(Box<HandedOut>),
     /// Act: the network refused a transaction of ours.
     Rejected {
@@ -46,11 +46,17 @@ pub enum Change {
         /// Tip when it was refused.
         at: BlockHeight,
     },
+    /// Act: the network took a transaction of ours. Said of what it had refused before, or of what makes a
+    /// claim that was set aside: neither counts any more.
+    Accepted {
+        /// The transaction.
+        txid: Txid,
+    },
     /// Knowledge: somebody else's unconfirmed spend of an output that we claim was seen. From then
     /// on it is claimed by itself.
     Contested(OutPoint),
     /// Knowledge: the network would refuse any transaction that claims this output. From then on it
-    /// is claimed by itself, again and again.
+    /// is claimed by itself, again and again, until one is accepted.
     SetAside {
         /// The output.
         outpoint: OutPoint,

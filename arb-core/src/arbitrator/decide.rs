@@ -118,7 +118,9 @@ impl Draft<'_> {
             Input::RevokedHtlcsLoaded { number, htlcs } => self.loaded(*number, htlcs),
             Input::ScriptsJudged(verdicts) => self.judged(verdicts),
             Input::Signed(out) => {
-                if self.state.acts.ours(out.transaction.compute_txid()).is_none() {
+                // Other signatures make another witness, and the same id.
+                let known = self.state.acts.ours(out.transaction.compute_txid());
+                if known.is_none_or(|known| known.transaction != out.transaction) {
                     self.push(Change::HandedOut(out.clone()));
                 }
             }
@@ -127,6 +129,11 @@ impl Draft<'_> {
                 let known = self.state.acts.rejected.get(txid);
                 if known.is_none_or(|known| known.why != *why) {
                     self.push(Change::Rejected { txid: *txid, why: *why, at: self.now.tip });
+                }
+            }
+            Input::Accepted { txid } => {
+                if self.state.acts.is_doubted(*txid) {
+                    self.push(Change::Accepted { txid: *txid });
                 }
             }
             Input::Budget { outpoint, budget } => {
@@ -367,6 +374,7 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::Disconnected { .. } => true,
         Change::FailRequested { .. }
         | Change::Rejected { .. }
+        | Change::Accepted { .. }
         | Change::Contested(_)
         | Change::SetAside { .. }
         | Change::CommitmentSeen { .. }

@@ -97,6 +97,7 @@ impl ChannelArbitrator {
             }
             Change::HandedOut(_)
             | Change::Rejected { .. }
+            | Change::Accepted { .. }
             | Change::Contested(_)
             | Change::SetAside { .. }
             | Change::CommitmentSeen { .. }
@@ -279,13 +280,24 @@ impl Acts {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::HandedOut(out) => {
-                let txid = out.transaction.compute_txid();
-                if !self.handed_out.iter().any(|o| o.transaction.compute_txid() == txid) {
-                    self.handed_out.push((**out).clone());
+                let txid = out.txid();
+                match self.handed_out.iter_mut().find(|known| known.txid() == txid) {
+                    None => self.handed_out.push((**out).clone()),
+                    Some(known) if known.transaction != out.transaction => {
+                        // Its price was first paid when it was first signed.
+                        known.transaction = out.transaction.clone();
+                        self.rejected.remove(&txid);
+                    }
+                    Some(_) => {}
                 }
             }
             Change::Rejected { txid, why, at } => {
                 self.rejected.insert(*txid, Rejections { why: *why, last: *at });
+            }
+            Change::Accepted { txid } => {
+                self.rejected.remove(txid);
+                let claims = self.ours(*txid).map(|out| out.claims.clone()).unwrap_or_default();
+                self.set_aside.retain(|outpoint, _| !claims.contains(outpoint));
             }
             Change::Contested(outpoint) => {
                 self.contested.insert(*outpoint);
@@ -344,6 +356,15 @@ impl Acts {
         let asked = [Some(outpoint), None].map(|of| self.deadlines.get(&of).copied());
         let meant = asked.into_iter().flatten().filter(|deadline| *deadline > open_at);
         meant.chain(own).min()
+    }
+
+    /// Whether the network refused a transaction of ours, or a claim of it is set aside.
+    #[must_use]
+    pub fn is_doubted(&self, txid: Txid) -> bool {
+        let set_aside = |out: &HandedOut| {
+            out.claims.iter().any(|outpoint| self.set_aside.contains_key(outpoint))
+        };
+        self.rejected.contains_key(&txid) || self.ours(txid).is_some_and(set_aside)
     }
 
     /// What the operator wants the claim of an output to cost at most.

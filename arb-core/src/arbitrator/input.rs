@@ -59,6 +59,11 @@ pub enum Input {
         /// Why.
         why: Refusal,
     },
+    /// The network has taken a transaction of ours.
+    Accepted {
+        /// The transaction.
+        txid: Txid,
+    },
     /// The operator says how much a claim may cost.
     Budget {
         /// The output to claim; `None`: each of the channel.

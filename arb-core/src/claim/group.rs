@@ -1,7 +1,7 @@
 //! Groups: which claims share a transaction. Derived from what is open and what was handed out,
 //! stored nowhere.
 //!
-//! Claims may share one if they are of one channel (or channels may be joined), of one kind (so what another can take as well is never
+//! Claims may share one if they are of one channel (or of channels that may be joined), of one kind (so what another can take as well is never
 //! together with what is ours alone, but for penalties, BOLT 5 V9a), need the same `nLockTime`, and
 //! their deadlines are close to each other. A transaction that was handed out holds its claims
 //! together for as long as it is possible, whatever else becomes due: taking it apart or adding to
@@ -12,7 +12,6 @@ use crate::claim::{Claim, Deadline, SpendPath};
 use crate::format::rules::TRUC;
 use crate::format::weights;
 use crate::ids::ChannelId;
-use crate::policy::Joining;
 use crate::units::BlockHeight;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -43,18 +42,23 @@ pub(super) struct Group<'a> {
 pub(super) enum Standing<'a> {
     /// Nothing that still counts.
     New,
-    /// This transaction of ours takes all of it, and nothing else.
-    Live(&'a Out<'a>),
+    /// This transaction of ours takes all of it, and nothing else. If it is to be replaced, then by
+    /// transactions for these; most often for all of it.
+    Live(&'a Out<'a>, Vec<Vec<&'a Claim>>),
     /// The same, but it is to be taken apart, into these: its claims do not go into one transaction any
     /// more, since the value of one is to go elsewhere; or each is to be made by itself.
     Apart(&'a Out<'a>, Vec<Vec<&'a Claim>>),
-    /// The same, but a coin that pays for it seems to be gone: it is made anew with others.
-    Unfunded(&'a Out<'a>),
+    /// The same, but the network would not have it: it is made anew, with other coins if one that pays for
+    /// it seems to be gone, and with other signatures.
+    Anew(&'a Out<'a>),
 }
 
-/// What claims of one transaction have in common: kind, `nLockTime`, version, where it pays to if
-/// it has one output for all; and the channel, unless channels may be joined.
-type Key<'a> = (Option<ChannelId>, TxKind, u32, Version, Option<&'a Script>);
+/// What claims of one transaction have in common: kind, `nLockTime`, version, and where it pays to if
+/// it has one output for all.
+type Form<'a> = (TxKind, u32, Version, Option<&'a Script>);
+
+/// Form, and the channel unless it may be joined with others.
+type Key<'a> = (Option<ChannelId>, Form<'a>);
 
 /// A half of the claims of a transaction that was refused: its number, and which half.
 type Half = (usize, bool);
@@ -65,7 +69,6 @@ pub(super) fn form<'a>(
     open: impl IntoIterator<Item = &'a Claim>,
     past: &'a Past<'a>,
     tip: BlockHeight,
-    joining: Joining,
 ) -> Vec<Group<'a>> {
     let apart = |claim: &Claim| past.is_apart(claim);
     let mut rest: BTreeMap<OutPoint, &Claim> =
@@ -84,6 +87,11 @@ pub(super) fn form<'a>(
             // The other's spend has pushed it out of the mempool, or it never got there.
             continue;
         }
+        let mut parts = parts(&claims, past);
+        if parts.len() > 1 && past.is_unfunded(out, tip) {
+            // What it is made of anew does not go together any more.
+            continue;
+        }
         for claim in &claims {
             rest.remove(&claim.outpoint);
         }
@@ -94,17 +102,20 @@ pub(super) fn form<'a>(
             halves.extend(claims.into_iter().enumerate().map(half));
             continue;
         }
-        if past.is_unfunded(out, tip) {
-            groups.push(Group { claims, standing: Standing::Unfunded(out) });
+        if past.is_unfunded(out, tip) || past.is_missigned(out, tip) {
+            groups.push(Group { claims, standing: Standing::Anew(out) });
             continue;
         }
         coins.extend(out.handed_out.coins.iter().copied());
-        let mut parts: Vec<Vec<&Claim>> = parts(&claims).collect();
-        if parts.len() < 2 && claims.iter().any(|claim| is_pressed(claim, tip)) {
+        let forms: BTreeSet<Form<'_>> = claims.iter().map(|claim| form_of(claim)).collect();
+        let standing = if forms.len() > 1 {
+            Standing::Apart(out, parts)
+        } else if several && claims.iter().any(|claim| is_pressed(claim, tip)) {
             parts = claims.iter().map(|claim| vec![*claim]).collect();
-        }
-        let is_whole = parts.len() < 2;
-        let standing = if is_whole { Standing::Live(out) } else { Standing::Apart(out, parts) };
+            Standing::Apart(out, parts)
+        } else {
+            Standing::Live(out, parts)
+        };
         groups.push(Group { claims, standing });
     }
     let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
@@ -112,7 +123,7 @@ pub(super) fn form<'a>(
         if apart(claim) || is_pressed(claim, tip) {
             groups.push(Group { claims: vec![claim], standing: Standing::New });
         } else {
-            together.entry((key(claim, joining), half)).or_default().push(claim);
+            together.entry((key(claim, past), half)).or_default().push(claim);
         }
     }
     for claims in together.into_values().flat_map(batches) {
@@ -133,12 +144,12 @@ fn members<'a>(out: &Out<'_>, rest: &BTreeMap<OutPoint, &'a Claim>) -> Option<Ve
 }
 
 /// Claims of one transaction, by what those of one must have in common.
-fn parts<'a>(claims: &[&'a Claim]) -> impl Iterator<Item = Vec<&'a Claim>> + use<'a> {
+fn parts<'a>(claims: &[&'a Claim], past: &Past<'_>) -> Vec<Vec<&'a Claim>> {
     let mut parts: BTreeMap<Key<'a>, Vec<&'a Claim>> = BTreeMap::new();
     for claim in claims {
-        parts.entry(key(claim, Joining::Allowed)).or_default().push(*claim);
+        parts.entry(key(claim, past)).or_default().push(*claim);
     }
-    parts.into_values()
+    parts.into_values().collect()
 }
 
 /// Whether a penalty is so near its deadline, or the expiry from which the cheater can take it to a
@@ -151,7 +162,12 @@ fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
     }
 }
 
-fn key(claim: &Claim, joining: Joining) -> Key<'_> {
+fn key<'a>(claim: &'a Claim, past: &Past<'_>) -> Key<'a> {
+    let channel = Some(claim.channel).filter(|_| !past.is_joined(claim));
+    (channel, form_of(claim))
+}
+
+fn form_of(claim: &Claim) -> Form<'_> {
     let version = claim.path.version();
     let lock_time = match &claim.path {
         SpendPath::LocalCommitment(presigned) => presigned.transaction.lock_time,
@@ -159,17 +175,13 @@ fn key(claim: &Claim, joining: Joining) -> Key<'_> {
         SpendPath::Single(single) => single.lock_time,
         SpendPath::Anchor { .. } => bitcoin::absolute::LockTime::ZERO,
     };
-    let channel = match joining {
-        Joining::Never => Some(claim.channel),
-        Joining::Allowed => None,
-    };
     let script = match &claim.path {
         SpendPath::Single(_) => Some(claim.destination.as_script()),
         SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::SecondStage(_) => {
             None
         }
     };
-    (channel, claim.kind(), lock_time.to_consensus_u32(), version, script)
+    (claim.kind(), lock_time.to_consensus_u32(), version, script)
 }
 
 /// Claims with one key, cut where deadlines are too far apart or the transaction would be too

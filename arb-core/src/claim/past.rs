@@ -3,6 +3,7 @@ use crate::arbitrator::{Acts, HandedOut, Refusal, Rejections};
 use crate::claim::Claim;
 use crate::claim::build::Parent;
 use crate::ids::ChannelId;
+use crate::policy::Joining;
 use crate::units::BlockHeight;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -16,6 +17,8 @@ pub struct Part<'a> {
     pub claims: &'a [Claim],
     /// What the channel's log says.
     pub acts: &'a Acts,
+    /// Whether they may share transactions with those of other parts of which this is so.
+    pub joining: Joining,
 }
 
 /// A transaction of ours.
@@ -51,6 +54,8 @@ impl Out<'_> {
 
 /// Most blocks between two transactions for the same claims of which a coin seems to be gone.
 const PAUSE: u32 = 3;
+/// Most blocks until a transaction that is refused for what it is, is signed anew.
+const LONGEST_PAUSE: u32 = 6;
 
 /// All of it, read once.
 #[derive(Debug)]
@@ -61,6 +66,8 @@ pub(super) struct Past<'a> {
     /// Places of the transactions that claim an output, oldest first.
     by_claim: BTreeMap<OutPoint, Vec<usize>>,
     acts: BTreeMap<ChannelId, &'a Acts>,
+    /// Channels whose claims may share transactions with those of others.
+    joined: BTreeSet<ChannelId>,
 }
 
 impl<'a> Past<'a> {
@@ -75,7 +82,14 @@ impl<'a> Past<'a> {
         }
         let acts = parts.iter().filter_map(|part| Some((part.claims.first()?.channel, part.acts)));
         let places = outs.iter().enumerate().map(|(at, out)| (out.txid, at)).collect();
-        Self { places, by_claim, acts: acts.collect(), outs }
+        let joined = parts.iter().filter(|part| part.joining == Joining::Allowed);
+        let joined = joined.filter_map(|part| Some(part.claims.first()?.channel)).collect();
+        Self { places, by_claim, acts: acts.collect(), joined, outs }
+    }
+
+    /// Whether the claim may share a transaction with those of other channels.
+    pub(super) fn is_joined(&self, claim: &Claim) -> bool {
+        self.joined.contains(&claim.channel)
     }
 
     /// Every transaction, oldest first.
@@ -105,6 +119,22 @@ impl<'a> Past<'a> {
         let tries = self.claims_of(claim).filter(|out| misses(out)).count();
         let pause = u32::try_from(tries).unwrap_or(PAUSE).min(PAUSE);
         out.handed_out.at.until(tip).0 >= pause
+    }
+
+    /// Whether a transaction that the network refused for what it is, a wrong signature most likely, is to
+    /// be signed anew: at the next tip, and again after ever longer pauses.
+    pub(super) fn is_missigned(&self, out: &Out<'_>, tip: BlockHeight) -> bool {
+        let is_invalid = |out: &Out<'_>| {
+            out.refused
+                .filter(|refused| refused.why == Refusal::Invalid)
+                .map(|refused| refused.last)
+        };
+        let Some(last) = is_invalid(out) else { return false };
+        let claims = out.handed_out.all_claims().next().into_iter();
+        let tries = claims.flat_map(|claim| self.claims_of(claim));
+        let tries = tries.filter(|out| is_invalid(out).is_some()).map(|out| out.handed_out.at);
+        let tried_for = tries.min().map_or(0, |first| first.until(last).0);
+        last.until(tip).0 >= tried_for.clamp(1, LONGEST_PAUSE)
     }
 
     /// A transaction of ours.

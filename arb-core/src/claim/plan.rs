@@ -59,7 +59,7 @@ pub fn plan(
     tip: BlockHeight,
     estimates: &FeeEstimates,
 ) -> Vec<Step> {
-    let steps = plan_together(&[Part { claims, acts }], tip, estimates, Joining::Never);
+    let steps = plan_together(&[Part { claims, acts, joining: Joining::Never }], tip, estimates);
     steps.into_iter().map(|(_, step)| step).collect()
 }
 
@@ -70,7 +70,6 @@ pub fn plan_together(
     parts: &[Part<'_>],
     tip: BlockHeight,
     estimates: &FeeEstimates,
-    joining: Joining,
 ) -> Vec<(ChannelId, Step)> {
     let past = Past::of(parts);
     let planner = Planner::new(parts, &past, tip, estimates);
@@ -79,7 +78,7 @@ pub fn plan_together(
         let own = planner.sign(claim).map(sign).into_iter().chain(planner.publish(claim));
         steps.extend(own.map(|step| (claim.channel, step)));
     }
-    for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
+    for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip) {
         planner.group(&group, &mut steps);
     }
     // What is refused anyway leaves the wallet's coins to the others.
@@ -100,16 +99,15 @@ pub fn leads(
     parts: &[Part<'_>],
     tip: BlockHeight,
     estimates: &FeeEstimates,
-    joining: Joining,
 ) -> BTreeSet<(ChannelId, OutPoint)> {
     let past = Past::of(parts);
     let planner = Planner::new(parts, &past, tip, estimates);
     let id = |claim: &Claim| (claim.channel, claim.outpoint);
     let mut leads: BTreeSet<_> = planner.open().filter(|claim| !is_free(claim)).map(id).collect();
-    for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip, joining) {
+    for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip) {
         let parts = match group.standing {
             Standing::New => planner.worth_it(&group.claims),
-            Standing::Live(_) | Standing::Apart(..) | Standing::Unfunded(_) => vec![group.claims],
+            Standing::Live(..) | Standing::Apart(..) | Standing::Anew(_) => vec![group.claims],
         };
         let firsts = parts.iter().filter_map(|part| part.first());
         leads.extend(firsts.filter(|claim| !past.is_set_aside(claim)).map(|claim| id(claim)));
@@ -120,11 +118,11 @@ pub fn leads(
 /// The transactions for these claims of one channel, without a price, were none made yet.
 pub(crate) fn groups_of(claims: &[Claim], tip: BlockHeight) -> Vec<Draft> {
     let nothing = Acts::default();
-    let past = Past::of(&[Part { claims, acts: &nothing }]);
+    let past = Past::of(&[Part { claims, acts: &nothing, joining: Joining::Never }]);
     let alone =
         claims.iter().filter(|claim| !is_free(claim)).map(|claim| Draft::new(claim.clone()));
     let free = claims.iter().filter(|claim| is_free(claim));
-    let groups = group::form(free, &past, tip, Joining::Never);
+    let groups = group::form(free, &past, tip);
     alone.chain(groups.iter().filter_map(|group| draft_of(&group.claims))).collect()
 }
 
@@ -227,9 +225,10 @@ impl<'a> Planner<'a> {
     fn sign(&self, claim: &Claim) -> Option<Draft> {
         match &claim.path {
             SpendPath::Anchor { parent, ours, .. } => self.anchor(claim, *parent, *ours),
-            // It cannot be changed: signed once.
+            // It cannot be changed: signed once, unless wrongly.
             SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
-                self.current(claim).is_none().then(|| Draft::new(claim.clone()))
+                let anew = |out: &Out<'_>| self.past.is_missigned(out, self.tip);
+                self.current(claim).is_none_or(anew).then(|| Draft::new(claim.clone()))
             }
         }
     }
@@ -246,8 +245,8 @@ impl<'a> Planner<'a> {
         // Without its parent no child is accepted, whatever its coins.
         let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
         let over = |current| {
-            let unfunded = stands && self.past.is_unfunded(current, self.tip);
-            if unfunded { Over::Unfunded(current) } else { Over::Same(current) }
+            let anew = self.anew(current).filter(|_| stands);
+            anew.unwrap_or(Over::Same(current))
         };
         self.priced(draft, budget, self.current(claim).map_or(Over::Nothing, over))
     }
@@ -293,30 +292,47 @@ impl<'a> Planner<'a> {
                 let drafts = parts.iter().filter_map(|part| self.draft(part, Over::Nothing));
                 steps.extend(drafts.map(signed));
             }
-            Standing::Live(out) => {
-                steps.extend(self.draft(claims, Over::Same(out)).map(signed));
+            Standing::Live(out, parts) => {
+                let whole = self.draft(claims, Over::Same(out));
+                let heir = match parts.len() {
+                    0 | 1 => whole,
+                    _ => whole.and_then(|_| self.heir(out, parts)),
+                };
+                steps.extend(heir.map(signed));
                 steps.push(publish(out));
             }
-            Standing::Unfunded(out) => {
-                // The coin may come back, and then it goes out at once.
-                steps.extend(self.draft(claims, Over::Unfunded(out)).map(signed));
+            Standing::Anew(out) => {
+                // A coin may come back, and then it goes out at once.
+                let over = self.anew(out).unwrap_or(Over::Same(out));
+                steps.extend(self.draft(claims, over).map(signed));
                 steps.push(publish(out));
             }
             Standing::Apart(out, parts) => {
-                // Whatever takes one of its inputs must pay for all that it pushes out of the
-                // mempool. The most valuable part does; the others follow when it is in the log.
-                let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
-                let value = |part: &&Vec<&Claim>| {
-                    part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum)
-                };
-                let heir = parts.iter().max_by_key(value);
-                let heir = heir.and_then(|heir| self.draft(heir, Over::More(out)));
                 let whole = || self.draft(claims, Over::Same(out)).filter(Draft::fits);
-                let heir = heir.or_else(whole);
+                let heir = self.heir(out, parts).or_else(whole);
                 steps.extend(heir.map(signed));
                 steps.push(publish(out));
             }
         }
+    }
+
+    /// What takes the place of a transaction that the network would not have. For one that was signed
+    /// wrongly nothing was paid.
+    fn anew<'o>(&self, out: &'o Out<'o>) -> Option<Over<'o>> {
+        let unfunded = self.past.is_unfunded(out, self.tip).then_some(Over::Unfunded(out));
+        unfunded.or_else(|| self.past.is_missigned(out, self.tip).then_some(Over::Nothing))
+    }
+
+    /// Whatever takes one of a transaction's inputs must pay for all that it pushes out of the mempool. The
+    /// most valuable part does, of those that nothing stands in the way of; the others follow when it is
+    /// in the log.
+    fn heir(&self, out: &Out<'_>, parts: &[Vec<&Claim>]) -> Option<Draft> {
+        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        let value = |part: &&Vec<&Claim>| {
+            let value = part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
+            (part.iter().all(|claim| self.past.is_joined(claim)), value)
+        };
+        self.draft(parts.iter().max_by_key(value)?, Over::More(out))
     }
 
     /// A new group, and each claim by itself that costs the group more than it brings.

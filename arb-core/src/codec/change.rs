@@ -29,6 +29,7 @@ const COMMITMENT_SEEN: u64 = 30;
 const SET_ASIDE: u64 = 32;
 const BUDGET_REQUESTED: u64 = 34;
 const DESTINATION_REQUESTED: u64 = 36;
+const ACCEPTED: u64 = 38;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -64,6 +65,7 @@ impl Body for Change {
                 out.field(2, at);
                 out.field(4, why);
             }),
+            Self::Accepted { txid } => out.stream(ACCEPTED, |out| out.field(0, txid)),
             Self::Contested(outpoint) => out.stream(CONTESTED, |out| out.field(0, outpoint)),
             Self::BudgetRequested { outpoint, budget } => out.stream(BUDGET_REQUESTED, |out| {
                 out.optional(0, outpoint.as_ref());
@@ -137,6 +139,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         REJECTED => {
             Change::Rejected { txid: input.field(0)?, at: input.field(2)?, why: input.field(4)? }
         }
+        ACCEPTED => Change::Accepted { txid: input.field(0)? },
         CONTESTED => Change::Contested(input.field(0)?),
         UPSTREAM_TOLD => Change::UpstreamTold { duty: input.field(0)?, verdict: input.field(2)? },
         NOTICE_ACKNOWLEDGED => Change::NoticeAcknowledged(input.field(0)?),

@@ -110,6 +110,7 @@ fn variant(change: &Change) -> usize {
         Change::SetAside { .. } => 16,
         Change::BudgetRequested { .. } => 17,
         Change::DestinationRequested { .. } => 18,
+        Change::Accepted { .. } => 19,
     }
 }
 
@@ -125,9 +126,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 19];
+    let mut seen = [false; 20];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 19]);
+    assert_eq!(seen, [true; 20]);
 }
 
 fn decode_all(bytes: &[u8]) {
@@ -316,5 +317,7 @@ fn golden_bytes() {
     golden(&agreed, &format!("011a220020{}", "03".repeat(32)));
     let deadline = BlockHeight(800_000);
     let hurry = Change::DeadlineRequested { outpoint: None, deadline };
+    let accepted = Change::Accepted { txid: Txid::from_byte_array([3; 32]) };
+    golden(&accepted, &format!("0126220020{}", "03".repeat(32)));
     golden(&hurry, "011c060204000c3500");
 }

@@ -54,6 +54,7 @@ impl ChainArbitrator {
 
     pub(super) fn insert_quiet(&mut self, slot: Slot, facts: &ChannelFacts) {
         self.active.remove(&slot);
+        self.alone.remove(&slot);
         let due = self.quiet_due(slot, facts);
         self.watchers.put(watcher(slot, facts, due), classify::fundings(facts));
     }
@@ -73,6 +74,7 @@ impl ChainArbitrator {
     /// Gives what was kept of it; `None` if there is no such channel.
     pub(super) fn remove_channel(&mut self, slot: Slot) -> Option<ChainWatcher> {
         self.active.remove(&slot);
+        self.alone.remove(&slot);
         self.watchers.remove(slot)
     }
 }

@@ -56,6 +56,8 @@ pub struct ChainArbitrator {
     estimates: FeeEstimates,
     /// The plan of all channels, where they may share transactions; `None`: not made yet.
     together: Option<together::Together>,
+    /// Channels whose claims share no transactions with those of others for now.
+    alone: BTreeSet<Slot>,
     /// Channels whose facts were older than the node's when it stated its numbers, and these;
     /// `None`: it did not know the channel.
     outdated: BTreeMap<Slot, Option<ChannelNumbers>>,
@@ -114,6 +116,7 @@ impl ChainArbitrator {
             position: Position::CatchingUp,
             estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
             together: None,
+            alone: BTreeSet::new(),
             outdated: BTreeMap::new(),
             links: BTreeMap::new(),
             next_batch: 0,

@@ -53,8 +53,8 @@ impl ChainArbitrator {
         match (self.policy.joining, &self.together) {
             (Joining::Never, _) => {
                 let (claims, acts) = (&self.claims_of(slot, active), active.state.acts());
-                let (part, never) = (Part { claims, acts }, Joining::Never);
-                let leads = plan::leads(&[part], self.height(), &self.estimates, never);
+                let part = Part { claims, acts, joining: Joining::Never };
+                let leads = plan::leads(&[part], self.height(), &self.estimates);
                 leads.into_iter().map(|(_, outpoint)| outpoint).collect()
             }
             (Joining::Allowed, Some(kept)) => kept.leads.get(&slot).cloned().unwrap_or_default(),
@@ -72,6 +72,23 @@ impl ChainArbitrator {
         let others = others.iter().flat_map(|claim| self.watchers.watching(*claim));
         let others: BTreeSet<Slot> = others.filter(|other| *other != slot).collect();
         core::iter::once(slot).chain(others).collect()
+    }
+
+    /// A channel's claims are made without those of others from now on, even where they may be joined:
+    /// what holds them up must not hold up the others. The log knows nothing of it. Gives whether that
+    /// is new; then the tasks of all active channels may be.
+    pub fn stand_alone(&mut self, slot: Slot) -> bool {
+        let joined = self.policy.joining == Joining::Allowed && self.active.contains_key(&slot);
+        let is_new = joined && self.alone.insert(slot);
+        if is_new {
+            self.renew_plan();
+        }
+        is_new
+    }
+
+    /// The opposite, as of the next plan.
+    pub fn join_again(&mut self, slot: Slot) {
+        self.alone.remove(&slot);
     }
 
     /// The plan is made anew when it is next asked for.
@@ -111,8 +128,10 @@ impl ChainArbitrator {
         // Who has told of a channel twice has it claimed twice, each by itself.
         let mut taken: BTreeSet<OutPoint> = BTreeSet::new();
         let (mut all, mut alone) = (Vec::new(), Vec::new());
-        for (_, _, claims, acts) in &claims {
-            let part = Part { claims, acts };
+        for (_, slot, claims, acts) in &claims {
+            let joined = !self.alone.contains(slot);
+            let joining = if joined { self.policy.joining } else { Joining::Never };
+            let part = Part { claims, acts, joining };
             if claims.iter().any(|claim| taken.contains(&claim.outpoint)) {
                 alone.push(vec![part]);
             } else {
@@ -123,12 +142,11 @@ impl ChainArbitrator {
         let (tip, estimates) = (self.height(), &self.estimates);
         let mut together = Together::default();
         for parts in core::iter::once(all).chain(alone) {
-            let joining = self.policy.joining;
-            for (channel, step) in plan::plan_together(&parts, tip, estimates, joining) {
+            for (channel, step) in plan::plan_together(&parts, tip, estimates) {
                 let Some(slot) = slots.get(&channel) else { continue };
                 together.steps.entry(*slot).or_default().push(step);
             }
-            for (channel, lead) in plan::leads(&parts, tip, estimates, joining) {
+            for (channel, lead) in plan::leads(&parts, tip, estimates) {
                 let Some(slot) = slots.get(&channel) else { continue };
                 together.leads.entry(*slot).or_default().insert(lead);
             }

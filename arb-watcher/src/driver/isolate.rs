@@ -1,6 +1,6 @@
 //! Signing, and finding the claims that spoil a transaction for the others before it is logged: the
 //! network is asked about halves, and halves of these.
-use super::work::{Failed, answer};
+use super::work::{Failed, SignerFailed, answer};
 use crate::settings::Ports;
 use arb_core::arbitrator::HandedOut;
 use arb_core::claim::Claim;
@@ -9,7 +9,7 @@ use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Signer, Verdict};
 use arb_core::units::BlockHeight;
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -122,9 +122,23 @@ where
     C: CoinSource,
 {
     let mut signatures = Vec::new();
+    let mut failed: Option<SignerFailed> = None;
     for request in unsigned.requests() {
-        let signature = answer(patience, ports.signer.sign(request)).await;
-        signatures.push(signature.map_err(Failed::Signer)?);
+        let channel = request.channel;
+        if failed.as_ref().is_some_and(|failed| failed.channels.contains(&channel)) {
+            continue;
+        }
+        match answer(patience, ports.signer.sign(request)).await {
+            Ok(signature) => signatures.push(signature),
+            // Which of the channels it is: the others are to go on without them.
+            Err(why) => {
+                let first = SignerFailed { channels: BTreeSet::new(), why };
+                failed.get_or_insert(first).channels.insert(channel);
+            }
+        }
+    }
+    if let Some(failed) = failed {
+        return Err(Failed::Signer(failed));
     }
     let transaction = unsigned.signed(&signatures);
     if funds.coins.is_empty() {

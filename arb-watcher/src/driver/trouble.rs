@@ -1,13 +1,14 @@
 //! Trouble that one channel has with the outside: told to the node when it lasts, withdrawn when it
 //! is over. No part of the log: it is found out again after a restart.
 use super::Driver;
+use super::work::SignerFailed;
 use arb_core::arbitrator::{Alert, EffectKey};
 use arb_core::engine::TaskKey;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::CommitmentNumber;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was told, and of which channel.
 #[derive(Default)]
@@ -32,6 +33,27 @@ where
     pub(super) fn judge_signer(&mut self, slot: Slot) {
         let fails = self.tasks.signer_fails(slot);
         self.trouble(slot, Alert::SignerFailing, fails);
+    }
+
+    /// Channels for which the signer failed, of those that share a transaction, share none for now: the
+    /// others do not wait for them. If it fails for all of them it is not theirs, and they stay together
+    /// unless it lasts.
+    pub(super) fn set_apart(
+        &mut self,
+        slot: Slot,
+        all: &BTreeSet<ChannelId>,
+        failed: &SignerFailed,
+    ) {
+        let theirs = failed.channels.len() < all.len() || self.tasks.signer_fails(slot);
+        if all.len() > 1 && theirs {
+            tracing::warn!(channels = ?failed.channels, "made without the others");
+            let slots: Vec<Slot> =
+                failed.channels.iter().filter_map(|channel| self.engine.slot(channel)).collect();
+            let new = slots.into_iter().filter(|slot| self.engine.stand_alone(*slot)).count();
+            if new > 0 {
+                self.renew_active();
+            }
+        }
     }
 
     /// Whether the penalty data of a revoked commitment that confirmed can be read.

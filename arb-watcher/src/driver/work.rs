@@ -66,11 +66,20 @@ pub(super) enum Done {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
     /// The signer did not sign.
-    #[error("signer: {0}")]
-    Signer(String),
+    #[error("signer: {}", .0.why)]
+    Signer(SignerFailed),
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+/// A signer did not sign.
+#[derive(Debug)]
+pub(super) struct SignerFailed {
+    /// The channels, of those that share the transaction.
+    pub(super) channels: BTreeSet<ChannelId>,
+    /// What the first of them says.
+    pub(super) why: String,
 }
 
 impl Failed {
@@ -262,7 +271,10 @@ where
                 Outcome::Done(attempt, done) => (*attempt, done),
                 Outcome::Panicked(Job::Task(attempt)) => {
                     let failed = match attempt.task {
-                        Task::Sign(_) => Failed::Signer("the worker panicked".to_owned()),
+                        Task::Sign(ref draft) => Failed::Signer(SignerFailed {
+                            channels: draft.claims().map(|claim| claim.channel).collect(),
+                            why: "the worker panicked".to_owned(),
+                        }),
                         _ => Failed::Other("the worker panicked".to_owned()),
                     };
                     (*attempt, Done::Failed(failed))
@@ -323,16 +335,40 @@ where
             self.tasks.dropped(slot, &key);
             return Vec::new();
         }
-        let how = match done {
-            Done::Failed(Failed::Signer(_)) => Ended::SignerFailed,
-            Done::Failed(Failed::Other(_))
+        let own = self.engine.active(slot).map(|active| active.facts.id);
+        let how = match &done {
+            Done::Failed(Failed::Signer(failed))
+                if own.is_none_or(|own| failed.channels.contains(&own)) =>
+            {
+                Ended::SignerFailed
+            }
+            Done::Failed(_)
             | Done::Signed(_)
             | Done::Spoilt(_)
             | Done::Published(_)
             | Done::Judged(_) => Ended::Otherwise,
         };
+        let channels = match &task {
+            Task::Sign(draft) => draft.claims().map(|claim| claim.channel).collect(),
+            _ => BTreeSet::new(),
+        };
         self.tasks.ended(slot, key, task, tip, how);
         self.judge_signer(slot);
+        match &done {
+            Done::Failed(Failed::Signer(failed)) => self.set_apart(slot, &channels, failed),
+            // The signer signs for them; the plan is made anew once it is in the log.
+            Done::Signed(all) => {
+                for channel in all.keys() {
+                    if let Some(slot) = self.engine.slot(channel) {
+                        self.engine.join_again(slot);
+                    }
+                }
+            }
+            Done::Failed(Failed::Other(_))
+            | Done::Spoilt(_)
+            | Done::Published(_)
+            | Done::Judged(_) => {}
+        }
         let inputs = match done {
             Done::Signed(all) => return self.on_signed(all),
             Done::Spoilt(spoilers) => return self.on_spoilt(spoilers),
@@ -373,31 +409,38 @@ where
     /// What the network refused, for each channel whose transaction it is.
     fn on_verdicts(&mut self, slot: Slot, verdicts: Vec<(Txid, Verdict)>) -> Vec<EngineInput> {
         self.handed_over(slot, verdicts.iter().map(|(txid, _)| *txid));
-        let mut rejected = Vec::new();
+        let mut told: Vec<(Txid, Option<Refusal>)> = Vec::new();
         for (txid, verdict) in verdicts {
             match verdict {
-                Verdict::Accepted | Verdict::Known => {}
+                Verdict::Accepted | Verdict::Known => told.push((txid, None)),
                 Verdict::FeeTooLow(why) => {
                     tracing::info!(%txid, why, "outbid");
-                    rejected.push((txid, Refusal::Fee));
+                    told.push((txid, Some(Refusal::Fee)));
                 }
                 Verdict::Conflict(why) => {
                     tracing::info!(%txid, why, "conflicting");
-                    rejected.push((txid, Refusal::Conflict));
+                    told.push((txid, Some(Refusal::Conflict)));
                     // What it conflicts with may be in the mempool.
                     self.chain.rung();
                 }
                 Verdict::NotFinal(why) => tracing::warn!(%txid, why, "not final"),
                 Verdict::Refused(why) => {
                     tracing::warn!(%txid, why, "refused");
-                    rejected.push((txid, Refusal::Invalid));
+                    told.push((txid, Some(Refusal::Invalid)));
                 }
             }
         }
-        let told = rejected.into_iter().flat_map(|(txid, why)| {
+        let doubted = |slot: &Slot, txid| {
+            self.engine.active(*slot).is_some_and(|active| active.state.acts().is_doubted(txid))
+        };
+        let told = told.into_iter().flat_map(|(txid, why)| {
             let owners = self.engine.owners_of(slot, txid).into_iter();
-            owners.map(move |slot| {
-                let input = Box::new(Input::Rejected { txid, why });
+            let concerned = owners.filter(move |slot| why.is_some() || doubted(slot, txid));
+            concerned.map(move |slot| {
+                let input = Box::new(match why {
+                    Some(why) => Input::Rejected { txid, why },
+                    None => Input::Accepted { txid },
+                });
                 EngineInput::Channel { slot, input }
             })
         });

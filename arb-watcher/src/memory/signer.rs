@@ -40,6 +40,8 @@ struct Inner {
     /// Of splices that brought other funding keys.
     fundings: Mutex<BTreeMap<(ChannelId, PublicKey), SecretKey>>,
     off: AtomicBool,
+    /// Channels whose requests fail.
+    off_for: Mutex<BTreeSet<ChannelId>>,
     /// Outputs whose spends are signed wrongly.
     spoiled: Mutex<BTreeSet<OutPoint>>,
 }
@@ -65,6 +67,7 @@ impl MemorySigner {
             channels: Mutex::default(),
             fundings: Mutex::default(),
             off: AtomicBool::new(false),
+            off_for: Mutex::default(),
             spoiled: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -92,8 +95,14 @@ impl MemorySigner {
         self.inner.off.store(true, Ordering::SeqCst);
     }
 
+    /// Every request of that channel fails until [`Self::switch_on`].
+    pub fn switch_off_for(&self, channel: ChannelId) {
+        lock(&self.inner.off_for).insert(channel);
+    }
+
     /// Requests are answered again.
     pub fn switch_on(&self) {
+        lock(&self.inner.off_for).clear();
         self.inner.off.store(false, Ordering::SeqCst);
     }
 
@@ -108,7 +117,8 @@ impl MemorySigner {
     }
 
     fn sign_now(&self, request: &SignRequest) -> Result<ecdsa::Signature, SignError> {
-        if self.inner.off.load(Ordering::SeqCst) {
+        let off_for = lock(&self.inner.off_for).contains(&request.channel);
+        if off_for || self.inner.off.load(Ordering::SeqCst) {
             return Err(SignError::Off);
         }
         let secrets = lock(&self.inner.channels).get(&request.channel).cloned();

@@ -10,6 +10,7 @@ use crate::scenario::ast::{
 use crate::world::{Fill, Room};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::ids::ChannelId;
+use arb_watcher::memory::MemorySigner;
 use arb_watcher::{Arbiter, BumpGoal, BumpTarget, CommandError, Delivery};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -61,6 +62,14 @@ impl Runner<'_> {
         let numbers = self.numbers();
         self.node.start(&self.world, numbers).await?;
         self.show_ldk().await
+    }
+
+    /// The story's own signer, which does as it is told.
+    fn own_signer(&self) -> Result<&MemorySigner, Failed> {
+        match self.ldk {
+            None => Ok(&self.world.signer),
+            Some(_) => Err(Failed::new("a signer of the story's own", "LDK's signer")),
+        }
     }
 
     pub(super) async fn arbiter_step(&mut self, step: &ArbiterStep) -> Result<(), Failed> {
@@ -126,13 +135,15 @@ impl Runner<'_> {
                 }
                 Ok(())
             }
+            ArbiterStep::SignerOffFor(channel) => {
+                self.own_signer()?.switch_off_for(self.chan(channel)?.id);
+                self.signer_works = false;
+                Ok(())
+            }
             ArbiterStep::SignedWrongly(output) => {
-                if self.ldk.is_some() {
-                    return Err(Failed::new("a signer of the story's own", "LDK's signer"));
-                }
                 let outpoint = self.outpoint(output).await?;
                 let none = || Failed::new(format!("an output {output}"), "none");
-                self.world.signer.spoil(outpoint.ok_or_else(none)?);
+                self.own_signer()?.spoil(outpoint.ok_or_else(none)?);
                 self.signer_works = false;
                 Ok(())
             }

@@ -380,6 +380,8 @@ pub enum ArbiterStep {
     /// Blocks that pass while the arbiter is stopped.
     Offline(u32),
     Signer(PortState),
+    /// `signer off=a`: nothing is signed for that channel until `signer on`.
+    SignerOffFor(ChannelName),
     /// `signer wrong=a.h1`: spends of that output are signed wrongly until `signer on`.
     SignedWrongly(OutputRef),
     Broadcaster {

@@ -95,6 +95,9 @@ fn step_cannot(scenario: &Scenario, at: usize, step: &Step) -> Option<String> {
         Step::Arbiter(ArbiterStep::SignedWrongly(_)) => {
             no("no wrong signature, for LDK's signer signs,")
         }
+        Step::Arbiter(ArbiterStep::SignerOffFor(_)) => {
+            no("no signer of one channel, for LDK's signer signs,")
+        }
         Step::OnChain(_) | Step::Arbiter(_) | Step::Expect(_) | Step::Mark => None,
     }
 }

@@ -3,6 +3,7 @@ use super::*;
 use crate::arbitrator::{Acts, HandedOut, Refusal, Rejections};
 use crate::claim::{Deadline, Extensible, Part, SecondStage, SigningKey, SingleSpend, Unlock};
 use crate::ids::{HtlcId, Side};
+use crate::policy::Joining;
 use alloc::boxed::Box;
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
@@ -103,7 +104,7 @@ fn out(kind: TxKind, vouts: &[u32], coins: &[u32]) -> HandedOut {
 }
 
 fn past<'a>(claims: &'a [Claim], acts: &'a Acts) -> Past<'a> {
-    Past::of(&[Part { claims, acts }])
+    Past::of(&[Part { claims, acts, joining: Joining::Never }])
 }
 
 fn acts(handed_out: &[HandedOut]) -> Acts {
@@ -114,16 +115,13 @@ fn acts(handed_out: &[HandedOut]) -> Acts {
 fn formed(claims: &[Claim], acts: &Acts) -> Vec<(Vec<u32>, &'static str)> {
     let told = |standing: &Standing<'_>| match standing {
         Standing::New => "new",
-        Standing::Live(_) => "live",
+        Standing::Live(..) => "live",
         Standing::Apart(..) => "apart",
-        Standing::Unfunded(_) => "unfunded",
+        Standing::Anew(_) => "anew",
     };
     let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
     let past = past(claims, acts);
-    form(claims, &past, TIP, Joining::Never)
-        .iter()
-        .map(|group| (vouts(group), told(&group.standing)))
-        .collect()
+    form(claims, &past, TIP).iter().map(|group| (vouts(group), told(&group.standing))).collect()
 }
 
 #[test]
@@ -228,7 +226,7 @@ fn a_transaction_is_never_too_heavy() {
     let claims: Vec<Claim> = (0..966).map(|v| single(v, TxKind::Penalty, 0, Some(144))).collect();
     let nothing = Acts::default();
     let past = past(&claims, &nothing);
-    let groups = form(&claims, &past, TIP, Joining::Never);
+    let groups = form(&claims, &past, TIP);
     assert_eq!(groups.iter().map(|group| group.claims.len()).sum::<usize>(), 966);
     for group in &groups {
         let weight: u64 = group.claims.iter().map(|c| marginal_weight(c).to_wu()).sum();
@@ -255,15 +253,53 @@ fn channels_are_joined_only_where_they_may_and_go_together() {
         of(3, timeout(6, 991, Some(40))),
     ];
     let nothing = Acts::default();
-    let formed = |joining| {
-        let past = past(&claims, &nothing);
+    let formed_but = |joining, alone: &[u8]| {
+        let mut parts = Vec::new();
+        for claim in &claims {
+            let is_alone = alone.iter().any(|channel| ChannelId([*channel; 32]) == claim.channel);
+            let joining = if is_alone { Joining::Never } else { joining };
+            parts.push(Part { claims: core::slice::from_ref(claim), acts: &nothing, joining });
+        }
+        let past = Past::of(&parts);
         let vouts = |group: &Group<'_>| group.claims.iter().map(|c| c.outpoint.vout).collect();
-        form(&claims, &past, TIP, joining).iter().map(vouts).collect::<Vec<Vec<u32>>>()
+        form(&claims, &past, TIP).iter().map(vouts).collect::<Vec<Vec<u32>>>()
     };
+    let formed = |joining| formed_but(joining, &[]);
     let never: [&[u32]; 7] = [&[0], &[1], &[2], &[3], &[4], &[5], &[6]];
     assert_eq!(formed(Joining::Never), never);
     let allowed: [&[u32]; 5] = [&[0, 1], &[2], &[3], &[4, 5], &[6]];
     assert_eq!(formed(Joining::Allowed), allowed);
+    // One channel by itself, for whatever reason.
+    let alone: [&[u32]; 6] = [&[0], &[1], &[2], &[3], &[4, 5], &[6]];
+    assert_eq!(formed_but(Joining::Allowed, &[2]), alone);
+}
+
+#[test]
+fn what_was_made_with_others_is_replaced_without_them_once_they_stand_alone() {
+    let of = |channel: u8, vout| {
+        let claim = single(vout, TxKind::Penalty, 0, Some(100));
+        Claim { channel: ChannelId([channel; 32]), ..claim }
+    };
+    let claims = [[of(1, 0), of(1, 1)], [of(2, 2), of(2, 3)]];
+    let log = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[])]);
+    let parts = |joining: [Joining; 2], log: &Acts| -> Vec<Vec<u32>> {
+        let part = |at: usize| Part { claims: &claims[at], acts: log, joining: joining[at] };
+        let parts = [part(0), part(1)];
+        let past = Past::of(&parts);
+        let groups = form(claims.iter().flatten(), &past, TIP);
+        let vouts = |part: &Vec<&Claim>| part.iter().map(|c| c.outpoint.vout).collect();
+        groups
+            .iter()
+            .flat_map(|group| match &group.standing {
+                Standing::Live(_, parts) => parts.iter().map(vouts).collect::<Vec<_>>(),
+                _ => vec![vouts(&group.claims)],
+            })
+            .collect()
+    };
+    let whole: &[&[u32]] = &[&[0, 1, 2, 3]];
+    let apart: &[&[u32]] = &[&[2, 3], &[0, 1]];
+    assert_eq!(parts([Joining::Allowed; 2], &log), whole);
+    assert_eq!(parts([Joining::Never, Joining::Allowed], &log), apart);
 }
 
 fn any_claim(vout: u32) -> impl Strategy<Value = Claim> {
@@ -319,7 +355,7 @@ proptest! {
             past.rejected.insert(out.transaction.compute_txid(), rejections);
         }
         let read = super::tests::past(&claims, &past);
-        let groups = form(&claims, &read, TIP, Joining::Never);
+        let groups = form(&claims, &read, TIP);
         let mut grouped: Vec<OutPoint> =
             groups.iter().flat_map(|g| g.claims.iter().map(|c| c.outpoint)).collect();
         grouped.sort_unstable();
@@ -330,7 +366,7 @@ proptest! {
             let apart = group.claims.iter().any(|c| past.contested.contains(&c.outpoint));
             prop_assert!(!apart || group.claims.len() == 1);
             if let Standing::New = group.standing {
-                prop_assert!(group.claims.windows(2).all(|two| key(two[0], Joining::Never) == key(two[1], Joining::Never)));
+                prop_assert!(group.claims.windows(2).all(|two| key(two[0], &read) == key(two[1], &read)));
             }
         }
         let mut turned = claims.clone();
@@ -381,15 +417,15 @@ proptest! {
             }
         }
         let (claims_of, logs) = told_by_three(&claims, &past);
-        let part = |at: usize| Part { claims: &claims_of[at], acts: &logs[at] };
+        let part = |at: usize, joining| Part { claims: &claims_of[at], acts: &logs[at], joining };
         let told = |order: [usize; 3], joining| {
-            let parts = order.map(part);
+            let parts = order.map(|at| part(at, joining));
             let past = Past::of(&parts);
             let all = parts.iter().flat_map(|part| part.claims);
             let vouts = |group: &Group<'_>| -> Vec<u32> {
                 group.claims.iter().map(|claim| claim.outpoint.vout).collect()
             };
-            form(all, &past, TIP, joining).iter().map(vouts).collect::<Vec<_>>()
+            form(all, &past, TIP).iter().map(vouts).collect::<Vec<_>>()
         };
         for joining in [Joining::Allowed, Joining::Never] {
             let groups = told([0, 1, 2], joining);

@@ -32,7 +32,8 @@ fn out(number: u32, at: u32, claims: &[u32], others: &[u32]) -> HandedOut {
 fn numbers(logs: &[Vec<HandedOut>]) -> Vec<u32> {
     let acts: Vec<Acts> =
         logs.iter().map(|log| Acts { handed_out: log.clone(), ..Acts::default() }).collect();
-    let parts: Vec<Part<'_>> = acts.iter().map(|acts| Part { claims: &[], acts }).collect();
+    let parts: Vec<Part<'_>> =
+        acts.iter().map(|acts| Part { claims: &[], acts, joining: Joining::Never }).collect();
     let number = |out: &Out<'_>| out.handed_out.transaction.lock_time.to_consensus_u32();
     Past::of(&parts).outs().iter().map(number).collect()
 }
@@ -64,7 +65,7 @@ fn the_last_word_of_the_network_counts() {
     let refused = |why, last| Rejections { why, last: BlockHeight(last) };
     acts[0].rejected.insert(txid, refused(Refusal::Fee, 8));
     acts[1].rejected.insert(txid, refused(Refusal::Conflict, 9));
-    let parts = [0, 1].map(|at| Part { claims: &[], acts: &acts[at] });
+    let parts = [0, 1].map(|at| Part { claims: &[], acts: &acts[at], joining: Joining::Never });
     let past = Past::of(&parts);
     assert_eq!(
         past.ours(txid).and_then(|out| out.refusal(BlockHeight(10))),

@@ -2,13 +2,15 @@
 //! price falls, whatever happens to the other claims of a transaction.
 use super::*;
 use crate::arbitrator::{HandedOut, Rejections};
-use crate::claim::{SigningKey, SingleSpend, Unlock};
+use crate::claim::{Presigned, SigningKey, SingleSpend, Unlock};
 use crate::ids::ChannelId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::{ScriptBuf, Sequence, TxOut};
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::transaction::Version;
+use bitcoin::{ScriptBuf, Sequence, TxIn, TxOut};
 use proptest::prelude::*;
 
 mod coins;
@@ -91,6 +93,10 @@ impl World {
         let signature = Signature::from_compact(&[1; 64]).expect("in range");
         let count = unsigned.requests().count();
         let transaction = unsigned.signed(&vec![signature; count]);
+        if self.acts.ours(transaction.compute_txid()).is_some() {
+            // The same signature once more.
+            return false;
+        }
         self.acts.handed_out.extend(unsigned.handed_out(&transaction, self.tip).into_values());
         true
     }
@@ -121,6 +127,54 @@ impl World {
 
 fn inputs(transactions: &[Transaction]) -> Vec<usize> {
     transactions.iter().map(|tx| tx.input.len()).collect()
+}
+
+fn commitment() -> SpendPath {
+    let secret = SecretKey::from_slice(&[7; 32]).expect("a valid key");
+    let key = PublicKey::from_secret_key(&Secp256k1::signing_only(), &secret);
+    let input = TxIn { previous_output: outpoint(0), ..TxIn::default() };
+    let output = TxOut { value: Amount::from_sat(99_000), script_pubkey: ScriptBuf::new() };
+    SpendPath::LocalCommitment(Box::new(Presigned {
+        transaction: Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: vec![input],
+            output: vec![output],
+        },
+        script: ScriptBuf::new(),
+        key: SigningKey::Funding(key),
+        local_funding: key,
+        remote_funding: key,
+        remote_signature: Signature::from_compact(&[1; 64]).expect("in range"),
+        anchor: None,
+    }))
+}
+
+#[test]
+fn what_was_signed_wrongly_is_signed_anew_at_its_price_after_ever_longer_pauses() {
+    for path in [None, Some(commitment())] {
+        let mut world = World::new(vec![claim(0, TxKind::Claim, 100_000, None)]);
+        if let Some(path) = path {
+            world.claims[0].path = path;
+        }
+        let published = world.settle();
+        world.refuse(&published[0], Refusal::Invalid);
+        let fee = world.acts.handed_out[0].fee;
+        let mut anew = Vec::new();
+        for block in 1..=30 {
+            world.tip = BlockHeight(START + block);
+            let drafts = world.steps().into_iter().filter_map(|step| match step {
+                Step::Sign(draft) => Some(draft),
+                Step::Publish(_) => None,
+            });
+            for draft in drafts {
+                assert!(draft.fee == fee || draft.fee == Amount::ZERO, "{}", draft.fee);
+                anew.push(block);
+                world.refuse(&published[0], Refusal::Invalid);
+            }
+        }
+        assert_eq!(anew, [1, 2, 4, 8, 14, 20, 26]);
+    }
 }
 
 #[test]
@@ -385,8 +439,8 @@ fn what_the_network_refuses_leaves_the_coins_to_others() {
         world.steps().iter().filter_map(first).collect()
     };
     assert_eq!(signed(&world), [1]);
-    let part = Part { claims: &world.claims, acts: &world.acts };
-    let leads = leads(&[part], world.tip, &world.estimates, Joining::Never);
+    let part = Part { claims: &world.claims, acts: &world.acts, joining: Joining::Never };
+    let leads = leads(&[part], world.tip, &world.estimates);
     assert_eq!(leads.iter().map(|(_, lead)| lead.vout).collect::<Vec<_>>(), [1]);
     // The other has what it needs: then this one is tried again.
     world.acts.handed_out.push(HandedOut {

@@ -2,8 +2,9 @@
 use super::support::channel::{spend, terms};
 use super::support::*;
 use crate::{Arbiter, BumpGoal, BumpTarget, Settings};
-use arb_core::arbitrator::{Change, PreimageSource};
+use arb_core::arbitrator::{Alert, Change, PreimageSource};
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
+use arb_core::policy::{Joining, Policy};
 use arb_core::ports::Verdict;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, Txid};
 use std::time::Duration;
@@ -55,6 +56,85 @@ async fn a_signer_in_trouble_holds_up_its_own_claim_only() {
         world.pass(&arbiter, 1).await;
         let sent = world.net.txids();
         assert!(sent.contains(&txid(&ill)), "{mood:?}");
+    }
+}
+
+/// Two revoked commitments in one block, whose penalties may share a transaction; the signer of one
+/// channel is in trouble.
+async fn joined_with_one_in_trouble(mood: Mood) -> (World, Arbiter, [Channel; 2], Txid) {
+    let policy = Policy { joining: Joining::Allowed, ..Policy::default() };
+    let settings = Settings { policy, ..Settings::default() };
+    let world = World::default();
+    let mut channels = [1, 2].map(|n| Channel::new(n, StaticRemotekey));
+    for channel in &mut channels {
+        channel.next_remote(1, &[]);
+        channel.revoke(0);
+    }
+    let arbiter = watching(&world, settings, &[&channels[0], &channels[1]]).await;
+    let breaches = [0, 1].map(|at: usize| channels[at].remote_tx(0, &[]));
+    let well = breaches[1].compute_txid();
+    world.signer.is(channels[0].id(), mood);
+    world.chain.mine(breaches.to_vec());
+    (world, arbiter, channels, well)
+}
+
+/// Inputs of each transaction that was sent and spends an output of this one.
+fn spends_of(world: &World, txid: Txid) -> Vec<usize> {
+    let ours = |input: &bitcoin::TxIn| input.previous_output.txid == txid;
+    let sent = world.net.sent().into_iter().flatten();
+    sent.filter(|tx| tx.input.iter().any(ours)).map(|tx| tx.input.len()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signer_in_trouble_holds_up_no_claim_of_others_that_it_is_joined_with() {
+    for mood in [Mood::Fails, Mood::Hangs] {
+        let (world, arbiter, channels, well) = joined_with_one_in_trouble(mood).await;
+        arbiter.idle().await.expect("running");
+        let alone = spends_of(&world, well);
+        assert!(
+            !alone.is_empty() && alone.iter().all(|inputs| *inputs <= 2),
+            "{mood:?}: {alone:?}"
+        );
+        // It is told of the channel whose it is.
+        world.pass(&arbiter, 3).await;
+        for (channel, told) in [(&channels[0], true), (&channels[1], false)] {
+            let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+            assert_eq!(report.alerts.contains(&Alert::SignerFailing), told, "{mood:?}");
+        }
+        world.signer.is(channels[0].id(), Mood::Well);
+        let ill = channels[0].remote_tx(0, &[]).compute_txid();
+        world.pass(&arbiter, 1).await;
+        assert!(!spends_of(&world, ill).is_empty(), "{mood:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joined_transaction_is_replaced_without_whom_the_signer_fails_for() {
+    let (world, arbiter, channels, well) = joined_with_one_in_trouble(Mood::Well).await;
+    arbiter.idle().await.expect("running");
+    let together = spends_of(&world, well);
+    assert_eq!(together.len(), 1, "one for both");
+    world.signer.is(channels[0].id(), Mood::Fails);
+    world.fees.are(5_000);
+    world.pass(&arbiter, 1).await;
+    let replaced = spends_of(&world, well);
+    assert!(replaced.iter().any(|inputs| *inputs < together[0]), "{together:?}, then {replaced:?}");
+}
+
+// A signer that fails for everybody parts nobody, unless it lasts.
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_fails_for_everybody_parts_them_only_if_it_lasts() {
+    for (blocks, transactions) in [(1, 1), (5, 2)] {
+        let (world, arbiter, channels, _) = joined_with_one_in_trouble(Mood::Fails).await;
+        world.signer.is(channels[1].id(), Mood::Fails);
+        arbiter.idle().await.expect("running");
+        world.pass(&arbiter, blocks).await;
+        assert_eq!(world.net.sent().len(), 0);
+        for channel in &channels {
+            world.signer.is(channel.id(), Mood::Well);
+        }
+        world.pass(&arbiter, 1).await;
+        assert_eq!(world.net.sent().len(), transactions, "after {blocks} blocks");
     }
 }
 

@@ -6,6 +6,7 @@ use arb_core::arbitrator::Change;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::HtlcId;
 use arb_core::ports::Verdict;
+use arb_core::report::ChannelReport;
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
 
 /// A revoked commitment with seven HTLCs in a block, and the outpoints of these.
@@ -76,6 +77,22 @@ async fn what_spoils_a_transaction_is_set_aside_in_the_same_block_and_tried_agai
     world.pass(&arbiter, 1).await;
     let sent = world.net.sent();
     assert!(bad.iter().all(|bad| sent.iter().any(|package| inputs(&package[0]) == [*bad])));
+    // When it is, it is like the others: the mark is gone, in the log and in the report, and after a restart.
+    world.net.accepts(bad[0]);
+    world.pass(&arbiter, 1).await;
+    let marks = |report: ChannelReport| -> Vec<OutPoint> {
+        let marked = report.outputs.into_iter().filter(|output| output.set_aside.is_some());
+        marked.map(|output| output.outpoint).collect()
+    };
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    assert_eq!(marks(report), [bad[1]]);
+    world.pass(&arbiter, 3).await;
+    let accepted = |change: &&Change| matches!(change, Change::Accepted { .. });
+    assert_eq!(world.log.stored_changes(0).iter().filter(accepted).count(), 1, "it is said once");
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+    assert_eq!(marks(report), [bad[1]]);
 }
 
 #[tokio::test(start_paused = true)]

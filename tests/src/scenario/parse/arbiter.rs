@@ -37,9 +37,10 @@ impl Parser {
                 let blocks = args.next("a number of blocks")?;
                 ArbiterStep::Offline(value::positive("a number of blocks", blocks)?)
             }
-            "signer" => match args.optional("wrong")? {
-                Some(output) => ArbiterStep::SignedWrongly(self.names.output(output)?),
-                None => ArbiterStep::Signer(value::choice(args.next("on or off")?, &SWITCH)?),
+            "signer" => match (args.optional("wrong")?, args.optional("off")?) {
+                (Some(output), None) => ArbiterStep::SignedWrongly(self.names.output(output)?),
+                (None, Some(channel)) => ArbiterStep::SignerOffFor(self.names.channel(channel)?),
+                _ => ArbiterStep::Signer(value::choice(args.next("on or off")?, &SWITCH)?),
             },
             "broadcaster" => {
                 let state = value::choice(args.next("on or off")?, &SWITCH)?;

@@ -288,6 +288,11 @@ impl Net {
         self.state().refused.insert(outpoint, verdict);
     }
 
+    /// The opposite.
+    pub(in super::super) fn accepts(&self, outpoint: OutPoint) {
+        self.state().refused.remove(&outpoint);
+    }
+
     /// Nothing at all is accepted.
     pub(in super::super) fn refuses_all(&self, verdict: Verdict) {
         self.state().refuses_all = Some(verdict);
