@@ -3,7 +3,9 @@ use crate::arbitrator::{
     Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Position, Refusal, TxKind,
     UpstreamVerdict, upstream,
 };
-use crate::claim::{AnchorLock, Claim, Deadline, Presigned, SigningKey, SingleSpend, SpendPath, Unlock};
+use crate::claim::{
+    AnchorLock, Claim, Deadline, Presigned, SigningKey, SingleSpend, SpendPath, Unlock,
+};
 use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
 use crate::format::{Commitment, CommitmentOutput, OutputKind, commitment, scripts};
