@@ -6,6 +6,7 @@ use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
 use crate::claim::past::{Out, Part, Past};
 use crate::claim::{Claim, Deadline, Extensible, SpendPath};
+use crate::format::rules::TRUC;
 use crate::ids::ChannelId;
 use crate::policy::Joining;
 use crate::ports::{FeeEstimates, Package, Stake};
@@ -193,7 +194,17 @@ impl<'a> Planner<'a> {
         let (txid, out) = (out.txid, out.handed_out);
         match &claim.path {
             SpendPath::LocalCommitment(_) => {
-                let child = self.anchor_of(claim, txid).and_then(|anchor| self.current(anchor));
+                let anchor = self.anchor_of(claim, txid);
+                let child = anchor.and_then(|anchor| self.current(anchor));
+                // Without fee it is relayed with its child only, which is signed in a moment.
+                let awaits = |anchor: &Claim| {
+                    anchor.path.version() == TRUC
+                        && out.at == self.tip
+                        && self.sign(anchor).is_some()
+                };
+                if child.is_none() && anchor.is_some_and(awaits) {
+                    return None;
+                }
                 let child = child.map(|out| out.handed_out.transaction.clone());
                 let package = core::iter::once(out.transaction.clone()).chain(child);
                 Some(publish(package.collect(), &[claim]))

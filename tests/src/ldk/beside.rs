@@ -15,8 +15,9 @@ use arb_node_adapter::{
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
 use bitcoin::secp256k1::SecretKey;
-use bitcoin::{Amount, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
 use lightning::chain::Listen;
+use lightning::ln::chan_utils::shared_anchor_script_pubkey;
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::util::ser::Writeable;
 use std::cell::{Cell, RefCell};
@@ -381,7 +382,7 @@ impl Beside {
             .flat_map(|(_, tx)| tx.input.iter().map(|input| input.previous_output));
         confirmed
             .filter(|outpoint| of.contains(&outpoint.txid))
-            .filter(|o| self.net.chain.prevout(o).is_some_and(|output| output.value != ANCHOR))
+            .filter(|o| self.net.chain.prevout(o).is_some_and(|output| !is_anchor(output)))
             .collect()
     }
 
@@ -408,6 +409,10 @@ impl Beside {
             .collect();
         assert_eq!(stages.len(), 2, "both second stages are spent after their delay");
     }
+}
+
+fn is_anchor(output: &TxOut) -> bool {
+    output.value == ANCHOR || output.script_pubkey == shared_anchor_script_pubkey()
 }
 
 /// An HTLC in each direction, offered and received.

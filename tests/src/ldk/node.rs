@@ -63,6 +63,8 @@ pub enum Kind {
     StaticRemotekey,
     /// `option_anchors`.
     Anchors,
+    /// `zero_fee_commitments`, or one of the others where the peer has no such channels.
+    ZeroFee,
 }
 
 impl Kind {
@@ -70,7 +72,8 @@ impl Kind {
     pub fn config(self) -> UserConfig {
         let mut config = UserConfig::default();
         let handshake = &mut config.channel_handshake_config;
-        handshake.negotiate_anchors_zero_fee_htlc_tx = self == Self::Anchors;
+        handshake.negotiate_anchors_zero_fee_htlc_tx = self != Self::StaticRemotekey;
+        handshake.negotiate_anchor_zero_fee_commitments = self == Self::ZeroFee;
         handshake.announce_for_forwarding = false;
         handshake.minimum_depth = 1;
         handshake.max_inbound_htlc_value_in_flight_percent_of_channel = 100;

@@ -1,8 +1,8 @@
 //! What LDK nodes cannot do, as far as the file shows it: refused by name.
 
 use super::ast::{
-    ArbiterStep, Channel, Format, History, HtlcRef, Offer, OnChain, PublishedSpend, Receive,
-    ReceivedRole, Scenario, Stage, Statement, Step, Whose,
+    ArbiterStep, Channel, History, HtlcRef, Offer, OnChain, PublishedSpend, Receive, ReceivedRole,
+    Scenario, Stage, Statement, Step, Whose,
 };
 use super::error::Wrong;
 use bitcoin::Amount;
@@ -45,10 +45,6 @@ fn channel_cannot(channel: &Channel) -> Option<Wrong> {
             "node=ldk at every channel, or at none",
             format!("{name} without"),
         ));
-    }
-    if channel.format == Format::ZeroFee {
-        let expected = "format=anchors or format=static_remotekey with node=ldk";
-        return Some(Wrong::new(expected, "format=zero_fee"));
     }
     for (key, dust) in [("dust", channel.dust), ("remote_dust", channel.remote_dust)] {
         if dust != DUST {

@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 10] = [
+const OTHERWISE: [(&str, &str); 11] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -64,6 +64,10 @@ const OTHERWISE: [(&str, &str); 10] = [
         "LDK takes no payment that expires in fewer than 42 blocks",
     ),
     ("twin_received", "LDK fails a second payment of the same hash"),
+    (
+        "zero_fee_local_offered_timeout",
+        "LDK fails an HTLC upstream at a depth of 6, and the story settles before",
+    ),
     ("waits_uneconomic_claim", "LDK, which may publish what the arbiter leaves, takes it at once"),
 ];
 

@@ -47,7 +47,7 @@ pub(super) fn facts(
     let parameters = &opening.parameters;
     let features = &parameters.channel_type_features;
     let format = if features.supports_anchor_zero_fee_commitments() {
-        return Err(Untranslated::Format);
+        CommitmentFormat::ZeroFee
     } else if features.supports_anchors_zero_fee_htlc_tx() {
         CommitmentFormat::Anchors
     } else if features.supports_static_remote_key() {

@@ -102,7 +102,7 @@ impl Runner<'_> {
         let (mode, fees) = (old.egress.mode(), old.fees.clone());
         let restart = Restart {
             seed: super::open::seed_of(US),
-            config: super::open::config(crate::ldk::Kind::Anchors),
+            config: super::open::config(crate::ldk::Kind::ZeroFee),
             manager: &manager,
             store: &nodes.store,
             blocks: &blocks,

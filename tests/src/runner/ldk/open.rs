@@ -42,6 +42,8 @@ pub(super) fn seed_of(node: usize) -> u8 {
 pub(super) fn config(kind: Kind) -> UserConfig {
     let mut config = kind.config();
     config.accept_intercept_htlcs = true;
+    // As many as the format allows.
+    config.channel_handshake_config.our_max_accepted_htlcs = u16::MAX;
     let delta = crate::scenario::ldk::FORWARDING_DELTA;
     config.channel_config.cltv_expiry_delta = u16::try_from(delta).unwrap_or(u16::MAX);
     config.channel_config.forwarding_fee_base_msat = 0;
@@ -62,7 +64,8 @@ pub(super) fn set_fees(node: &Node, rate: FeeRate) {
 const fn kind(format: ast::Format) -> Kind {
     match format {
         ast::Format::StaticRemotekey => Kind::StaticRemotekey,
-        ast::Format::Anchors | ast::Format::ZeroFee | ast::Format::Taproot => Kind::Anchors,
+        ast::Format::ZeroFee => Kind::ZeroFee,
+        ast::Format::Anchors | ast::Format::Taproot => Kind::Anchors,
     }
 }
 
@@ -76,7 +79,7 @@ impl Nodes {
         let gated = |taps: &Arc<arb_node_adapter::Taps>| {
             Arc::new(GatedPersist::new(taps.clone())) as crate::ldk::StoredMonitors
         };
-        let mut nodes = vec![Node::begin(seed_of(US), config(Kind::Anchors), best, &gated)];
+        let mut nodes = vec![Node::begin(seed_of(US), config(Kind::ZeroFee), best, &gated)];
         nodes[US].egress.set(arb_node_adapter::Mode::Own);
         let mut kept = Vec::new();
         for (at, channel) in (1..).zip(channels) {

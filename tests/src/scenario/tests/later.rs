@@ -46,10 +46,6 @@ fn what_ldk_nodes_cannot_do_is_refused() {
             "t.scn:2: expected node=ldk at every channel, or at none, found b without",
         ),
         (
-            "channel a node=ldk format=zero_fee",
-            "t.scn:1: expected format=anchors or format=static_remotekey with node=ldk, found format=zero_fee",
-        ),
-        (
             "channel a node=ldk dust=500sat",
             "t.scn:1: expected dust=354sat with node=ldk, found dust=500sat",
         ),

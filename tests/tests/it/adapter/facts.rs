@@ -87,6 +87,11 @@ fn a_forwarded_payment_with_anchors() -> Result<(), Failed> {
     forwards(Kind::Anchors)
 }
 
+#[test]
+fn a_forwarded_payment_with_zero_fee() -> Result<(), Failed> {
+    forwards(Kind::ZeroFee)
+}
+
 /// Two parts of one payment, equal in everything but their ids, claimed together.
 #[test]
 fn twins_are_two_and_keep_their_links() -> Result<(), Failed> {
@@ -136,7 +141,7 @@ fn of_twins_the_right_one_stays() -> Result<(), Failed> {
 /// HTLCs below the dust limit have no output; the facts have them.
 #[test]
 fn trimmed_htlcs_are_told() -> Result<(), Failed> {
-    for kind in [Kind::StaticRemotekey, Kind::Anchors] {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
         let (mut rig, near, far) = three(kind)?;
         let dust = rig.net.send(0, &[near, far], 123_456, "dust")?;
         rig.check(&near)?;

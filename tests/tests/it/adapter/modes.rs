@@ -48,6 +48,11 @@ async fn the_arbiter_publishes_with_anchors() -> Result<(), Failed> {
     own(Kind::Anchors).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_arbiter_publishes_with_zero_fee() -> Result<(), Failed> {
+    own(Kind::ZeroFee).await
+}
+
 /// LDK closes and claims; the arbiter sees all of it and publishes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_arbiter_observes() -> Result<(), Failed> {

@@ -27,7 +27,7 @@ fn pays_and_closes(kind: Kind) -> Result<(), Failed> {
     net.force_close(0, &near)?;
     let closing = match kind {
         Kind::StaticRemotekey => net.nodes[0].outbox.take().concat(),
-        Kind::Anchors => {
+        Kind::Anchors | Kind::ZeroFee => {
             let bumped = |event: &Event| match event {
                 Event::BumpTransaction(
                     lightning::events::bump_transaction::BumpTransactionEvent::ChannelClose {
@@ -58,6 +58,11 @@ fn nodes_with_static_remotekey_channels() -> Result<(), Failed> {
 #[test]
 fn nodes_with_anchor_channels() -> Result<(), Failed> {
     pays_and_closes(Kind::Anchors)
+}
+
+#[test]
+fn nodes_with_zero_fee_channels() -> Result<(), Failed> {
+    pays_and_closes(Kind::ZeroFee)
 }
 
 #[test]

@@ -65,6 +65,11 @@ async fn penalties_with_anchors() -> Result<(), Failed> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn penalties_with_zero_fee() -> Result<(), Failed> {
+    punished(Kind::ZeroFee).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_peers_commitment_with_static_remotekey() -> Result<(), Failed> {
     claimed_from_remote(Kind::StaticRemotekey).await
 }
@@ -75,6 +80,11 @@ async fn the_peers_commitment_with_anchors() -> Result<(), Failed> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_peers_commitment_with_zero_fee() -> Result<(), Failed> {
+    claimed_from_remote(Kind::ZeroFee).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn our_commitment_with_static_remotekey() -> Result<(), Failed> {
     claimed_from_local(Kind::StaticRemotekey).await
 }
@@ -82,6 +92,11 @@ async fn our_commitment_with_static_remotekey() -> Result<(), Failed> {
 #[tokio::test(flavor = "multi_thread")]
 async fn our_commitment_with_anchors() -> Result<(), Failed> {
     claimed_from_local(Kind::Anchors).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_commitment_with_zero_fee() -> Result<(), Failed> {
+    claimed_from_local(Kind::ZeroFee).await
 }
 
 /// The signers are away: nothing is signed, nothing is lost, and when they are back all goes on.
@@ -134,7 +149,7 @@ async fn claims_of_the_peers_commitment_wait_for_a_late_signer() -> Result<(), F
 /// Our commitment, its anchor, second stages and delayed outputs: late at each stage.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_stage_of_our_commitment_waits_for_a_late_signer() -> Result<(), Failed> {
-    for kind in [Kind::StaticRemotekey, Kind::Anchors] {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
         let mut world = cut_off(kind, Mode::Own).await?;
         let link = world.link;
         world.signers_away.store(true, Ordering::SeqCst);

@@ -222,7 +222,8 @@ fn accounted(world: &World, active: &Active, picture: &Picture) -> Law {
     let anchors = report
         .outputs
         .iter()
-        .filter(|o| o.role == Role::Anchor(Side::Local) && o.spent_by == Some(Side::Local))
+        .filter(|o| matches!(o.role, Role::Anchor(Side::Local) | Role::SharedAnchor))
+        .filter(|o| o.spent_by == Some(Side::Local))
         .filter(|o| !o.spender.is_some_and(swept));
     let anchors: Amount = anchors.map(|o| o.amount).sum();
     prop_assert_eq!(report.received, at_home + fees + anchors, "what we got: {:?}", report);
@@ -308,7 +309,7 @@ fn forgotten(world: &World, active: &Active, picture: &Picture) -> Law {
         prop_assert!(told.is_some(), "forgotten with a duty upstream of {:?}", id);
     }
     for output in &picture.outputs {
-        let anchor = matches!(output.role, Role::Anchor(_));
+        let anchor = matches!(output.role, Role::Anchor(_) | Role::SharedAnchor);
         let pending = matches!(output.way, Way::Spend { .. }) && output.spent.is_none();
         let dust = output.output.value < Amount::from_sat(1_000);
         prop_assert!(anchor || !pending || dust, "forgotten: {:?}", output);

@@ -127,7 +127,8 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 pub(crate) fn story() -> impl Strategy<Value = Story> {
-    let format = prop_oneof![Just(Format::StaticRemoteKey), Just(Format::Anchors)];
+    let format =
+        prop_oneof![Just(Format::StaticRemoteKey), Just(Format::Anchors), Just(Format::ZeroFee)];
     let staged = prop_oneof![
         2 => Just(Vec::new()),
         1 => prop::collection::vec(terms(), 1..3),
@@ -286,6 +287,9 @@ impl Story {
                 }
                 Deed::Cancel(n) => {
                     let _ = pick(channel, *n).map(|name| channel.cancel(&name));
+                }
+                Deed::Fee(_) if self.format == Format::ZeroFee => {
+                    channel.empty_updates(1).expect("no stage is open");
                 }
                 Deed::Fee(n) => {
                     channel.update_fee(253 + 10 * u32::from(*n)).expect("no stage is open");

@@ -450,7 +450,7 @@ impl World {
         let signatures: Vec<_> = unsigned.requests().map(sign).collect();
         let mut tx = unsigned.signed(&signatures);
         let all = EcdsaSighashType::All;
-        for input in signatures.len()..tx.input.len() {
+        for input in tx.input.len() - unsigned.coins.len()..tx.input.len() {
             let prevout = &unsigned.prevouts[input];
             let message = sighash(&unsigned.transaction, input, prevout, None, all);
             let signature = self.told.secp.sign_ecdsa(&message.expect("a sighash"), &self.wallet);

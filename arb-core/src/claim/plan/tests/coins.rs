@@ -115,3 +115,46 @@ fn a_child_whose_coin_is_gone_is_made_with_another() {
     world.tip = BlockHeight(world.tip.0 + 1);
     assert_eq!(steps(&world).0, []);
 }
+
+/// BIP 431: neither is relayed without the other.
+#[test]
+fn a_commitment_without_fee_waits_for_its_child() {
+    let mut parent = handed_out(TxKind::Commitment, 5, 6, BlockHeight(START));
+    parent.transaction.version = bitcoin::transaction::Version(3);
+    let parent = HandedOut { fee: Amount::ZERO, coins: vec![], ..parent };
+    let lock = AnchorLock::Shared;
+    let ours = Amount::from_sat(500_000);
+    let path = SpendPath::Anchor { lock, parent: parent.txid(), ours };
+    let anchor = Claim { path, ..claim(0, TxKind::Anchor, 0, None) };
+    let key = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).expect("a key");
+    let public = key.public_key(&bitcoin::secp256k1::Secp256k1::new());
+    let presigned = crate::claim::Presigned {
+        transaction: parent.transaction.clone(),
+        script: ScriptBuf::new(),
+        key: SigningKey::Payment,
+        local_funding: public,
+        remote_funding: public,
+        remote_signature: Signature::from_compact(&[1; 64]).expect("a signature"),
+        anchor: Some(0),
+    };
+    let path = SpendPath::LocalCommitment(Box::new(presigned));
+    let commitment = Claim { path, ..claim(5, TxKind::Commitment, 1_000_000, None) };
+    let mut world = World::new(vec![commitment, anchor]);
+    world.acts.handed_out.push(parent.clone());
+    let published = |world: &World| {
+        let package = world.steps().into_iter().find_map(|step| match step {
+            Step::Publish(package) => Some(package.transactions),
+            Step::Sign(_) => None,
+        });
+        package.map_or(0, |package| package.len())
+    };
+    let signs = |world: &World| world.steps().iter().any(|step| matches!(step, Step::Sign(_)));
+    assert_eq!((published(&world), signs(&world)), (0, true));
+    // There is nothing to pay a child with: what the network says to it alone is in the log then.
+    let waiting = World { tip: BlockHeight(START + 1), ..World::new(world.claims.clone()) };
+    let waiting = World { acts: world.acts.clone(), ..waiting };
+    assert_eq!((published(&waiting), signs(&waiting)), (1, true));
+    let child = handed_out(TxKind::Anchor, 0, 9, BlockHeight(START));
+    world.acts.handed_out.push(child);
+    assert_eq!(published(&world), 2);
+}

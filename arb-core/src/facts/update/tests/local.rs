@@ -194,6 +194,7 @@ fn at_most_483_htlcs_in_each_direction() {
     check_at_most(483, CommitmentFormat::Anchors);
 }
 
+// bolt B14
 #[test]
 fn at_most_114_htlcs_in_each_direction_without_fees() {
     check_at_most(114, CommitmentFormat::ZeroFee);
@@ -229,6 +230,7 @@ fn check_at_most(most: usize, format: CommitmentFormat) {
     }
 }
 
+// bolt B14
 #[test]
 fn commitments_without_fees_have_no_feerate() {
     let world = world_with_htlcs(CommitmentFormat::ZeroFee);

@@ -126,7 +126,7 @@ fn paid(kind: Kind, pending: bool) -> Result<(Rig, Link), Failed> {
 
 #[test]
 fn a_channel_at_rest_is_read_as_it_was_recorded() -> Result<(), Failed> {
-    for kind in [Kind::StaticRemotekey, Kind::Anchors] {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
         for push in [400_000_000, 0] {
             let (rig, link) = opened(kind, push)?;
             for node in 0..2 {
@@ -142,7 +142,7 @@ fn a_channel_at_rest_is_read_as_it_was_recorded() -> Result<(), Failed> {
 /// With a past and with HTLCs that are pending: what is read is what was recorded live.
 #[test]
 fn a_channel_with_payments_is_read_as_it_was_recorded() -> Result<(), Failed> {
-    for kind in [Kind::StaticRemotekey, Kind::Anchors] {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
         for pending in [false, true] {
             let (rig, link) = paid(kind, pending)?;
             for node in 0..2 {
@@ -279,6 +279,11 @@ async fn what_was_revoked_before_is_punished_with_static_remotekey() -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_revoked_before_is_punished_with_anchors() -> Result<(), Failed> {
     punished(Kind::Anchors).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_before_is_punished_with_zero_fee() -> Result<(), Failed> {
+    punished(Kind::ZeroFee).await
 }
 
 /// HTLCs that were pending when the arbiter came are claimed by preimage and timeout.
