@@ -28,7 +28,7 @@ const TASKS: &[Task] = &[
     Task {
         name: "demo",
         arguments: "[--chain embedded|bitcoind] [--json]",
-        about: "24 channels closed in every way, claimed, punished, resolved",
+        about: "36 channels closed in every way, claimed, punished, resolved",
         run: arb::demo,
     },
     Task {

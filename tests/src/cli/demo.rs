@@ -13,7 +13,7 @@ use std::time::Instant;
 /// The story, with a line for two channels where a dollar sign stands.
 const STORY: &str = include_str!("../demo/story.txt");
 /// What the dollar sign and the percent sign stand for.
-const FORMATS: [(&str, &str); 2] = [("s", "static_remotekey"), ("x", "anchors")];
+const FORMATS: [(&str, &str); 3] = [("s", "static_remotekey"), ("x", "anchors"), ("z", "zero_fee")];
 
 /// Arguments of `arb demo`.
 #[derive(Debug, Args)]
@@ -31,14 +31,14 @@ pub struct Arguments {
 /// # Errors
 /// It is not in the scenario language.
 pub fn story() -> Result<Scenario, ParseError> {
-    let both = |line: &str| -> Vec<String> {
+    let all = |line: &str| -> Vec<String> {
         if line.contains('$') && !line.starts_with('#') {
             FORMATS.iter().map(|(p, format)| line.replace('$', p).replace('%', format)).collect()
         } else {
             vec![line.to_owned()]
         }
     };
-    let lines: Vec<String> = STORY.lines().flat_map(both).collect();
+    let lines: Vec<String> = STORY.lines().flat_map(all).collect();
     parse("the demonstration", &lines.join("\n"))
 }
 
@@ -175,9 +175,9 @@ mod tests {
     use crate::scenario::unsupported;
 
     #[test]
-    fn the_story_has_24_channels_in_the_language() {
+    fn the_story_has_36_channels_in_the_language() {
         let story = story().expect("it parses");
-        assert_eq!(story.channels.len(), 24);
+        assert_eq!(story.channels.len(), 36);
         assert_eq!(unsupported(&story), None);
     }
 }

@@ -17,7 +17,7 @@ pub struct Arb {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Close 24 channels in every way, and account for every satoshi.
+    /// Close 36 channels in every way, and account for every satoshi.
     Demo(demo::Arguments),
     /// Measure, as ratios within one run.
     Bench(bench::Arguments),
