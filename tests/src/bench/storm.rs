@@ -92,13 +92,20 @@ impl Storm {
 pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     progress.set_message("storm: channels");
     let storm = Storm::new()?;
-    progress.set_message("storm: against single closes");
-    let single = interleaved_all(PAIRS, &mut || storm.together(MANY), &mut || storm.one_by_one())?;
-    progress.set_message("storm: against a tenth");
-    let tenfold = |sums: Sums| sums.map(|sum| sum * (MANY / FEW) as u32);
-    let linear = interleaved_all(PAIRS, &mut || storm.together(MANY), &mut || {
-        storm.together(FEW).map(tenfold)
-    })?;
+    progress.set_message("storm: against single closes and a tenth of them");
+    let mut ours = || {
+        let [durable, signed] = storm.together(MANY)?;
+        Ok([durable, signed, durable, signed])
+    };
+    let mut others = || {
+        let [durable, signed] = storm.one_by_one()?;
+        let [durable_of_few, signed_of_few] =
+            storm.together(FEW)?.map(|sum| sum * (MANY / FEW) as u32);
+        Ok([durable, signed, durable_of_few, signed_of_few])
+    };
+    let [durable, signed, durable_of_few, signed_of_few] =
+        interleaved_all(PAIRS, &mut ours, &mut others)?;
+    let (single, linear) = ([durable, signed], [durable_of_few, signed_of_few]);
     let until = ["durable", "the last signature"];
     let mut rows = Vec::new();
     for (what, pairs) in until.into_iter().zip(single) {
