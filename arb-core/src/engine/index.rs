@@ -29,10 +29,12 @@ impl ChainArbitrator {
         for tx in &block.txdata {
             let mut slots = BTreeSet::new();
             for input in &tx.input {
-                let outpoint = input.previous_output;
-                slots.append(&mut self.watchers.watching(outpoint));
-                if let Some(of) = suspects.get(&outpoint.txid) {
-                    slots.extend(of);
+                let outpoint = &input.previous_output;
+                if self.watchers.may_watch(outpoint) {
+                    slots.append(&mut self.watchers.watching(*outpoint));
+                }
+                if !suspects.is_empty() {
+                    slots.extend(suspects.get(&outpoint.txid).into_iter().flatten());
                 }
             }
             if slots.is_empty() {

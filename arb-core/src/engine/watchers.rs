@@ -105,16 +105,21 @@ impl Watchers {
         places.copied().filter(is_it).filter_map(|at| usize::try_from(at).ok())
     }
 
+    #[inline]
     fn half_of(&self, outpoint: &OutPoint) -> u32 {
         upper_half(self.hasher.hash_one(outpoint))
+    }
+
+    /// Whether there is any use in asking who watches `outpoint`: nobody does if not.
+    #[inline]
+    pub(super) fn may_watch(&self, outpoint: &OutPoint) -> bool {
+        let half = self.half_of(outpoint);
+        self.watched.find(Mark::hash(half), |mark| mark.half == half).is_some()
     }
 
     /// The channels that watch `outpoint`; more than one only if the node told so.
     pub(super) fn watching(&self, outpoint: OutPoint) -> BTreeSet<Slot> {
         let half = self.half_of(&outpoint);
-        if self.watched.find(Mark::hash(half), |mark| mark.half == half).is_none() {
-            return BTreeSet::new();
-        }
         let marks = self.watched.iter_hash(Mark::hash(half)).filter(|mark| mark.half == half);
         marks.map(|mark| mark.slot).filter(|slot| self.is_watched_by(*slot, &outpoint)).collect()
     }

@@ -1,5 +1,5 @@
 //! Penalty data: HTLCs in chunks, what they take in the file, and those of format 1.
-use crate::samples::{htlc, offered, register};
+use crate::samples::{facts, htlc, offered, register};
 use crate::support::{open, put, raw};
 use arb_core::codec::Record;
 use arb_core::ids::{HtlcId, Side, Slot};
@@ -122,4 +122,70 @@ fn a_store_of_format_1_goes_on() {
         table.put(txn, &key, &value).unwrap();
     });
     assert!(open(folder.path()).ended_htlcs(Slot(1), CommitmentNumber(8)).unwrap().is_err());
+}
+
+/// Pages in use of the whole environment.
+fn pages(folder: &Path) -> usize {
+    ["meta", "channels", "facts", "penalty", "log"]
+        .map(|name| {
+            raw(folder, name, |table, txn| {
+                let stat = table.stat(txn).unwrap();
+                stat.branch_pages + stat.leaf_pages + stat.overflow_pages
+            })
+        })
+        .iter()
+        .sum()
+}
+
+/// A state that ends no HTLC leaves nothing behind, however many there were.
+// incident lnd-5938
+#[test]
+fn states_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut at = Vec::new();
+    for round in 0..2_u64 {
+        let mut log = open(folder.path());
+        for number in 0..150 {
+            let mut facts = facts(1);
+            let current = &mut facts.candidates.current;
+            current.local.number = CommitmentNumber(round * 150 + number);
+            current.remote.number = CommitmentNumber(round * 150 + number);
+            put(&mut log, [Write::Facts { slot: Slot(0), facts: Box::new(facts) }]);
+        }
+        drop(log);
+        at.push((pages(folder.path()), occupied(folder.path())));
+    }
+    assert_eq!(at[0], at[1]);
+}
+
+/// Bytes of the data file that are on the disk.
+fn occupied(folder: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(folder.join("data.mdb")).unwrap())
+}
+
+/// What one update writes of a channel with all the HTLCs that there can be stays far below what a
+/// node could not store at payment speed.
+// incident ldk-1670
+#[test]
+fn an_update_of_a_full_channel_is_bounded() {
+    let mut facts = facts(1);
+    let ids: Vec<HtlcId> = [Side::Local, Side::Remote]
+        .into_iter()
+        .flat_map(|offerer| (0..483).map(move |id| HtlcId { offerer, id }))
+        .collect();
+    facts.htlcs = ids.iter().map(|id| (*id, htlc(41, None))).collect();
+    let current = &mut facts.candidates.current;
+    let signature = current.local.htlc_signatures[0];
+    current.local.htlcs.clone_from(&ids);
+    current.local.htlc_signatures = vec![signature; ids.len()];
+    current.remote.htlcs.clone_from(&ids);
+    current.remote_next.as_mut().unwrap().htlcs.clone_from(&ids);
+    let bytes = facts.encode();
+    assert!(bytes.len() < 256 << 10, "{} bytes", bytes.len());
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [Write::Facts { slot: Slot(0), facts: Box::new(facts.clone()) }]);
+    drop(log);
+    let stored = open(folder.path()).facts(Slot(0)).unwrap();
+    assert_eq!(stored, Some(Ok(Box::new(facts))));
 }

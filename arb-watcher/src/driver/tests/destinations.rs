@@ -9,18 +9,23 @@ use arb_core::ports::Destinations;
 use bitcoin::{ScriptBuf, Transaction, WPubkeyHash};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// A wallet that hands out one script after another, up to a last one.
+/// A wallet that hands out one script after another, up to a last one, unless it is locked.
 #[derive(Clone)]
 struct Addresses {
     asked: Arc<AtomicU8>,
     last: u8,
+    locked: Arc<AtomicBool>,
 }
 
 impl Addresses {
     fn up_to(last: u8) -> Self {
-        Self { asked: Arc::default(), last }
+        Self { asked: Arc::default(), last, locked: Arc::default() }
+    }
+
+    fn lock(&self, locked: bool) {
+        self.locked.store(locked, Ordering::SeqCst);
     }
 
     fn asked(&self) -> u8 {
@@ -29,9 +34,12 @@ impl Addresses {
 }
 
 impl Destinations for Addresses {
-    type Error = std::convert::Infallible;
+    type Error = std::io::Error;
 
     async fn fresh(&self, _: ChannelId) -> Result<ScriptBuf, Self::Error> {
+        if self.locked.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("the wallet is locked"));
+        }
         let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         Ok(address(asked.min(self.last)))
     }
@@ -120,4 +128,25 @@ async fn an_address_that_the_facts_name_is_paid_and_nobody_is_asked() {
     let arbiter = world.start().await;
     let refused = arbiter.watch_channel(without(&channel)).await;
     assert!(matches!(refused, Err(CommandError::DestinationMissing { .. })), "{refused:?}");
+}
+
+/// Whatever becomes of the wallet later, a channel has its script since it is watched. While the
+/// wallet gives none the node hears of it, and may ask again.
+// incident electrum-10580
+#[tokio::test(start_paused = true)]
+async fn a_wallet_that_is_locked_stops_no_sweep() {
+    let (world, addresses) = (World::default(), Addresses::up_to(9));
+    let (one, two) = (Channel::new(1, Anchors), Channel::new(2, Anchors));
+    let arbiter = start(&world, &addresses, Reuse::Never).await;
+    arbiter.watch_channel(without(&one)).await.expect("a script is to be had");
+    addresses.lock(true);
+    let refused = arbiter.watch_channel(without(&two)).await;
+    let Err(CommandError::DestinationMissing { id, why }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((id, why.contains("the wallet is locked")), (two.id(), true), "{why}");
+    assert_eq!(swept(&world, &arbiter, &one).await, BTreeSet::from([address(1)]));
+    addresses.lock(false);
+    arbiter.watch_channel(without(&two)).await.expect("a script is to be had");
+    assert_eq!(swept(&world, &arbiter, &two).await, BTreeSet::from([address(2)]));
 }
