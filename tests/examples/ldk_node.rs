@@ -2,7 +2,7 @@
 //! side and with a revoked commitment, while HTLCs are pending and one is forwarded; our node is killed
 //! in between. Printed is how LDK and how the arbiter see every channel, in every mode.
 //!
-//! `cargo run -p arb-tests --example ldk_node [-- --bitcoind]`
+//! `cargo xtask ldk-node [--bitcoind]`, or `cargo run -p arb-tests --example ldk_node [-- --bitcoind]`
 //!
 //! It fails if anything of it does not come out: a line of the story, a payment that LDK does not hear
 //! of, a balance that is left.

@@ -50,6 +50,12 @@ const TASKS: &[Task] = &[
         run: arb::soak,
     },
     Task {
+        name: "ldk-node",
+        arguments: "[--bitcoind]",
+        about: "LDK nodes with the arbiter beside them: both views, in every mode",
+        run: arb::ldk_node,
+    },
+    Task {
         name: "bitcoind",
         arguments: "",
         about: "prints the path of a bitcoind, which it builds if there is none",

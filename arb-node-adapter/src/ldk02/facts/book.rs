@@ -116,14 +116,16 @@ impl Book {
     }
 
     /// The received HTLC that LDK means by `id`: it, or, if it was taken to have left, the one of
-    /// equal terms that stayed and has no link.
+    /// equal terms that stayed and is linked to none that is watched.
     pub(super) fn resolve(&self, id: u64) -> Option<u64> {
         if self.record(id).is_some() {
             return Some(id);
         }
         let terms = self.left.get(&id)?;
+        let elsewhere = HtlcLink::ForwardedTo { outgoing: elsewhere(self.facts.id) };
         let unlinked = |(_, record): &(u64, &HtlcRecord)| {
-            Terms::of_record(&record.htlc) == *terms && record.htlc.link == HtlcLink::Uncommitted
+            Terms::of_record(&record.htlc) == *terms
+                && [HtlcLink::Uncommitted, elsewhere].contains(&record.htlc.link)
         };
         self.received().find(unlinked).map(|(id, _)| id)
     }
@@ -175,6 +177,12 @@ impl Book {
         let chosen: Vec<u64> = all.into_iter().take(count).map(|(_, _, id)| id).collect();
         (chosen.len() == count).then_some(chosen)
     }
+}
+
+/// The outgoing HTLC of a received one, where all that is known of it is that it is not watched. No
+/// channel has an HTLC of this name; LDK may still name the true one.
+pub(super) const fn elsewhere(channel: ChannelId) -> HtlcRef {
+    HtlcRef { channel, htlc: HtlcId { offerer: Side::Local, id: u64::MAX } }
 }
 
 fn is_pending(outgoing: HtlcRef, books: &BTreeMap<ChannelId, Book>) -> bool {

@@ -7,9 +7,10 @@ use super::opening::{self, First};
 use super::taps::Opening;
 use super::translate::Untranslated;
 use super::update::{FIRST_NUMBER, SourceKey};
+use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::secrets::SecretIndex;
 use arb_core::facts::{ChannelFacts, HtlcRecord, SecretStore};
-use arb_core::ids::{ChannelId, HtlcId, PerCommitmentSecret};
+use arb_core::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, ScriptBuf};
 use core::fmt;
@@ -19,7 +20,7 @@ use lightning::ln::channel_state::ChannelDetails;
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use lightning::sign::{ChannelSigner, SignerProvider};
 use lightning::util::ser::Writeable;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// LDK's own dust limit, in every version so far.
 const LDK_DUST: Amount = Amount::from_sat(354);
@@ -38,7 +39,7 @@ pub enum Unadopted {
     Splice,
     /// The pending HTLCs are not those that the channel manager lists: their ids are not known.
     Htlcs,
-    /// The two commitments differ yet, or a pending HTLC is being fulfilled: later it will have been.
+    /// The two commitments differ yet: later they will not.
     /// If it stays so, the peer's dust limit is another.
     NotSettled,
     /// It does not hold together, or the format is not known.
@@ -90,6 +91,10 @@ pub struct Adoption {
     pub(super) next_offered: u64,
     /// Offered HTLCs that forward one of a channel: that one's id.
     pub(super) forwards: Vec<(HtlcId, ChannelId, u64)>,
+    /// Preimages of received HTLCs, with whom they serve.
+    pub(super) preimages: Vec<(Preimage, PreimageSource)>,
+    /// Received HTLCs whose preimage is among them.
+    pub(super) opened: BTreeSet<u64>,
 }
 
 impl Adoption {
@@ -111,8 +116,11 @@ impl Adoption {
 /// both say must be equal; keys and destination must be the provider's; every signature is verified;
 /// and the peer's commitment, of which a monitor has the txid alone, is built and must have it.
 ///
+/// `bytes` are what LDK writes of `monitor` (`encode`), each of them: what nothing else vouches for must
+/// at least be what LDK would write.
+///
 /// Both commitments must contain the same HTLCs. The ids of received ones are the channel manager's,
-/// whose word on this channel is `details`.
+/// whose word on this channel is `details`. A preimage that LDK knows of one is taken over.
 ///
 /// Of a revoked commitment LDK has the secret and the HTLCs, and nothing that its txid could be built
 /// from: but for the newest secret they are as good as LDK's own record of them.
@@ -154,6 +162,7 @@ where
         birth: read.best.1,
         secrets,
         htlcs: pending.records,
+        shutdown: read.shutdown.clone(),
         names: names(details),
     };
     let facts = opening::facts(&opening, &secp).map_err(|why| {
@@ -170,6 +179,8 @@ where
         offered: pending.offered,
         next_offered: pending.next_offered,
         forwards: pending.forwards,
+        preimages: pending.preimages,
+        opened: pending.opened,
     })
 }
 

@@ -75,7 +75,7 @@ impl<'a> Bytes<'a> {
     /// As many values as the collection's length before them says.
     pub(super) fn counted<T>(
         &mut self,
-        one: impl Fn(&mut Self) -> Result<T, Unreadable>,
+        mut one: impl FnMut(&mut Self) -> Result<T, Unreadable>,
     ) -> Result<Vec<T>, Unreadable> {
         let length = self.value::<CollectionLength>()?.0;
         let mut list = Vec::new();
@@ -113,6 +113,11 @@ impl<'a> Fields<'a> {
     /// Drops a field that is known and of no use here.
     pub(super) fn skip(&mut self, kind: u64) {
         self.0.remove(&kind);
+    }
+
+    /// Those that were not asked for yet.
+    pub(super) fn rest(&self) -> impl Iterator<Item = (u64, Bytes<'a>)> {
+        self.0.iter().map(|(kind, value)| (*kind, *value))
     }
 
     /// Nothing may be left that nobody asked for.

@@ -1,13 +1,19 @@
 //! A channel monitor's bytes, read to the last one, of a channel that is open.
 use super::bytes::{Bytes, Fields, Unreadable};
-use super::update::{Seen, claim_details, claimed, optional_source, sent, with_signature};
-use bitcoin::hashes::{Hash, sha256};
+use super::update::{
+    FIRST_NUMBER, Seen, claim_details, claimed, optional_source, sent, with_signature,
+};
+use arb_core::ids::{ChannelId, Preimage};
+use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{ScriptBuf, Txid};
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::{CompressedPublicKey, ScriptBuf, Txid};
 use lightning::ln::chan_utils::{
     ChannelTransactionParameters, CommitmentTransaction, HTLCOutputInCommitment,
-    HolderCommitmentTransaction,
+    HolderCommitmentTransaction, get_commitment_transaction_number_obscure_factor,
+    get_to_countersigner_keyed_anchor_redeemscript,
 };
+use lightning::ln::script::ShutdownScript;
 use lightning::types::features::ChannelTypeFeatures;
 use lightning::types::payment::PaymentHash;
 use lightning::util::ser::{Readable, ReadableArgs, Writeable};
@@ -53,28 +59,84 @@ pub(super) struct Monitor {
     /// HTLCs of our commitment, those with an output first.
     pub(super) local_htlcs: Vec<Seen>,
     pub(super) local_number: u64,
-    /// Hashes whose preimages LDK knows.
-    pub(super) opened: BTreeSet<[u8; 32]>,
+    /// Preimages that LDK knows, by hash, with the received HTLCs that it takes as their recipient:
+    /// none, if a preimage came from downstream.
+    pub(super) opened: Opened,
+    /// Our script for a mutual close, if there is one yet.
+    pub(super) shutdown: Option<ScriptBuf>,
     pub(super) best: ([u8; 32], u32),
     pub(super) peer: PublicKey,
     pub(super) channel: [u8; 32],
     pub(super) parameters: ChannelTransactionParameters,
+    /// All bytes; what LDK keeps without an order is in order here.
+    canon: Vec<u8>,
 }
 
+type Opened = BTreeMap<[u8; 32], (Preimage, Vec<(ChannelId, u64)>)>;
+
 impl Monitor {
-    /// Whether both say the same. LDK's own comparison of commitments takes equal txids for a promise.
+    /// Whether both say the same, to the last byte.
     pub(super) fn says(&self, other: &Self) -> bool {
-        let plain = |of: &Self| {
-            (
-                (of.update, of.destination.clone(), of.keys, of.funding, of.funding_script.clone()),
-                (of.value, of.remote, of.remote_number, of.points, of.secrets.clone()),
-                (of.local.encode(), of.local_number, of.opened.clone(), of.best),
-                (of.peer, of.channel, of.parameters.clone()),
-            )
-        };
-        plain(self) == plain(other)
-            && self.commitments == other.commitments
-            && self.local_htlcs == other.local_htlcs
+        self.canon == other.canon
+    }
+}
+
+/// The bytes read so far, with the entries of LDK's hash maps in order.
+struct Canon<'a> {
+    parts: Vec<u8>,
+    /// What is not among them yet.
+    rest: &'a [u8],
+}
+
+impl<'a> Canon<'a> {
+    /// All up to where `all` is.
+    fn upto(&mut self, all: &Bytes<'a>) {
+        let taken = self.rest.len().saturating_sub(all.0.len());
+        self.parts.extend(self.rest.get(..taken).unwrap_or_default());
+        self.rest = all.0;
+    }
+
+    /// As many entries of a hash map as stand there.
+    fn entries<T>(
+        &mut self,
+        all: &mut Bytes<'a>,
+        count: u64,
+        mut one: impl FnMut(&mut Bytes<'a>) -> Result<T, Unreadable>,
+    ) -> Result<Vec<T>, Unreadable> {
+        self.upto(all);
+        let (mut found, mut raw) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let before = all.0;
+            found.push(one(all)?);
+            raw.push(before.get(..before.len().saturating_sub(all.0.len())).unwrap_or_default());
+        }
+        self.parts_of(raw);
+        self.rest = all.0;
+        Ok(found)
+    }
+
+    fn parts_of(&mut self, mut raw: Vec<&[u8]>) {
+        raw.sort_unstable();
+        self.parts.extend(raw.concat());
+    }
+
+    /// A field that is a hash map.
+    fn field<T>(
+        &mut self,
+        mut field: Bytes<'a>,
+        one: impl Fn(&mut Bytes<'a>) -> Result<T, Unreadable>,
+    ) -> Result<Vec<T>, Unreadable> {
+        let mut raw = Vec::new();
+        let found = field.counted(|bytes| {
+            let before = bytes.0;
+            let value = one(bytes)?;
+            let taken = before.len().saturating_sub(bytes.0.len());
+            raw.push(before.get(..taken).unwrap_or_default());
+            Ok(value)
+        })?;
+        field.end()?;
+        self.parts_of(raw);
+        Ok(found)
     }
 }
 
@@ -120,71 +182,94 @@ impl Bytes<'_> {
     }
 }
 
-/// Reads a monitor.
+/// Reads a monitor. What it says more than once must be the same each time.
 pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let mut all = Bytes(bytes);
+    let mut canon = Canon { parts: Vec::new(), rest: bytes };
     all.version()?;
     let update = all.value()?;
-    all.number()?; // obscures commitment numbers: follows from the parameters
-    let destination = all.value()?;
+    let obscures = all.number()?;
+    let destination: ScriptBuf = all.value()?;
     if all.value::<u8>()? != 1 {
         return Err(NotAtRest::Closing);
     }
-    let (_payment, _shutdown): (ScriptBuf, ScriptBuf) = (all.value()?, all.value()?);
+    let (to_remote, shutdown): (ScriptBuf, ScriptBuf) = (all.value()?, all.value()?);
     let keys = all.value()?;
-    let _revocation: PublicKey = all.value()?;
+    let revocation: PublicKey = all.value()?;
     let funding = (Txid::from_byte_array(all.value()?), all.value()?);
-    let funding_script = all.value()?;
+    let funding_script: ScriptBuf = all.value()?;
     let (remote, before): (Option<Txid>, Option<Txid>) = (all.value()?, all.value()?);
     // Nothing of old versions in front of the peer's keys and delay.
     all.none(NotAtRest::Unreadable(Unreadable("a list of old versions is not empty")))?;
     let mut fields = all.fields()?;
-    known(&mut fields, &[0, 2, 4]);
+    let theirs: (PublicKey, PublicKey, u16) =
+        (fields.required(0)?.whole()?, fields.required(2)?.whole()?, fields.required(4)?.whole()?);
     fields.end()?;
-    let _witness_script: ScriptBuf = all.value()?;
+    let witness_script: ScriptBuf = all.value()?;
     let value = all.value()?;
     let points = points(&mut all)?;
-    let _delay: u16 = all.value()?;
+    let delay: u16 = all.value()?;
     let secrets = secrets(&mut all)?;
-    let commitments = commitments(&mut all)?;
+    let commitments = commitments(&mut all, &mut canon)?;
     let revoked = commitments.iter().filter(|(txid, _)| ![remote, before].contains(&Some(**txid)));
     if revoked.flat_map(|(_, htlcs)| htlcs).any(|seen| seen.source.is_some()) {
         return Err(Unreadable("a revoked commitment has sources").into());
     }
     all.none(NotAtRest::Closing)?; // commitments of the peer's on chain
-    for _ in 0..all.value::<u64>()? {
-        all.take(32 + 6)?; // the newest commitment that has an HTLC of a hash
-    }
-    if all.truth()? {
-        legacy(&mut all)?;
-    }
+    let count = all.value()?;
+    let hashes = canon.entries(&mut all, count, |all| Ok((all.value()?, all.number()?)))?;
+    let legacy_before = if all.truth()? { Some(legacy(&mut all)?) } else { None };
     let (legacy_local, local_htlcs) = legacy(&mut all)?;
     let (remote_number, local_number) = (all.number()?, all.number()?);
-    let mut opened = BTreeSet::new();
-    for _ in 0..all.value::<u64>()? {
-        opened.insert(sha256::Hash::hash(all.take(32)?.0).to_byte_array());
-    }
+    let count = all.value()?;
+    let opened: Vec<[u8; 32]> = canon.entries(&mut all, count, Bytes::value)?;
     all.none(NotAtRest::Closing)?; // news for the channel manager
     all.none(NotAtRest::Closing)?; // events
     let best = (all.value()?, all.value()?);
     all.none(NotAtRest::Closing)?; // what waits for its depth
-    watched(&mut all)?;
-    let (local, of_handler) = handler(&mut all)?;
+    let watched = watched(&mut all)?;
+    let handler = handler(&mut all)?;
     if all.truth()? || all.truth()? {
         return Err(NotAtRest::Closing);
     }
-    let Tail { peer, channel, parameters, first_funding, opened: opened_for } = tail(&mut all)?;
+    canon.upto(&all);
+    let Tail { peer, channel, parameters, first_funding, opened: opened_for } =
+        tail(&mut all, &mut canon)?;
     all.end()?;
-    let outputs = local_htlcs.iter().map(|seen| &seen.htlc).take(local.nondust_htlcs().len());
-    let agree = local.trust().txid() == legacy_local
-        && outputs.eq(local.nondust_htlcs())
-        && of_handler == parameters
-        && opened == opened_for;
-    if !agree {
-        return Err(Unreadable("the monitor says two things").into());
-    }
     if first_funding != funding {
         return Err(NotAtRest::Splice);
+    }
+    let local = handler.local;
+    let opened_for_all = opened_for.values().map(|(preimage, _)| preimage.0);
+    let outputs = local_htlcs.iter().map(|seen| &seen.htlc).take(local.nondust_htlcs().len());
+    let agree = [
+        (outputs.eq(local.nondust_htlcs()), "the HTLCs of our commitment"),
+        (legacy_local == Legacy::of(&local), "our commitment"),
+        (
+            legacy_before.map(|(legacy, _)| legacy) == handler.before.as_ref().map(Legacy::of),
+            "our commitment before",
+        ),
+        (handler.parameters == parameters, "the channel's parameters"),
+        (handler.destination == destination, "the destination"),
+        (opened.into_iter().collect::<BTreeSet<_>>() == opened_for_all.collect(), "preimages"),
+        (obscures == obscure_factor(&parameters), "what obscures commitment numbers"),
+        (to_remote == to_remote_script(&parameters), "our output of the peer's commitment"),
+        (revocation == parameters.holder_pubkeys.revocation_basepoint.0, "our revocation key"),
+        (Some(theirs) == terms_of_peer(&parameters), "the peer's keys and delay"),
+        (Some(delay) == delay_of_ours(&parameters), "our delay"),
+        (witness_script.to_p2wsh() == funding_script, "the funding script"),
+        (
+            watched == vec![(funding.0, u32::from(funding.1), funding_script.clone())],
+            "what is watched",
+        ),
+        (are_hashes(&hashes, &commitments, remote_number), "the newest HTLCs by their hashes"),
+    ];
+    if let Some((_, what)) = agree.into_iter().find(|(agree, _)| !agree) {
+        return Err(Unreadable(what).into());
+    }
+    let shutdown = Some(shutdown).filter(|script| !script.is_empty());
+    if shutdown.clone().is_some_and(|script| ShutdownScript::try_from(script).is_err()) {
+        return Err(Unreadable("a script for a mutual close is of no known kind").into());
     }
     Ok(Monitor {
         update,
@@ -201,12 +286,59 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
         local,
         local_htlcs,
         local_number,
-        opened,
+        opened: opened_for,
+        shutdown,
         best,
         peer,
         channel,
         parameters,
+        canon: canon.parts,
     })
+}
+
+fn obscure_factor(parameters: &ChannelTransactionParameters) -> u64 {
+    let ours = &parameters.holder_pubkeys.payment_point;
+    let peer = parameters.counterparty_parameters.as_ref();
+    peer.map_or(u64::MAX, |peer| {
+        get_commitment_transaction_number_obscure_factor(
+            ours,
+            &peer.pubkeys.payment_point,
+            parameters.is_outbound_from_holder,
+        )
+    })
+}
+
+/// The script of our output of the peer's commitment.
+fn to_remote_script(parameters: &ChannelTransactionParameters) -> ScriptBuf {
+    let (features, point) =
+        (&parameters.channel_type_features, &parameters.holder_pubkeys.payment_point);
+    if features.supports_anchors_zero_fee_htlc_tx() {
+        get_to_countersigner_keyed_anchor_redeemscript(point).to_p2wsh()
+    } else {
+        ScriptBuf::new_p2wpkh(&CompressedPublicKey(*point).wpubkey_hash())
+    }
+}
+
+/// What the peer's `to_local` is made of.
+fn terms_of_peer(parameters: &ChannelTransactionParameters) -> Option<(PublicKey, PublicKey, u16)> {
+    let keys = &parameters.counterparty_parameters.as_ref()?.pubkeys;
+    let delay = parameters.holder_selected_contest_delay;
+    Some((keys.delayed_payment_basepoint.0, keys.htlc_basepoint.0, delay))
+}
+
+fn delay_of_ours(parameters: &ChannelTransactionParameters) -> Option<u16> {
+    Some(parameters.counterparty_parameters.as_ref()?.selected_contest_delay)
+}
+
+/// Hashes with the number of the newest commitment of the peer's that has an HTLC of it.
+fn are_hashes(
+    hashes: &[([u8; 32], u64)],
+    commitments: &BTreeMap<Txid, Vec<Seen>>,
+    newest: u64,
+) -> bool {
+    let known: BTreeSet<[u8; 32]> =
+        commitments.values().flatten().map(|seen| seen.htlc.payment_hash.0).collect();
+    hashes.iter().all(|(hash, number)| known.contains(hash) && *number >= newest)
 }
 
 fn parameters(bytes: &mut &[u8]) -> Option<ChannelTransactionParameters> {
@@ -231,10 +363,6 @@ fn check_inner_type(mut commitment: Bytes<'_>) -> Result<(), Unreadable> {
         Some(features) if !is_plain(&features) => Err(Unreadable("a channel type is odd")),
         Some(_) | None => Ok(()),
     }
-}
-
-fn known(fields: &mut Fields<'_>, kinds: &[u64]) {
-    kinds.iter().for_each(|kind| fields.skip(*kind));
 }
 
 fn points(all: &mut Bytes<'_>) -> Read<(u64, PublicKey, Option<PublicKey>)> {
@@ -265,9 +393,9 @@ fn secrets(all: &mut Bytes<'_>) -> Read<Vec<(u64, [u8; 32])>> {
 
 /// The peer's commitments by txid. None is ever removed; of those that are revoked LDK keeps no
 /// sources.
-fn commitments(all: &mut Bytes<'_>) -> Read<BTreeMap<Txid, Vec<Seen>>> {
-    let mut found = BTreeMap::new();
-    for _ in 0..all.value::<u64>()? {
+fn commitments<'a>(all: &mut Bytes<'a>, canon: &mut Canon<'a>) -> Read<BTreeMap<Txid, Vec<Seen>>> {
+    let count = all.value()?;
+    let listed = canon.entries(all, count, |all| {
         let txid = Txid::from_byte_array(all.value()?);
         let mut htlcs = Vec::new();
         for _ in 0..all.value::<u64>()? {
@@ -280,53 +408,99 @@ fn commitments(all: &mut Bytes<'_>) -> Read<BTreeMap<Txid, Vec<Seen>>> {
             };
             htlcs.push(Seen { htlc, source: optional_source(all)? });
         }
-        if found.insert(txid, htlcs).is_some() {
-            return Err(Unreadable("a commitment is there twice").into());
-        }
+        Ok((txid, htlcs))
+    })?;
+    let all = listed.len();
+    let found: BTreeMap<_, _> = listed.into_iter().collect();
+    if found.len() == all {
+        Ok(found)
+    } else {
+        Err(Unreadable("a commitment is there twice").into())
     }
-    Ok(found)
 }
 
-/// Our commitment as older versions want it: its txid and its HTLCs.
-fn legacy(all: &mut Bytes<'_>) -> Read<(Txid, Vec<Seen>)> {
+/// A commitment of ours in the words of older versions, but for its HTLCs.
+#[derive(Debug, PartialEq, Eq)]
+struct Legacy {
+    txid: Txid,
+    to_local: u64,
+    feerate: u32,
+    /// Revocation, our HTLCs, the peer's, delayed payment; the point.
+    keys: [PublicKey; 5],
+    signatures: Vec<Signature>,
+}
+
+impl Legacy {
+    fn of(commitment: &HolderCommitmentTransaction) -> Self {
+        let trusted = commitment.trust();
+        let keys = trusted.keys();
+        Self {
+            txid: trusted.txid(),
+            to_local: commitment.to_broadcaster_value_sat(),
+            feerate: commitment.negotiated_feerate_per_kw(),
+            keys: [
+                keys.revocation_key.to_public_key(),
+                keys.broadcaster_htlc_key.to_public_key(),
+                keys.countersignatory_htlc_key.to_public_key(),
+                keys.broadcaster_delayed_payment_key.to_public_key(),
+                keys.per_commitment_point,
+            ],
+            signatures: commitment.counterparty_htlc_sigs.clone(),
+        }
+    }
+}
+
+/// Our commitment as older versions want it, and its HTLCs.
+fn legacy(all: &mut Bytes<'_>) -> Read<(Legacy, Vec<Seen>)> {
     let mut fields = all.fields()?;
     let txid = Txid::from_byte_array(fields.required(0)?.whole()?);
-    known(&mut fields, &[1, 2, 4, 6, 8, 10, 12]);
+    let to_local = fields.required(1)?.whole()?;
+    let mut key = |kind| fields.required(kind)?.whole::<PublicKey>();
+    let keys = [key(2)?, key(4)?, key(6)?, key(8)?, key(10)?];
+    let feerate = fields.required(12)?.whole()?;
     let htlcs = fields.required(14)?.all(with_signature)?;
     fields.end()?;
+    let mut signatures = Vec::new();
     for (seen, signature) in &htlcs {
         if seen.htlc.transaction_output_index.is_some() != signature.is_some() {
             return Err(Unreadable("a signature is misplaced").into());
         }
+        signatures.extend(signature.map(Bytes::whole::<Signature>).transpose()?);
     }
-    Ok((txid, htlcs.into_iter().map(|(seen, _)| seen).collect()))
+    let legacy = Legacy { txid, to_local, feerate, keys, signatures };
+    Ok((legacy, htlcs.into_iter().map(|(seen, _)| seen).collect()))
 }
 
-fn watched(all: &mut Bytes<'_>) -> Read<()> {
+fn watched(all: &mut Bytes<'_>) -> Read<Vec<(Txid, u32, ScriptBuf)>> {
+    let mut watched = Vec::new();
     for _ in 0..all.value::<u64>()? {
-        all.take(32)?;
+        let txid = Txid::from_byte_array(all.value()?);
         for _ in 0..all.value::<u64>()? {
-            let _output: (u32, ScriptBuf) = (all.value()?, all.value()?);
+            watched.push((txid, all.value()?, all.value()?));
         }
     }
-    Ok(())
+    Ok(watched)
 }
 
 /// `OnchainTxHandler`: our commitments; claims there must be none.
-fn handler(
-    all: &mut Bytes<'_>,
-) -> Read<(HolderCommitmentTransaction, ChannelTransactionParameters)> {
+struct Handler {
+    destination: ScriptBuf,
+    local: HolderCommitmentTransaction,
+    before: Option<HolderCommitmentTransaction>,
+    parameters: ChannelTransactionParameters,
+}
+
+fn handler(all: &mut Bytes<'_>) -> Read<Handler> {
     all.version()?;
-    let _destination: ScriptBuf = all.value()?;
+    let destination = all.value()?;
     check_type(*all)?;
-    let local: HolderCommitmentTransaction = all.exactly(|bytes| Readable::read(bytes).ok())?;
+    let local = all.exactly(|bytes| Readable::read(bytes).ok())?;
     if all.value::<u8>()? != 0 {
         return Err(NotAtRest::Closing);
     }
-    let mut before = *all;
-    before.option()?.map(check_type).transpose()?;
-    let _before: Option<HolderCommitmentTransaction> =
-        all.exactly(|bytes| Readable::read(bytes).ok())?;
+    let mut odd = *all;
+    odd.option()?.map(check_type).transpose()?;
+    let before = all.exactly(|bytes| Readable::read(bytes).ok())?;
     if all.value::<u8>()? != 0 {
         return Err(NotAtRest::Closing);
     }
@@ -338,7 +512,7 @@ fn handler(
         all.none(NotAtRest::Closing)?;
     }
     all.fields()?.end()?;
-    Ok((local, parameters))
+    Ok(Handler { destination, local, before, parameters })
 }
 
 /// What newer versions added.
@@ -347,11 +521,22 @@ struct Tail {
     channel: [u8; 32],
     parameters: ChannelTransactionParameters,
     first_funding: (Txid, u16),
-    opened: BTreeSet<[u8; 32]>,
+    opened: Opened,
 }
 
-fn tail(all: &mut Bytes<'_>) -> Read<Tail> {
+/// Fields that are hash maps: what LDK has told of payments, or will tell, and preimages.
+const FULFILLED: u64 = 15;
+const PREIMAGES: u64 = 25;
+const TOLD: u64 = 33;
+
+fn tail<'a>(all: &mut Bytes<'a>, canon: &mut Canon<'a>) -> Read<Tail> {
     let mut fields = all.fields()?;
+    for (kind, value) in fields.rest() {
+        if ![FULFILLED, PREIMAGES, TOLD].contains(&kind) {
+            canon.parts.extend(kind.to_be_bytes());
+            canon.parts.extend(value.0);
+        }
+    }
     let on_chain = [1, 11, 21, 34].into_iter().any(|kind| fields.optional(kind).is_some());
     if on_chain || whole(fields.required(7)?, Bytes::truth)? {
         return Err(NotAtRest::Closing);
@@ -372,10 +557,9 @@ fn tail(all: &mut Bytes<'_>) -> Read<Tail> {
     {
         return Err(Unreadable("another party pays the fee").into());
     }
-    // What LDK has told of payments, or will tell.
-    whole(fields.required(15)?, |bytes| bytes.counted(claimed))?;
-    whole(fields.required(33)?, |bytes| bytes.counted(sent))?;
-    let opened = whole(fields.required(25)?, |bytes| bytes.counted(opened))?;
+    canon.field(fields.required(FULFILLED)?, claimed)?;
+    canon.field(fields.required(TOLD)?, sent)?;
+    let opened = canon.field(fields.required(PREIMAGES)?, opened)?.into_iter().collect();
     first_commitment(&mut fields)?;
     let first_funding = whole(fields.required(27)?, |bytes| {
         Ok((Txid::from_byte_array(bytes.value()?), bytes.value()?))
@@ -384,7 +568,6 @@ fn tail(all: &mut Bytes<'_>) -> Read<Tail> {
     whole(fields.required(35)?, Bytes::truth)?;
     whole(fields.required(37)?, Bytes::truth)?;
     fields.end()?;
-    let opened = opened.into_iter().collect();
     Ok(Tail { peer, channel, parameters, first_funding, opened })
 }
 
@@ -398,27 +581,40 @@ fn whole<'a, T>(
     Ok(value)
 }
 
-/// A hash whose preimage LDK knows, with the payments that it is for.
-fn opened(bytes: &mut Bytes<'_>) -> Result<[u8; 32], Unreadable> {
-    let hash: [u8; 32] = bytes.value()?;
-    if sha256::Hash::hash(bytes.take(32)?.0).to_byte_array() != hash {
+/// A hash whose preimage LDK knows, with the received HTLCs that it is for.
+fn opened(
+    bytes: &mut Bytes<'_>,
+) -> Result<([u8; 32], (Preimage, Vec<(ChannelId, u64)>)), Unreadable> {
+    let (hash, preimage): ([u8; 32], _) = (bytes.value()?, Preimage(bytes.value()?));
+    if preimage.hash().0 != hash {
         return Err(Unreadable("a preimage is of another hash"));
     }
-    bytes.counted(claim_details)?;
-    Ok(hash)
+    let parts = bytes.counted(claim_details)?.concat();
+    Ok((hash, (preimage, parts)))
 }
 
 /// The peer's first commitment, in two forms.
 fn first_commitment(fields: &mut Fields<'_>) -> Result<(), Unreadable> {
-    if let Some(parts) = fields.optional(17) {
+    let parts = fields.optional(17).map(|parts| {
         whole(parts, |bytes| {
-            let _: (PublicKey, u32, u64, u64) =
+            let parts: (PublicKey, u32, u64, u64) =
                 (bytes.value()?, bytes.value()?, bytes.value()?, bytes.value()?);
-            Ok(())
-        })?;
-    }
+            Ok(parts)
+        })
+    });
+    let parts = parts.transpose()?;
     let Some(mut commitment) = fields.optional(29) else { return Ok(()) };
     check_inner_type(commitment)?;
-    let _: CommitmentTransaction = commitment.exactly(|bytes| Readable::read(bytes).ok())?;
-    commitment.end()
+    let first: CommitmentTransaction = commitment.exactly(|bytes| Readable::read(bytes).ok())?;
+    commitment.end()?;
+    let said = (
+        first.per_commitment_point(),
+        first.negotiated_feerate_per_kw(),
+        first.to_broadcaster_value_sat(),
+        first.to_countersignatory_value_sat(),
+    );
+    if first.commitment_number() != FIRST_NUMBER || parts.is_some_and(|parts| parts != said) {
+        return Err(Unreadable("the peer's first commitment"));
+    }
+    Ok(())
 }

@@ -86,7 +86,7 @@ pub(super) fn facts(
         candidates: Candidates::only(candidate),
         htlcs: opening.htlcs.clone(),
         secrets: opening.secrets.clone(),
-        shutdown: ShutdownScripts::default(),
+        shutdown: ShutdownScripts { local: opening.shutdown.clone(), remote: None },
         destination: opening.destination.clone(),
         birth: BlockHeight(opening.birth),
         names: opening.names.clone(),

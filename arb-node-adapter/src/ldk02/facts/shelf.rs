@@ -25,6 +25,9 @@ pub const CHANNELS: &str = "channels";
 /// Second namespace: one record for each channel that was handed back to LDK.
 pub const HANDED_BACK: &str = "handed_back";
 
+/// Second namespace: one record for each channel whose adoption has begun, until it is recorded.
+const ADOPTED: &str = "adopted";
+
 /// Books in memory and on disk.
 #[derive(Debug)]
 pub(super) struct Shelf<K> {
@@ -84,6 +87,31 @@ where
 
     pub(super) fn handed_back(&self) -> Vec<ChannelId> {
         lock(&self.handed_back).iter().copied().collect()
+    }
+
+    /// Remembers the height from which on a channel that is adopted is watched, unless one is remembered.
+    /// It is what the arbiter may have been told before a crash.
+    pub(super) fn put_birth(&self, channel: ChannelId, birth: u32) -> Result<u32, String> {
+        let key = channel.to_string();
+        match self.store.read(NAMESPACE, ADOPTED, &key) {
+            Ok(bytes) => match <[u8; 4]>::try_from(bytes) {
+                Ok(birth) => Ok(u32::from_be_bytes(birth)),
+                Err(_) => Err(format!("{key} has no birth")),
+            },
+            Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => {
+                let bytes = birth.to_be_bytes().to_vec();
+                let written = self.store.write(NAMESPACE, ADOPTED, &key, bytes);
+                written.map(|()| birth).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The channel is recorded: its adoption is over.
+    pub(super) fn forget_birth(&self, channel: ChannelId) -> Result<(), String> {
+        self.store
+            .remove(NAMESPACE, ADOPTED, &channel.to_string(), true)
+            .map_err(|error| error.to_string())
     }
 
     /// Writes a monitor where LDK's own persisters do.

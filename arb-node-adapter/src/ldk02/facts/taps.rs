@@ -77,6 +77,8 @@ pub(super) struct Opening {
     pub(super) secrets: SecretStore,
     /// HTLCs of both commitments: none at the beginning.
     pub(super) htlcs: BTreeMap<HtlcId, HtlcRecord>,
+    /// Our script for a mutual close, as far as it is known.
+    pub(super) shutdown: Option<ScriptBuf>,
     pub(super) names: ChannelNames,
 }
 
@@ -320,6 +322,11 @@ impl Taps {
         lock(&self.state).announced.entry(channel).or_insert_with(none);
     }
 
+    /// Whether what peers announce in a channel is followed.
+    pub(super) fn follows(&self, channel: ChannelId) -> bool {
+        lock(&self.state).announced.contains_key(&channel)
+    }
+
     pub(super) fn unfollow(&self, channel: ChannelId) {
         lock(&self.state).announced.remove(&channel);
     }
@@ -355,6 +362,7 @@ impl Taps {
             birth,
             secrets: SecretStore::default(),
             htlcs: BTreeMap::new(),
+            shutdown: None,
             names: ChannelNames::default(),
         })
     }

@@ -1,11 +1,11 @@
 //! From LDK's updates to ours.
-use super::book::{Book, Terms};
+use super::book::{Book, Terms, elsewhere};
 use super::bytes::Unreadable;
 use super::update::{LocalStep, RemoteStep, Seen, Source, Step};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{
-    ChannelFacts, FundingCandidate, HtlcLink, LocalCommitment, RemoteCommitment, ShutdownScripts,
-    Update, UpdateError,
+    ChannelFacts, FundingCandidate, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
+    ShutdownScripts, Update, UpdateError,
 };
 use arb_core::format::{Commitment, OutputKind, local_commitment, remote_commitment};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Preimage, Side};
@@ -339,19 +339,25 @@ impl<'a> Translation<'a> {
         book.next_offered = id.saturating_add(1);
         book.offered.insert(source.key, id);
         let id = HtlcId { offerer: Side::Local, id };
-        let link = self.link_of(HtlcRef { channel, htlc: id }, source)?;
+        let link = self.link_of(HtlcRef { channel, htlc: id }, source, terms.amount)?;
         self.tell(Update::HtlcAdded { id, htlc: terms.linked(link) })?;
         Ok(id)
     }
 
     /// The link of a new offered HTLC; the incoming one is told first.
-    fn link_of(&mut self, outgoing: HtlcRef, source: Source) -> Result<HtlcLink, Untranslated> {
-        let super::update::SourceKey::Forward { id, .. } = source.key else {
+    fn link_of(
+        &mut self,
+        outgoing: HtlcRef,
+        source: Source,
+        amount: MilliSat,
+    ) -> Result<HtlcLink, Untranslated> {
+        let (super::update::SourceKey::Forward { id, .. }, Some(channel)) =
+            (source.key, source.incoming)
+        else {
             return Ok(HtlcLink::OwnPayment);
         };
-        let Some(channel) = source.incoming else { return Ok(HtlcLink::OwnPayment) };
         // A channel that is not ours to watch: LDK alone resolves the HTLC upstream.
-        let Some(book) = self.book(channel) else { return Ok(HtlcLink::OwnPayment) };
+        let Some(book) = self.book(channel) else { return Ok(source.link(amount)) };
         let id = book.resolve(id).ok_or(Untranslated::UnknownHtlc)?;
         let record = book.record(id).ok_or(Untranslated::UnknownHtlc)?.htlc;
         let htlc = HtlcId { offerer: Side::Remote, id };
@@ -369,15 +375,25 @@ impl<'a> Translation<'a> {
         let hash = preimage.hash();
         let Some(parts) = recipient_of else {
             // It came from downstream. LDK does not say of which HTLC; whoever offered one of this
-            // hash paid for this preimage.
-            let linked: Vec<u64> = self
-                .own()?
-                .received()
-                .filter(|(_, record)| record.htlc.hash == hash)
-                .filter(|(_, r)| matches!(r.htlc.link, HtlcLink::ForwardedTo { .. }))
-                .map(|(id, _)| id)
-                .collect();
-            for id in linked {
+            // hash paid for this preimage. One without a link was forwarded to a channel that is
+            // left to LDK, or not yet: to take it then gives its offerer what it asked for.
+            let channel = self.channel;
+            let serves = |(id, record): (u64, &HtlcRecord)| {
+                let open = match record.htlc.link {
+                    HtlcLink::ForwardedTo { .. } => false,
+                    HtlcLink::Uncommitted => true,
+                    HtlcLink::Final | HtlcLink::OwnPayment | HtlcLink::ForwardOf { .. } => {
+                        return None;
+                    }
+                };
+                (record.htlc.hash == hash).then_some((id, open))
+            };
+            let served: Vec<(u64, bool)> = self.own()?.received().filter_map(serves).collect();
+            for (id, unlinked) in served {
+                if unlinked {
+                    let link = HtlcLink::ForwardedTo { outgoing: elsewhere(channel) };
+                    self.tell(Update::HtlcLinked { id: remote_id(id), link })?;
+                }
                 self.open(id, preimage, PreimageSource::Linked(remote_id(id)))?;
             }
             return Ok(());

@@ -3,8 +3,9 @@
 //! What is read here is what LDK 0.2.7 writes; the crate is pinned to that version. What it writes
 //! in typed form as well (every remote commitment transaction) is compared with it.
 use super::bytes::{Bytes, Unreadable};
-use arb_core::ids::{ChannelId, PerCommitmentSecret, Preimage};
-use arb_core::units::CommitmentNumber;
+use arb_core::facts::HtlcLink;
+use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PerCommitmentSecret, Preimage, Side};
+use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{ScriptBuf, Txid};
@@ -28,6 +29,23 @@ pub(super) struct Source {
     pub(super) key: SourceKey,
     /// The incoming channel, if there is one.
     pub(super) incoming: Option<ChannelId>,
+    /// When the incoming HTLC expires, if there is one.
+    pub(super) expiry: Option<CltvExpiry>,
+}
+
+impl Source {
+    /// The link of an offered HTLC whose incoming channel the arbiter does not watch. LDK alone resolves
+    /// that one; when it expires, and so by when this one must be, is known all the same. Its
+    /// amount is not: it is no less than what is `offered`.
+    pub(super) fn link(&self, offered: MilliSat) -> HtlcLink {
+        match (self.key, self.incoming, self.expiry) {
+            (SourceKey::Forward { id, .. }, Some(channel), Some(expiry)) => {
+                let incoming = HtlcRef { channel, htlc: HtlcId { offerer: Side::Remote, id } };
+                HtlcLink::ForwardOf { incoming, expiry, amount: offered }
+            }
+            _ => HtlcLink::OwnPayment,
+        }
+    }
 }
 
 /// An HTLC of one commitment, trimmed or not.
@@ -219,18 +237,20 @@ fn source(bytes: &mut Bytes<'_>) -> Result<Source, Unreadable> {
             // The payment's id, its route and its invoice.
             [1, 2, 4, 5, 6, 7].into_iter().for_each(|kind| fields.skip(kind));
             fields.end()?;
-            Ok(Source { key: own(session.0), incoming: None })
+            Ok(Source { key: own(session.0), incoming: None, expiry: None })
         }
         1 => {
             // The whole of `HTLCPreviousHopData` is one structure: `fields` are its fields.
             let alias = fields.required(0)?.whole()?;
             let id = fields.required(4)?.whole()?;
             let channel: [u8; 32] = fields.required(9)?.whole()?;
+            let expiry = fields.optional(5).map(Bytes::whole::<u32>).transpose()?;
+            let expiry = expiry.map(|height| CltvExpiry(BlockHeight(height)));
             // Where it came from in other words, and what LDK fails or fulfils it with.
-            [1, 2, 3, 5, 6, 7, 11].into_iter().for_each(|kind| fields.skip(kind));
+            [1, 2, 3, 6, 7, 11].into_iter().for_each(|kind| fields.skip(kind));
             fields.end()?;
             let key = SourceKey::Forward { alias, id };
-            Ok(Source { key, incoming: Some(ChannelId(channel)) })
+            Ok(Source { key, incoming: Some(ChannelId(channel)), expiry })
         }
         _ => Err(Unreadable("the source of an HTLC is of no known kind")),
     }

@@ -1,13 +1,14 @@
 //! The HTLCs of a monitor: those that are pending, and those of commitments that the peer has revoked.
 use super::Unadopted;
-use crate::ldk02::facts::book::Terms;
+use crate::ldk02::facts::book::{Terms, elsewhere};
 use crate::ldk02::facts::monitor::Monitor;
 use crate::ldk02::facts::update::{FIRST_NUMBER, Seen, Source, SourceKey};
+use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{HtlcLink, HtlcRecord};
-use arb_core::ids::{ChannelId, HtlcId, PaymentHash, Side};
+use arb_core::ids::{ChannelId, HtlcId, PaymentHash, Preimage, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
 use lightning::ln::channel_state::ChannelDetails;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a monitor says of HTLCs.
 #[derive(Debug, Default)]
@@ -19,12 +20,16 @@ pub(super) struct Htlcs {
     pub(super) offered: BTreeMap<SourceKey, u64>,
     pub(super) next_offered: u64,
     pub(super) forwards: Vec<(HtlcId, ChannelId, u64)>,
+    /// Preimages of received ones, with whom they serve.
+    pub(super) preimages: Vec<(Preimage, PreimageSource)>,
+    /// Received ones whose preimage is among them.
+    pub(super) opened: BTreeSet<u64>,
 }
 
 /// The HTLCs of one commitment.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Listed {
-    offered: BTreeMap<SourceKey, (Terms, Option<(ChannelId, u64)>)>,
+    offered: BTreeMap<SourceKey, (Terms, Source)>,
     received: BTreeMap<Terms, usize>,
 }
 
@@ -34,12 +39,8 @@ impl Listed {
         for htlc in seen {
             let terms = Terms::of(&htlc.htlc);
             match (offerer(htlc, whose), htlc.source) {
-                (Side::Local, Some(Source { key, incoming })) => {
-                    let incoming = match key {
-                        SourceKey::Forward { id, .. } => incoming.map(|channel| (channel, id)),
-                        SourceKey::Own(_) => None,
-                    };
-                    if listed.offered.insert(key, (terms, incoming)).is_some() {
+                (Side::Local, Some(source)) => {
+                    if listed.offered.insert(source.key, (terms, source)).is_some() {
                         return Err(Unadopted::Unreadable("two HTLCs have one source"));
                     }
                 }
@@ -69,19 +70,18 @@ pub(super) fn pending(read: &Monitor, details: &ChannelDetails) -> Result<Htlcs,
     if listed != Listed::of(remote, Side::Remote)? {
         return Err(Unadopted::NotSettled);
     }
-    let mut all = read.local_htlcs.iter().chain(remote);
-    if all.any(|seen| read.opened.contains(&seen.htlc.payment_hash.0)) {
-        return Err(Unadopted::NotSettled);
-    }
     let mut htlcs = Htlcs { ended: ended(read, &listed)?, ..Htlcs::default() };
     let ended = htlcs.ended.iter().filter(|(id, _)| id.offerer == Side::Local);
     htlcs.next_offered = u64::try_from(ended.count()).unwrap_or(u64::MAX);
-    for (key, (terms, incoming)) in listed.offered {
+    for (key, (terms, source)) in listed.offered {
         let id = HtlcId { offerer: Side::Local, id: htlcs.next_offered };
         htlcs.next_offered = htlcs.next_offered.saturating_add(1);
         htlcs.offered.insert(key, id.id);
-        htlcs.forwards.extend(incoming.map(|(channel, of)| (id, channel, of)));
-        htlcs.records.insert(id, since_ever(terms, HtlcLink::OwnPayment, None));
+        let link = source.link(terms.amount);
+        if let HtlcLink::ForwardOf { incoming, .. } = link {
+            htlcs.forwards.push((id, incoming.channel, incoming.htlc.id));
+        }
+        htlcs.records.insert(id, since_ever(terms, link, None));
     }
     let mut received = listed.received;
     for htlc in &details.pending_inbound_htlcs {
@@ -94,9 +94,32 @@ pub(super) fn pending(read: &Monitor, details: &ChannelDetails) -> Result<Htlcs,
         let Some((left, fewer)) = left else { return Err(Unadopted::Htlcs) };
         *left = fewer;
         let id = HtlcId { offerer: Side::Remote, id: htlc.htlc_id };
-        htlcs.records.insert(id, since_ever(terms, HtlcLink::Uncommitted, None));
+        let link = htlcs.open(read, id, terms.hash);
+        htlcs.records.insert(id, since_ever(terms, link, None));
     }
     if received.values().any(|left| *left > 0) { Err(Unadopted::Htlcs) } else { Ok(htlcs) }
+}
+
+impl Htlcs {
+    /// The link of a received HTLC, as far as what LDK knows of its hash shows it: that we take it,
+    /// or that its preimage came from downstream. Which HTLC forwards it is found later.
+    fn open(&mut self, read: &Monitor, id: HtlcId, hash: PaymentHash) -> HtlcLink {
+        let Some((preimage, parts)) = read.opened.get(&hash.0) else {
+            return HtlcLink::Uncommitted;
+        };
+        let channel = ChannelId(read.channel);
+        let (link, source) = if parts.is_empty() {
+            let link = HtlcLink::ForwardedTo { outgoing: elsewhere(channel) };
+            (link, PreimageSource::Linked(id))
+        } else if parts.contains(&(channel, id.id)) {
+            (HtlcLink::Final, PreimageSource::Node)
+        } else {
+            return HtlcLink::Uncommitted;
+        };
+        self.preimages.push((*preimage, source));
+        self.opened.insert(id.id);
+        link
+    }
 }
 
 /// HTLCs of revoked commitments that are pending no more. LDK's list has txids, not numbers: so each

@@ -1,10 +1,11 @@
 //! Channels that were open before the arbiter was there.
-use super::{Recorder, watch};
+use super::{Recorder, numbers, watch};
 use crate::ldk02::facts::book::Book;
 use crate::ldk02::facts::bootstrap::Adoption;
 use crate::ldk02::facts::{FactSink, Refusal};
 use arb_core::facts::{HtlcLink, Update};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Side};
+use arb_core::units::BlockHeight;
 use core::ops::Deref;
 use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
@@ -25,7 +26,11 @@ where
 {
     /// Watches channels that were open before the arbiter was there: at start-up, before the node
     /// speaks to their peers, and all at once, for HTLCs are forwarded from one to the other. That one
-    /// is recorded already is no error.
+    /// is recorded already is no error, and one that is recorded and not watched (the arbiter's store
+    /// is older than the recorder's) is adopted again. What a crash interrupted is to be repeated.
+    ///
+    /// A channel that the arbiter watches by other facts is refused: LDK went on with it alone. The
+    /// arbiter is told the true numbers, so that it publishes no commitment of ours that is outdated.
     ///
     /// Returns the channels that are not adopted, and why the sink or the store did not take them:
     /// they are LDK's alone as before.
@@ -41,8 +46,14 @@ where
             if self.shelf.handed_back().contains(&channel) {
                 let why = "it was handed back to LDK".to_owned();
                 refused.push((channel, Refusal::Refused(why)));
-            } else if !self.shelf.books().contains_key(&channel) {
-                all.insert(channel, adoption);
+                continue;
+            }
+            match self.is_watched(channel, sink).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    all.insert(channel, adoption);
+                }
+                Err(why) => refused.push((channel, why)),
             }
         }
         let relinks = self.link(&mut all);
@@ -58,6 +69,20 @@ where
             }
         }
         refused
+    }
+
+    /// Whether a channel is recorded, and the arbiter knows it. A record of which it knows nothing is
+    /// deleted.
+    async fn is_watched<S: FactSink>(&self, channel: ChannelId, sink: &S) -> Result<bool, Refusal> {
+        let Some(book) = self.shelf.book(&channel) else { return Ok(false) };
+        match sink.state_numbers(numbers(&book.facts)).await {
+            Ok(()) => Ok(true),
+            Err(Refusal::NotWatched) => {
+                self.shelf.remove(channel).map_err(Refusal::Later)?;
+                Ok(false)
+            }
+            Err(why) => Err(why),
+        }
     }
 
     /// Links offered HTLCs with the received ones that they forward, of channels that are recorded
@@ -95,23 +120,37 @@ where
         relinks
     }
 
-    /// The record comes last: until then all of it is done again.
+    /// The record comes last: until then all of it is done again, and is then told the same, from the
+    /// height at which it was begun.
     async fn adopt_one<S: FactSink>(
         &mut self,
         adoption: Adoption,
         sink: &S,
     ) -> Result<(), Refusal> {
-        let Adoption { facts, opening, update, peer, ended, offered, next_offered, .. } = adoption;
+        let Adoption { mut facts, opening, update, peer, ended, offered, .. } = adoption;
         let channel = facts.id;
-        watch(&facts, sink).await?;
+        let birth = self.shelf.put_birth(channel, facts.birth.0).map_err(Refusal::Later)?;
+        facts.birth = facts.birth.min(BlockHeight(birth));
+        if let Err(why) = watch(&facts, sink).await {
+            if let Refusal::Refused(_) = why {
+                // If it is not watched at all, nothing is to be said of it.
+                let _told = sink.state_numbers(numbers(&facts)).await;
+            }
+            return Err(why);
+        }
         for part in ended.chunks(AT_ONCE) {
             sink.update(channel, vec![Update::HtlcsEnded(part.to_vec())]).await?;
+        }
+        for (preimage, source) in adoption.preimages {
+            sink.preimage(channel, preimage, source).await?;
         }
         for (_, record) in &ended {
             self.shelf.put_hash(channel, record.htlc.hash).map_err(Refusal::Later)?;
         }
-        let book = Book { offered, next_offered, ..Book::new(facts, update, &opening) };
+        let (next_offered, opened) = (adoption.next_offered, adoption.opened);
+        let book = Book { offered, next_offered, opened, ..Book::new(facts, update, &opening) };
         self.shelf.put(channel, book).map_err(Refusal::Later)?;
+        self.shelf.forget_birth(channel).map_err(Refusal::Later)?;
         self.taps.follow(channel, peer);
         self.left.remove(&channel);
         Ok(())

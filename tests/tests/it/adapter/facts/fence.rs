@@ -11,7 +11,7 @@ fn fence(rig: &Rig, node: usize) -> Result<(), Failed> {
     Ok(())
 }
 
-fn held(rig: &Rig, node: usize) -> Vec<HeldFor> {
+pub(super) fn held(rig: &Rig, node: usize) -> Vec<HeldFor> {
     rig.desks.borrow()[node].recorder.held().map(|held| held.why.clone()).collect()
 }
 
@@ -126,7 +126,7 @@ fn the_fence_stands_when_a_channel_is_handed_back() -> Result<(), Failed> {
     Ok(())
 }
 
-fn hand_back(rig: &Rig, node: usize, link: &Link) -> Result<(), Failed> {
+pub(super) fn hand_back(rig: &Rig, node: usize, link: &Link) -> Result<(), Failed> {
     let monitors = rig.net.nodes[node].monitors.clone();
     let completed = |channel: arb_core::ids::ChannelId, update| {
         assert!(monitors.channel_monitor_updated(LdkChannelId(channel.0), update).is_ok());

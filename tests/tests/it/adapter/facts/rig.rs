@@ -84,7 +84,7 @@ impl FactSink for Sink {
     async fn state_numbers(&self, numbers: ChannelNumbers) -> Result<(), Refusal> {
         self.with(|told| {
             if !told.facts.contains_key(&numbers.id) {
-                return Err(refused("numbers of a channel that is not watched"));
+                return Err(Refusal::NotWatched);
             }
             told.numbers.insert(numbers.id, numbers);
             Ok(())
