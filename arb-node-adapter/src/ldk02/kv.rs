@@ -1,6 +1,7 @@
 //! `LdkStore`: a byte store of ours as LDK's key-value store, both of its traits.
 use super::block::block;
 use arb_core::ports::ByteStore;
+use core::ops::Deref;
 use lightning::io::{Error, ErrorKind};
 use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::{
@@ -58,6 +59,77 @@ fn checked(first: &str, second: &str, key: Option<&str>) -> Result<String, Error
         Ok(format!("{ROOT}/{first}/{second}"))
     } else {
         Err(Error::new(ErrorKind::InvalidInput, "a namespace or key is not allowed"))
+    }
+}
+
+/// A value to be written to LDK's key-value store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvWrite {
+    /// First namespace.
+    pub first: String,
+    /// Second namespace.
+    pub second: String,
+    /// Key.
+    pub key: String,
+    /// Value.
+    pub bytes: Vec<u8>,
+}
+
+/// LDK's key-value store, asked to write several values at once.
+pub trait WriteAll: KVStoreSync {
+    /// Writes values in this order: what a crash leaves of them is a beginning of the list. They are
+    /// asked for when the method is called, and durable when the future resolves; what is
+    /// asked for meanwhile may share a commit with them.
+    fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error>;
+}
+
+impl<B: ByteStore> WriteAll for LdkStore<B> {
+    fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error> {
+        let put = |of: KvWrite| self.put(&of.first, &of.second, &of.key, of.bytes);
+        let writes: Vec<_> = writes.into_iter().map(put).collect();
+        Box::pin(async move {
+            for write in writes {
+                write?.await.map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Any other store of the node's as [`WriteAll`]: one value after the other, each of them durable
+/// before the next, and the calling thread waits for all.
+#[derive(Clone, Debug)]
+pub struct OneByOne<K>(pub K);
+
+impl<K> KVStoreSync for OneByOne<K>
+where
+    K: Deref<Target: KVStoreSync>,
+{
+    fn read(&self, first: &str, second: &str, key: &str) -> Result<Vec<u8>, Error> {
+        self.0.read(first, second, key)
+    }
+
+    fn write(&self, first: &str, second: &str, key: &str, buf: Vec<u8>) -> Result<(), Error> {
+        self.0.write(first, second, key, buf)
+    }
+
+    fn remove(&self, first: &str, second: &str, key: &str, lazy: bool) -> Result<(), Error> {
+        self.0.remove(first, second, key, lazy)
+    }
+
+    fn list(&self, first: &str, second: &str) -> Result<Vec<String>, Error> {
+        self.0.list(first, second)
+    }
+}
+
+impl<K> WriteAll for OneByOne<K>
+where
+    K: Deref<Target: KVStoreSync>,
+{
+    fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error> {
+        let mut writes = writes.into_iter();
+        let done = writes.try_for_each(|of| self.0.write(&of.first, &of.second, &of.key, of.bytes));
+        Box::pin(async move { done })
     }
 }
 

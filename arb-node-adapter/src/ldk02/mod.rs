@@ -41,7 +41,7 @@ pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
 pub use fence::{ForceClose, ManagerFence, NoFence};
 pub use filter::OutputFilter;
-pub use kv::LdkStore;
+pub use kv::{KvWrite, LdkStore, OneByOne, WriteAll};
 pub use mempool::{Mempool, NoMempool};
 pub use settle::{Round, Settled};
 pub use source::{KEPT_BODIES, ListenSource, SourceError};

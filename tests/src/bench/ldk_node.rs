@@ -2,11 +2,12 @@
 //! `ChainMonitor` alone, and with an arbiter that observes or owns, its store on this disk; and what
 //! either keeps and writes of a payment.
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arb_core::arbitrator::Position;
 use arb_core::units::BlockRef;
-use arb_node_adapter::{ListenSource, Mode};
+use arb_node_adapter::{LdkStore, ListenSource, Mode};
 use arb_store::{LmdbLog, StoreConfig};
 use arb_watcher::memory::{MemoryCoins, MemoryFees, MemoryNetwork, MemorySigner};
 use arb_watcher::{Arbiter, Epoch, Epochs, Ports, ScriptsPort, Settings};
@@ -14,11 +15,13 @@ use bitcoin::Block;
 use bitcoin::secp256k1::SecretKey;
 use indicatif::ProgressBar;
 use lightning::chain::Listen;
+use lightning::util::persist::KVStoreSync;
+use lightning::util::ser::Writeable;
 use tokio::runtime::Runtime;
 
 use super::channels::{TIP, block_ref};
 use super::ldk::{Model, Monitors};
-use super::measure::{interleaved, timed};
+use super::measure::{Pairs, interleaved, median, timed};
 use super::report::{Goal, Row, Unit};
 use super::storm::{folder, runtime};
 use super::update::occupied;
@@ -31,6 +34,10 @@ const CHANNELS: [u32; 3] = [10, 100, MOST];
 const MOST: u32 = 1_000;
 /// With many channels LDK's work is most of it.
 const GOAL: Goal = Goal::Below(1.5);
+
+const UPDATED: u32 = 300;
+/// One commit with the arbiter's facts, and then one with the monitor; what is computed comes on top.
+const ONE_COMMIT_MORE: Goal = Goal::Below(3.0);
 
 const PAYMENTS_BEFORE: u32 = 200;
 const PAYMENTS: u32 = 2_000;
@@ -53,6 +60,8 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
             beside.stop();
         }
     }
+    progress.set_message("ldk: updates");
+    rows.push(update_row()?);
     progress.set_message("ldk: payments");
     rows.extend(payment_rows()?);
     Ok(rows)
@@ -126,6 +135,47 @@ async fn digested(epochs: &mut Epochs, tip: BlockRef) -> bool {
         }
     }
     false
+}
+
+/// How long LDK waits for an update, behind the gate and with the monitor alone, on one store.
+fn update_row() -> Result<Row, BenchError> {
+    let folder = folder()?;
+    let measured = runtime()?.block_on(updates(folder.path(), UPDATED));
+    let measured = measured.map_err(|error| BenchError::Ldk(error.to_string()))?;
+    let name = "ldk: an update, the arbiter's receipt, record and monitor / LDK's monitor alone";
+    Ok(Row::of(name, measured, Some(ONE_COMMIT_MORE)))
+}
+
+/// As many payments as that, after some that are not counted.
+async fn updates(folder: &Path, count: u32) -> Result<Pairs, Failed> {
+    let log = LmdbLog::open(folder, StoreConfig::default())?;
+    let records = Arc::new(LdkStore(log.bytes()));
+    let mut world = Beside::storing(log, records.clone(), Kind::Anchors, Mode::Observe).await?;
+    let link = world.link;
+    let mut pairs = Vec::new();
+    for at in 0..count {
+        let payment = world.net.send(0, &[link], AMOUNT_MSAT, &format!("{at}"))?;
+        world.net.claim(&payment);
+        let monitor = world.net.nodes[0].monitors.get_monitor(link.id);
+        let bytes = monitor.map_err(|()| "no monitor")?.encode();
+        let (alone, written) =
+            timed(|| KVStoreSync::write(&*records, "bench", "", "monitor", bytes));
+        written?;
+        let beside: Vec<f64> = world.take_receipts().iter().map(Duration::as_secs_f64).collect();
+        if at >= count / 10 {
+            pairs
+                .extend(beside.into_iter().map(|beside| (beside * 1e9, alone.as_secs_f64() * 1e9)));
+        }
+    }
+    world.arbiter.shutdown().await;
+    if pairs.is_empty() {
+        return Err("no update came alone".into());
+    }
+    Ok(Pairs {
+        ours: median(pairs.iter().map(|(beside, _)| *beside)),
+        other: median(pairs.iter().map(|(_, alone)| *alone)),
+        ratio: median(pairs.iter().map(|(beside, alone)| beside / alone)),
+    })
 }
 
 /// What a payment of a channel, which goes to the peer and back in turn, makes either write and keep.
@@ -234,6 +284,15 @@ mod tests {
             let blocks = arb_core::log::ChangeLog::blocks(&log)?;
             assert_eq!(blocks.last().map(|block| block.height.0), Some(TIP + 2));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_update_waits_for_receipts() -> Result<(), BenchError> {
+        let folder = tempfile::tempdir()?;
+        let measured = runtime()?.block_on(updates(folder.path(), 10));
+        let measured = measured.map_err(|error| BenchError::Ldk(error.to_string()))?;
+        assert!(measured.ours > 0.0 && measured.other > 0.0, "{measured:?}");
         Ok(())
     }
 

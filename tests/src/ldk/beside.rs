@@ -10,7 +10,7 @@ use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
     Adoption, ArbiterCoins, ArbiterEgress, FactSink, FromLdkFees, GatedPersist, ListenSource,
-    ManagerFence, Mode, Recorder, Refusal, bootstrap,
+    ManagerFence, Mode, Recorder, Refusal, WriteAll, bootstrap,
 };
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
@@ -57,6 +57,12 @@ impl Broadcast for Sent {
 /// Anything that goes wrong beside a node.
 pub type Failed = Box<dyn std::error::Error>;
 
+/// What recorders write to.
+pub type Records = Arc<dyn WriteAll + Send + Sync>;
+
+/// How long LDK waited for each update that came alone.
+type Receipts = Arc<Mutex<Vec<Duration>>>;
+
 /// Two nodes with a channel, and an arbiter beside the first node.
 pub struct Beside {
     /// The nodes.
@@ -71,8 +77,9 @@ pub struct Beside {
     coins: MemoryCoins,
     /// The peer's monitors.
     kept: Arc<Kept>,
-    /// What the recorder and LDK's monitors are written to.
+    /// What the recorder and LDK's monitors are written to, unless it was given.
     store: Arc<MemoryKv>,
+    receipts: Receipts,
     /// Every transaction that the arbiter handed out.
     pub ours: BTreeMap<Txid, Transaction>,
 }
@@ -112,7 +119,12 @@ impl FactSink for Nobody {
 }
 
 /// Has all that the first node's LDK writes recorded from now on.
-fn record<S: FactSink + 'static>(net: &mut Net, recorder: Recorder<Arc<MemoryKv>>, sink: S) {
+fn record<S: FactSink + 'static>(
+    net: &mut Net,
+    recorder: Recorder<Records>,
+    sink: S,
+    receipts: Receipts,
+) {
     let recorder = RefCell::new(recorder);
     net.when_quiet(Box::new(move |nodes| {
         let node = &nodes[0];
@@ -122,9 +134,13 @@ fn record<S: FactSink + 'static>(net: &mut Net, recorder: Recorder<Arc<MemoryKv>
             assert!(done.is_ok(), "LDK knows the channel");
         };
         let mut recorder = recorder.borrow_mut();
+        let started = Instant::now();
         let drained =
             block_in_place(|| Handle::current().block_on(recorder.drain(&sink, completed)));
         assert_eq!(drained, Ok(()));
+        if before == 1 {
+            receipts.lock().unwrap_or_else(PoisonError::into_inner).push(started.elapsed());
+        }
         assert_eq!(recorder.held().next(), None);
         before > 0
     }));
@@ -159,7 +175,24 @@ impl Beside {
     where
         L: ChangeLog + Send + 'static,
     {
-        Self::with(log, kind, mode, None).await
+        let store = Arc::new(MemoryKv::default());
+        Self::with(log, (store.clone(), store), kind, mode, None).await
+    }
+
+    /// A fresh channel, an arbiter on this log, and a recorder that writes there.
+    ///
+    /// # Errors
+    /// LDK or the arbiter refuses.
+    pub async fn storing<L>(
+        log: L,
+        records: Records,
+        kind: Kind,
+        mode: Mode,
+    ) -> Result<Self, Failed>
+    where
+        L: ChangeLog + Send + 'static,
+    {
+        Self::with(log, (Arc::default(), records), kind, mode, None).await
     }
 
     /// A channel with a past, which LDK alone had so far: it is adopted from LDK's monitor.
@@ -167,10 +200,17 @@ impl Beside {
     /// # Errors
     /// LDK or the arbiter refuses.
     pub async fn adopting(kind: Kind, mode: Mode, past: Past<'_>) -> Result<Self, Failed> {
-        Self::with(MemoryLog::new(), kind, mode, Some(past)).await
+        let store = Arc::new(MemoryKv::default());
+        Self::with(MemoryLog::new(), (store.clone(), store), kind, mode, Some(past)).await
     }
 
-    async fn with<L>(log: L, kind: Kind, mode: Mode, past: Option<Past<'_>>) -> Result<Self, Failed>
+    async fn with<L>(
+        log: L,
+        (store, records): (Arc<MemoryKv>, Records),
+        kind: Kind,
+        mode: Mode,
+        past: Option<Past<'_>>,
+    ) -> Result<Self, Failed>
     where
         L: ChangeLog + Send + 'static,
     {
@@ -202,8 +242,8 @@ impl Beside {
         let node = &net.nodes[0];
         let egress = node.egress.clone();
         egress.set(mode);
-        let store = Arc::new(MemoryKv::default());
-        let mut recorder = Recorder::open(node.taps.clone(), store.clone(), &[])?;
+        let receipts = Receipts::default();
+        let mut recorder = Recorder::open(node.taps.clone(), records, &[])?;
         let sent = Sent::default();
         let keys = LateKeys { keys: node.keys.clone(), away: Arc::default() };
         let signers_away = keys.away.clone();
@@ -222,28 +262,34 @@ impl Beside {
         let sink = ToArbiter(arbiter.clone(), egress.clone());
         let link = match past {
             None => {
-                record(&mut net, recorder, sink);
+                record(&mut net, recorder, sink, receipts.clone());
                 net.open(0, 1, CAPACITY, 400_000_000)?
             }
             Some(past) => {
                 let taps = net.nodes[0].taps.clone();
-                let alone = Recorder::open(taps, Arc::new(MemoryKv::default()), &[])?;
-                record(&mut net, alone, Nobody);
+                let alone: Records = Arc::new(MemoryKv::default());
+                let alone = Recorder::open(taps, alone, &[])?;
+                record(&mut net, alone, Nobody, Receipts::default());
                 let link = net.open(0, 1, CAPACITY, 400_000_000)?;
                 past(&mut net, &link)?;
                 let adoption = adoption(&net.nodes[0], &link)?;
                 assert_eq!(recorder.adopt(vec![adoption], &sink).await, []);
-                record(&mut net, recorder, sink);
+                record(&mut net, recorder, sink, receipts.clone());
                 link
             }
         };
         let ours = BTreeMap::new();
-        Ok(Self { net, link, arbiter, signers_away, sent, coins, kept, store, ours })
+        Ok(Self { net, link, arbiter, signers_away, sent, coins, kept, store, receipts, ours })
     }
 
     /// The wallet that both use.
     pub fn coins(&self) -> MemoryCoins {
         self.coins.clone()
+    }
+
+    /// How long LDK waited for each update since it was asked last, of those that came alone.
+    pub fn take_receipts(&self) -> Vec<Duration> {
+        std::mem::take(&mut *self.receipts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Bytes that the recorder has written beside the arbiter: LDK's monitors and its own records.

@@ -16,7 +16,7 @@ mod store;
 mod style;
 mod wallet;
 
-pub use beside::{Beside, Failed, Past, cut_off, started};
+pub use beside::{Beside, Failed, Past, Records, cut_off, started};
 pub use hands::Hands;
 pub use late::{LateKeys, LateSigner};
 pub use lines::Lines;

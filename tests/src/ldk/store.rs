@@ -1,6 +1,8 @@
 //! A key-value store in memory.
 
+use arb_node_adapter::{KvWrite, WriteAll};
 use lightning::io;
+use lightning::util::async_poll::AsyncResult;
 use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,5 +72,13 @@ impl KVStoreSync for MemoryKv {
         let values = self.values();
         let here = values.keys().filter(|(one, two, _)| one == primary && two == secondary);
         Ok(here.map(|(_, _, name)| name.clone()).collect())
+    }
+}
+
+impl WriteAll for MemoryKv {
+    fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), io::Error> {
+        let mut writes = writes.into_iter();
+        let done = writes.try_for_each(|of| self.write(&of.first, &of.second, &of.key, of.bytes));
+        Box::pin(async move { done })
     }
 }

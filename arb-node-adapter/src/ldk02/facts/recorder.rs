@@ -1,18 +1,19 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
 mod signals;
+mod together;
 
 use super::book::{Book, Terms};
 use super::held::{Held, HeldFor, Holding};
 use super::messages::names;
-use super::shelf::Shelf;
+use super::shelf::{Shelf, records};
 use super::sign::LdkSigner;
 use super::sink::{FactSink, Refusal};
 use super::taps::{Job, Taps};
 use super::translate::{Told, Translated, Translation, Untranslated};
 use super::update::Step;
 use super::{opening, update};
-use crate::ldk02::Egress;
+use crate::ldk02::{Egress, WriteAll};
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
@@ -21,9 +22,9 @@ use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
 use core::ops::Deref;
 use lightning::ln::channel_state::ChannelDetails;
-use lightning::util::persist::KVStoreSync;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use together::Went;
 
 /// Why the recorder did not go on. Nothing is lost: call again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub struct Recorder<K> {
 
 impl<K> Recorder<K>
 where
-    K: Deref<Target: KVStoreSync>,
+    K: Deref<Target: WriteAll>,
 {
     /// A recorder that remembers what it wrote to `store` before.
     ///
@@ -118,8 +119,9 @@ where
         self.left.iter()
     }
 
-    /// Tells `sink` what waits, in order, and calls `completed` for each update that LDK may now
-    /// count as written (`ChainMonitor::channel_monitor_updated`).
+    /// Tells `sink` what waits, in each channel's order, and calls `completed` for each update that
+    /// LDK may now count as written (`ChainMonitor::channel_monitor_updated`). What concerns different
+    /// channels is told, and written, at the same time, so that it shares commits.
     ///
     /// # Errors
     /// The sink or the store takes nothing at the moment; what was not told stays in the queue.
@@ -129,6 +131,10 @@ where
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
         while let Some(job) = self.taps.first() {
+            match self.together(sink, &completed).await? {
+                Went::On => continue,
+                Went::Nowhere => {}
+            }
             let channel = job.channel();
             match channel.filter(|channel| self.held.contains_key(channel)) {
                 Some(channel) => self.while_held(channel, &job, sink, &completed).await?,
@@ -265,8 +271,9 @@ where
             told.map_err(|stop| (channel, stop))?;
         }
         let failed = |why| (ChannelId([0; 32]), Stop::Wait(Waiting::Store(why)));
-        if let Some(monitor) = job.monitor() {
-            self.shelf.put_monitor(monitor).map_err(failed)?;
+        if job.monitor().is_some() {
+            let written = self.shelf.write_all(records(&[], &[], job.monitor()));
+            written.await.map_err(failed)?;
         }
         if let Job::Archive { name } = job {
             self.shelf.archive_monitor(name).map_err(failed)?;
@@ -330,7 +337,22 @@ where
         sink: &S,
         commitments: Commitments,
     ) -> Result<(), Stop> {
-        let Job::Update { update, bytes, txids, announced, .. } = job else { return Ok(()) };
+        let Some(Translated { changed, told, ended }) = self.prepare(channel, job, commitments)?
+        else {
+            return Ok(());
+        };
+        self.tell(channel, told, sink).await?;
+        self.keep(channel, changed, ended)
+    }
+
+    /// What is to be told of an update; `None`: nothing, or nothing more.
+    fn prepare(
+        &mut self,
+        channel: ChannelId,
+        job: &Job,
+        commitments: Commitments,
+    ) -> Result<Option<Translated>, Stop> {
+        let Job::Update { update, bytes, txids, announced, .. } = job else { return Ok(None) };
         let digest = sha256::Hash::hash(bytes).to_byte_array();
         let applied = {
             let books = self.shelf.books();
@@ -339,14 +361,14 @@ where
         match applied {
             None => {
                 self.leave(channel);
-                return Ok(());
+                return Ok(None);
             }
-            Some((applied, _)) if applied > *update => return Ok(()),
-            Some((applied, of)) if applied == *update && of == digest => return Ok(()),
+            Some((applied, _)) if applied > *update => return Ok(None),
+            Some((applied, of)) if applied == *update && of == digest => return Ok(None),
             Some(_) => {}
         }
         let (_, steps) = update::read(bytes).map_err(Untranslated::from)?;
-        let Translated { changed, told, ended } = {
+        let translated = {
             let books = self.shelf.books();
             let mut translation = Translation::new(channel, &books, &self.secp)?;
             translation.book_mut(channel)?.announced.extend(announced.clone());
@@ -360,8 +382,7 @@ where
             }
             translation.done()
         };
-        self.tell(channel, told, sink).await?;
-        self.keep(channel, changed, ended)
+        Ok(Some(translated))
     }
 
     /// Links of incoming HTLCs first, then the channel's own updates as one, then the rest.
@@ -408,16 +429,14 @@ where
     fn keep(
         &self,
         channel: ChannelId,
-        mut changed: BTreeMap<ChannelId, Book>,
+        changed: BTreeMap<ChannelId, Book>,
         ended: Vec<(ChannelId, PaymentHash)>,
     ) -> Result<(), Stop> {
         let failed = |why| Stop::Wait(Waiting::Store(why));
         for (of, hash) in ended {
             self.shelf.put_hash(of, hash).map_err(failed)?;
         }
-        let own = changed.remove(&channel).map(|book| (channel, book));
-        for (of, mut book) in changed.into_iter().chain(own) {
-            book.tidy();
+        for (of, book) in own_last(channel, changed) {
             self.shelf.put(of, book).map_err(failed)?;
         }
         Ok(())
@@ -433,6 +452,13 @@ where
         self.taps.unfollow(channel);
         Ok(())
     }
+}
+
+fn own_last(channel: ChannelId, mut changed: BTreeMap<ChannelId, Book>) -> Vec<(ChannelId, Book)> {
+    let own = changed.remove(&channel).map(|book| (channel, book));
+    let mut books: Vec<_> = changed.into_iter().chain(own).collect();
+    books.iter_mut().for_each(|(_, book)| book.tidy());
+    books
 }
 
 fn numbers(facts: &ChannelFacts) -> ChannelNumbers {

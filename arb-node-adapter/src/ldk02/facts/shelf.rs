@@ -3,10 +3,11 @@
 use super::book::Book;
 use super::bytes::Unreadable;
 use super::taps::Stored;
-use crate::ldk02::lock;
+use crate::ldk02::{KvWrite, WriteAll, lock};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, PaymentHash};
 use bitcoin::hashes::{Hash, ripemd160};
+use core::future::Future;
 use core::ops::Deref;
 use lightning::util::persist::{
     ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as ARCHIVE,
@@ -50,6 +51,20 @@ impl<K> Shelf<K> {
 
 impl<K> Shelf<K>
 where
+    K: Deref<Target: WriteAll>,
+{
+    /// Writes records in order. They are asked for when it is called.
+    pub(super) fn write_all(
+        &self,
+        records: Vec<KvWrite>,
+    ) -> impl Future<Output = Result<(), String>> + Send + use<K> {
+        let written = self.store.write_all(records);
+        async move { written.await.map_err(|error| error.to_string()) }
+    }
+}
+
+impl<K> Shelf<K>
+where
     K: Deref<Target: KVStoreSync>,
 {
     pub(super) fn open(store: K) -> Result<Self, String> {
@@ -66,6 +81,11 @@ where
             handed_back.insert(ChannelId(id));
         }
         Ok(Self { books: Mutex::new(books), handed_back: Mutex::new(handed_back), store })
+    }
+
+    /// Shows books that are written.
+    pub(super) fn show(&self, books: Vec<(ChannelId, Book)>) {
+        lock(&self.books).extend(books);
     }
 
     /// Writes a book, then shows it.
@@ -137,9 +157,8 @@ where
     /// Remembers the hash of an HTLC that left all commitments. A revoked commitment may still
     /// contain it; its script has the hash's RIPEMD-160 only, and LDK's signers want the hash.
     pub(super) fn put_hash(&self, channel: ChannelId, hash: PaymentHash) -> Result<(), String> {
-        let key = hex(&ripemd160::Hash::hash(&hash.0).to_byte_array());
         self.store
-            .write(NAMESPACE, &hashes(channel), &key, hash.0.to_vec())
+            .write(NAMESPACE, &hashes(channel), &hash_key(hash), hash.0.to_vec())
             .map_err(|error| error.to_string())
     }
 
@@ -177,9 +196,37 @@ where
     }
 }
 
+/// What these are written with: hashes of HTLCs that ended, books, a monitor.
+pub(super) fn records(
+    ended: &[(ChannelId, PaymentHash)],
+    books: &[(ChannelId, Book)],
+    monitor: Option<&Stored>,
+) -> Vec<KvWrite> {
+    let own = |second: String, key: String, bytes: Vec<u8>| KvWrite {
+        first: NAMESPACE.to_owned(),
+        second,
+        key,
+        bytes,
+    };
+    let ended = ended.iter().map(|(of, hash)| own(hashes(*of), hash_key(*hash), hash.0.to_vec()));
+    let books =
+        books.iter().map(|(of, book)| own(CHANNELS.to_owned(), of.to_string(), book.encode()));
+    let monitor = monitor.map(|monitor| KvWrite {
+        first: MONITORS.to_owned(),
+        second: MONITORS_SECOND.to_owned(),
+        key: monitor.name.clone(),
+        bytes: monitor.bytes.clone(),
+    });
+    ended.chain(books).chain(monitor).collect()
+}
+
 /// Second namespace of a channel's hashes.
 fn hashes(channel: ChannelId) -> String {
     format!("hashes_{channel}")
+}
+
+fn hash_key(hash: PaymentHash) -> String {
+    hex(&ripemd160::Hash::hash(&hash.0).to_byte_array())
 }
 
 fn hex(bytes: &[u8]) -> String {

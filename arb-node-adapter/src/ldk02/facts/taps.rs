@@ -206,8 +206,19 @@ impl Taps {
         lock(&self.jobs).waiting.front().cloned()
     }
 
+    /// As many as stand first.
+    pub(super) fn first_of(&self, most: usize) -> Vec<Arc<Job>> {
+        lock(&self.jobs).waiting.iter().take(most).cloned().collect()
+    }
+
     pub(super) fn first_done(&self) {
         lock(&self.jobs).waiting.pop_front();
+    }
+
+    /// These are done.
+    pub(super) fn done(&self, jobs: &[Arc<Job>]) {
+        let is_done = |job: &Arc<Job>| jobs.iter().any(|done| Arc::ptr_eq(done, job));
+        lock(&self.jobs).waiting.retain(|job| !is_done(job));
     }
 
     pub(super) fn dust_limit(&self, peer: PublicKey, temporary: [u8; 32], limit: DustLimit) {

@@ -4,6 +4,8 @@ mod elsewhere;
 mod fence;
 mod rig;
 mod signals;
+mod splices;
+mod together;
 
 use super::Failed;
 use arb_core::arbitrator::PreimageSource;

@@ -1,5 +1,6 @@
 //! Channels that were open before the arbiter was there.
 use super::{Recorder, numbers, watch};
+use crate::ldk02::WriteAll;
 use crate::ldk02::facts::book::Book;
 use crate::ldk02::facts::bootstrap::Adoption;
 use crate::ldk02::facts::{FactSink, Refusal};
@@ -7,7 +8,6 @@ use arb_core::facts::{HtlcLink, Update};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Side};
 use arb_core::units::BlockHeight;
 use core::ops::Deref;
-use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
 
 /// Ended HTLCs that are told at once.
@@ -22,7 +22,7 @@ struct Relink {
 
 impl<K> Recorder<K>
 where
-    K: Deref<Target: KVStoreSync>,
+    K: Deref<Target: WriteAll>,
 {
     /// Watches channels that were open before the arbiter was there: at start-up, before the node
     /// speaks to their peers, and all at once, for HTLCs are forwarded from one to the other. That one

@@ -4,15 +4,15 @@
 //! it is found and the next word with the peer, and names that LDK makes up for a single payment
 //! (intercepted and phantom ones).
 use super::{Recorder, Stop, answered};
+use crate::ldk02::WriteAll;
 use crate::ldk02::facts::FactSink;
 use arb_core::facts::{ChannelNames, Link, Signals, Update};
 use arb_core::ids::ChannelId;
 use core::ops::Deref;
-use lightning::util::persist::KVStoreSync;
 
 impl<K> Recorder<K>
 where
-    K: Deref<Target: KVStoreSync>,
+    K: Deref<Target: WriteAll>,
 {
     /// Tells signals; the names that were told last are written, the link is not.
     pub(super) async fn signals<S: FactSink>(
