@@ -70,6 +70,8 @@ pub(super) enum Weight {
     Announced,
     /// Not linked to anything.
     Unlinked,
+    /// Forwarded to a channel that is not watched: whether that one is pending is not known.
+    Elsewhere,
     /// Its preimage is known.
     Opened,
     /// Its outgoing HTLC is pending: LDK removes no HTLC before the one that it became.
@@ -117,17 +119,22 @@ impl Book {
 
     /// The received HTLC that LDK means by `id`: it, or, if it was taken to have left, the one of
     /// equal terms that stayed and is linked to none that is watched.
-    pub(super) fn resolve(&self, id: u64) -> Option<u64> {
+    pub(super) fn resolve(&self, id: u64, is_watched: impl Fn(ChannelId) -> bool) -> Option<u64> {
         if self.record(id).is_some() {
             return Some(id);
         }
         let terms = self.left.get(&id)?;
-        let elsewhere = HtlcLink::ForwardedTo { outgoing: elsewhere(self.facts.id) };
-        let unlinked = |(_, record): &(u64, &HtlcRecord)| {
-            Terms::of_record(&record.htlc) == *terms
-                && [HtlcLink::Uncommitted, elsewhere].contains(&record.htlc.link)
+        let is_free = |link| match link {
+            HtlcLink::Uncommitted => true,
+            HtlcLink::ForwardedTo { outgoing } => {
+                outgoing == elsewhere(outgoing.channel) || !is_watched(outgoing.channel)
+            }
+            HtlcLink::Final | HtlcLink::OwnPayment | HtlcLink::ForwardOf { .. } => false,
         };
-        self.received().find(unlinked).map(|(id, _)| id)
+        let same = |(_, record): &(u64, &HtlcRecord)| {
+            Terms::of_record(&record.htlc) == *terms && is_free(record.htlc.link)
+        };
+        self.received().find(same).map(|(id, _)| id)
     }
 
     fn weight(&self, id: u64, record: &HtlcRecord, books: &BTreeMap<ChannelId, Self>) -> Weight {
@@ -138,6 +145,12 @@ impl Book {
         match record.htlc.link {
             _ if opened => Weight::Opened,
             HtlcLink::ForwardedTo { outgoing } if is_pending(outgoing, books) => Weight::Pending,
+            HtlcLink::ForwardedTo { outgoing }
+                if outgoing == elsewhere(outgoing.channel)
+                    || !books.contains_key(&outgoing.channel) =>
+            {
+                Weight::Elsewhere
+            }
             HtlcLink::ForwardedTo { .. } => Weight::Failed,
             HtlcLink::Uncommitted => Weight::Unlinked,
             HtlcLink::Final | HtlcLink::OwnPayment | HtlcLink::ForwardOf { .. } => Weight::Opened,
@@ -179,8 +192,7 @@ impl Book {
     }
 }
 
-/// The outgoing HTLC of a received one, where all that is known of it is that it is not watched. No
-/// channel has an HTLC of this name; LDK may still name the true one.
+/// An outgoing HTLC of a channel that is not watched, or of an unknown one: no HTLC has this name.
 pub(super) const fn elsewhere(channel: ChannelId) -> HtlcRef {
     HtlcRef { channel, htlc: HtlcId { offerer: Side::Local, id: u64::MAX } }
 }

@@ -361,7 +361,9 @@ where
         match applied {
             None => {
                 self.leave(channel);
-                return Ok(None);
+                let steps = update::read(bytes).map(|(_, steps)| steps).unwrap_or_default();
+                let books = self.shelf.books();
+                return Ok(Some(Translation::beside(channel, &steps, &books, &self.secp)));
             }
             Some((applied, _)) if applied > *update => return Ok(None),
             Some((applied, of)) if applied == *update && of == digest => return Ok(None),

@@ -1,11 +1,11 @@
 //! From LDK's updates to ours.
 use super::book::{Book, Terms, elsewhere};
 use super::bytes::Unreadable;
-use super::update::{LocalStep, RemoteStep, Seen, Source, Step};
+use super::update::{LocalStep, RemoteStep, Seen, Source, SourceKey, Step};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{
-    ChannelFacts, FundingCandidate, HtlcLink, HtlcRecord, LocalCommitment, RemoteCommitment,
-    ShutdownScripts, Update, UpdateError,
+    ChannelFacts, FundingCandidate, HtlcLink, LocalCommitment, RemoteCommitment, ShutdownScripts,
+    Update, UpdateError,
 };
 use arb_core::format::{Commitment, OutputKind, local_commitment, remote_commitment};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Preimage, Side};
@@ -112,6 +112,33 @@ impl<'a> Translation<'a> {
         let changed = [(channel, book.clone())].into();
         let (told, ended, fenced) = (Vec::new(), Vec::new(), false);
         Ok(Self { channel, before, changed, told, ended, secp, fenced })
+    }
+
+    /// An update of a channel that is LDK's alone: HTLCs of watched channels that it forwards are
+    /// linked, and nothing else of it is understood.
+    pub(super) fn beside(
+        channel: ChannelId,
+        steps: &[Step],
+        before: &'a BTreeMap<ChannelId, Book>,
+        secp: &'a Secp256k1<All>,
+    ) -> Translated {
+        let (changed, told, ended, fenced) = (BTreeMap::new(), Vec::new(), Vec::new(), false);
+        let mut all = Self { channel, before, changed, told, ended, secp, fenced };
+        let link = HtlcLink::ForwardedTo { outgoing: elsewhere(channel) };
+        for source in steps.iter().flat_map(Step::sources) {
+            let SourceKey::Forward { id, .. } = source.key else { continue };
+            let Some(incoming) = source.incoming else { continue };
+            let is_watched = |of| all.book(of).is_some();
+            let book = all.book(incoming);
+            let Some(id) = book.and_then(|book| book.resolve(id, is_watched)) else { continue };
+            let known = book.and_then(|book| book.record(id)).map(|record| record.htlc.link);
+            if known != Some(link) {
+                // Where we are the recipient as well, that stands.
+                let _conflict =
+                    all.tell_of(incoming, Update::HtlcLinked { id: remote_id(id), link });
+            }
+        }
+        all.done()
     }
 
     /// From here on commitments are left out; what comes with them is told.
@@ -351,14 +378,13 @@ impl<'a> Translation<'a> {
         source: Source,
         amount: MilliSat,
     ) -> Result<HtlcLink, Untranslated> {
-        let (super::update::SourceKey::Forward { id, .. }, Some(channel)) =
-            (source.key, source.incoming)
-        else {
+        let (SourceKey::Forward { id, .. }, Some(channel)) = (source.key, source.incoming) else {
             return Ok(HtlcLink::OwnPayment);
         };
         // A channel that is not ours to watch: LDK alone resolves the HTLC upstream.
         let Some(book) = self.book(channel) else { return Ok(source.link(amount)) };
-        let id = book.resolve(id).ok_or(Untranslated::UnknownHtlc)?;
+        let id = book.resolve(id, |of| self.book(of).is_some());
+        let id = id.ok_or(Untranslated::UnknownHtlc)?;
         let record = book.record(id).ok_or(Untranslated::UnknownHtlc)?.htlc;
         let htlc = HtlcId { offerer: Side::Remote, id };
         let link = HtlcLink::ForwardedTo { outgoing };
@@ -375,25 +401,23 @@ impl<'a> Translation<'a> {
         let hash = preimage.hash();
         let Some(parts) = recipient_of else {
             // It came from downstream. LDK does not say of which HTLC; whoever offered one of this
-            // hash paid for this preimage. One without a link was forwarded to a channel that is
-            // left to LDK, or not yet: to take it then gives its offerer what it asked for.
-            let channel = self.channel;
-            let serves = |(id, record): (u64, &HtlcRecord)| {
-                let open = match record.htlc.link {
-                    HtlcLink::ForwardedTo { .. } => false,
-                    HtlcLink::Uncommitted => true,
-                    HtlcLink::Final | HtlcLink::OwnPayment | HtlcLink::ForwardOf { .. } => {
-                        return None;
-                    }
-                };
-                (record.htlc.hash == hash).then_some((id, open))
+            // hash that was forwarded paid for this preimage.
+            let of = |link: fn(HtlcLink) -> bool| -> Result<Vec<u64>, Untranslated> {
+                let all = self.own()?.received().filter(|(_, record)| record.htlc.hash == hash);
+                Ok(all.filter(|(_, r)| link(r.htlc.link)).map(|(id, _)| id).collect())
             };
-            let served: Vec<(u64, bool)> = self.own()?.received().filter_map(serves).collect();
-            for (id, unlinked) in served {
-                if unlinked {
-                    let link = HtlcLink::ForwardedTo { outgoing: elsewhere(channel) };
-                    self.tell(Update::HtlcLinked { id: remote_id(id), link })?;
-                }
+            let linked = of(|link| matches!(link, HtlcLink::ForwardedTo { .. }))?;
+            // None: then LDK means one that was forwarded to a channel of which nothing was seen.
+            let unlinked = match linked.is_empty() {
+                true => of(|link| link == HtlcLink::Uncommitted)?,
+                false => Vec::new(),
+            };
+            let outgoing = elsewhere(self.channel);
+            for id in &unlinked {
+                let link = HtlcLink::ForwardedTo { outgoing };
+                self.tell(Update::HtlcLinked { id: remote_id(*id), link })?;
+            }
+            for id in linked.into_iter().chain(unlinked) {
                 self.open(id, preimage, PreimageSource::Linked(remote_id(id)))?;
             }
             return Ok(());
@@ -402,7 +426,8 @@ impl<'a> Translation<'a> {
         let channel = self.channel;
         for (_, id) in parts.iter().filter(|(of, _)| *of == channel) {
             // What has left all commitments needs no preimage.
-            let Some(id) = self.own()?.resolve(*id) else { continue };
+            let is_watched = |of| self.book(of).is_some();
+            let Some(id) = self.own()?.resolve(*id, is_watched) else { continue };
             self.tell(Update::HtlcLinked { id: remote_id(id), link: HtlcLink::Final })?;
             self.book_mut(channel)?.opened.insert(id);
             any = true;

@@ -102,6 +102,23 @@ pub(super) enum Step {
     Splice,
 }
 
+impl Step {
+    /// Sources of the offered HTLCs in it.
+    pub(super) fn sources(&self) -> impl Iterator<Item = Source> {
+        let seen = match self {
+            Self::Local(step) => step.htlcs.as_slice(),
+            Self::Remote(step) => step.htlcs.as_slice(),
+            Self::Preimage { .. }
+            | Self::Secret { .. }
+            | Self::ForceClosed
+            | Self::Shutdown(_)
+            | Self::Nothing
+            | Self::Splice => &[],
+        };
+        seen.iter().filter_map(|seen| seen.source)
+    }
+}
+
 /// Reads the steps of an update.
 pub(super) fn read(bytes: &[u8]) -> Result<(u64, Vec<Step>), Unreadable> {
     let mut all = Bytes(bytes);

@@ -146,17 +146,7 @@ fn touches(channel: ChannelId, job: &Job, book: Option<&Book>) -> BTreeSet<Chann
     let mut touched = BTreeSet::from([channel]);
     let Job::Update { bytes, .. } = job else { return touched };
     let steps = update::read(bytes).map(|(_, steps)| steps).unwrap_or_default();
-    let seen = steps.iter().flat_map(|step| match step {
-        Step::Local(local) => local.htlcs.as_slice(),
-        Step::Remote(remote) => remote.htlcs.as_slice(),
-        Step::Preimage { .. }
-        | Step::Secret { .. }
-        | Step::ForceClosed
-        | Step::Shutdown(_)
-        | Step::Nothing
-        | Step::Splice => &[],
-    });
-    touched.extend(seen.filter_map(|seen| seen.source?.incoming));
+    touched.extend(steps.iter().flat_map(Step::sources).filter_map(|source| source.incoming));
     let received = book.into_iter().flat_map(Book::received);
     touched.extend(received.filter_map(|(_, record)| match record.htlc.link {
         HtlcLink::ForwardedTo { outgoing } => Some(outgoing.channel),
