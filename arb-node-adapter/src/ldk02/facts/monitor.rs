@@ -1,4 +1,7 @@
 //! A channel monitor's bytes, read to the last one, of a channel that is open.
+mod canon;
+mod follows;
+
 use super::bytes::{Bytes, Fields, Unreadable};
 use super::update::{
     FIRST_NUMBER, Seen, claim_details, claimed, optional_source, sent, with_signature,
@@ -7,11 +10,12 @@ use arb_core::ids::{ChannelId, Preimage};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::{CompressedPublicKey, ScriptBuf, Txid};
+use bitcoin::{ScriptBuf, Txid};
+use canon::Canon;
+use follows::{Legacy, are_hashes, delay_of_ours, obscure_factor, terms_of_peer, to_remote_script};
 use lightning::ln::chan_utils::{
     ChannelTransactionParameters, CommitmentTransaction, HTLCOutputInCommitment,
-    HolderCommitmentTransaction, get_commitment_transaction_number_obscure_factor,
-    get_to_countersigner_keyed_anchor_redeemscript,
+    HolderCommitmentTransaction,
 };
 use lightning::ln::script::ShutdownScript;
 use lightning::types::features::ChannelTypeFeatures;
@@ -72,71 +76,15 @@ pub(super) struct Monitor {
     canon: Vec<u8>,
 }
 
-type Opened = BTreeMap<[u8; 32], (Preimage, Vec<(ChannelId, u64)>)>;
+/// A preimage, and the received HTLCs that we take with it.
+type For = (Preimage, Vec<(ChannelId, u64)>);
+
+type Opened = BTreeMap<[u8; 32], For>;
 
 impl Monitor {
     /// Whether both say the same, to the last byte.
     pub(super) fn says(&self, other: &Self) -> bool {
         self.canon == other.canon
-    }
-}
-
-/// The bytes read so far, with the entries of LDK's hash maps in order.
-struct Canon<'a> {
-    parts: Vec<u8>,
-    /// What is not among them yet.
-    rest: &'a [u8],
-}
-
-impl<'a> Canon<'a> {
-    /// All up to where `all` is.
-    fn upto(&mut self, all: &Bytes<'a>) {
-        let taken = self.rest.len().saturating_sub(all.0.len());
-        self.parts.extend(self.rest.get(..taken).unwrap_or_default());
-        self.rest = all.0;
-    }
-
-    /// As many entries of a hash map as stand there.
-    fn entries<T>(
-        &mut self,
-        all: &mut Bytes<'a>,
-        count: u64,
-        mut one: impl FnMut(&mut Bytes<'a>) -> Result<T, Unreadable>,
-    ) -> Result<Vec<T>, Unreadable> {
-        self.upto(all);
-        let (mut found, mut raw) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let before = all.0;
-            found.push(one(all)?);
-            raw.push(before.get(..before.len().saturating_sub(all.0.len())).unwrap_or_default());
-        }
-        self.parts_of(raw);
-        self.rest = all.0;
-        Ok(found)
-    }
-
-    fn parts_of(&mut self, mut raw: Vec<&[u8]>) {
-        raw.sort_unstable();
-        self.parts.extend(raw.concat());
-    }
-
-    /// A field that is a hash map.
-    fn field<T>(
-        &mut self,
-        mut field: Bytes<'a>,
-        one: impl Fn(&mut Bytes<'a>) -> Result<T, Unreadable>,
-    ) -> Result<Vec<T>, Unreadable> {
-        let mut raw = Vec::new();
-        let found = field.counted(|bytes| {
-            let before = bytes.0;
-            let value = one(bytes)?;
-            let taken = before.len().saturating_sub(bytes.0.len());
-            raw.push(before.get(..taken).unwrap_or_default());
-            Ok(value)
-        })?;
-        field.end()?;
-        self.parts_of(raw);
-        Ok(found)
     }
 }
 
@@ -185,7 +133,7 @@ impl Bytes<'_> {
 /// Reads a monitor. What it says more than once must be the same each time.
 pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let mut all = Bytes(bytes);
-    let mut canon = Canon { parts: Vec::new(), rest: bytes };
+    let mut canon = Canon::of(bytes);
     all.version()?;
     let update = all.value()?;
     let obscures = all.number()?;
@@ -199,22 +147,13 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let funding = (Txid::from_byte_array(all.value()?), all.value()?);
     let funding_script: ScriptBuf = all.value()?;
     let (remote, before): (Option<Txid>, Option<Txid>) = (all.value()?, all.value()?);
-    // Nothing of old versions in front of the peer's keys and delay.
-    all.none(NotAtRest::Unreadable(Unreadable("a list of old versions is not empty")))?;
-    let mut fields = all.fields()?;
-    let theirs: (PublicKey, PublicKey, u16) =
-        (fields.required(0)?.whole()?, fields.required(2)?.whole()?, fields.required(4)?.whole()?);
-    fields.end()?;
+    let theirs = theirs(&mut all)?;
     let witness_script: ScriptBuf = all.value()?;
     let value = all.value()?;
     let points = points(&mut all)?;
     let delay: u16 = all.value()?;
     let secrets = secrets(&mut all)?;
     let commitments = commitments(&mut all, &mut canon)?;
-    let revoked = commitments.iter().filter(|(txid, _)| ![remote, before].contains(&Some(**txid)));
-    if revoked.flat_map(|(_, htlcs)| htlcs).any(|seen| seen.source.is_some()) {
-        return Err(Unreadable("a revoked commitment has sources").into());
-    }
     all.none(NotAtRest::Closing)?; // commitments of the peer's on chain
     let count = all.value()?;
     let hashes = canon.entries(&mut all, count, |all| Ok((all.value()?, all.number()?)))?;
@@ -262,14 +201,11 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
             watched == vec![(funding.0, u32::from(funding.1), funding_script.clone())],
             "what is watched",
         ),
+        (are_revoked_plain(&commitments, [remote, before]), "sources of what is revoked"),
         (are_hashes(&hashes, &commitments, remote_number), "the newest HTLCs by their hashes"),
     ];
     if let Some((_, what)) = agree.into_iter().find(|(agree, _)| !agree) {
         return Err(Unreadable(what).into());
-    }
-    let shutdown = Some(shutdown).filter(|script| !script.is_empty());
-    if shutdown.clone().is_some_and(|script| ShutdownScript::try_from(script).is_err()) {
-        return Err(Unreadable("a script for a mutual close is of no known kind").into());
     }
     Ok(Monitor {
         update,
@@ -287,7 +223,7 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
         local_htlcs,
         local_number,
         opened: opened_for,
-        shutdown,
+        shutdown: mutual_close(shutdown)?,
         best,
         peer,
         channel,
@@ -296,54 +232,40 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     })
 }
 
-fn obscure_factor(parameters: &ChannelTransactionParameters) -> u64 {
-    let ours = &parameters.holder_pubkeys.payment_point;
-    let peer = parameters.counterparty_parameters.as_ref();
-    peer.map_or(u64::MAX, |peer| {
-        get_commitment_transaction_number_obscure_factor(
-            ours,
-            &peer.pubkeys.payment_point,
-            parameters.is_outbound_from_holder,
-        )
-    })
-}
-
-/// The script of our output of the peer's commitment.
-fn to_remote_script(parameters: &ChannelTransactionParameters) -> ScriptBuf {
-    let (features, point) =
-        (&parameters.channel_type_features, &parameters.holder_pubkeys.payment_point);
-    if features.supports_anchors_zero_fee_htlc_tx() {
-        get_to_countersigner_keyed_anchor_redeemscript(point).to_p2wsh()
-    } else {
-        ScriptBuf::new_p2wpkh(&CompressedPublicKey(*point).wpubkey_hash())
-    }
-}
-
-/// What the peer's `to_local` is made of.
-fn terms_of_peer(parameters: &ChannelTransactionParameters) -> Option<(PublicKey, PublicKey, u16)> {
-    let keys = &parameters.counterparty_parameters.as_ref()?.pubkeys;
-    let delay = parameters.holder_selected_contest_delay;
-    Some((keys.delayed_payment_basepoint.0, keys.htlc_basepoint.0, delay))
-}
-
-fn delay_of_ours(parameters: &ChannelTransactionParameters) -> Option<u16> {
-    Some(parameters.counterparty_parameters.as_ref()?.selected_contest_delay)
-}
-
-/// Hashes with the number of the newest commitment of the peer's that has an HTLC of it.
-fn are_hashes(
-    hashes: &[([u8; 32], u64)],
-    commitments: &BTreeMap<Txid, Vec<Seen>>,
-    newest: u64,
-) -> bool {
-    let known: BTreeSet<[u8; 32]> =
-        commitments.values().flatten().map(|seen| seen.htlc.payment_hash.0).collect();
-    hashes.iter().all(|(hash, number)| known.contains(hash) && *number >= newest)
-}
-
 fn parameters(bytes: &mut &[u8]) -> Option<ChannelTransactionParameters> {
     let found = ChannelTransactionParameters::read(bytes, None).ok()?;
     is_plain(&found.channel_type_features).then_some(found)
+}
+
+/// LDK keeps no sources for what the peer has revoked.
+fn are_revoked_plain(
+    commitments: &BTreeMap<Txid, Vec<Seen>>,
+    unrevoked: [Option<Txid>; 2],
+) -> bool {
+    let revoked = commitments.iter().filter(|(txid, _)| !unrevoked.contains(&Some(**txid)));
+    revoked.flat_map(|(_, htlcs)| htlcs).all(|seen| seen.source.is_none())
+}
+
+/// The peer's keys and delay, in front of which nothing of old versions stands.
+fn theirs(all: &mut Bytes<'_>) -> Read<(PublicKey, PublicKey, u16)> {
+    all.none(NotAtRest::Unreadable(Unreadable("a list of old versions is not empty")))?;
+    let mut fields = all.fields()?;
+    let mut key = |kind| fields.required(kind)?.whole::<PublicKey>();
+    let (delayed, htlc) = (key(0)?, key(2)?);
+    let delay = fields.required(4)?.whole()?;
+    fields.end()?;
+    Ok((delayed, htlc, delay))
+}
+
+/// Our script for a mutual close; LDK writes an empty one if there is none.
+fn mutual_close(script: ScriptBuf) -> Result<Option<ScriptBuf>, Unreadable> {
+    if script.is_empty() {
+        return Ok(None);
+    }
+    match ShutdownScript::try_from(script.clone()) {
+        Ok(_) => Ok(Some(script)),
+        Err(_) => Err(Unreadable("a script for a mutual close is of no known kind")),
+    }
 }
 
 /// LDK does not write a type with optional features.
@@ -416,37 +338,6 @@ fn commitments<'a>(all: &mut Bytes<'a>, canon: &mut Canon<'a>) -> Read<BTreeMap<
         Ok(found)
     } else {
         Err(Unreadable("a commitment is there twice").into())
-    }
-}
-
-/// A commitment of ours in the words of older versions, but for its HTLCs.
-#[derive(Debug, PartialEq, Eq)]
-struct Legacy {
-    txid: Txid,
-    to_local: u64,
-    feerate: u32,
-    /// Revocation, our HTLCs, the peer's, delayed payment; the point.
-    keys: [PublicKey; 5],
-    signatures: Vec<Signature>,
-}
-
-impl Legacy {
-    fn of(commitment: &HolderCommitmentTransaction) -> Self {
-        let trusted = commitment.trust();
-        let keys = trusted.keys();
-        Self {
-            txid: trusted.txid(),
-            to_local: commitment.to_broadcaster_value_sat(),
-            feerate: commitment.negotiated_feerate_per_kw(),
-            keys: [
-                keys.revocation_key.to_public_key(),
-                keys.broadcaster_htlc_key.to_public_key(),
-                keys.countersignatory_htlc_key.to_public_key(),
-                keys.broadcaster_delayed_payment_key.to_public_key(),
-                keys.per_commitment_point,
-            ],
-            signatures: commitment.counterparty_htlc_sigs.clone(),
-        }
     }
 }
 
@@ -582,9 +473,7 @@ fn whole<'a, T>(
 }
 
 /// A hash whose preimage LDK knows, with the received HTLCs that it is for.
-fn opened(
-    bytes: &mut Bytes<'_>,
-) -> Result<([u8; 32], (Preimage, Vec<(ChannelId, u64)>)), Unreadable> {
+fn opened(bytes: &mut Bytes<'_>) -> Result<([u8; 32], For), Unreadable> {
     let (hash, preimage): ([u8; 32], _) = (bytes.value()?, Preimage(bytes.value()?));
     if preimage.hash().0 != hash {
         return Err(Unreadable("a preimage is of another hash"));
