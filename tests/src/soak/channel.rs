@@ -4,7 +4,7 @@ use super::world::World;
 use crate::bench::synthetic::Random;
 use crate::peer::{
     Bundle, Channel, ChannelParams, ClaimFee, ClosingStyle, Commitment, Format, Keep, NewHtlc,
-    PeerError, Side, Staged, preimage_named,
+    PeerCoin, PeerError, Side, Staged, preimage_named,
 };
 use crate::world::{Links, channel_id, channel_secrets, first_facts, number, updates_of};
 use arb_core::arbitrator::PreimageSource;
@@ -14,6 +14,8 @@ use arb_watcher::{ChainEventSubscription, ChannelNumbers, CommandError, Delivery
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction};
 
 /// Most HTLCs pending in a channel.
+/// What a coin of the peer's is worth.
+const PEER_COIN: Amount = Amount::from_sat(50_000);
 const PENDING: usize = 5;
 /// Most subscribers of a channel.
 const SUBSCRIBERS: usize = 3;
@@ -63,6 +65,8 @@ pub(super) struct Life {
     pub(super) closing: Option<u32>,
     peer: Channel,
     funding: OutPoint,
+    /// The peer's coin, for a commitment that is not relayed without a child.
+    coin: PeerCoin,
     numbers: (u64, u64),
     /// The commitment that was published, if one was.
     published: Option<Commitment>,
@@ -73,9 +77,10 @@ pub(super) struct Life {
 impl Life {
     /// The peer of a channel that is not funded yet.
     pub(super) fn peer(serial: u64, random: &mut Random) -> Result<Channel, PeerError> {
-        let format = match random.between(0, 1) {
+        let format = match random.between(0, 2) {
             0 => Format::StaticRemoteKey,
-            _ => Format::Anchors,
+            1 => Format::Anchors,
+            _ => Format::ZeroFee,
         };
         let opener = if random.between(0, 1) == 0 { Side::Local } else { Side::Remote };
         let (local_delay, remote_delay) = (6, 6);
@@ -86,7 +91,7 @@ impl Life {
     /// The arbiter watches the channel from now on.
     pub(super) async fn open(
         mut peer: Channel,
-        funding: OutPoint,
+        (funding, coin): (OutPoint, OutPoint),
         world: &World,
     ) -> Result<Self, SoakError> {
         peer.set_funding(funding)?;
@@ -95,12 +100,14 @@ impl Life {
         world.signer.insert(id, channel_secrets(peer.local_secrets()));
         world.arbiter()?.watch_channel(first_facts(&peer, opened)?).await?;
         peer.take_facts(Keep::Newest)?;
+        let coin = peer.peer_coin(coin, PEER_COIN);
         Ok(Self {
             id,
             opened,
             closing: None,
             peer,
             funding,
+            coin,
             numbers: (0, 0),
             published: None,
             subscribers: Vec::new(),
@@ -243,7 +250,15 @@ impl Life {
     }
 
     fn publish(&mut self, commitment: Commitment, world: &World) -> bool {
-        let taken = world.submit(&commitment.tx);
+        let taken = match self.peer.params().format {
+            Format::StaticRemoteKey | Format::Anchors => world.submit(&commitment.tx),
+            Format::ZeroFee => {
+                let rate = FeeRate::from_sat_per_kwu(500);
+                let coins = std::slice::from_ref(&self.coin);
+                let child = self.peer.anchor_child(&commitment, rate, coins);
+                child.is_ok_and(|child| world.submit_both([commitment.tx.clone(), child.tx]))
+            }
+        };
         if taken {
             self.published = Some(commitment);
         }
@@ -385,8 +400,9 @@ impl Life {
         Ok(world.arbiter()?.report(self.id).await?.is_none())
     }
 
-    pub(super) fn funding_payment(peer: &Channel) -> (bitcoin::ScriptBuf, Amount) {
-        (peer.funding_script(), peer.params().capacity)
+    /// The funding output, and a coin of the peer's.
+    pub(super) fn payments(peer: &Channel) -> Vec<(bitcoin::ScriptBuf, Amount)> {
+        vec![(peer.funding_script(), peer.params().capacity), (peer.peer_script(), PEER_COIN)]
     }
 }
 

@@ -199,17 +199,18 @@ impl Soak {
             return Ok(());
         }
         let peer = Life::peer(self.counts.opened, &mut self.random)?;
-        let outpoints = self.world.fund(vec![Life::funding_payment(&peer)])?;
+        let outpoints = self.world.fund(Life::payments(&peer))?;
         self.counts.blocks += 1;
-        let funding = outpoints.first().copied();
-        let funding = funding.ok_or_else(|| SoakError::unexpected("no funding output"))?;
+        let &[funding, coin] = outpoints.as_slice() else {
+            return Err(SoakError::unexpected("no funding output"));
+        };
         // The node waits for some confirmations: a reorganisation does not undo the funding.
         for _ in 0..DEEPEST + 1 {
             self.world.mine(true);
             self.counts.blocks += 1;
         }
         self.world.idle().await?;
-        let life = Life::open(peer, funding, &self.world).await?;
+        let life = Life::open(peer, (funding, coin), &self.world).await?;
         self.living.push((life, "deadline".to_owned()));
         self.counts.opened += 1;
         Ok(())

@@ -266,6 +266,13 @@ impl World {
         taken
     }
 
+    /// Hands a commitment and its child to the mempool; whether they are in.
+    pub(super) fn submit_both(&self, package: [Transaction; 2]) -> bool {
+        let taken = self.chain.with(|chain| chain.submit_package(&package).outcome.is_ok());
+        self.chain.announce();
+        taken
+    }
+
     /// Whether an output is confirmed and unspent.
     pub(super) fn is_unspent(&self, outpoint: &OutPoint) -> bool {
         self.chain.with(|chain| chain.utxo(outpoint).is_some())
