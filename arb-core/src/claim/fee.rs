@@ -2,7 +2,8 @@
 //!
 //! With a deadline it is the estimate for a good part of the blocks that are left, less a few that are
 //! kept for bad luck; where a longer wait promises far less, little more than that. What could soon
-//! be priced out pays for the next blocks at once. In the last stretch the price grows by two thirds
+//! be priced out pays for the next blocks at once. From some hours before on it rises slowly above the
+//! estimates, which do not know who else waits for room. In the last stretch the price grows by two thirds
 //! with each block and is the whole budget for the last block in time. What could be lost is the bound, not the
 //! estimate. Growing by a factor costs little while there is time, whatever the value; a straight
 //! line to the value of a big output would be absurd after one block.
@@ -26,6 +27,11 @@ pub(super) const BAD_LUCK: u32 = 12;
 const NEAR: u64 = 60;
 /// What is paid of the estimate for twice the blocks that are left, in hundredths.
 const FAR: u64 = 110;
+/// Blocks before a deadline from which it rises above the estimates, which do not know of what waits
+/// for room besides it.
+const RISING: u32 = 34;
+/// By how much with each block, in hundredths of what it was.
+const RISES: u64 = 102;
 /// What hurries should be confirmed within so many blocks.
 const AT_ONCE: u32 = 2;
 /// What is paid a block earlier in the last stretch, in hundredths.
@@ -41,6 +47,9 @@ const LONG: u32 = 1_008;
 const HIGH: u64 = 200;
 /// How far fees may rise before the deadline, in hundredths.
 const RISE: u64 = 1_600;
+
+/// What a replacement pays for its own relay: 1 sat/vB.
+pub(super) const RELAY: FeeRate = FeeRate::from_sat_per_kwu(250);
 
 /// How much a claim hurries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +80,14 @@ impl Hurry {
             Self::Raced => Some(RACED),
             Self::Commitment(waited) => Some(PATIENT.saturating_sub(waited).max(CLOSE)),
             Self::Waited(_) => None,
+        }
+    }
+
+    /// Whether there is a deadline, ahead.
+    fn has_deadline(self) -> bool {
+        match self {
+            Self::Left(_) | Self::Penalty(..) => true,
+            Self::Raced | Self::Commitment(_) | Self::Waited(_) => false,
         }
     }
 
@@ -115,20 +132,22 @@ impl Price<'_> {
     /// while better times are waited for.
     #[must_use]
     pub fn feerate(&self) -> Option<FeeRate> {
-        let pressed = self.at(self.hurry, self.pressed.min(self.budget));
+        let rising = if self.hurry.has_deadline() { RISING } else { 0 };
+        let pressed = self.at(self.hurry, self.pressed.min(self.budget), rising);
         if self.pressed >= self.budget {
             return pressed;
         }
-        pressed.max(self.at(self.hurry.calm(), self.budget))
+        pressed.max(self.at(self.hurry.calm(), self.budget, 0))
     }
 
-    fn at(&self, hurry: Hurry, budget: Amount) -> Option<FeeRate> {
+    /// As if it hurried so much, with so large a budget, and rising from so many blocks before the deadline.
+    fn at(&self, hurry: Hurry, budget: Amount, rising: u32) -> Option<FeeRate> {
         let most = feerate_of(budget, self.weight)?;
         if most < self.estimates.floor {
             return None;
         }
         let market = match (hurry.left(), hurry) {
-            (Some(left), _) => Some(self.near(most, left)),
+            (Some(left), _) => Some(self.near(most, left, rising)),
             (None, Hurry::Waited(waited)) => {
                 let estimate = self.estimates.within(patience(waited));
                 if estimate <= most { Some(estimate) } else { offer(most, waited) }
@@ -140,7 +159,7 @@ impl Price<'_> {
     }
 
     /// The price of what has a deadline. It rises with each block that passes.
-    fn near(&self, most: FeeRate, left: u32) -> FeeRate {
+    fn near(&self, most: FeeRate, left: u32, rising: u32) -> FeeRate {
         let spare = left.saturating_sub(BAD_LUCK);
         let near = self.estimates.within(of(spare, NEAR));
         let far = part(self.estimates.within(spare.saturating_mul(2)), FAR);
@@ -150,7 +169,8 @@ impl Price<'_> {
         } else {
             patient
         };
-        patient.max(approach(most, left))
+        let risen = (left..rising).fold(patient, |rate, _| part(rate, RISES));
+        risen.max(approach(most, left))
     }
 
     /// Whether a rise of fees as they come could make it cost more than it brings. A rise that is
@@ -224,7 +244,7 @@ pub fn fee_of(feerate: FeeRate, weight: Weight) -> Amount {
 /// size more.
 #[must_use]
 pub fn replacement_fee(paid: Amount, weight: Weight) -> Amount {
-    let own = fee_of(FeeRate::from_sat_per_kwu(250), weight);
+    let own = fee_of(RELAY, weight);
     paid.checked_add(own).unwrap_or(Amount::MAX_MONEY)
 }
 

@@ -512,8 +512,9 @@ impl<'a> Planner<'a> {
         (draft.least <= budget).then_some(draft)
     }
 
-    /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: less
-    /// than a quarter more, and neither refused, nor near its deadline, nor asked for.
+    /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: not even
+    /// a twentieth more, or, with a deadline, not what its relay costs more; and neither refused, nor near its
+    /// deadline, nor asked for.
     fn replacing(
         &self,
         out: &Out<'_>,
@@ -535,7 +536,9 @@ impl<'a> Planner<'a> {
         }
         let wanted = feerate.to_sat_per_kwu();
         let asked = self.asked(draft).is_some();
-        let enough = wanted >= quarter_more || (wanted > now && (hurry.is_close() || asked));
+        let relay = hurry.left().map_or(0, |_| fee::RELAY.to_sat_per_kwu());
+        let more = now.saturating_add(now.div_ceil(20).max(relay));
+        let enough = wanted >= more || (wanted > now && (hurry.is_close() || asked));
         enough.then_some(feerate)
     }
 

@@ -8,7 +8,7 @@ use arb_core::ports::FeeEstimates;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an unconfirmed transaction needs to pay for its own relay, in satoshis per 1000 weight units.
-const INCREMENT: u64 = 250;
+pub(super) const INCREMENT: u64 = 250;
 /// How often an attacker who watches the mempool is answered between two blocks by somebody who
 /// watches it as well.
 const ANSWERS: u32 = 10;

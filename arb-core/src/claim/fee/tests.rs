@@ -97,7 +97,8 @@ proptest! {
         let at = |left| price(Hurry::Left(left), weight, budget, &market).feerate();
         let (Some(before), Some(now)) = (at(left), at(left - 1)) else { return Ok(()) };
         let grown = before.to_sat_per_kwu() / 3 * 5 + 6;
-        let estimate = market.within(1).to_sat_per_kwu();
+        // 34 times two hundredths, each on top of the last.
+        let estimate = market.within(1).to_sat_per_kwu() * 2;
         prop_assert!(now.to_sat_per_kwu() <= grown.max(estimate));
     }
 
@@ -119,12 +120,12 @@ fn prices_of_an_htlc_as_its_deadline_nears() {
         (144, 5, 5),
         (100, 5, 5),
         (40, 10, 10),
-        (24, 12, 12),
-        (18, 13, 84),
-        (12, 20, 1_813),
-        (10, 20, 5_038),
-        (6, 20, 38_880),
-        (5, 32, 64_800),
+        (24, 15, 15),
+        (18, 18, 84),
+        (12, 30, 1_813),
+        (10, 32, 5_038),
+        (6, 34, 38_880),
+        (5, 35, 64_800),
         (4, 54, 108_000),
         (3, 90, 180_000),
         (2, 150, 300_000),
