@@ -15,7 +15,7 @@ use arb_node_adapter::{
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
 use bitcoin::secp256k1::SecretKey;
-use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{Amount, OutPoint, Transaction, TxIn, TxOut, Txid};
 use lightning::chain::Listen;
 use lightning::ln::chan_utils::shared_anchor_script_pubkey;
 use lightning::ln::types::ChannelId as LdkChannelId;
@@ -352,6 +352,16 @@ impl Beside {
             let txid = tx.compute_txid();
             chain.in_mempool(&txid) || chain.tx_height(&txid).is_some()
         };
+        // LDK may tell the arbiter of a close before the arbiter has the block with it: our commitment
+        // is then too late, which is no matter.
+        let is_late = |tx: &Transaction| {
+            let is_commitment = tx.input.iter().all(|input| input.sequence.0 >> 24 == 0x80);
+            let spent = |input: &TxIn| chain.confirmed_spender(&input.previous_output).is_some();
+            is_commitment && !known(tx) && tx.input.iter().any(spent)
+        };
+        if package.iter().any(is_late) {
+            return Ok(());
+        }
         let package: Vec<Transaction> = package.into_iter().filter(|tx| !known(tx)).collect();
         match package.as_slice() {
             [] => {}
