@@ -28,7 +28,7 @@ pub(super) const FUNDING_DEPTH: u32 = 200;
 /// Coins of the peer for its own fees, in each channel whose HTLC transactions carry none.
 const PEER_COINS: (usize, Amount) = (8, Amount::from_sat(200_000));
 /// How long the arbiter may take to come to rest.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How long it is waited for while its disk is full: what is stuck goes on when there is room.
 const PATIENCE_ON_FULL_DISK: Duration = Duration::from_millis(300);
 
