@@ -64,6 +64,24 @@ impl Runner<'_> {
         self.show_ldk().await
     }
 
+    async fn unsubscribe(
+        &mut self,
+        subscriber: &crate::scenario::ast::SubscriberName,
+    ) -> Result<(), Failed> {
+        let Some(known) = self.node.subscribers.get(subscriber) else { return Ok(()) };
+        let id = known.channel;
+        self.node.close_subscription(subscriber);
+        let name = &subscriber.0;
+        let ended =
+            self.try_command(|arbiter| async move { arbiter.unsubscribe(id, name).await }).await?;
+        match ended {
+            // Nobody waited for the channel any more, and it was forgotten before the crash
+            // after which this is asked for again.
+            Err(CommandError::UnknownChannel(_)) => Ok(()),
+            ended => ended.map_err(refused),
+        }
+    }
+
     /// The story's own signer, which does as it is told.
     fn own_signer(&self) -> Result<&MemorySigner, Failed> {
         match self.ldk {
@@ -95,13 +113,7 @@ impl Runner<'_> {
                 self.subscribe(subscriber, id, delivery).await
             }
             ArbiterStep::Acknowledge(subscriber) => self.acknowledge(subscriber).await,
-            ArbiterStep::Unsubscribe(subscriber) => {
-                let Some(known) = self.node.subscribers.get(subscriber) else { return Ok(()) };
-                let id = known.channel;
-                self.node.close_subscription(subscriber);
-                let name = &subscriber.0;
-                self.command(|arbiter| async move { arbiter.unsubscribe(id, name).await }).await
-            }
+            ArbiterStep::Unsubscribe(subscriber) => self.unsubscribe(subscriber).await,
             ArbiterStep::Bump { target, feerate } => {
                 self.bump(target, BumpGoal::FeeRate(*feerate)).await
             }
