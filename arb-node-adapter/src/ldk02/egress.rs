@@ -75,7 +75,9 @@ struct State {
     wanted: BTreeMap<OutPoint, u32>,
     /// Transactions that LDK handed over, and when it did so last.
     of_ldk: BTreeMap<Txid, u32>,
-    /// Channels that LDK was told to close.
+    /// Channels of which our commitment is about to be published, or was.
+    closing: BTreeSet<ChannelId>,
+    /// Those of them that LDK was told to close.
     told: BTreeSet<ChannelId>,
     /// Channels that are LDK's alone.
     handed_back: BTreeSet<ChannelId>,
@@ -129,14 +131,17 @@ impl Egress {
     /// Leaves a channel to LDK alone from now on: the arbiter publishes nothing for it, in no mode,
     /// and LDK's own passes after [`GRACE`] blocks at the latest. Not stored: see
     /// [`Recorder::hand_back`](super::Recorder::hand_back), which is the way to do it.
-    pub fn hand_back(&self, channel: ChannelId) {
+    ///
+    /// Returns whether our commitment of the channel may be on its way, or on its way to be.
+    pub fn hand_back(&self, channel: ChannelId) -> bool {
         let mut state = lock(&self.state);
         state.handed_back.insert(channel);
         state.claimed.retain(|_, claimed| claimed.channel != Some(channel));
+        state.closing.contains(&channel)
     }
 
-    /// Whether LDK was told to close the channel because the arbiter was about to publish our
-    /// commitment.
+    /// Whether LDK was told, since the start, to close the channel because the arbiter was about to
+    /// publish our commitment.
     #[must_use]
     pub fn was_told(&self, channel: &ChannelId) -> bool {
         lock(&self.state).told.contains(channel)
@@ -146,6 +151,17 @@ impl Egress {
     #[must_use]
     pub fn is_left(&self, channel: ChannelId) -> bool {
         lock(&self.state).handed_back.contains(&channel)
+    }
+
+    /// Our commitment of the channel is about to be published: from here on
+    /// [`hand_back`](Self::hand_back) says so. `false`: it was handed back before.
+    fn begin(&self, channel: ChannelId) -> bool {
+        let mut state = lock(&self.state);
+        let ours = !state.handed_back.contains(&channel);
+        if ours {
+            state.closing.insert(channel);
+        }
+        ours
     }
 
     fn tell(&self, channel: ChannelId) {

@@ -1,5 +1,7 @@
 //! The fence towards LDK: it closes a channel before the arbiter publishes our commitment, and so makes
 //! no commitment that would have to revoke the one that is published.
+use super::WriteAll;
+use super::facts::Shelf;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Package, Stake};
 use bitcoin::Transaction;
@@ -7,18 +9,21 @@ use core::ops::Deref;
 use lightning::ln::channelmanager::AChannelManager;
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::util::errors::APIError;
+use std::sync::Arc;
 
 /// Closes LDK's side of a channel.
 pub trait ForceClose: Send + Sync + 'static {
     /// From the return on LDK makes no commitment of the channel any more. That it has no such
-    /// channel, or has closed it, is no error.
+    /// channel, or has closed it, is no error: after a restart it is asked again, for LDK may have
+    /// lost its close.
     ///
     /// # Errors
     /// Why it is not sure. Nothing is published then, and it is asked again.
     fn force_close(&self, channel: ChannelId) -> Result<(), String>;
 }
 
-/// LDK's channel manager as what closes channels.
+/// LDK's channel manager as what closes channels. That it was told is not remembered: the arbiter is
+/// to be given it through [`Recorder::fence`](super::Recorder::fence).
 #[derive(Clone, Debug)]
 pub struct ManagerFence<M>(pub M);
 
@@ -38,6 +43,37 @@ where
             Ok(()) | Err(APIError::ChannelUnavailable { .. }) => Ok(()),
             Err(error) => Err(format!("{error:?}")),
         }
+    }
+}
+
+/// Remembers durably that LDK is told, before it is told. Made by
+/// [`Recorder::fence`](super::Recorder::fence).
+#[derive(Debug)]
+pub struct RecordedFence<F, K> {
+    inner: F,
+    shelf: Arc<Shelf<K>>,
+}
+
+impl<F: Clone, K> Clone for RecordedFence<F, K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shelf: self.shelf.clone() }
+    }
+}
+
+impl<F, K> RecordedFence<F, K> {
+    pub(super) const fn new(inner: F, shelf: Arc<Shelf<K>>) -> Self {
+        Self { inner, shelf }
+    }
+}
+
+impl<F, K> ForceClose for RecordedFence<F, K>
+where
+    F: ForceClose,
+    K: Deref<Target: WriteAll> + Send + Sync + 'static,
+{
+    fn force_close(&self, channel: ChannelId) -> Result<(), String> {
+        self.shelf.put_told(channel)?;
+        self.inner.force_close(channel)
     }
 }
 

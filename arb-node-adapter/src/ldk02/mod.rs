@@ -39,7 +39,7 @@ pub use facts::{
 };
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};
-pub use fence::{ForceClose, ManagerFence, NoFence};
+pub use fence::{ForceClose, ManagerFence, NoFence, RecordedFence};
 pub use filter::OutputFilter;
 pub use kv::{KvWrite, LdkStore, OneByOne, WriteAll};
 pub use mempool::{Mempool, NoMempool};

@@ -250,7 +250,7 @@ impl Beside {
         let ports = Ports {
             source,
             broadcast: ArbiterEgress::new(sent.clone(), egress.clone())
-                .telling(ManagerFence(node.manager.clone())),
+                .telling(recorder.fence(ManagerFence(node.manager.clone()))),
             fees: FromLdkFees(node.fees.clone()),
             signer: recorder.signer(Arc::new(keys)),
             coins: ArbiterCoins::new(coins.clone(), egress.clone()),

@@ -95,10 +95,14 @@ impl<B, M, F> ArbiterEgress<B, M, F> {
 impl<B, M, F: ForceClose> ArbiterEgress<B, M, F> {
     /// LDK makes no commitment any more of the channels of which a package has ours. What claims from
     /// a commitment, or pays for the peer's, changes nothing for LDK: it sees the block by itself.
-    fn close(&self, package: &Package) -> Result<(), String> {
+    fn close<E>(&self, package: &Package) -> Result<(), EgressError<E>> {
         for channel in committed(package) {
+            // It may have been handed back since this package was looked at.
+            if !self.egress.begin(channel) {
+                return Err(EgressError::HandedBack);
+            }
             if !self.egress.was_told(&channel) {
-                self.fence.force_close(channel)?;
+                self.fence.force_close(channel).map_err(EgressError::NotClosed)?;
                 self.egress.tell(channel);
             }
         }
@@ -122,7 +126,7 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
             }
             Mode::Own => {}
         }
-        self.close(&package).map_err(EgressError::NotClosed)?;
+        self.close(&package)?;
         let mut taken = package.clone();
         let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
         // What the network refused, LDK may try after a while.

@@ -13,7 +13,7 @@ use super::taps::{Job, Taps};
 use super::translate::{Told, Translated, Translation, Untranslated};
 use super::update::Step;
 use super::{opening, update};
-use crate::ldk02::{Egress, WriteAll};
+use crate::ldk02::{Egress, ForceClose, RecordedFence, WriteAll};
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
@@ -34,6 +34,8 @@ pub enum Waiting {
     Sink(String),
     /// The key-value store failed.
     Store(String),
+    /// LDK does not close a channel that is handed back.
+    NotClosed(String),
 }
 
 impl fmt::Display for Waiting {
@@ -41,6 +43,7 @@ impl fmt::Display for Waiting {
         match self {
             Self::Sink(why) => write!(f, "the arbiter: {why}"),
             Self::Store(why) => write!(f, "the key-value store: {why}"),
+            Self::NotClosed(why) => write!(f, "LDK does not close the channel: {why}"),
         }
     }
 }
@@ -226,31 +229,44 @@ where
         Ok(())
     }
 
+    /// What tells LDK to close a channel, so that it is known after a crash: the record is durable before
+    /// `inner` is asked. For [`ArbiterEgress::telling`](crate::ldk02::ArbiterEgress::telling), and for
+    /// [`hand_back`](Self::hand_back).
+    pub fn fence<F>(&self, inner: F) -> RecordedFence<F, K> {
+        RecordedFence::new(inner, self.shelf.clone())
+    }
+
     /// Hands a channel back to LDK alone: the arbiter publishes nothing for it, now and after a
     /// restart, and what LDK's monitors publish passes. It is told nothing more of the channel, signs
     /// nothing, and what it goes on reporting is what it knew. What was held is completed.
     ///
-    /// A channel that the arbiter is failing is told and held as before until LDK has closed it, for
-    /// a commitment of ours may be on its way that LDK would revoke.
+    /// Of a channel that the arbiter is failing, a commitment of ours may be on its way that LDK would
+    /// revoke: LDK is told by `fence` to close it, and it is told and held as before until LDK has.
     ///
-    /// At each start, [`handed_back`](Self::handed_back) is to be told to the [`Egress`].
+    /// At each start, before the arbiter's, it is to be called again for all that is
+    /// [`handed_back`](Self::handed_back): the egress forgets, and LDK may have lost its close.
     ///
     /// # Errors
-    /// The store takes nothing at the moment. The egress is handed back already; call again.
-    pub fn hand_back(
+    /// The store takes nothing at the moment, or LDK does not close the channel. The egress is handed
+    /// back already; call again.
+    pub fn hand_back<F: ForceClose>(
         &mut self,
         channel: ChannelId,
         egress: &Egress,
+        fence: &F,
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
-        egress.hand_back(channel);
+        // From here on nothing of the arbiter's goes out that has not begun to.
+        let begun = egress.hand_back(channel);
         self.shelf.put_handed_back(channel).map_err(Waiting::Store)?;
         let fenced = self.held.get(&channel).is_some_and(|of| of.held.why == HeldFor::Fenced);
-        if fenced || egress.was_told(&channel) {
-            return Ok(());
+        if fenced || begun || self.shelf.was_told(&channel) {
+            return fence.force_close(channel).map_err(Waiting::NotClosed);
         }
         self.let_go(channel, &completed)?;
-        self.forget(channel)?;
+        if self.shelf.books().contains_key(&channel) {
+            self.forget(channel)?;
+        }
         self.leave(channel);
         Ok(())
     }
@@ -450,6 +466,7 @@ where
 
     /// The channel is resolved and forgotten.
     fn forget(&self, channel: ChannelId) -> Result<(), Waiting> {
+        self.shelf.forget_told(channel).map_err(Waiting::Store)?;
         self.shelf.remove(channel).map_err(Waiting::Store)?;
         self.taps.unfollow(channel);
         Ok(())

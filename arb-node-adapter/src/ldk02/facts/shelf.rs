@@ -26,14 +26,19 @@ pub const CHANNELS: &str = "channels";
 /// Second namespace: one record for each channel that was handed back to LDK.
 pub const HANDED_BACK: &str = "handed_back";
 
+/// Second namespace: one record for each channel that LDK is told to close since our commitment of it
+/// is about to be published, written before either.
+pub const TOLD: &str = "told";
+
 /// Second namespace: one record for each channel whose adoption has begun, until it is recorded.
 const ADOPTED: &str = "adopted";
 
 /// Books in memory and on disk.
 #[derive(Debug)]
-pub(super) struct Shelf<K> {
+pub(in crate::ldk02) struct Shelf<K> {
     books: Mutex<BTreeMap<ChannelId, Book>>,
     handed_back: Mutex<BTreeSet<ChannelId>>,
+    told: Mutex<BTreeSet<ChannelId>>,
     store: K,
 }
 
@@ -74,13 +79,9 @@ where
             let book = Book::decode(&bytes).map_err(|Unreadable(why)| why.to_owned())?;
             books.insert(book.facts.id, book);
         }
-        let mut handed_back = BTreeSet::new();
-        for key in store.list(NAMESPACE, HANDED_BACK).map_err(|error| error.to_string())? {
-            let bytes = store.read(NAMESPACE, HANDED_BACK, &key).map_err(|e| e.to_string())?;
-            let id = <[u8; 32]>::try_from(bytes).map_err(|_| format!("{key} is no channel"))?;
-            handed_back.insert(ChannelId(id));
-        }
-        Ok(Self { books: Mutex::new(books), handed_back: Mutex::new(handed_back), store })
+        let handed_back = Mutex::new(channels(&*store, HANDED_BACK)?);
+        let told = Mutex::new(channels(&*store, TOLD)?);
+        Ok(Self { books: Mutex::new(books), handed_back, told, store })
     }
 
     /// Shows books that are written.
@@ -98,10 +99,43 @@ where
     }
 
     pub(super) fn put_handed_back(&self, channel: ChannelId) -> Result<(), String> {
-        self.store
-            .write(NAMESPACE, HANDED_BACK, &channel.to_string(), channel.0.to_vec())
-            .map_err(|error| error.to_string())?;
-        lock(&self.handed_back).insert(channel);
+        self.put_channel(HANDED_BACK, channel, &self.handed_back)
+    }
+
+    /// LDK is about to be told to close the channel.
+    pub(in crate::ldk02) fn put_told(&self, channel: ChannelId) -> Result<(), String> {
+        self.put_channel(TOLD, channel, &self.told)
+    }
+
+    /// Whether LDK may have been told to close the channel, and our commitment be on its way.
+    pub(super) fn was_told(&self, channel: &ChannelId) -> bool {
+        lock(&self.told).contains(channel)
+    }
+
+    /// LDK's close is no news any more.
+    pub(super) fn forget_told(&self, channel: ChannelId) -> Result<(), String> {
+        if lock(&self.told).contains(&channel) {
+            self.store
+                .remove(NAMESPACE, TOLD, &channel.to_string(), false)
+                .map_err(|error| error.to_string())?;
+            lock(&self.told).remove(&channel);
+        }
+        Ok(())
+    }
+
+    /// One record a channel, written once, and then remembered.
+    fn put_channel(
+        &self,
+        second: &str,
+        channel: ChannelId,
+        known: &Mutex<BTreeSet<ChannelId>>,
+    ) -> Result<(), String> {
+        if !lock(known).contains(&channel) {
+            self.store
+                .write(NAMESPACE, second, &channel.to_string(), channel.0.to_vec())
+                .map_err(|error| error.to_string())?;
+            lock(known).insert(channel);
+        }
         Ok(())
     }
 
@@ -194,6 +228,20 @@ where
         lock(&self.books).remove(&channel);
         Ok(())
     }
+}
+
+/// Channels that have a record here.
+fn channels<S>(store: &S, second: &str) -> Result<BTreeSet<ChannelId>, String>
+where
+    S: KVStoreSync + ?Sized,
+{
+    let keys = store.list(NAMESPACE, second).map_err(|error| error.to_string())?;
+    let read = |key: String| {
+        let bytes = store.read(NAMESPACE, second, &key).map_err(|error| error.to_string())?;
+        let id = <[u8; 32]>::try_from(bytes).map_err(|_| format!("{key} is no channel"))?;
+        Ok(ChannelId(id))
+    };
+    keys.into_iter().map(read).collect()
 }
 
 /// What these are written with: hashes of HTLCs that ended, books, a monitor.

@@ -18,7 +18,7 @@ impl Nodes {
     pub(super) fn beside(&self, works: Arc<std::sync::atomic::AtomicBool>) -> Beside {
         let node = &self.nodes[US];
         let signer = Arc::new(self.recorder.signer(node.keys.clone()));
-        let fence = ManagerFence(node.manager.clone());
+        let fence = self.recorder.fence(ManagerFence(node.manager.clone()));
         Beside { signer: Switched { signer, works }, egress: node.egress.clone(), fence }
     }
 }

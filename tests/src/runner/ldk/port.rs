@@ -1,7 +1,7 @@
 //! The arbiter's ports beside an LDK node.
 use crate::ldk::{Manager, MemoryKv};
 use arb_core::ports::{SignRequest, Signer};
-use arb_node_adapter::{Egress, LdkSigner, ManagerFence, SignError};
+use arb_node_adapter::{Egress, LdkSigner, ManagerFence, RecordedFence, SignError};
 use bitcoin::secp256k1::ecdsa;
 use lightning::sign::KeysManager;
 use std::sync::Arc;
@@ -41,5 +41,5 @@ impl Signer for Switched {
 pub(in crate::runner) struct Beside {
     pub(in crate::runner) signer: Switched,
     pub(in crate::runner) egress: Arc<Egress>,
-    pub(in crate::runner) fence: ManagerFence<Arc<Manager>>,
+    pub(in crate::runner) fence: RecordedFence<ManagerFence<Arc<Manager>>, Arc<MemoryKv>>,
 }

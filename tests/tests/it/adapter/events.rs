@@ -177,7 +177,7 @@ async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(),
     // Handed to nobody because the arbiter publishes; and it is LDK's alone again.
     egress.set(Mode::Own);
     assert!(matches!(events.handle(&event).await, Ok(Handled::Arbiter)));
-    egress.hand_back(CHANNEL);
+    assert!(!egress.hand_back(CHANNEL));
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     assert_eq!(events.kept()?.len(), 1);
     events.taken(outpoint)?;

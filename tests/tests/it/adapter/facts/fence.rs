@@ -1,12 +1,25 @@
 //! The fence and the way out: what LDK may do while the arbiter fails a channel, and how a channel
 //! goes back to LDK alone.
-use super::rig::Rig;
+use super::rig::{Rig, at_once};
 use super::{CAPACITY, Failed, id, three};
-use arb_node_adapter::{Egress, HeldFor, Mode, Refusal};
-use arb_tests::ldk::{Kind, Link};
+use arb_core::ids::ChannelId;
+use arb_core::ports::{Broadcast, Package, Stake, Verdict};
+use arb_core::units::BlockHeight;
+use arb_node_adapter::{
+    ArbiterEgress, Egress, EgressError, ForceClose, HeldFor, ManagerFence, Mempool, Mode, Refusal,
+};
+use arb_tests::ldk::{Kind, Link, Manager};
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use bitcoin::{OutPoint, ScriptBuf, Sequence, Transaction, TxIn, Txid, Witness};
 use lightning::ln::types::ChannelId as LdkChannelId;
+use lightning::util::ser::Writeable;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn fence(rig: &Rig, node: usize) -> Result<(), Failed> {
+/// The arbiter takes no newer commitment of ours.
+fn fence_off(rig: &Rig, node: usize) -> Result<(), Failed> {
     rig.sink(node).told.lock().map_err(|_| "poisoned")?.fenced = true;
     Ok(())
 }
@@ -26,7 +39,7 @@ fn pending(rig: &Rig, node: usize, link: &Link) -> usize {
 fn crossing() -> Result<(Rig, Link), Failed> {
     let mut rig = Rig::new(2, Kind::Anchors)?;
     let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
-    fence(&rig, 0)?;
+    fence_off(&rig, 0)?;
     rig.net.start(0, &[link], 20_000_000, "ours", 1)?;
     rig.net.start(1, &[link], 30_000_000, "theirs", 1)?;
     rig.net.pump();
@@ -112,26 +125,190 @@ fn a_channel_goes_back_to_ldk() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A channel that the arbiter is failing is handed back only as far as nothing can be revoked.
+/// A channel that the arbiter is failing is handed back only as far as nothing can be revoked: LDK
+/// closes it.
 #[test]
 fn the_fence_stands_when_a_channel_is_handed_back() -> Result<(), Failed> {
     let (rig, link) = crossing()?;
-    hand_back(&rig, 0, &link)?;
+    assert!(hand_back_by(&rig, 0, &link, &Egress::new(Mode::Own), &Deaf).is_err());
     rig.net.pump();
     assert_eq!(held(&rig, 0), [HeldFor::Fenced]);
     assert_eq!(rig.facts(1, &link)?.candidates.current.remote.number.0, 0);
-    rig.net.force_close(0, &link)?;
+    hand_back(&rig, 0, &link)?;
     rig.net.pump();
     assert_eq!((held(&rig, 0).len(), pending(&rig, 0, &link)), (0, 0));
+    assert!(rig.net.nodes[0].manager.list_channels().is_empty());
+    assert_eq!(rig.facts(1, &link)?.candidates.current.remote.number.0, 0, "nothing is revoked");
+    Ok(())
+}
+
+/// LDK cannot be told.
+#[derive(Clone)]
+struct Deaf;
+
+impl ForceClose for Deaf {
+    fn force_close(&self, _: ChannelId) -> Result<(), String> {
+        Err("deaf".to_owned())
+    }
+}
+
+/// What a package with our commitment looks like.
+fn our_commitment(rig: &Rig, link: &Link) -> Result<Package, Failed> {
+    let funding = rig.facts(0, link)?.candidates.current.funding;
+    let input = TxIn {
+        previous_output: funding,
+        sequence: Sequence(0x8012_3456),
+        script_sig: ScriptBuf::new(),
+        witness: Witness::new(),
+    };
+    let tx = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::from_consensus(0x2065_4321),
+        input: vec![input],
+        output: Vec::new(),
+    };
+    let stake = Stake { channel: id(link), outpoint: funding, deadline: None };
+    Ok(Package { transactions: vec![tx], stakes: vec![stake] })
+}
+
+/// How often the network was given something.
+#[derive(Clone, Default)]
+struct Network(Arc<AtomicUsize>);
+
+impl Broadcast for Network {
+    type Error = Infallible;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Infallible> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let accepted = |tx: &Transaction| (tx.compute_txid(), Verdict::Accepted);
+        Ok(package.transactions.iter().map(accepted).collect())
+    }
+}
+
+/// The arbiter decides to fail the channel and publishes our commitment; gives what the network got.
+fn publish<F: ForceClose>(rig: &Rig, link: &Link, fence: F) -> Result<usize, Failed> {
+    fence_off(rig, 0)?;
+    let (network, egress) = (Network::default(), Arc::new(Egress::new(Mode::Own)));
+    let fence = rig.desks.borrow()[0].recorder.fence(fence);
+    let port = ArbiterEgress::new(network.clone(), egress).telling(fence);
+    let _refused = at_once(port.broadcast(our_commitment(rig, link)?));
+    Ok(network.0.load(Ordering::SeqCst))
+}
+
+fn manager_of(rig: &Rig) -> ManagerFence<Arc<Manager>> {
+    ManagerFence(rig.net.nodes[0].manager.clone())
+}
+
+/// LDK was told to close, our commitment is out, and the node dies before LDK's close is written: LDK
+/// has the channel again. Handed back at once, it revokes nothing.
+#[test]
+fn a_close_that_ldk_lost_is_not_lost_to_the_way_out() -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    let before = rig.net.nodes[0].manager.encode();
+    assert_eq!(publish(&rig, &link, manager_of(&rig))?, 1);
+    assert!(rig.net.nodes[0].manager.list_channels().is_empty());
+    rig.restart_from(0, &before)?;
+    rig.net.pump();
+    assert_eq!(rig.net.nodes[0].manager.list_channels().len(), 1, "LDK has lost its close");
+    rig.net.start(1, &[link], 30_000_000, "theirs", 1)?;
+    hand_back(&rig, 0, &link)?;
+    rig.net.pump();
+    assert_eq!(rig.facts(1, &link)?.candidates.current.remote.number.0, 0, "nothing is revoked");
+    assert!(rig.net.nodes[0].manager.list_channels().is_empty());
+    assert_eq!((held(&rig, 0), pending(&rig, 0, &link)), (Vec::new(), 0));
+    Ok(())
+}
+
+/// The node dies, or LDK refuses, between the record and LDK's close: nothing is out, and the record
+/// does not stand for the close.
+#[test]
+fn a_record_is_not_taken_for_ldks_close() -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    assert_eq!(publish(&rig, &link, Deaf)?, 0);
+    rig.restart_node(0)?;
+    rig.net.pump();
+    assert_eq!(rig.net.nodes[0].manager.list_channels().len(), 1);
+    assert_eq!(publish(&rig, &link, Deaf)?, 0, "LDK is asked again");
+    assert_eq!(publish(&rig, &link, manager_of(&rig))?, 1);
+    assert!(rig.net.nodes[0].manager.list_channels().is_empty());
+
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    assert_eq!(publish(&rig, &link, Deaf)?, 0);
+    rig.restart_node(0)?;
+    rig.net.pump();
+    hand_back(&rig, 0, &link)?;
+    rig.net.pump();
+    assert!(rig.net.nodes[0].manager.list_channels().is_empty(), "closed by LDK");
+    Ok(())
+}
+
+/// What cannot be remembered is not done: LDK is not told, and nothing goes out.
+#[test]
+fn ldk_is_told_nothing_that_is_not_written() -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    let store = rig.desks.borrow()[0].store.clone();
+    store.fail_after(Some(0));
+    assert_eq!(publish(&rig, &link, manager_of(&rig))?, 0);
+    assert_eq!(rig.net.nodes[0].manager.list_channels().len(), 1);
+    store.fail_after(None);
+    // So the channel is free to go, after a restart as well.
+    rig.restart_node(0)?;
+    rig.net.pump();
+    hand_back(&rig, 0, &link)?;
+    let payment = rig.net.send(1, &[link], 30_000_000, "alone")?;
+    rig.net.claim(&payment);
+    Ok(())
+}
+
+/// Hands the channel back while the guard asks what LDK has in the mempool.
+struct Meanwhile(Arc<Egress>, ChannelId);
+
+impl Mempool for Meanwhile {
+    async fn spenders(&self, _: Vec<OutPoint>) -> Result<Vec<Transaction>, String> {
+        assert!(!self.0.hand_back(self.1), "nothing has begun");
+        Ok(Vec::new())
+    }
+}
+
+/// Either the commitment has begun to go out when a channel is handed back, and LDK closes it; or it
+/// does not go out.
+#[test]
+fn what_is_handed_back_meanwhile_does_not_go_out() -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    let mut package = our_commitment(&rig, &link)?;
+    package.stakes[0].deadline = Some(BlockHeight(1));
+    let egress = Arc::new(Egress::new(Mode::Guard { before: 18 }));
+    let network = Network::default();
+    let mempool = Meanwhile(egress.clone(), id(&link));
+    let port = ArbiterEgress::seeing(network.clone(), egress, mempool).telling(manager_of(&rig));
+    let refused = at_once(port.broadcast(package));
+    assert!(matches!(refused, Err(EgressError::HandedBack)), "{refused:?}");
+    assert_eq!(network.0.load(Ordering::SeqCst), 0);
+    assert_eq!(rig.net.nodes[0].manager.list_channels().len(), 1);
     Ok(())
 }
 
 pub(super) fn hand_back(rig: &Rig, node: usize, link: &Link) -> Result<(), Failed> {
+    let fence = ManagerFence(rig.net.nodes[node].manager.clone());
+    hand_back_by(rig, node, link, &Egress::new(Mode::Own), &fence)
+}
+
+fn hand_back_by<F: ForceClose>(
+    rig: &Rig,
+    node: usize,
+    link: &Link,
+    egress: &Egress,
+    fence: &F,
+) -> Result<(), Failed> {
     let monitors = rig.net.nodes[node].monitors.clone();
-    let completed = |channel: arb_core::ids::ChannelId, update| {
+    let completed = |channel: ChannelId, update| {
         assert!(monitors.channel_monitor_updated(LdkChannelId(channel.0), update).is_ok());
     };
-    let egress = Egress::new(Mode::Own);
-    rig.desks.borrow_mut()[node].recorder.hand_back(id(link), &egress, completed)?;
+    rig.desks.borrow_mut()[node].recorder.hand_back(id(link), egress, fence, completed)?;
     Ok(())
 }

@@ -202,9 +202,14 @@ impl Rig {
     /// written last of all.
     pub(super) fn restart_node(&mut self, node: usize) -> Result<(), Failed> {
         let manager = self.net.nodes[node].manager.encode();
+        self.restart_from(node, &manager)
+    }
+
+    /// The node stops where it stands, and starts again from what it wrote and this channel manager.
+    pub(super) fn restart_from(&mut self, node: usize, manager: &[u8]) -> Result<(), Failed> {
         let store = self.desks.borrow()[node].store.clone();
         let seed = u8::try_from(node)? + 1;
-        let again = Node::restarted(seed, self.kind, &manager, &store, &gated)?;
+        let again = Node::restarted(seed, self.kind, manager, &store, &gated)?;
         self.net.replace(node, again);
         self.restart_recorder(node)
     }
