@@ -68,7 +68,7 @@ pub(super) fn check(vector: &Record, format: CommitmentFormat) {
 
 /// Checks that the other party, which knows the same channel with the sides exchanged, builds the
 /// same transactions as a remote commitment.
-fn check_mirrored(facts: &ChannelFacts, built: &Commitment, secp: &Secp256k1<All>) {
+pub(super) fn check_mirrored(facts: &ChannelFacts, built: &Commitment, secp: &Secp256k1<All>) {
     let turned = |id: &HtlcId| HtlcId { offerer: id.offerer.other(), id: id.id };
     let mut mirror = facts.clone();
     core::mem::swap(&mut mirror.local, &mut mirror.remote);

@@ -1,4 +1,5 @@
 //! BOLT 3 appendix H: zero-fee commitments. Rebuilds, signs for both parties, compares bytes.
+use super::run::check_mirrored;
 use super::{Record, hex32, transaction};
 use crate::claim::SigningKey;
 use crate::facts::{
@@ -8,7 +9,7 @@ use crate::facts::{
 use crate::format::rules::HtlcDirection;
 use crate::format::{
     ChannelSecrets, Commitment, CommitmentFormat, HtlcTransaction, OutputKind, htlc_transactions,
-    local_commitment, remote_commitment, sighash, witness,
+    local_commitment, sighash, witness,
 };
 use crate::ids::{ChannelId, HtlcId, PaymentHash, Preimage, Side};
 use crate::units::{BlockDelta, BlockHeight, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat};
@@ -190,21 +191,6 @@ impl Run {
     }
 }
 
-/// What the other party, which knows the same channel with the sides exchanged, builds.
-fn mirrored(facts: &ChannelFacts, secp: &Secp256k1<All>) -> Commitment {
-    let turned = |id: &HtlcId| HtlcId { offerer: id.offerer.other(), id: id.id };
-    let mut mirror = facts.clone();
-    core::mem::swap(&mut mirror.local, &mut mirror.remote);
-    let keys = &mut mirror.candidates.current.keys;
-    core::mem::swap(&mut keys.local, &mut keys.remote);
-    mirror.opener = facts.opener.other();
-    mirror.htlcs = facts.htlcs.iter().map(|(id, record)| (turned(id), *record)).collect();
-    let mut remote = facts.candidates.current.remote.clone();
-    core::mem::swap(&mut remote.local_balance, &mut remote.remote_balance);
-    remote.htlcs = remote.htlcs.iter().map(turned).collect();
-    remote_commitment(&mirror, &mirror.candidates.current, &remote, secp).expect("a commitment")
-}
-
 fn check(name: &str) {
     let channel = Channel(Record::only(include_str!("zero_fee_channel.txt")));
     let vector = Record::named(include_str!("zero_fee.txt"), name);
@@ -213,7 +199,7 @@ fn check(name: &str) {
     let candidate = &facts.candidates.current;
     let commitment =
         local_commitment(&facts, candidate, &candidate.local, &secp).expect("a commitment");
-    assert_eq!(mirrored(&facts, &secp).transaction, commitment.transaction);
+    check_mirrored(&facts, &commitment, &secp);
     let run = Run { channel, facts, commitment, secp };
 
     assert_eq!(run.signed_commitment(), transaction(vector.get("commitment")));
