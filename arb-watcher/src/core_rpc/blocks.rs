@@ -6,7 +6,7 @@ use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -18,6 +18,9 @@ const SPENDERS: &str = "gettxspendingprevout";
 const TRANSACTION: &str = "getrawtransaction";
 const WAIT: &str = "waitfornewblock";
 const BEST: &str = "getbestblockhash";
+
+/// Transactions asked for in one call: each may be as large as what is relayed, 400,000 weight units.
+const TRANSACTIONS_PER_CALL: usize = 32;
 
 /// Settings of [`CoreBlocks`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,63 +67,43 @@ impl CoreBlocks {
         parsed(WAIT, field(WAIT, &answer, "hash")?)
     }
 
-    async fn spenders_of(
-        &self,
-        outpoints: &[OutPoint],
-        found: &mut BTreeMap<Txid, Transaction>,
-    ) -> Result<(), CoreError> {
+    /// The mempool's spenders of these outpoints, by id: one that spends a thousand of them would come a
+    /// thousand times with its bytes.
+    async fn spenders_of(&self, outpoints: &[OutPoint]) -> Result<BTreeSet<Txid>, CoreError> {
         let outputs: Vec<Value> =
             outpoints.iter().map(|o| json!({"txid": text(o.txid), "vout": o.vout})).collect();
-        let options = json!({"mempool_only": true, "return_spending_tx": true});
+        let options = json!({"mempool_only": true});
         let answer = match self.rpc.request(SPENDERS, vec![json!(outputs), options]).await? {
-            // Before Core 31 there are no options: ids only.
+            // Before Core 31 there are no options.
             Err(error) if matches!(error.code, code::MISC | code::INVALID_PARAMETER) => {
                 self.rpc.call(SPENDERS, vec![json!(outputs)]).await?
             }
             answer => answer.map_err(|error| CoreError::Node { method: SPENDERS, error })?,
         };
         let entries = answer.as_array().ok_or_else(|| odd(SPENDERS, "a list is expected"))?;
-        let mut wanted = BTreeSet::new();
-        for entry in entries {
-            // A spend that an index knows from a block is none of the mempool.
-            let Some(txid) = entry.get("spendingtxid").filter(|_| in_mempool(entry)) else {
-                continue;
-            };
-            let txid: Txid = parsed(SPENDERS, txid)?;
-            match entry.get("spendingtx") {
-                Some(raw) => {
-                    found.insert(txid, decoded(SPENDERS, raw)?);
-                }
-                None => {
-                    wanted.insert(txid);
-                }
-            }
-        }
-        wanted.retain(|txid| !found.contains_key(txid));
-        self.fetch(wanted, found).await
+        // A spend that an index knows from a block is none of the mempool.
+        let entries = entries.iter().filter(|entry| in_mempool(entry));
+        let spenders = entries.filter_map(|entry| entry.get("spendingtxid"));
+        spenders.map(|txid| parsed(SPENDERS, txid)).collect()
     }
 
-    async fn fetch(
-        &self,
-        wanted: BTreeSet<Txid>,
-        found: &mut BTreeMap<Txid, Transaction>,
-    ) -> Result<(), CoreError> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let request = |txid| RpcRequest { method: TRANSACTION, params: vec![text(txid)] };
-        let answers = self.rpc.batch(wanted.iter().map(request).collect()).await?;
-        for (txid, answer) in wanted.into_iter().zip(answers) {
-            match answer {
-                Ok(raw) => {
-                    found.insert(txid, decoded(TRANSACTION, &raw)?);
+    /// These transactions, as far as the mempool has them.
+    async fn fetch(&self, wanted: &BTreeSet<Txid>) -> Result<Vec<Transaction>, CoreError> {
+        let mut found = Vec::with_capacity(wanted.len());
+        let request = |txid: &Txid| RpcRequest { method: TRANSACTION, params: vec![text(txid)] };
+        let all: Vec<&Txid> = wanted.iter().collect();
+        for some in all.chunks(TRANSACTIONS_PER_CALL) {
+            let requests = some.iter().map(|txid| request(txid)).collect();
+            for answer in self.rpc.batch(requests).await? {
+                match answer {
+                    Ok(raw) => found.push(decoded(TRANSACTION, &raw)?),
+                    // It left the mempool in between.
+                    Err(error) if error.code == code::NOT_FOUND => {}
+                    Err(error) => return Err(CoreError::Node { method: TRANSACTION, error }),
                 }
-                // It left the mempool in between.
-                Err(error) if error.code == code::NOT_FOUND => {}
-                Err(error) => return Err(CoreError::Node { method: TRANSACTION, error }),
             }
         }
-        Ok(())
+        Ok(found)
     }
 }
 
@@ -172,11 +155,11 @@ impl BlockSource for CoreBlocks {
         &self,
         outpoints: Vec<OutPoint>,
     ) -> Result<Vec<Transaction>, CoreError> {
-        let mut found = BTreeMap::new();
+        let mut spenders = BTreeSet::new();
         for some in outpoints.chunks(self.config.outpoints_per_call.max(1)) {
-            self.spenders_of(some, &mut found).await?;
+            spenders.extend(self.spenders_of(some).await?);
         }
-        Ok(found.into_values().collect())
+        self.fetch(&spenders).await
     }
 
     async fn changed(&self) {

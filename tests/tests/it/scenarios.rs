@@ -1,6 +1,7 @@
 //! Every scenario of the project, on the embedded chain.
 use arb_core::arbitrator::TxKind;
 use arb_tests::cli::scenario::read;
+use arb_tests::regtest::EXECUTABLE;
 use arb_tests::runner::{ChainKind, Options, Verdict, run, run_watched};
 use arb_tests::scenario::parse;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,35 @@ fn every_scenario_comes_out_as_it_says() {
     });
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Claims that share everything, and are too many for one transaction: 1,050 HTLCs of three channels expire in one block. They
+/// go out in two, neither above what is relayed, and both confirm; on a Bitcoin Core as well, where there is one.
+// bolt RL2
+// incident attack-13
+#[test]
+fn what_is_too_heavy_for_one_transaction_goes_out_in_two() {
+    let mut story = "policy joining=allowed\nchannel a\nchannel b\nchannel c\n".to_owned();
+    for channel in ["a", "b", "c"] {
+        let offers = (0..350)
+            .map(|n| format!("offer {channel} h{n} amount=1_300sat expiry=+40 stage=next\n"));
+        story.extend(offers);
+    }
+    story += "feerate 2sat/vB\n";
+    story.extend(["a", "b", "c"].map(|channel| format!("publish {channel} remote next\n")));
+    story += "mine\nmark\nmine 39
+        expect ours kind=claim count=2 max_inputs>=900 max_weight=400_000
+        mine
+        expect ours kind=claim count=2\n";
+    let ends = ["a", "b", "c"]
+        .map(|c| format!("expect {c}.h0 state=claimed\nexpect {c}.h349 state=claimed\n"));
+    story.extend(ends);
+    let scenario = parse("story", &story).expect("a story");
+    let core = std::env::var_os(EXECUTABLE).map(|_| ChainKind::Bitcoind);
+    for chain in core.into_iter().chain([ChainKind::Embedded]) {
+        let verdict = run(&scenario, Options { chain, ..Options::default() }).verdict;
+        assert_eq!(verdict, Verdict::Passed, "{chain:?}");
+    }
 }
 
 /// A dry run says what then happens: in which transactions, for how much, and until when.

@@ -266,6 +266,45 @@ async fn tips_and_heights_are_checked() {
     assert!(source.hash_at(BlockHeight(8)).await.is_err());
 }
 
+/// A transaction that takes very many of the outputs that are asked about comes once: with each of
+/// them it would be more than any reply may be.
+#[tokio::test]
+async fn a_transaction_that_spends_much_is_fetched_once() {
+    let [large, other] = pair();
+    let id = large.compute_txid().to_string();
+    let entry = |vout: u32| json!({"txid": "x", "vout": vout, "spendingtxid": id});
+    let page = || says((0..500).map(entry).collect());
+    let (source, heard) = blocks(vec![page(), page(), Ok(vec![Ok(json!(serialize_hex(&large)))])]);
+    let found = source.mempool_spenders(vec![OutPoint::null(); 1_000]).await.unwrap();
+    assert_eq!(found, [large]);
+    assert_eq!(
+        methods(&heard),
+        ["gettxspendingprevout", "gettxspendingprevout", "getrawtransaction"]
+    );
+    let options = &heard.lock().unwrap()[0].params[1];
+    assert_eq!(options, &json!({"mempool_only": true}), "no bytes: {other:?} is not among them");
+}
+
+/// Very many transactions come in several replies.
+#[tokio::test]
+async fn many_transactions_are_fetched_a_few_at_a_time() {
+    let made = |n: u32| Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::from_consensus(n),
+        input: vec![],
+        output: vec![TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() }],
+    };
+    let mut all: Vec<Transaction> = (0..40).map(made).collect();
+    all.sort_by_key(Transaction::compute_txid);
+    let entry = |tx: &Transaction| json!({"txid": "x", "vout": 0, "spendingtxid": tx.compute_txid().to_string()});
+    let raw =
+        |some: &[Transaction]| Ok(some.iter().map(|tx| Ok(json!(serialize_hex(tx)))).collect());
+    let spenders = says(all.iter().map(entry).collect());
+    let (source, _) = blocks(vec![spenders, raw(&all[..32]), raw(&all[32..])]);
+    let found = source.mempool_spenders(vec![OutPoint::null()]).await.unwrap();
+    assert_eq!(found, all);
+}
+
 #[tokio::test]
 async fn an_older_node_names_spenders_by_id() {
     let [a, b] = pair();
