@@ -22,6 +22,12 @@ pub struct Policy {
     /// Depth at which a close that nobody has explained is alerted, although the node was not able
     /// to say whose its scripts are.
     pub verdict_patience: BlockDelta,
+    /// Blocks for which our commitment is held back while the mempool holds an agreed mutual close
+    /// (BOLT 5 F4): what does not confirm for so long pays too little.
+    pub mutual_patience: BlockDelta,
+    /// Blocks in a row at which the signer must fail for a channel until that is alerted. Where it
+    /// fails for all channels that share a transaction, they stay together for as long.
+    pub signer_patience: BlockDelta,
     /// Whether claims of different channels share transactions.
     pub joining: Joining,
 }
@@ -55,6 +61,8 @@ impl Default for Policy {
             upstream_margin: BlockDelta(3),
             forget_depth: BlockDelta(100),
             verdict_patience: BlockDelta(6),
+            mutual_patience: BlockDelta(144),
+            signer_patience: BlockDelta(3),
             joining: Joining::Never,
         }
     }

@@ -256,6 +256,11 @@ pub enum CommandError {
     /// The funding output is spent already.
     #[error("channel {0} is closed already")]
     Closed(ChannelId),
+    /// An agreed mutual close is in the mempool, and no HTLC is at stake: our commitment waits for it
+    /// (BOLT 5 F4), and goes out if the mempool loses it, or after
+    /// [`arb_core::policy::Policy::mutual_patience`]. That the channel is to be failed is noted.
+    #[error("channel {0} is closed by an agreed mutual close that waits for its block")]
+    ClosesMutually(ChannelId),
     /// Something of the channel may be ours: it stays watched.
     #[error("channel {0} is not abandoned: {1}")]
     NotAbandoned(ChannelId, AbandonError),

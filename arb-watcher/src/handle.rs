@@ -416,10 +416,11 @@ impl Arbiter {
         self.do_it(Command::UnsubscribeAll { name: name.to_owned() }).await
     }
 
-    /// Ends a named subscription for good: nobody waits for it any more.
+    /// Ends a named subscription for good: nobody waits for it any more. That there is none is no
+    /// error, nor that the channel is forgotten, or was never watched.
     ///
     /// # Errors
-    /// No such channel.
+    /// The store refused the write, or the name is that of a subscription to all channels.
     pub async fn unsubscribe(&self, id: ChannelId, name: &str) -> Result<(), CommandError> {
         let name = name.to_owned();
         self.do_it(Command::Unsubscribe { id, name }).await

@@ -34,6 +34,8 @@ pub struct Now {
     pub link: Option<Link>,
     /// Least feerate that the network relays.
     pub floor: FeeRate,
+    /// Whether the mempool holds an agreed mutual close, and has not done so for too long.
+    pub closes_mutually: bool,
 }
 
 /// Whether the block source has more blocks to come.
@@ -342,8 +344,10 @@ impl Draft<'_> {
 
     /// The peer's commitment in the mempool, if we can pay for it.
     fn see_commitment(&mut self, tx: &Transaction) {
-        let known = |(seen, _): &(Transaction, _)| seen.compute_txid() == tx.compute_txid();
-        if self.picture().is_some() || self.state.acts.seen.iter().any(known) {
+        let txid = tx.compute_txid();
+        let known = |(seen, _): &(Transaction, _)| seen.compute_txid() == txid;
+        let known = self.state.acts.seen.iter().any(known);
+        if self.picture().is_some() || (known && !self.state.acts.misses(txid)) {
             return;
         }
         let Some((candidate, _)) = classify::remote_anchor(self.facts, &self.state, tx) else {

@@ -127,37 +127,50 @@ impl ChannelArbitrator {
 
     /// The local commitment that fails the channel, and the anchor that pays for it.
     fn commitment_claims(&self, facts: &ChannelFacts, now: &Now) -> Vec<Claim> {
-        if now.standing == Standing::Outdated {
+        if now.standing == Standing::Outdated || self.is_held_back(facts, now) {
             return Vec::new();
         }
         let mut claims = self.local_claims(facts, now);
         if let Some(anchor) = self.seen_anchor(facts) {
-            // One commitment is enough: we do not bid against ourselves.
-            claims.retain(|claim| matches!(claim.path, SpendPath::LocalCommitment(_)));
+            // One commitment is enough: we do not bid against ourselves. But what the network would
+            // not have pays for nothing, until it is signed anew.
+            if self.refusal_of(anchor.outpoint) != Some(Refusal::Invalid) {
+                claims.retain(|claim| matches!(claim.path, SpendPath::LocalCommitment(_)));
+            }
             claims.push(anchor);
         }
         claims
     }
 
+    /// Whether a commitment of ours waits: an agreed mutual close is on its way, and there is no HTLC
+    /// that could be lost meanwhile (BOLT 5 F4).
+    pub(crate) fn is_held_back(&self, facts: &ChannelFacts, now: &Now) -> bool {
+        now.closes_mutually && self.stake(facts) == AtStake::default()
+    }
+
+    /// What the network says against our newest spend of an output.
+    fn refusal_of(&self, outpoint: OutPoint) -> Option<Refusal> {
+        let newest = self.acts.claims_of(outpoint).next_back()?;
+        self.acts.rejected.get(&newest.txid()).map(|refused| refused.why)
+    }
+
     /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
-    /// that confirms, and unless the network would not have what we paid for it.
+    /// that confirms, and unless the commitment is gone: our child of it misses an input.
     fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
         let AtStake { deadline, value: value_at_risk } = self.stake(facts);
         if self.intent.is_none() && deadline.is_none() {
             return None;
         }
-        let refused = |outpoint: OutPoint| {
-            let newest = self.acts.claims_of(outpoint).next_back();
-            let refused = newest.and_then(|out| self.acts.rejected.get(&out.txid()));
-            refused.is_some_and(|refused| refused.why != Refusal::Fee)
-        };
         let anchors = self.acts.seen.iter().rev().filter_map(|(tx, _)| {
             let (candidate, anchor) = classify::remote_anchor(facts, self, tx)?;
             let outpoint = OutPoint { txid: tx.compute_txid(), vout: anchor.vout };
             Some((anchor_lock(candidate, &anchor), outpoint, anchor.output))
         });
-        let mut possible = anchors.filter(|(_, outpoint, _)| !refused(*outpoint));
-        let (lock, outpoint, output) = possible.next()?;
+        let standing = anchors.map(|anchor| (self.refusal_of(anchor.1), anchor));
+        let standing: Vec<_> =
+            standing.filter(|(refused, _)| *refused != Some(Refusal::Conflict)).collect();
+        let sound = standing.iter().find(|(refused, _)| *refused != Some(Refusal::Invalid));
+        let (_, (lock, outpoint, output)) = sound.or(standing.first()).cloned()?;
         let balance = facts.candidates.current.local.local_balance.floor();
         Some(Claim {
             channel: facts.id,

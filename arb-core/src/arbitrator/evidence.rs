@@ -306,6 +306,11 @@ impl Acts {
                 self.set_aside.insert(*outpoint, why.clone());
             }
             Change::CommitmentSeen { transaction, fee } => {
+                let txid = transaction.compute_txid();
+                // Once it is back, what missed it may be accepted.
+                let back: Vec<Txid> = self.missing(txid).collect();
+                self.rejected.retain(|refused, _| !back.contains(refused));
+                self.seen.retain(|(known, _)| known.compute_txid() != txid);
                 self.seen.push(((**transaction).clone(), *fee));
             }
             Change::UpstreamTold { duty, verdict } => {
@@ -371,6 +376,21 @@ impl Acts {
     #[must_use]
     pub fn budget_of(&self, outpoint: OutPoint) -> Option<Amount> {
         self.budgets.get(&Some(outpoint)).or_else(|| self.budgets.get(&None)).copied()
+    }
+
+    /// Children of ours of this transaction for which the network misses an input.
+    fn missing(&self, parent: Txid) -> impl Iterator<Item = Txid> {
+        let spends =
+            move |out: &&HandedOut| out.claims.iter().any(|outpoint| outpoint.txid == parent);
+        let misses = |txid: &Txid| {
+            self.rejected.get(txid).is_some_and(|refused| refused.why == Refusal::Conflict)
+        };
+        self.handed_out.iter().filter(spends).map(HandedOut::txid).filter(misses)
+    }
+
+    /// Whether the network misses an input of a child of ours of this transaction.
+    pub(crate) fn misses(&self, parent: Txid) -> bool {
+        self.missing(parent).next().is_some()
     }
 
     /// Where the operator wants the value of a claim to go.

@@ -46,7 +46,9 @@ proptest! {
         let policy = Policy::default();
         let standing = crate::facts::Standing::Current;
         let floor = bitcoin::FeeRate::BROADCAST_MIN;
-        let now = Now { tip, position: Position::AtTip, policy, standing, link: None, floor };
+        let closes_mutually = false;
+        let position = Position::AtTip;
+        let now = Now { tip, position, policy, standing, link: None, floor, closes_mutually };
         let due = ChannelArbitrator::default().next_height(&facts, &now).map(|due| due.tip);
         let by_entry = entry.due(&policy);
         prop_assert!(due.is_none() || by_entry.is_some_and(|by_entry| Some(by_entry) <= due));

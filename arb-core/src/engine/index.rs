@@ -77,6 +77,7 @@ impl ChainArbitrator {
     pub(super) fn remove_channel(&mut self, slot: Slot) -> Option<ChainWatcher> {
         self.active.remove(&slot);
         self.alone.remove(&slot);
+        self.mutual_closes.remove(&slot);
         self.watchers.remove(slot)
     }
 }

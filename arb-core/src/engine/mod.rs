@@ -6,6 +6,7 @@
 mod commit;
 mod fence;
 mod index;
+mod mutual;
 mod restore;
 mod stage;
 mod standing;
@@ -58,6 +59,8 @@ pub struct ChainArbitrator {
     together: Option<together::Together>,
     /// Channels whose claims share no transactions with those of others for now.
     alone: BTreeSet<Slot>,
+    /// Channels of which the mempool holds an agreed mutual close, and since which tip.
+    mutual_closes: BTreeMap<Slot, BlockHeight>,
     /// Channels whose facts were older than the node's when it stated its numbers, and these;
     /// `None`: it did not know the channel.
     outdated: BTreeMap<Slot, Option<ChannelNumbers>>,
@@ -117,6 +120,7 @@ impl ChainArbitrator {
             estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
             together: None,
             alone: BTreeSet::new(),
+            mutual_closes: BTreeMap::new(),
             outdated: BTreeMap::new(),
             links: BTreeMap::new(),
             next_batch: 0,

@@ -171,10 +171,10 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && one.handed_out.len() == two.handed_out.len()
         && one.rejected == two.rejected
         && one.contested == two.contested
-        && one.set_aside.len() == two.set_aside.len()
+        && one.set_aside == two.set_aside
         && one.bumps == two.bumps
         && one.deadlines == two.deadlines
         && one.budgets == two.budgets
         && one.destinations == two.destinations
-        && one.seen.len() == two.seen.len()
+        && one.seen == two.seen
 }

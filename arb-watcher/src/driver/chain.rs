@@ -329,7 +329,7 @@ where
         self.chain.failures = 0;
         let mut shown = Vec::new();
         let (mut inputs, mut closes) = (Vec::new(), Vec::new());
-        for tx in found {
+        for tx in &found {
             let txid = tx.compute_txid();
             shown.push(txid);
             if self.chain.seen.iter().any(|seen| seen.contains(&txid)) {
@@ -337,7 +337,7 @@ where
             }
             let of = tx.input.iter().flat_map(|i| self.engine.watching(i.previous_output));
             let slots: BTreeSet<_> = of.collect();
-            if classify::is_closing_shaped(&tx) {
+            if classify::is_closing_shaped(tx) {
                 closes.push((slots.clone(), tx.clone()));
             }
             inputs.extend(slots.into_iter().map(|slot| EngineInput::Channel {
@@ -348,6 +348,8 @@ where
         if !inputs.is_empty() && self.step(inputs).await.is_err() {
             return;
         }
+        let mutual = self.engine.closed_mutually_by(&found);
+        self.hold_back(&mutual);
         self.tasks.mempool_holds(shown.iter().copied().collect());
         self.chain.shown(shown, next, &self.settings);
         for (slots, tx) in closes {

@@ -68,7 +68,21 @@ where
             let seen = Input::SeenInMempool(Box::new(tx.clone()));
             [judged, seen].map(|input| EngineInput::Channel { slot, input: Box::new(input) })
         });
-        // An error: the driver is to end.
-        let _ = self.step(inputs.collect()).await;
+        if self.step(inputs.collect()).await.is_err() {
+            // The driver is to end.
+            return;
+        }
+        let mut mutual = self.engine.closed_mutually_by(std::slice::from_ref(&tx));
+        mutual.extend(self.engine.closing_mutually());
+        self.hold_back(&mutual);
+    }
+
+    /// The mempool holds agreed mutual closes of these channels, and of no others: our commitments wait
+    /// for them.
+    pub(super) fn hold_back(&mut self, mutual: &BTreeSet<Slot>) {
+        for slot in self.engine.close_mutually(mutual) {
+            tracing::debug!(slot = slot.0, held = mutual.contains(&slot), "a mutual close");
+            self.renew(slot);
+        }
     }
 }

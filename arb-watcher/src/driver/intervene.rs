@@ -71,8 +71,10 @@ where
 
     async fn start_failing(&mut self, id: ChannelId) -> Result<Slot, CommandError> {
         let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
-        if let Some(known) = self.failed(id, slot) {
-            return known.map(|_| slot);
+        match self.failed(id, slot) {
+            // What is wanted is noted all the same: the mutual close may not confirm.
+            None | Some(Err(CommandError::ClosesMutually(_))) => {}
+            Some(known) => return known.map(|_| slot),
         }
         let facts = self.readable(slot)?;
         if self.engine.standing(slot, &facts) == Standing::Outdated {
@@ -95,6 +97,9 @@ where
         // The node may have learned meanwhile that its facts are older than it thought.
         if self.engine.standing(slot, &active.facts) == Standing::Outdated {
             return Some(Err(CommandError::Outdated(id)));
+        }
+        if self.engine.is_held_back(slot) {
+            return Some(Err(CommandError::ClosesMutually(id)));
         }
         let sent = self.failing.handed_over.get(&slot)?;
         commitment(active, *sent).cloned().map(Ok)

@@ -134,6 +134,9 @@ where
             let stated = stated.get(&channel.id).copied().flatten();
             driver.resume(channel, stated).map_err(unreadable)?;
         }
+        // Until the mempool is looked at, it holds what it held.
+        let mutual = driver.engine.seen_to_close_mutually();
+        driver.engine.close_mutually(&mutual);
         driver.look_at_store();
         driver.reserve_coins().await;
         Ok(driver)

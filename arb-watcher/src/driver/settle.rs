@@ -79,6 +79,7 @@ where
 
     pub(super) async fn settle(&mut self) {
         self.tasks.moved(self.engine.tip());
+        self.judge_signers();
         // Penalty data is at hand in a moment, or not at all: one transaction for everything.
         while !self.end.is_near()
             && let Some((slot, due)) = self.tasks.at_once()

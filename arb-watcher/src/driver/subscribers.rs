@@ -340,10 +340,12 @@ where
         id: ChannelId,
         name: &str,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
         if self.subscribers.to_all.contains_key(name) {
             return Err(CommandError::NameTaken(name.to_owned()));
         }
+        // A subscription to a channel that is forgotten has ended; whoever asks again after a crash
+        // cannot know.
+        let Some(slot) = self.engine.slot(&id) else { return Ok(()) };
         self.store_subscriber(slot, name, None).await?;
         if let Some(of) = self.subscribers.of.get_mut(&slot) {
             of.remove(name);

@@ -13,18 +13,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 /// others up.
 const SHARE: usize = 4;
 
-/// Failures in a row after which a signer is in trouble. There is one attempt a block.
-const LASTING: u32 = 3;
-
-/// How an attempt ended, as far as that matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The signer failed.
-    SignerFailed,
-    /// It did not, whatever else happened.
-    Otherwise,
-}
-
 /// What is desired, what is under way, and what was tried at which tip.
 #[derive(Default)]
 pub(super) struct Tasks {
@@ -40,6 +28,16 @@ pub(super) struct Tasks {
     funded: BTreeMap<Slot, BTreeSet<OutPoint>>,
     /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
     in_mempool: HashSet<Txid>,
+    /// Claims for which the signer failed when it was last asked, by the channel whose they are.
+    unsigned: BTreeMap<Slot, BTreeMap<OutPoint, Unsigned>>,
+}
+
+/// How long a claim has not been signed.
+struct Unsigned {
+    /// Blocks at which the signer failed, in a row.
+    blocks: u32,
+    /// The last of them.
+    last: Option<BlockRef>,
 }
 
 #[derive(Default)]
@@ -56,8 +54,6 @@ struct OfChannel {
 struct Tried {
     task: Task,
     tip: Option<BlockRef>,
-    /// How often in a row, up to now, the signer failed.
-    signer_failures: u32,
 }
 
 impl OfChannel {
@@ -149,19 +145,12 @@ impl Tasks {
     }
 
     /// An attempt that was handed out has ended.
-    pub(super) fn ended(
-        &mut self,
-        slot: Slot,
-        key: TaskKey,
-        task: Task,
-        tip: Option<BlockRef>,
-        how: Ended,
-    ) {
+    pub(super) fn ended(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
         let Some(channel) = self.of.get_mut(&slot) else { return };
         if channel.running.remove(&key) {
             self.under_way = self.under_way.saturating_sub(1);
         }
-        self.note(slot, key, task, tip, how);
+        self.tried(slot, key, task, tip);
     }
 
     /// What an attempt that was handed out has brought is not wanted any more.
@@ -174,22 +163,13 @@ impl Tasks {
         self.tidy(slot);
     }
 
-    /// A task that needs no worker was tried.
+    /// A task was tried.
     pub(super) fn tried(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
-        self.note(slot, key, task, tip, Ended::Otherwise);
-    }
-
-    fn note(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>, how: Ended) {
         let Some(channel) = self.of.get_mut(&slot) else { return };
         // Of what is no longer desired nothing is remembered.
         let desired = channel.desired.get(&key).cloned();
         if let Some(desired) = desired {
-            let before = channel.tried.get(&key).map_or(0, |tried| tried.signer_failures);
-            let signer_failures = match how {
-                Ended::SignerFailed => before.saturating_add(1),
-                Ended::Otherwise => 0,
-            };
-            channel.tried.insert(key.clone(), Tried { task, tip, signer_failures });
+            channel.tried.insert(key.clone(), Tried { task, tip });
             // It may have changed meanwhile.
             if channel.is_due(&key, &desired, self.tip) {
                 self.stirred.insert(slot);
@@ -240,10 +220,55 @@ impl Tasks {
         now.claims().map(outpoint).eq(then.claims().map(outpoint))
     }
 
-    /// Whether the signer keeps failing for a channel.
-    pub(super) fn signer_fails(&self, slot: Slot) -> bool {
-        let mut tried = self.of.get(&slot).into_iter().flat_map(|channel| channel.tried.values());
-        tried.any(|tried| tried.signer_failures >= LASTING)
+    /// The signer did not sign for these claims of a channel, at this tip.
+    pub(super) fn not_signed(
+        &mut self,
+        slot: Slot,
+        claims: impl IntoIterator<Item = OutPoint>,
+        tip: Option<BlockRef>,
+    ) {
+        let of_channel = self.unsigned.entry(slot).or_default();
+        for claim in claims {
+            let unsigned = of_channel.entry(claim).or_insert(Unsigned { blocks: 0, last: None });
+            if unsigned.blocks == 0 || unsigned.last != tip {
+                unsigned.blocks = unsigned.blocks.saturating_add(1);
+                unsigned.last = tip;
+            }
+        }
+    }
+
+    /// The signer signed for these claims of a channel.
+    pub(super) fn signed(&mut self, slot: Slot, claims: impl IntoIterator<Item = OutPoint>) {
+        let Some(of_channel) = self.unsigned.get_mut(&slot) else { return };
+        for claim in claims {
+            of_channel.remove(&claim);
+        }
+    }
+
+    /// Nothing is known of claims that nobody wants signed any more, in a transaction of whatever channel.
+    pub(super) fn forget_unsigned(&mut self) {
+        if self.unsigned.is_empty() {
+            return;
+        }
+        let tasks = self.of.values().flat_map(|channel| channel.desired.values());
+        let drafts = tasks.filter_map(|task| match task {
+            Task::Sign(draft) => Some(draft),
+            _ => None,
+        });
+        let wanted: HashSet<OutPoint> =
+            drafts.flat_map(|draft| draft.claims().map(|claim| claim.outpoint)).collect();
+        self.unsigned.retain(|_, claims| {
+            claims.retain(|claim, _| wanted.contains(claim));
+            !claims.is_empty()
+        });
+    }
+
+    /// Channels for a claim of which the signer has failed at so many blocks in a row.
+    pub(super) fn unsigned_for(&self, blocks: u32) -> BTreeSet<Slot> {
+        let lasts = |claims: &BTreeMap<OutPoint, Unsigned>| {
+            claims.values().any(|unsigned| unsigned.blocks >= blocks)
+        };
+        self.unsigned.iter().filter(|(_, claims)| lasts(claims)).map(|(slot, _)| *slot).collect()
     }
 
     /// How many tasks workers are at.

@@ -1,13 +1,15 @@
 //! Trouble that one channel has with the outside: told to the node when it lasts, withdrawn when it
 //! is over. No part of the log: it is found out again after a restart.
 use super::Driver;
-use super::work::SignerFailed;
-use arb_core::arbitrator::{Alert, EffectKey};
+use super::work::{Done, Failed};
+use arb_core::arbitrator::{Alert, EffectKey, Position};
+use arb_core::claim::build::Draft;
 use arb_core::engine::TaskKey;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::units::CommitmentNumber;
+use arb_core::units::{BlockRef, CommitmentNumber};
+use bitcoin::OutPoint;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was told, and of which channel.
@@ -29,30 +31,72 @@ where
     K: Signer,
     C: CoinSource,
 {
-    /// Raises or withdraws the alert of a signer that keeps failing for this channel.
-    pub(super) fn judge_signer(&mut self, slot: Slot) {
-        let fails = self.tasks.signer_fails(slot);
-        self.trouble(slot, Alert::SignerFailing, fails);
+    /// What the signer did for each channel that a draft claims from.
+    pub(super) fn on_asked_signer(&mut self, draft: &Draft, tip: Option<BlockRef>, done: &Done) {
+        let mut claims: BTreeMap<ChannelId, Vec<OutPoint>> = BTreeMap::new();
+        for claim in draft.claims() {
+            claims.entry(claim.channel).or_default().push(claim.outpoint);
+        }
+        let all = claims.len();
+        match done {
+            Done::Signed(_) | Done::Spoilt(_) => {
+                for (channel, claims) in claims {
+                    let Some(slot) = self.engine.slot(&channel) else { continue };
+                    self.tasks.signed(slot, claims);
+                    // The plan is made anew once what was signed is in the log.
+                    if matches!(done, Done::Signed(_)) {
+                        self.engine.join_again(slot);
+                    }
+                }
+            }
+            Done::Failed(Failed::Signer(failed)) => {
+                let theirs = claims.into_iter().filter(|(id, _)| failed.channels.contains(id));
+                let mut slots = BTreeSet::new();
+                for (channel, claims) in theirs {
+                    let Some(slot) = self.engine.slot(&channel) else { continue };
+                    self.tasks.not_signed(slot, claims, tip);
+                    slots.insert(slot);
+                }
+                if all > 1 {
+                    self.set_apart(&slots, all);
+                }
+            }
+            // The signer was not asked, or nobody knows what it said.
+            Done::Failed(Failed::Other(_)) | Done::Published(_) | Done::Judged(_) => {}
+        }
     }
 
-    /// Channels for which the signer failed, of those that share a transaction, share none for now: the
+    /// Channels for which the signer failed, of so many that share a transaction, share none for now: the
     /// others do not wait for them. If it fails for all of them it is not theirs, and they stay together
     /// unless it lasts.
-    pub(super) fn set_apart(
-        &mut self,
-        slot: Slot,
-        all: &BTreeSet<ChannelId>,
-        failed: &SignerFailed,
-    ) {
-        let theirs = failed.channels.len() < all.len() || self.tasks.signer_fails(slot);
-        if all.len() > 1 && theirs {
-            tracing::warn!(channels = ?failed.channels, "made without the others");
-            let slots: Vec<Slot> =
-                failed.channels.iter().filter_map(|channel| self.engine.slot(channel)).collect();
-            let new = slots.into_iter().filter(|slot| self.engine.stand_alone(*slot)).count();
-            if new > 0 {
-                self.renew_active();
-            }
+    fn set_apart(&mut self, failed: &BTreeSet<Slot>, all: usize) {
+        let lasts = self.tasks.unsigned_for(self.signer_patience());
+        if failed.len() == all && failed.is_disjoint(&lasts) {
+            return;
+        }
+        tracing::warn!(slots = ?failed, "made without the others");
+        let new = failed.iter().filter(|slot| self.engine.stand_alone(**slot)).count();
+        if new > 0 {
+            self.renew_active();
+        }
+    }
+
+    fn signer_patience(&self) -> u32 {
+        self.engine.policy().signer_patience.0
+    }
+
+    /// Raises or withdraws the alerts of a signer that keeps failing for a channel. While blocks are to
+    /// come nothing is to be signed, and nothing new is known.
+    pub(super) fn judge_signers(&mut self) {
+        if self.engine.position() == Position::CatchingUp {
+            return;
+        }
+        self.tasks.forget_unsigned();
+        let failing = self.tasks.unsigned_for(self.signer_patience());
+        let told = self.troubles.0.keys().filter(|(_, alert)| *alert == Alert::SignerFailing);
+        let told: BTreeSet<Slot> = told.map(|(slot, _)| *slot).collect();
+        for slot in failing.union(&told) {
+            self.trouble(*slot, Alert::SignerFailing, failing.contains(slot));
         }
     }
 
@@ -63,7 +107,6 @@ where
 
     /// Withdraws what concerns tasks that are no longer desired.
     pub(super) fn end_troubles(&mut self, slot: Slot) {
-        self.judge_signer(slot);
         let first = (slot, Alert::PenaltyDataUnreadable(CommitmentNumber(0)));
         let last = (slot, Alert::PenaltyDataUnreadable(CommitmentNumber::MAX));
         let told: Vec<Alert> =

@@ -3,7 +3,6 @@
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::isolate::{Signed, Spoiler, sign};
 use super::rescan::Watching;
-use super::tasks::Ended;
 use super::{Driver, measure};
 use crate::scripts::ScriptsPort;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
@@ -335,39 +334,9 @@ where
             self.tasks.dropped(slot, &key);
             return Vec::new();
         }
-        let own = self.engine.active(slot).map(|active| active.facts.id);
-        let how = match &done {
-            Done::Failed(Failed::Signer(failed))
-                if own.is_none_or(|own| failed.channels.contains(&own)) =>
-            {
-                Ended::SignerFailed
-            }
-            Done::Failed(_)
-            | Done::Signed(_)
-            | Done::Spoilt(_)
-            | Done::Published(_)
-            | Done::Judged(_) => Ended::Otherwise,
-        };
-        let channels = match &task {
-            Task::Sign(draft) => draft.claims().map(|claim| claim.channel).collect(),
-            _ => BTreeSet::new(),
-        };
-        self.tasks.ended(slot, key, task, tip, how);
-        self.judge_signer(slot);
-        match &done {
-            Done::Failed(Failed::Signer(failed)) => self.set_apart(slot, &channels, failed),
-            // The signer signs for them; the plan is made anew once it is in the log.
-            Done::Signed(all) => {
-                for channel in all.keys() {
-                    if let Some(slot) = self.engine.slot(channel) {
-                        self.engine.join_again(slot);
-                    }
-                }
-            }
-            Done::Failed(Failed::Other(_))
-            | Done::Spoilt(_)
-            | Done::Published(_)
-            | Done::Judged(_) => {}
+        self.tasks.ended(slot, key, task.clone(), tip);
+        if let Task::Sign(draft) = &task {
+            self.on_asked_signer(draft, tip, &done);
         }
         let inputs = match done {
             Done::Signed(all) => return self.on_signed(all),

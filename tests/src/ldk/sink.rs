@@ -59,7 +59,9 @@ impl FactSink for ToArbiter {
                 };
                 match asked {
                     // The block was faster.
-                    Ok(()) | Err(CommandError::Closed(_)) => Ok(()),
+                    Ok(()) | Err(CommandError::Closed(_) | CommandError::ClosesMutually(_)) => {
+                        Ok(())
+                    }
                     Err(error) => Err(refusal(error)),
                 }
             }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::secp256k1::{All, Secp256k1, SecretKey};
-use bitcoin::transaction::Version;
 use bitcoin::{Amount, FeeRate, OutPoint, Sequence, Transaction, TxOut, Weight};
 use lightning::ln::chan_utils::derive_private_key;
 
@@ -202,7 +201,9 @@ impl Channel {
     ) -> Result<Claim, PeerError> {
         let script_pubkey = self.peer_script();
         let dust = script_pubkey.minimal_non_dust();
-        let mut plan = Plan { version: Version::TWO, lock_time, inputs, outputs: Vec::new() };
+        // An unconfirmed parent of version 3 wants it of its children.
+        let version = self.htlc_transaction_version();
+        let mut plan = Plan { version, lock_time, inputs, outputs: Vec::new() };
         let value = plan.value_in()?;
         plan.outputs = vec![TxOut { value, script_pubkey: script_pubkey.clone() }];
         let fee = fee.of(plan.weight(&self.secp)?)?;

@@ -72,14 +72,7 @@ impl Runner<'_> {
         let id = known.channel;
         self.node.close_subscription(subscriber);
         let name = &subscriber.0;
-        let ended =
-            self.try_command(|arbiter| async move { arbiter.unsubscribe(id, name).await }).await?;
-        match ended {
-            // Nobody waited for the channel any more, and it was forgotten before the crash
-            // after which this is asked for again.
-            Err(CommandError::UnknownChannel(_)) => Ok(()),
-            ended => ended.map_err(refused),
-        }
+        self.command(|arbiter| async move { arbiter.unsubscribe(id, name).await }).await
     }
 
     /// The story's own signer, which does as it is told.
@@ -195,7 +188,12 @@ impl Runner<'_> {
         });
         match asked.await? {
             // Answers, both: there is nothing left to fail, or nothing to fail it with.
-            Ok(()) | Err(CommandError::Closed(_) | CommandError::Outdated(_)) => Ok(()),
+            Ok(())
+            | Err(
+                CommandError::Closed(_)
+                | CommandError::ClosesMutually(_)
+                | CommandError::Outdated(_),
+            ) => Ok(()),
             Err(error) => Err(refused(error)),
         }
     }

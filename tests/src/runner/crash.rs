@@ -140,7 +140,9 @@ impl LastReports {
             let Some(tip) = blocks.last().map(|block| block.height) else { continue };
             let standing = Standing::Current;
             let floor = bitcoin::FeeRate::BROADCAST_MIN;
-            let now = Now { tip, position: Position::AtTip, policy, standing, link: None, floor };
+            let closes_mutually = false;
+            let position = Position::AtTip;
+            let now = Now { tip, position, policy, standing, link: None, floor, closes_mutually };
             let report = ChannelReport::of(&facts, &ChannelArbitrator::replay(&changes), &now);
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(report.id, report);

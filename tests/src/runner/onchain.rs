@@ -90,6 +90,10 @@ impl Runner<'_> {
                 let tx = peer.unknown_spend(self.estimate())?;
                 return self.submit(&tx).await;
             }
+            PublishedSpend::Invalid => {
+                let tx = peer.remote_current()?.tx;
+                return self.refused_spend(tx).await;
+            }
         };
         let needs_child = peer.params().format == Format::ZeroFee;
         let rate = feerate.or_else(|| needs_child.then(|| self.estimate()));
@@ -107,6 +111,28 @@ impl Runner<'_> {
     ) -> Result<Transaction, Failed> {
         let coins = self.peer_coins(name).await?;
         Ok(self.on_chain_peer(name)?.anchor_child(commitment, rate, &coins)?.tx)
+    }
+
+    /// A spend of the funding output with a witness that is none: nobody takes it.
+    async fn refused_spend(&mut self, mut tx: Transaction) -> Result<(), Failed> {
+        for input in &mut tx.input {
+            let mut elements = input.witness.to_vec();
+            // The signatures in the wrong order.
+            if let [_, one, other, _] = elements.as_mut_slice() {
+                std::mem::swap(one, other);
+            }
+            input.witness = elements.into();
+        }
+        for verdict in self.world.backend.submit(std::slice::from_ref(&tx)).await? {
+            self.trace.line(|| format!("     theirs {:.8} {verdict:?}", tx.compute_txid()));
+            if !matches!(verdict, Verdict::Refused(_)) {
+                return Err(Failed::new(
+                    "the mempool to refuse what is not valid",
+                    format!("{verdict:?}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn submit(&mut self, tx: &Transaction) -> Result<(), Failed> {

@@ -250,6 +250,8 @@ pub enum PublishedSpend {
     RemoteNumber(u64),
     Mutual,
     Unknown,
+    /// The peer's current commitment, with signatures that do not hold.
+    Invalid,
 }
 
 /// In how many transactions the peer claims.

@@ -76,7 +76,8 @@ fn step_cannot(scenario: &Scenario, at: usize, step: &Step) -> Option<String> {
             | PublishedSpend::RemoteNext
             | PublishedSpend::RemoteNumber(_)
             | PublishedSpend::Mutual
-            | PublishedSpend::Unknown => None,
+            | PublishedSpend::Unknown
+            | PublishedSpend::Invalid => None,
         },
         Step::Arbiter(ArbiterStep::Preimage(hash)) => {
             let received = scenario.story[..at].iter().any(|statement| {

@@ -274,7 +274,7 @@ impl Life {
             known = arbiter.report(self.id) => known.map(drop),
         };
         match asked {
-            Ok(()) | Err(CommandError::Closed(_)) => {}
+            Ok(()) | Err(CommandError::Closed(_) | CommandError::ClosesMutually(_)) => {}
             Err(error) => return Err(error.into()),
         }
         self.closing = Some(world.height());

@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 11] = [
+const OTHERWISE: [(&str, &str); 12] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -57,6 +57,7 @@ const OTHERWISE: [(&str, &str); 11] = [
     ),
     ("local_received_uncommitted", "LDK claims all of a hash, committed to or not"),
     ("low_fees_are_waited_for_not_for_ever", "LDK wants more for its reserve than we have"),
+    ("mutual_close_after_the_request", "LDK agrees upon no mutual close of what it has closed"),
     ("peer_takes_two_together", "LDK fulfils two HTLCs with one commitment"),
     ("revoked_htlc_success_race", "LDK takes no payment that expires in 40 blocks"),
     (

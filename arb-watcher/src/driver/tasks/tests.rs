@@ -54,7 +54,7 @@ fn a_channel_that_is_stuck_leaves_workers_for_the_others() {
             assert_eq!(of(&handed_out, 0), 0, "it has its share already");
             assert!(of(&handed_out, slot) > 0, "channel {slot} waits");
             for (of, key, task) in handed_out {
-                tasks.ended(of, key, task, tip(1), Ended::Otherwise);
+                tasks.ended(of, key, task, tip(1));
                 done += usize::from(of == Slot(slot));
             }
         }
@@ -67,7 +67,7 @@ fn channels_take_turns() {
     let first = tasks.hand_out(WORKERS);
     assert_eq!((0..4).map(|slot| of(&first, slot)).collect::<Vec<_>>(), [4; 4]);
     for (slot, key, task) in first {
-        tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+        tasks.ended(slot, key, task, tip(1));
     }
     let second = tasks.hand_out(WORKERS);
     assert_eq!((4..8).map(|slot| of(&second, slot)).collect::<Vec<_>>(), [4; 4]);
@@ -78,7 +78,7 @@ fn channels_take_turns() {
 fn what_was_tried_is_tried_again_at_another_tip_or_when_it_changed() {
     let mut tasks = with_work(&[1]);
     for (slot, key, task) in tasks.hand_out(WORKERS) {
-        tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+        tasks.ended(slot, key, task, tip(1));
     }
     look(&mut tasks);
     assert!(tasks.is_idle() && tasks.hand_out(WORKERS).is_empty());
@@ -112,7 +112,7 @@ fn what_changed_while_it_was_under_way_is_due_when_it_ends() {
     tasks.desire(slot, BTreeMap::from([(key.clone(), changed.clone())]));
     look(&mut tasks);
     assert!(tasks.hand_out(WORKERS).is_empty(), "one at a time");
-    tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+    tasks.ended(slot, key, task, tip(1));
     assert!(!tasks.is_idle());
     look(&mut tasks);
     assert_eq!(tasks.hand_out(WORKERS).pop().map(|(_, _, task)| task), Some(changed));
@@ -135,7 +135,7 @@ fn nothing_is_remembered_of_what_is_over() {
     tasks.desire(Slot(0), BTreeMap::new());
     tasks.desire(Slot(1), BTreeMap::new());
     for (slot, key, task) in handed_out {
-        tasks.ended(slot, key, task, tip(1), Ended::Otherwise);
+        tasks.ended(slot, key, task, tip(1));
     }
     look(&mut tasks);
     assert!(tasks.is_idle() && tasks.of.is_empty());

@@ -138,6 +138,29 @@ async fn a_signer_that_fails_for_everybody_parts_them_only_if_it_lasts() {
     }
 }
 
+// Whichever of them comes first in the transaction.
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_fails_for_everybody_is_alerted_of_each_in_the_same_block() {
+    let (world, arbiter, channels, _) = joined_with_one_in_trouble(Mood::Fails).await;
+    world.signer.is(channels[1].id(), Mood::Fails);
+    arbiter.idle().await.expect("running");
+    for (block, failing) in [(1, false), (2, false), (3, true), (4, true)] {
+        for channel in &channels {
+            let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+            assert_eq!(report.alerts.contains(&Alert::SignerFailing), failing, "block {block}");
+        }
+        world.pass(&arbiter, 1).await;
+    }
+    for channel in &channels {
+        world.signer.is(channel.id(), Mood::Well);
+    }
+    world.pass(&arbiter, 1).await;
+    for channel in &channels {
+        let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+        assert!(!report.alerts.contains(&Alert::SignerFailing));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broadcaster_in_trouble_is_asked_again_at_the_next_block() {
     for mood in [Mood::Fails, Mood::Hangs, Mood::Panics] {

@@ -111,6 +111,7 @@ async fn detached_delivery_and_ended_subscriptions_hold_nothing_back() {
     arbiter.unsubscribe(channel.id(), "a").await.expect("stored");
     arbiter.idle().await.expect("running");
     assert_eq!(world.log.stored_facts(0), None);
+    arbiter.unsubscribe(channel.id(), "a").await.expect("that it has ended is no error");
 }
 
 #[tokio::test(start_paused = true)]

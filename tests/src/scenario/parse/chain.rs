@@ -29,16 +29,17 @@ impl Parser {
 
     fn publish(&mut self, args: &mut Args<'_>) -> Result<OnChain, Wrong> {
         let channel = self.names.channel(args.next("a channel")?)?;
-        let what = value::one_of(&["local", "remote", "mutual", "unknown"]);
+        let what = value::one_of(&["local", "remote", "mutual", "unknown", "invalid"]);
         let spend = match args.next(&what)? {
             "local" => PublishedSpend::Local,
             "mutual" => PublishedSpend::Mutual,
             "unknown" => PublishedSpend::Unknown,
+            "invalid" => PublishedSpend::Invalid,
             "remote" => self.published_remote(&channel, args)?,
             other => return Err(Wrong::new(what, other)),
         };
         let feerate = match spend {
-            PublishedSpend::Mutual | PublishedSpend::Unknown => None,
+            PublishedSpend::Mutual | PublishedSpend::Unknown | PublishedSpend::Invalid => None,
             PublishedSpend::Local
             | PublishedSpend::Remote
             | PublishedSpend::RemoteNext
