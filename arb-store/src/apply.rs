@@ -122,31 +122,34 @@ impl Operation {
 }
 
 /// Puts batches, in order, into one transaction. A batch that is refused leaves nothing in it.
-pub(crate) fn apply<'a>(
-    tables: &Databases,
-    txn: &mut RwTxn<'_>,
-    batches: impl Iterator<Item = &'a Prepared>,
-) -> Result<Vec<Result<(), Refused>>, StoreError> {
-    let mut writer = Applier { tables, txn, next: 0 };
-    writer.next = next_slot(tables, writer.txn)?;
-    let before = writer.next;
-    // A full map must be told as such: whatever is put after it fails in another way.
-    let outcomes = batches.map(|batch| writer.batch(batch)).collect::<Result<_, _>>()?;
-    if writer.next != before {
-        writer.put(tables.meta, NEXT_SLOT_KEY, &writer.next.to_be_bytes())?;
-    }
-    Ok(outcomes)
-}
-
-struct Applier<'a, 'txn> {
+pub(crate) struct Applier<'a, 'txn> {
     tables: &'a Databases,
     txn: &'a mut RwTxn<'txn>,
     next: u32,
+    next_before: u32,
 }
 
-impl Applier<'_, '_> {
-    /// The outer result: the transaction goes on; the inner one: the batch is in it.
-    fn batch(&mut self, batch: &Prepared) -> Result<Result<(), Refused>, StoreError> {
+impl<'a, 'txn> Applier<'a, 'txn> {
+    pub(crate) fn begin(
+        tables: &'a Databases,
+        txn: &'a mut RwTxn<'txn>,
+    ) -> Result<Self, StoreError> {
+        let next = next_slot(tables, txn)?;
+        Ok(Self { tables, txn, next, next_before: next })
+    }
+
+    /// To be called once, after the last batch.
+    pub(crate) fn end(mut self) -> Result<(), StoreError> {
+        if self.next == self.next_before {
+            return Ok(());
+        }
+        let next = self.next.to_be_bytes();
+        self.put(self.tables.meta, NEXT_SLOT_KEY, &next)
+    }
+
+    /// The outer result: the transaction goes on; the inner one: the batch is in it. A full map
+    /// must be told as such: whatever is put after it fails in another way.
+    pub(crate) fn batch(&mut self, batch: &Prepared) -> Result<Result<(), Refused>, StoreError> {
         let mut failure = None;
         let uses = batch.operations.iter().filter_map(Operation::slot_use);
         let checked = check_slots(uses, |slot| {

@@ -37,19 +37,23 @@ fn lock(cell: &Mutex<Cell>) -> MutexGuard<'_, Cell> {
     cell.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Gives all their outcomes before anybody is woken: who waits for several is woken once.
+pub(crate) fn send_all(answers: impl Iterator<Item = (Sender, Outcome)>) {
+    let wakers = answers.map(|(sender, outcome)| sender.put(outcome)).collect::<Vec<_>>();
+    wakers.into_iter().flatten().for_each(Waker::wake);
+}
+
 impl Sender {
     pub(crate) fn send(self, outcome: Outcome) {
-        self.put(outcome);
+        self.put(outcome).into_iter().for_each(Waker::wake);
     }
 
-    fn put(&self, outcome: Outcome) {
+    /// Gives the outcome. Who is to be woken now.
+    #[must_use]
+    fn put(&self, outcome: Outcome) -> Option<Waker> {
         let mut cell = lock(&self.cell);
         cell.outcome = Some(outcome);
-        let waker = cell.waker.take();
-        drop(cell);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        cell.waker.take()
     }
 }
 
@@ -57,7 +61,7 @@ impl Drop for Sender {
     fn drop(&mut self) {
         // After `send` the future may have taken the outcome and will not ask again.
         if lock(&self.cell).outcome.is_none() {
-            self.put(Err(StoreError::Closed));
+            self.put(Err(StoreError::Closed)).into_iter().for_each(Waker::wake);
         }
     }
 }

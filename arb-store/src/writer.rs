@@ -1,13 +1,14 @@
 //! The writer thread: takes batches from a queue, commits those that wait together, grows the
 //! map, deals with a full disk, and deletes what was forgotten when nothing else is to be done.
 use crate::StoreError;
-use crate::apply::{Cleaning, Prepared, apply, clean};
+use crate::apply::{Applier, Cleaning, Prepared, clean};
 use crate::layout::Databases;
-use crate::receipt::Sender;
+use crate::receipt::{self, Sender};
 use crate::space::Space;
 use crate::store::Store;
 use arb_core::log::Durable;
 use heed::RwTxn;
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -15,10 +16,10 @@ use std::time::{Duration, Instant};
 
 /// Most batches in one transaction.
 const LARGEST_GROUP: usize = 256;
-/// While batches come in groups: how long to wait for the next one of a group, and for all of it.
-/// The first is little beside a commit, which those that come too late would need another one of.
-/// The second is as long as the last commit took, within these limits: nobody waits for others
-/// longer than for the disk.
+/// While more batches are expected: how long to wait for the next one, and for all of them. The
+/// first is little beside a commit, which those that come too late would need another one of. The
+/// second is as long as the last commit took, within these limits: nobody waits for others longer
+/// than for the disk.
 const NEXT_OF_GROUP: Duration = Duration::from_micros(100);
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
@@ -60,33 +61,29 @@ enum Failure {
 pub(crate) struct Writer {
     store: Arc<Store>,
     space: Space,
-    requests: Receiver<Request>,
-    /// Taken from the queue while a group was collected, and not part of it.
-    next: Option<Request>,
-    /// The last group held more than one batch.
-    in_groups: bool,
-    /// How long the last commit took.
-    last_commit: Duration,
+    queue: Queue,
     cleaning: Cleaning,
 }
 
 impl Writer {
     pub(crate) fn new(store: Arc<Store>, space: Space, requests: Receiver<Request>) -> Self {
         // A previous run may have left something to clean up.
-        let (next, in_groups, last_commit) = (None, false, Duration::ZERO);
         let cleaning = Cleaning::Goes;
-        Self { store, space, requests, next, in_groups, last_commit, cleaning }
+        Self { store, space, queue: Queue::new(requests), cleaning }
     }
 
     pub(crate) fn run(mut self) {
         loop {
-            match self.next.take().or_else(|| self.wait()) {
+            match self.queue.waiting.pop_front().or_else(|| self.wait()) {
                 Some(Request::Append(first)) => {
-                    let group = self.collect(first);
-                    let begun = Instant::now();
                     self.space.refresh(&self.store);
+                    let mut group = vec![first];
+                    if self.space.emergency() {
+                        // What will be refused must not be put in: they come together first.
+                        let waiting = || self.queue.next_of_group(1, Instant::now());
+                        group.extend(std::iter::from_fn(waiting).take(LARGEST_GROUP));
+                    }
                     self.commit(group);
-                    self.last_commit = begun.elapsed();
                 }
                 Some(Request::Quota(quota, done)) => {
                     self.space.set_quota(&self.store, quota);
@@ -101,7 +98,7 @@ impl Writer {
     /// The next request; `None` after something else was done meanwhile.
     fn wait(&mut self) -> Option<Request> {
         if self.cleaning == Cleaning::Goes {
-            return match self.requests.try_recv() {
+            return match self.queue.requests.try_recv() {
                 Ok(request) => Some(request),
                 Err(TryRecvError::Disconnected) => Some(Request::Stop),
                 Err(TryRecvError::Empty) => {
@@ -111,9 +108,9 @@ impl Writer {
             };
         }
         if !self.space.emergency() {
-            return Some(self.requests.recv().unwrap_or(Request::Stop));
+            return Some(self.queue.requests.recv().unwrap_or(Request::Stop));
         }
-        match self.requests.recv_timeout(LOOK_AGAIN) {
+        match self.queue.requests.recv_timeout(LOOK_AGAIN) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Disconnected) => Some(Request::Stop),
             Err(RecvTimeoutError::Timeout) => {
@@ -123,53 +120,51 @@ impl Writer {
         }
     }
 
-    /// A batch and those that wait behind it. One that comes alone, as the last one did, does not
-    /// wait for others.
-    fn collect(&mut self, first: Pending) -> Vec<Pending> {
-        let mut group = vec![first];
-        let end = Instant::now() + self.last_commit.clamp(SHORTEST_WAIT, LONGEST_WAIT);
-        while group.len() < LARGEST_GROUP {
-            let waiting = self.requests.try_recv().ok();
-            let next = waiting.or_else(|| {
-                let patient = self.in_groups && Instant::now() < end;
-                patient.then(|| self.requests.recv_timeout(NEXT_OF_GROUP).ok()).flatten()
-            });
-            match next {
-                Some(Request::Append(pending)) => group.push(pending),
-                Some(other) => {
-                    self.next = Some(other);
-                    break;
-                }
-                None => break,
-            }
-        }
-        self.in_groups = group.len() > 1;
-        group
-    }
-
-    /// Commits a group, and answers each batch of it.
+    /// Commits a group, and answers each batch of it. Unless space has run out, batches that come
+    /// with it are put into the transaction as they come, while the next ones are still prepared.
     fn commit(&mut self, mut group: Vec<Pending>) {
+        let begun = Instant::now();
         loop {
-            if self.space.emergency() {
+            let emergency = self.space.emergency();
+            if emergency {
                 group = refuse_facts(group);
             }
             if group.is_empty() {
                 return;
             }
-            let batches = group.iter().map(|pending| &pending.batch);
-            match self.write(|tables, txn| apply(tables, txn, batches.clone())) {
+            let mut complete = emergency.then_some(begun);
+            let queue = &mut self.queue;
+            let written = write(&self.store, &self.space, |tables, txn| {
+                let mut applier = Applier::begin(tables, txn)?;
+                let mut outcomes = Vec::with_capacity(group.len());
+                loop {
+                    for pending in &group[outcomes.len()..] {
+                        outcomes.push(applier.batch(&pending.batch)?);
+                    }
+                    if complete.is_none() {
+                        group.extend(queue.next_of_group(group.len(), begun));
+                    }
+                    if outcomes.len() == group.len() {
+                        break;
+                    }
+                }
+                complete.get_or_insert_with(Instant::now);
+                applier.end()?;
+                Ok(outcomes)
+            });
+            match written {
                 Ok(outcomes) => {
+                    let took = complete.unwrap_or(begun).elapsed();
                     self.store.gauges.count(group.len() as u64);
                     self.cleaning = Cleaning::Goes;
-                    for (pending, outcome) in group.into_iter().zip(outcomes) {
+                    self.queue.committed(group.len(), took);
+                    let answers = group.into_iter().zip(outcomes).map(|(pending, outcome)| {
                         let durable = Durable::assert_durable(pending.batch.id);
-                        pending.receipt.send(outcome.map(|()| durable).map_err(Into::into));
-                    }
-                    return;
+                        (pending.receipt, outcome.map(|()| durable).map_err(Into::into))
+                    });
+                    return receipt::send_all(answers);
                 }
-                Err(Failure::NoRoom) if !self.space.emergency() => {
-                    self.space.exhausted(&self.store);
-                }
+                Err(Failure::NoRoom) if !emergency => self.space.exhausted(&self.store),
                 // What does not fit together may fit one by one.
                 Err(Failure::NoRoom) if group.len() > 1 => {
                     return group.into_iter().for_each(|pending| self.commit(vec![pending]));
@@ -186,60 +181,110 @@ impl Writer {
 
     /// Deletes a piece of what was forgotten. Failing, it waits for the next commit.
     fn clean(&mut self) {
-        let cleaned = self.write(|tables, txn| clean(tables, txn, CLEANING_STEP));
+        let cleaned =
+            write(&self.store, &self.space, |tables, txn| clean(tables, txn, CLEANING_STEP));
         self.cleaning = cleaned.unwrap_or(Cleaning::Done);
     }
+}
 
-    /// Writes in one transaction, as often as the map must grow for it.
-    fn write<T>(
-        &self,
-        work: impl Fn(&Databases, &mut RwTxn<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, Failure> {
-        loop {
-            match self.attempt(&work) {
-                Ok(Some(done)) => return Ok(done),
-                Ok(None) => self.grow()?,
-                Err(error) if self.is_no_room(&error) => return Err(Failure::NoRoom),
-                Err(error) => return Err(Failure::Other(error)),
+/// What was asked for and is not done yet.
+struct Queue {
+    requests: Receiver<Request>,
+    /// Taken from the channel, in order.
+    waiting: VecDeque<Request>,
+    /// How many batches are likely to come together: as many as were answered together, whose
+    /// owners may now come with the next one, and those that came meanwhile.
+    expected: usize,
+    /// How long the last commit took, from its last batch on.
+    last_commit: Duration,
+}
+
+impl Queue {
+    const fn new(requests: Receiver<Request>) -> Self {
+        Self { requests, waiting: VecDeque::new(), expected: 1, last_commit: Duration::ZERO }
+    }
+
+    /// The next batch of a group that was begun at `begun`: one that is there, or, while fewer
+    /// have come than are expected, one that comes soon.
+    fn next_of_group(&mut self, have: usize, begun: Instant) -> Option<Pending> {
+        if have >= LARGEST_GROUP {
+            return None;
+        }
+        if self.waiting.is_empty() {
+            let next = self.requests.try_recv().ok().or_else(|| {
+                let longest = self.last_commit.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+                let patient = have < self.expected && begun.elapsed() < longest;
+                patient.then(|| self.requests.recv_timeout(NEXT_OF_GROUP).ok()).flatten()
+            });
+            self.waiting.extend(next);
+        }
+        match self.waiting.pop_front()? {
+            Request::Append(pending) => Some(pending),
+            other => {
+                self.waiting.push_front(other);
+                None
             }
         }
     }
 
-    /// One attempt; `None` if the map is full. The transaction is over in any case.
-    fn attempt<T>(
-        &self,
-        work: impl Fn(&Databases, &mut RwTxn<'_>) -> Result<T, StoreError>,
-    ) -> Result<Option<T>, StoreError> {
-        let attempt = || {
-            let mut txn = self.store.env.write_txn()?;
-            let done = work(&self.store.tables, &mut txn)?;
-            txn.commit()?;
-            Ok(done)
-        };
-        match attempt() {
-            Ok(done) => Ok(Some(done)),
-            Err(StoreError::Lmdb(failure)) if failure.map_full => Ok(None),
-            Err(error) => Err(error),
+    /// A group is about to be answered.
+    fn committed(&mut self, batches: usize, took: Duration) {
+        self.waiting.extend(self.requests.try_iter());
+        self.expected = batches + self.waiting.len();
+        self.last_commit = took;
+    }
+}
+
+/// Writes in one transaction, as often as the map must grow for it.
+fn write<T>(
+    store: &Store,
+    space: &Space,
+    mut work: impl FnMut(&Databases, &mut RwTxn<'_>) -> Result<T, StoreError>,
+) -> Result<T, Failure> {
+    loop {
+        match attempt(store, &mut work) {
+            Ok(Some(done)) => return Ok(done),
+            Ok(None) => grow(store, space)?,
+            Err(error) if is_no_room(store, space, &error) => return Err(Failure::NoRoom),
+            Err(error) => return Err(Failure::Other(error)),
         }
     }
+}
 
-    fn grow(&self) -> Result<(), Failure> {
-        let (now, largest) = (self.store.map_size(), self.space.largest_map());
-        if largest <= now {
-            return Err(Failure::NoRoom);
-        }
-        self.store.resize(now.saturating_mul(2).min(largest)).map_err(|error| {
-            if self.is_no_room(&error) { Failure::NoRoom } else { Failure::Other(error) }
-        })
+/// One attempt; `None` if the map is full. The transaction is over in any case.
+fn attempt<T>(
+    store: &Store,
+    work: &mut impl FnMut(&Databases, &mut RwTxn<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut attempt = || {
+        let mut txn = store.env.write_txn()?;
+        let done = work(&store.tables, &mut txn)?;
+        txn.commit()?;
+        Ok(done)
+    };
+    match attempt() {
+        Ok(done) => Ok(Some(done)),
+        Err(StoreError::Lmdb(failure)) if failure.map_full => Ok(None),
+        Err(error) => Err(error),
     }
+}
 
-    fn is_no_room(&self, error: &StoreError) -> bool {
-        let StoreError::Io { error, .. } = error else { return false };
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => true,
-            // LMDB reports a write that was cut short as an I/O error of no kind.
-            _ => self.space.disk_is_full(&self.store),
-        }
+fn grow(store: &Store, space: &Space) -> Result<(), Failure> {
+    let (now, largest) = (store.map_size(), space.largest_map());
+    if largest <= now {
+        return Err(Failure::NoRoom);
+    }
+    store.resize(now.saturating_mul(2).min(largest)).map_err(|error| {
+        if is_no_room(store, space, &error) { Failure::NoRoom } else { Failure::Other(error) }
+    })
+}
+
+fn is_no_room(store: &Store, space: &Space, error: &StoreError) -> bool {
+    let StoreError::Io { error, .. } = error else { return false };
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => true,
+        // LMDB reports a write that was cut short as an I/O error of no kind.
+        _ => space.disk_is_full(store),
     }
 }
 
