@@ -67,12 +67,14 @@ fn stored(
     has_changes: bool,
 ) -> Read<StoredChannel> {
     let key = slot_key(slot);
-    let entry = decode::<ChannelEntry>(&key, value);
+    let mut entry = decode::<ChannelEntry>(&key, value);
     let id = match &entry {
         Ok(entry) => entry.id,
         Err(_) => owner(tables, txn, &key, value)?,
     };
-    let entry = entry.and_then(|entry| of.damage.map_or(Ok(entry), Err));
+    if let (Ok(_), Some(damage)) = (&entry, of.damage) {
+        entry = Err(damage);
+    }
     Ok(StoredChannel { slot, id, entry, subscribers: of.known, has_changes })
 }
 

@@ -17,6 +17,7 @@ impl Field for u8 {
     fn put(&self, out: &mut Vec<u8>) {
         out.push(*self);
     }
+    #[inline]
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         input.array().map(|[byte]| byte)
     }
@@ -26,6 +27,7 @@ impl Field for u32 {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_be_bytes());
     }
+    #[inline]
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         input.array().map(Self::from_be_bytes)
     }
@@ -35,6 +37,7 @@ impl Field for u64 {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_be_bytes());
     }
+    #[inline]
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         input.array().map(Self::from_be_bytes)
     }
@@ -80,6 +83,7 @@ macro_rules! field_as {
                 let get: fn(&$type) -> $inner = $get;
                 get(self).put(out);
             }
+            #[inline]
             fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
                 <$inner>::take(input).map($make)
             }
@@ -108,6 +112,7 @@ impl Field for [u8; 32] {
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
+    #[inline]
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         input.array()
     }
@@ -164,6 +169,7 @@ impl Field for OutPoint {
         self.txid.put(out);
         self.vout.put(out);
     }
+    #[inline]
     fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { txid: Txid::take(input)?, vout: u32::take(input)? })
     }

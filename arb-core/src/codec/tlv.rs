@@ -21,12 +21,14 @@ impl<'a> Reader<'a> {
         self.bytes.len()
     }
 
+    #[inline]
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let (head, tail) = self.bytes.split_at_checked(count).ok_or(DecodeError::Truncated)?;
         self.bytes = tail;
         Ok(head)
     }
 
+    #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (head, tail) = self.bytes.split_first_chunk().ok_or(DecodeError::Truncated)?;
         self.bytes = tail;
@@ -213,75 +215,69 @@ impl TlvWriter {
 /// Reads a TLV stream. Types must be asked for in ascending order.
 pub(super) struct TlvReader<'a> {
     input: Reader<'a>,
-    next: Option<(u64, &'a [u8])>,
     last: Option<u64>,
+}
+
+/// A record, and what stands behind it.
+struct Next<'a> {
+    kind: u64,
+    value: &'a [u8],
+    behind: Reader<'a>,
 }
 
 impl<'a> TlvReader<'a> {
     pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self { input: Reader::new(bytes), next: None, last: None }
+        Self { input: Reader::new(bytes), last: None }
     }
 
     /// The next record, without moving past it.
     #[inline]
-    fn peek(&mut self) -> Result<Option<(u64, &'a [u8])>, DecodeError> {
-        if self.next.is_none() && !self.input.is_empty() {
-            let kind = self.input.bigsize()?;
-            if self.last.is_some_and(|last| kind <= last) {
-                return Err(DecodeError::Order);
-            }
-            self.last = Some(kind);
-            self.next = Some((kind, self.input.prefixed()?));
+    fn peek(&self) -> Result<Option<Next<'a>>, DecodeError> {
+        if self.input.is_empty() {
+            return Ok(None);
         }
-        Ok(self.next)
+        let mut behind = self.input.clone();
+        let kind = behind.bigsize()?;
+        if self.last.is_some_and(|last| kind <= last) {
+            return Err(DecodeError::Order);
+        }
+        let value = behind.prefixed()?;
+        Ok(Some(Next { kind, value, behind }))
+    }
+
+    /// Moves past a record.
+    #[inline]
+    fn pass(&mut self, next: Next<'a>) -> &'a [u8] {
+        self.last = Some(next.kind);
+        self.input = next.behind;
+        next.value
+    }
+
+    /// The record of type `kind` if there is one, without moving past it, but past unknown odd
+    /// types in front of it.
+    #[inline]
+    fn seek(&mut self, kind: u64) -> Result<Option<Next<'a>>, DecodeError> {
+        while let Some(next) = self.peek()? {
+            if next.kind >= kind {
+                return Ok((next.kind == kind).then_some(next));
+            }
+            refuse_even(next.kind)?;
+            self.pass(next);
+        }
+        Ok(None)
     }
 
     /// The value of type `kind`, passing over unknown odd types in front of it.
     #[inline]
     fn find(&mut self, kind: u64) -> Result<Option<&'a [u8]>, DecodeError> {
-        match self.comes_next(kind) {
-            Some((value, behind)) => {
-                self.last = Some(kind);
-                self.input = behind;
-                Ok(Some(value))
-            }
-            None => self.search(kind),
-        }
-    }
-
-    /// The value of type `kind` and what stands behind it, if it comes next and both numbers in
-    /// front of it have one byte: as nearly all do.
-    #[inline]
-    fn comes_next(&self, kind: u64) -> Option<(&'a [u8], Reader<'a>)> {
-        let [found @ ..=0xfc, length @ ..=0xfc, behind @ ..] = self.input.bytes else {
-            return None;
-        };
-        let in_order = self.last.is_none_or(|last| last < kind) && self.next.is_none();
-        if u64::from(*found) != kind || !in_order {
-            return None;
-        }
-        let (value, behind) = behind.split_at_checked(usize::from(*length))?;
-        Some((value, Reader::new(behind)))
-    }
-
-    fn search(&mut self, kind: u64) -> Result<Option<&'a [u8]>, DecodeError> {
-        while let Some((found, value)) = self.peek()? {
-            if found > kind {
-                break;
-            }
-            self.next = None;
-            if found == kind {
-                return Ok(Some(value));
-            }
-            refuse_even(found)?;
-        }
-        Ok(None)
+        Ok(self.seek(kind)?.map(|next| self.pass(next)))
     }
 
     /// The next record, whatever its type; odd ones are unknown and skipped.
     pub(super) fn variant(&mut self) -> Result<(u64, TlvReader<'a>), DecodeError> {
-        while let Some((kind, value)) = self.peek()? {
-            self.next = None;
+        while let Some(next) = self.peek()? {
+            let kind = next.kind;
+            let value = self.pass(next);
             if kind & 1 == 0 {
                 return Ok((kind, TlvReader::new(value)));
             }
@@ -291,16 +287,13 @@ impl<'a> TlvReader<'a> {
 
     #[inline]
     pub(super) fn field<T: Field>(&mut self, kind: u64) -> Result<T, DecodeError> {
-        self.optional(kind)?.ok_or(DecodeError::Missing(kind))
+        whole(self.find(kind)?.ok_or(DecodeError::Missing(kind))?)
     }
 
     #[inline]
     pub(super) fn optional<T: Field>(&mut self, kind: u64) -> Result<Option<T>, DecodeError> {
         let Some(value) = self.find(kind)? else { return Ok(None) };
-        let mut input = Reader::new(value);
-        let field = T::take(&mut input)?;
-        input.finish()?;
-        Ok(Some(field))
+        whole(value).map(Some)
     }
 
     pub(super) fn body<T: Body>(&mut self, kind: u64) -> Result<T, DecodeError> {
@@ -312,22 +305,10 @@ impl<'a> TlvReader<'a> {
     }
 
     pub(super) fn optional_body<T: Body>(&mut self, kind: u64) -> Result<Option<T>, DecodeError> {
-        match self.peek_at(kind)? {
-            true => self.body(kind).map(Some),
-            false => Ok(None),
+        match self.seek(kind)? {
+            Some(_) => self.body(kind).map(Some),
+            None => Ok(None),
         }
-    }
-
-    /// Whether a record of this type comes next, unknown odd ones aside.
-    fn peek_at(&mut self, kind: u64) -> Result<bool, DecodeError> {
-        while let Some((found, _)) = self.peek()? {
-            if found >= kind {
-                return Ok(found == kind);
-            }
-            refuse_even(found)?;
-            self.next = None;
-        }
-        Ok(false)
     }
 
     pub(super) fn list<T: Field>(&mut self, kind: u64) -> Result<Vec<T>, DecodeError> {
@@ -341,12 +322,21 @@ impl<'a> TlvReader<'a> {
 
     /// The rest may hold unknown odd types only.
     pub(super) fn finish(mut self) -> Result<(), DecodeError> {
-        while let Some((kind, _)) = self.peek()? {
-            refuse_even(kind)?;
-            self.next = None;
+        while let Some(next) = self.peek()? {
+            refuse_even(next.kind)?;
+            self.pass(next);
         }
         Ok(())
     }
+}
+
+/// A value that all bytes are of.
+#[inline]
+fn whole<T: Field>(value: &[u8]) -> Result<T, DecodeError> {
+    let mut input = Reader::new(value);
+    let field = T::take(&mut input)?;
+    input.finish()?;
+    Ok(field)
 }
 
 const fn refuse_even(kind: u64) -> Result<(), DecodeError> {

@@ -55,7 +55,8 @@ impl ChainArbitrator {
 
     /// Puts quiet stored channels back, at start-up, and takes what the node states: the last word
     /// of each channel. Gives those that are outdated, by slot, as [`Self::state_numbers`] finds them; a
-    /// channel that is not stated is.
+    /// channel that is not stated is. Of one that has several slots and is stated several times, each
+    /// slot takes one of the words.
     pub fn restore_quiet(
         &mut self,
         quiet: QuietChannels,
@@ -70,23 +71,44 @@ impl ChainArbitrator {
             }
         }
         let first = self.watchers.put_all(watchers, others);
-        // What is touched of a channel in no order of memory is touched once.
         let mut is_stated = vec![false; numbers.len()];
         let mut newer = BTreeMap::new();
+        let mut state = |is_stated: &mut [bool], at: usize, stated: &ChannelNumbers| {
+            let (Some(is_stated), Some((local, remote))) = (is_stated.get_mut(at), numbers.get(at))
+            else {
+                return;
+            };
+            *is_stated = true;
+            if stated.is_newer(*local, *remote) {
+                newer.insert(at, *stated);
+            } else if !newer.is_empty() {
+                newer.remove(&at);
+            }
+        };
+        let watcher = |at: usize| self.watchers.at_place(first.checked_add(at)?);
+        // Where the order is that of the slots, as from a node that lists its channels by age, the
+        // next place is a good guess. What must be looked up is far away in memory.
+        let mut guess = 0_usize;
         for stated in stated {
-            for place in self.watchers.places_of(&stated.id) {
-                let Some(at) = place.checked_sub(first) else { continue };
-                let (Some(is_stated), Some((local, remote))) =
-                    (is_stated.get_mut(at), numbers.get(at))
-                else {
-                    continue;
-                };
-                *is_stated = true;
-                if stated.is_newer(*local, *remote) {
-                    newer.insert(at, *stated);
-                } else if !newer.is_empty() {
-                    newer.remove(&at);
+            let is_new = is_stated.get(guess) == Some(&false);
+            if is_new && watcher(guess).is_some_and(|watcher| watcher.id == stated.id) {
+                state(&mut is_stated, guess, stated);
+            } else {
+                for at in self.places_from(first, &stated.id) {
+                    state(&mut is_stated, at, stated);
+                    guess = at;
                 }
+            }
+            guess = guess.saturating_add(1);
+        }
+        // Of a channel with several slots, one was guessed perhaps, and the others not looked up.
+        let unstated = (0..).zip(&is_stated).filter_map(|(at, is)| (!is).then_some(at));
+        let unstated: Vec<usize> = unstated.collect();
+        for at in unstated {
+            let Some(id) = watcher(at).map(|watcher| watcher.id) else { continue };
+            if self.places_from(first, &id).any(|at| is_stated.get(at) == Some(&true)) {
+                let stated = stated.iter().rfind(|stated| stated.id == id);
+                stated.into_iter().for_each(|stated| state(&mut is_stated, at, stated));
             }
         }
         let is_outdated = |(at, is_stated): &(usize, bool)| !is_stated || newer.contains_key(at);
@@ -101,5 +123,10 @@ impl ChainArbitrator {
             self.outdated.insert(*slot, *stated);
         }
         outdated.into_iter().map(|(slot, id, _)| (slot, id)).collect()
+    }
+
+    /// The places of a channel, counted from `first` on.
+    fn places_from(&self, first: usize, id: &ChannelId) -> impl Iterator<Item = usize> {
+        self.watchers.places_of(id).filter_map(move |place| place.checked_sub(first))
     }
 }

@@ -55,6 +55,16 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
         )?;
         let name = format!("start: {count} channels / read into a bare map");
         rows.push(Row::of(name, measured, Some(GOAL)));
+        if count < MOST {
+            let shuffled = shuffled(&numbers);
+            let measured = interleaved(
+                pairs,
+                &mut || start(&runtime, folder.path(), &shuffled).map(|(time, _)| time),
+                &mut || read_into_map(folder.path(), count),
+            )?;
+            let name = format!("start: {count} channels, stated in no order / the same");
+            rows.push(Row::of(name, measured, None));
+        }
         // With fewer channels, what the allocator keeps of the start itself outweighs them.
         if count == MOST {
             rows.push(Row {
@@ -88,6 +98,13 @@ pub(super) fn fill(folder: &Path, count: u32) -> Result<Vec<ChannelNumbers>, Ben
         }
     }
     Ok(numbers)
+}
+
+/// In an order that has nothing to do with that of the slots, as from a node's hash table.
+fn shuffled(numbers: &[ChannelNumbers]) -> Vec<ChannelNumbers> {
+    let mut shuffled = numbers.to_vec();
+    shuffled.sort_unstable_by_key(|numbers| numbers.id);
+    shuffled
 }
 
 /// Starts an arbiter on the store; the time that it takes, and the memory in use afterwards.

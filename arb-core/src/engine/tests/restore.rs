@@ -42,11 +42,36 @@ fn together_as_one_by_one() {
         numbers(id(6), 4, 4),
         numbers(id(6), 4, 6),
     ];
+    one_by_one_as_together(&facts, &stated, &[1, 2, 3, 6, 7]);
+}
+
+/// Whether what is stated is looked up or found in its place, in the order of the slots.
+#[test]
+fn in_the_order_of_the_slots_and_in_another() {
+    let mut facts = all_facts();
+    let mut stated: Vec<_> = facts.iter().map(|facts| numbers(facts.id, 4, 4)).collect();
+    one_by_one_as_together(&facts, &stated, &[]);
+    stated.reverse();
+    one_by_one_as_together(&facts, &stated, &[]);
+    stated.reverse();
+    stated.remove(3);
+    stated[4].local = CommitmentNumber(5);
+    one_by_one_as_together(&facts, &stated, &[3, 5]);
+    // Two slots of one channel: both are stated.
+    let mut twin = (*facts[1]).clone();
+    twin.candidates.current.funding.vout = 70;
+    facts.push(Arc::new(twin));
+    one_by_one_as_together(&facts, &stated, &[3, 5]);
+    stated[1].remote = CommitmentNumber(9);
+    one_by_one_as_together(&facts, &stated, &[1, 3, 5, 8]);
+}
+
+fn one_by_one_as_together(facts: &[Arc<ChannelFacts>], stated: &[ChannelNumbers], old: &[u32]) {
     let slots = (0..).map(|at| Slot(at * 3));
     let new = || ChainArbitrator::new(Policy::default(), Vec::new());
     let (mut one, mut other) = (new(), new());
     let mut outdated = Vec::new();
-    for (slot, facts) in slots.clone().zip(&facts) {
+    for (slot, facts) in slots.clone().zip(facts) {
         one.restore(slot, facts.clone(), ChannelArbitrator::default());
         let stated = stated.iter().rfind(|stated| stated.id == facts.id).copied();
         if one.state_numbers(slot, &ChannelEntry::of(facts), stated) == Standing::Outdated {
@@ -54,16 +79,17 @@ fn together_as_one_by_one() {
         }
     }
     let mut quiet = other.quiet_channels(3);
-    for (slot, facts) in slots.clone().zip(&facts) {
+    for (slot, facts) in slots.clone().zip(facts) {
         assert!(quiet.push(slot, &ChannelEntry::of(facts)));
         assert!(!quiet.push(slot, &ChannelEntry::of(facts)), "not above the last");
     }
-    assert_eq!(other.restore_quiet(quiet, &stated), outdated);
-    assert_eq!(outdated.iter().map(|(slot, _)| slot.0 / 3).collect::<Vec<_>>(), [1, 2, 3, 6, 7]);
+    assert_eq!(other.restore_quiet(quiet, stated), outdated);
+    assert_eq!(outdated.iter().map(|(slot, _)| slot.0 / 3).collect::<Vec<_>>(), old);
     assert_eq!(other.len(), facts.len());
-    for (slot, facts) in slots.zip(&facts) {
+    for (slot, facts) in slots.zip(facts) {
         assert_eq!(other.watcher(slot), one.watcher(slot));
-        assert_eq!(other.slot(&facts.id), Some(slot));
+        let known = other.slot(&facts.id).and_then(|slot| other.watcher(slot));
+        assert_eq!(known.map(|watcher| watcher.id), Some(facts.id));
         let funding = facts.candidates.current.funding;
         assert_eq!(other.watching(funding).collect::<Vec<_>>(), [slot]);
         assert_eq!(other.standing(slot, facts), one.standing(slot, facts));
