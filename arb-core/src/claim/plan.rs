@@ -21,6 +21,10 @@ use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
 /// than twice that.
 pub(crate) const ANCHOR_BUDGET: Amount = Amount::from_sat(10_000);
 
+/// How many times as large as ours another's child on a commitment of version 3 can be (1,000 vB, BIP 431): a
+/// replacement must pay all that it paid.
+const LARGEST_RIVAL: u64 = 5;
+
 /// One step towards confirmed claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -526,7 +530,10 @@ impl<'a> Planner<'a> {
         let now = paid_by(out, &parent)?.to_sat_per_kwu();
         let quarter_more = now.saturating_add(now.div_ceil(4));
         if out.refusal(self.tip) == Some(Refusal::Fee) {
-            return Some(feerate.max(FeeRate::from_sat_per_kwu(quarter_more)));
+            let enough = self.enough_for_another(draft, hurry).map(FeeRate::to_sat_per_kwu);
+            let bid = quarter_more.min(enough.unwrap_or(u64::MAX));
+            let bid = feerate.max(FeeRate::from_sat_per_kwu(bid));
+            return (bid.to_sat_per_kwu() > now).then_some(bid);
         }
         // The peer may be in the next block: who is outbid in a race bids again at once.
         let raced = draft.claims().all(|claim| claim.due().is_some() && self.is_raced(claim));
@@ -540,6 +547,17 @@ impl<'a> Planner<'a> {
         let more = now.saturating_add(now.div_ceil(20).max(relay));
         let enough = wanted >= more || (wanted > now && (hurry.is_close() || asked));
         enough.then_some(feerate)
+    }
+
+    /// Above which feerate a child is not raised against another's on the same commitment, of which nothing
+    /// is known but that ours was refused: what pays so much is mined at once, and then the commitment is paid for
+    /// by somebody else. A child that pays little for its size can force no more upon us. `None`: the budget alone
+    /// is the bound, as near a deadline, and where nothing but the waiting is to be ended.
+    fn enough_for_another(&self, draft: &Draft, hurry: Hurry) -> Option<FeeRate> {
+        let far = matches!(hurry, Hurry::Left(_)) && !hurry.is_close();
+        let at_once = self.estimates.within(1).max(self.estimates.floor).to_sat_per_kwu();
+        let enough = at_once.saturating_mul(LARGEST_RIVAL);
+        (draft.parent.is_some() && far).then_some(FeeRate::from_sat_per_kwu(enough))
     }
 
     /// The feerate that the operator asked for.

@@ -158,3 +158,39 @@ fn a_commitment_without_fee_waits_for_its_child() {
     world.acts.handed_out.push(child);
     assert_eq!(published(&world), 2);
 }
+
+/// Nobody knows what another's child pays that keeps ours out: ours is raised up to what is mined at once, and shortly
+/// before the deadline as far as the budget goes.
+#[test]
+fn a_child_is_not_raised_without_end_against_anothers() {
+    let parent = handed_out(TxKind::Commitment, 5, 6, BlockHeight(START));
+    let parent = HandedOut { fee: Amount::ZERO, coins: vec![], ..parent };
+    let at_risk = Amount::from_sat(1_000_000);
+    let deadline = BlockHeight(START + 60);
+    let claim = Claim {
+        value_at_risk: at_risk,
+        deadline: Some(Deadline::By(deadline)),
+        ..anchor(parent.txid())
+    };
+    let mut world = World::new(vec![claim]);
+    world.acts.handed_out.push(parent);
+    world.estimates = flat(10);
+    let mut bids = Vec::new();
+    while world.tip < deadline {
+        for draft in steps(&world).0 {
+            bids.push((world.tip.until(deadline).0, draft.feerate.to_sat_per_kwu()));
+            assert!(draft.fee.to_sat() <= at_risk.to_sat() / 2, "{} of {at_risk}", draft.fee);
+            let coin = 20 + u32::try_from(bids.len()).expect("few");
+            let out =
+                HandedOut { fee: draft.fee, ..handed_out(TxKind::Anchor, 0, coin, world.tip) };
+            world.refuse(&out.transaction, Refusal::Fee);
+            world.acts.handed_out.push(out);
+        }
+        world.tip = BlockHeight(world.tip.0 + 1);
+    }
+    let far: Vec<u64> = bids.iter().filter(|(left, _)| *left > 20).map(|(_, rate)| *rate).collect();
+    let most = 5 * 2_500;
+    assert!(far.len() > 3 && far.iter().all(|rate| *rate <= most), "{bids:?}");
+    assert!(far.iter().any(|rate| *rate * 10 >= most * 9), "{bids:?}");
+    assert!(bids.iter().any(|(left, rate)| *left <= 6 && *rate > 2 * most), "{bids:?}");
+}
