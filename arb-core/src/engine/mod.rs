@@ -14,7 +14,7 @@ mod tasks;
 mod together;
 mod watchers;
 
-use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position};
+use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position, TxKind};
 use crate::claim::Deadline;
 use crate::facts::{ChannelFacts, ChannelNumbers, Link};
 use crate::ids::{ChannelId, Slot};
@@ -249,6 +249,16 @@ impl ChainArbitrator {
     /// Outpoints of active channels whose spends in the mempool are of interest.
     pub fn watched_by_active(&self) -> impl Iterator<Item = OutPoint> {
         self.active.keys().flat_map(|slot| self.watchers.watched_by(*slot))
+    }
+
+    /// Anchors that a child of ours spends, or was to spend, on commitments without a block: nobody watches
+    /// them, but a child that the mempool has lost is to be known.
+    pub fn anchors_on_their_way(&self) -> impl Iterator<Item = OutPoint> {
+        let open = self.active.values().filter(|active| active.picture.is_none());
+        let children = open.flat_map(|active| active.state.acts().of_kind(TxKind::Anchor));
+        let anchors: BTreeSet<OutPoint> =
+            children.flat_map(|child| child.claims.iter().copied()).collect();
+        anchors.into_iter()
     }
 
     /// Some channels, for a shell that goes through all of them a slice at a time: those in

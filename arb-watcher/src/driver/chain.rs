@@ -12,7 +12,7 @@ use arb_core::engine::EngineInput;
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, Transaction, Txid};
+use bitcoin::{Block, OutPoint, Transaction, Txid};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -36,6 +36,8 @@ pub(super) struct Following {
     /// When the source is asked even though it did not ring.
     heartbeat: Instant,
     failures: u32,
+    /// The source did not answer when it was last asked.
+    lost: bool,
     stalled: TipAlarm,
     /// Where the next slice of the round through all channels begins.
     slice: usize,
@@ -93,6 +95,7 @@ impl Following {
             looking: false,
             heartbeat: Instant::now(),
             failures: 0,
+            lost: false,
             stalled: TipAlarm::new(settings.stalled_after),
             slice: 0,
             anew: false,
@@ -200,6 +203,10 @@ where
             Ok(found) => {
                 let stalled = self.chain.stalled.observe(found.tip, now);
                 self.alarms.chain(stalled.map(ChainAlarm::Stalled));
+                if std::mem::take(&mut self.chain.lost) {
+                    // It may be a node that was restarted, without its mempool.
+                    self.tasks.reconnected();
+                }
                 let source = found.tip.height;
                 // An error: the driver is to end.
                 let _ = self.on_found(found).await;
@@ -207,6 +214,7 @@ where
             }
             Err(error) => {
                 tracing::warn!(%error, "following the chain");
+                self.chain.lost = true;
                 let stalled = self.chain.stalled.check(now).map(ChainAlarm::Stalled);
                 let deep = matches!(error, FollowError::TooDeep);
                 if let Some(alarm) = deep.then_some(ChainAlarm::ReorganisedTooDeeply).or(stalled) {
@@ -302,6 +310,7 @@ where
         let channels = self.settings.mempool_slice.max(1);
         let (mut outpoints, next) = self.engine.watched_slice(self.chain.slice, channels);
         outpoints.extend(self.engine.watched_by_active());
+        outpoints.extend(self.engine.anchors_on_their_way());
         let (ports, patience) = (self.ports.clone(), self.settings.patience);
         self.workers.spawn(Job::Look, async move {
             if outpoints.is_empty() {
@@ -315,6 +324,18 @@ where
                 Err(_) => Err(FollowError::Late),
             })
         });
+    }
+
+    /// Those that spend what active channels watch, or an anchor that a child of ours is to spend.
+    fn of_active(&self, found: &[Transaction]) -> HashSet<Txid> {
+        let anchors: HashSet<OutPoint> = self.engine.anchors_on_their_way().collect();
+        let is_active = |outpoint: OutPoint| {
+            let mut watching = self.engine.watching(outpoint);
+            anchors.contains(&outpoint) || watching.any(|slot| self.engine.active(slot).is_some())
+        };
+        let of_active =
+            found.iter().filter(|tx| tx.input.iter().any(|i| is_active(i.previous_output)));
+        of_active.map(Transaction::compute_txid).collect()
     }
 
     pub(super) async fn on_mempool(&mut self, slice: Result<MempoolSlice, FollowError>) {
@@ -350,7 +371,10 @@ where
         }
         let mutual = self.engine.closed_mutually_by(&found);
         self.hold_back(&mutual);
-        self.tasks.mempool_holds(shown.iter().copied().collect());
+        // What is back later is shown again.
+        for txid in self.tasks.mempool_holds(self.of_active(&found)) {
+            self.chain.unseen(&txid);
+        }
         self.chain.shown(shown, next, &self.settings);
         for (slots, tx) in closes {
             self.judge_close(slots, tx);

@@ -2,9 +2,9 @@
 //! how many channels there are: only channels that something happened to are looked at.
 use arb_core::arbitrator::EffectKey;
 use arb_core::claim::Claim;
-use arb_core::claim::plan::StepKey;
 use arb_core::engine::{Task, TaskKey};
 use arb_core::ids::Slot;
+use arb_core::ports::Package;
 use arb_core::units::BlockRef;
 use bitcoin::{OutPoint, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -178,21 +178,31 @@ impl Tasks {
         self.tidy(slot);
     }
 
-    /// The mempool holds these spends of what active channels watch. What of ours was among them at
-    /// the last look and is no more, goes out again at once.
-    pub(super) fn mempool_holds(&mut self, now: HashSet<Txid>) {
+    /// The mempool holds these spends of what active channels watch, and of the anchors of commitments
+    /// that wait. What of ours was among them at the last look and is no more, goes out again at once,
+    /// with what it is handed over with. Gives what is no more, ours or not.
+    pub(super) fn mempool_holds(&mut self, now: HashSet<Txid>) -> HashSet<Txid> {
         let then = std::mem::replace(&mut self.in_mempool, now);
         let gone: HashSet<Txid> = then.difference(&self.in_mempool).copied().collect();
-        if gone.is_empty() {
-            return;
+        if !gone.is_empty() {
+            self.try_again(|package| {
+                package.transactions.iter().any(|tx| gone.contains(&tx.compute_txid()))
+            });
         }
-        let vanished = |key: &TaskKey| match key {
-            TaskKey::Step(StepKey::Publish(txid)) => gone.contains(txid),
-            TaskKey::Step(StepKey::Sign(_)) | TaskKey::Effect(_) => false,
-        };
+        gone
+    }
+
+    /// The network may have lost everything: all of it goes out again.
+    pub(super) fn reconnected(&mut self) {
+        self.try_again(|_| true);
+    }
+
+    /// What was handed over, of this kind, is handed over again.
+    fn try_again(&mut self, again: impl Fn(&Package) -> bool) {
+        let again = |tried: &Tried| matches!(&tried.task, Task::Publish(package) if again(package));
         for (slot, channel) in &mut self.of {
             let before = channel.tried.len();
-            channel.tried.retain(|key, _| !vanished(key));
+            channel.tried.retain(|_, tried| !again(tried));
             if channel.tried.len() < before {
                 self.stirred.insert(*slot);
             }

@@ -1,6 +1,7 @@
 //! What is handed out to workers, when, and to whom.
 use super::*;
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
+use arb_core::claim::plan::StepKey;
 use arb_core::units::BlockHeight;
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;

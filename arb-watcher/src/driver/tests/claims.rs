@@ -347,6 +347,49 @@ async fn with_coins(world: &World) -> (Arbiter, Channel) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_vanishes_of_a_package_brings_back_all_of_it_at_once() {
+    let world = World::default();
+    let (arbiter, _) = with_coins(&world).await;
+    let package = world.net.sent().pop().expect("a package");
+    assert_eq!(package.len(), 2);
+    for lost in [0, 1] {
+        for tx in &package {
+            world.chain.enter_mempool(tx.clone());
+        }
+        sleep(Duration::from_secs(1)).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.net.sent(), Vec::<Vec<Transaction>>::new(), "it is there");
+        // The child, or both.
+        for tx in &package[lost..] {
+            world.chain.leave_mempool(tx.compute_txid());
+        }
+        sleep(Duration::from_secs(1)).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.net.sent(), std::slice::from_ref(&package), "without a block");
+        world.chain.leave_mempool(package[0].compute_txid());
+        sleep(Duration::from_secs(1)).await;
+        arbiter.idle().await.expect("running");
+        world.net.sent();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_goes_out_again_when_the_source_is_back() {
+    let world = World::default();
+    let (arbiter, _) = punishing(&world).await;
+    arbiter.idle().await.expect("running");
+    let first = world.net.txids();
+    assert_eq!(first.len(), 1);
+    world.chain.is(Mood::Fails);
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(world.net.txids(), []);
+    world.chain.is(Mood::Well);
+    sleep(Duration::from_secs(3_600)).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), first, "once, and without a block");
+}
+
+#[tokio::test(start_paused = true)]
 async fn coins_are_reserved_across_a_restart_and_released_when_they_are_not_needed() {
     let world = World::default();
     let (arbiter, channel) = with_coins(&world).await;

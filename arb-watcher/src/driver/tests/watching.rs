@@ -379,3 +379,41 @@ async fn blocks_and_starts_cost_quiet_channels_neither_a_read_nor_a_write() {
     assert_eq!(counts().3, writes + 1);
     assert_eq!(phase(&arbiter, &channels[7]).await, CLOSED);
 }
+
+/// What punishes lies in the store, however much there is of it: a start reads none of it, and a breach what concerns
+/// it.
+// incident lnd-7121
+// incident teos-190
+#[tokio::test(start_paused = true)]
+async fn penalty_data_is_read_when_it_is_needed() {
+    let world = World::default();
+    let mut channels: Vec<Channel> = (1..=40).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    for channel in &mut channels {
+        for number in 0..10 {
+            channel.next_remote(number + 1, &[]);
+            channel.revoke(number);
+        }
+    }
+    let all: Vec<&Channel> = channels.iter().collect();
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    for channel in &all {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    arbiter.shutdown().await;
+    let before = world.log.record_reads();
+    let arbiter = world.restart(&all).await;
+    arbiter.idle().await.expect("running");
+    world.pass(&arbiter, 3).await;
+    assert_eq!(world.log.record_reads(), before, "a start and blocks read nothing of a channel");
+
+    let breach = channels[7].remote_tx(4, &[]);
+    let txid = breach.compute_txid();
+    world.chain.mine(vec![breach]);
+    arbiter.idle().await.expect("running");
+    let punished = world.net.sent().into_iter().flatten();
+    let punished = punished.filter(|tx| tx.input.iter().any(|i| i.previous_output.txid == txid));
+    assert_eq!(punished.count(), 1);
+    let reads = world.log.record_reads() - before;
+    assert!((1..=3).contains(&reads), "facts, log and penalty data of one channel: {reads} reads");
+}

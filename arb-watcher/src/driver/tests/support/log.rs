@@ -28,6 +28,7 @@ struct Inner {
     damaged_ended: BTreeSet<Slot>,
     health: Health,
     channel_reads: usize,
+    record_reads: usize,
     channel_writes: usize,
 }
 
@@ -110,6 +111,11 @@ impl Log {
     /// How often one channel was read.
     pub(in super::super) fn channel_reads(&self) -> usize {
         self.inner().channel_reads
+    }
+
+    /// How often facts, a log or penalty data of one channel were read.
+    pub(in super::super) fn record_reads(&self) -> usize {
+        self.inner().record_reads
     }
 
     /// How often anything but the chain's cursor was written.
@@ -217,12 +223,14 @@ impl ChangeLog for Log {
     }
 
     fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, Failure> {
+        self.inner().record_reads += 1;
         let broken = self.inner().damaged_facts.contains(&slot);
         let facts = self.read(|memory| memory.facts(slot))?;
         Ok(if broken { Some(Err(damaged())) } else { facts })
     }
 
     fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, Failure> {
+        self.inner().record_reads += 1;
         let broken = self.inner().damaged_changes.contains(&slot);
         let changes = self.read(|memory| memory.changes(slot))?;
         Ok(if broken { Err(damaged()) } else { changes })
@@ -233,6 +241,7 @@ impl ChangeLog for Log {
         slot: Slot,
         number: CommitmentNumber,
     ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Failure> {
+        self.inner().record_reads += 1;
         if self.inner().damaged_ended.contains(&slot) {
             return Ok(Err(damaged()));
         }
