@@ -230,7 +230,7 @@ where
                     sleep(settings.retry).await;
                     let reserving = ports.coins.reserve(claim, coins.clone());
                     match timeout(settings.patience, reserving).await {
-                        Ok(Ok(())) => return Outcome::Reserved,
+                        Ok(Ok(())) => return Outcome::Reserved { slot, claim },
                         Ok(Err(error)) => tracing::warn!(%error, "coins are not reserved again"),
                         Err(_) => tracing::warn!("the wallet does not answer"),
                     }

@@ -46,7 +46,7 @@ where
 
     /// Coins of claims that are no longer ours to make, or are made with others, go back to the
     /// wallet.
-    fn release_coins(&mut self, slot: Slot) {
+    pub(super) fn release_coins(&mut self, slot: Slot) {
         if !self.tasks.is_funded(slot) {
             return;
         }

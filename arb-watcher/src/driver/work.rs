@@ -37,7 +37,11 @@ pub(super) enum Outcome {
         claim: OutPoint,
         result: Result<(), String>,
     },
-    Reserved,
+    /// Coins were reserved again late, after a restart.
+    Reserved {
+        slot: Slot,
+        claim: OutPoint,
+    },
     /// The job panicked.
     Panicked(Job),
 }
@@ -313,11 +317,15 @@ where
                 tracing::warn!(why, "coins are released later");
                 self.tasks.fund(slot, claim);
             }
+            // It may have come to an end meanwhile.
+            Outcome::Reserved { slot, claim } => {
+                self.tasks.fund(slot, claim);
+                self.release_coins(slot);
+            }
             Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
             Outcome::Panicked(Job::SeenClose(txid)) => self.chain.unseen(&txid),
             Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
             Outcome::Released { .. }
-            | Outcome::Reserved
             | Outcome::Panicked(Job::Other | Job::Task(_))
             | Outcome::Done(..) => {}
         }

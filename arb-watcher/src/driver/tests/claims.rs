@@ -423,6 +423,24 @@ async fn coins_are_reserved_across_a_restart_and_released_when_they_are_not_need
 }
 
 #[tokio::test(start_paused = true)]
+async fn coins_that_are_reserved_late_for_what_has_ended_are_released() {
+    let world = World::default();
+    let (arbiter, channel) = with_coins(&world).await;
+    assert_eq!(world.wallet.reserved().len(), 1);
+    arbiter.shutdown().await;
+    world.wallet.forget();
+    world.wallet.is(Mood::Fails);
+    let arbiter = world.restart(&[&channel]).await;
+    sleep(Duration::from_secs(10)).await;
+    // The wallet works again, and before it is asked again the peer's commitment confirms.
+    world.wallet.is(Mood::Well);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    sleep(Duration::from_secs(60)).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.wallet.reserved(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn coins_that_a_block_spends_are_not_offered_again_before_the_wallet_knows() {
     let world = World::default();
     let (arbiter, channel) = with_coins(&world).await;
