@@ -431,7 +431,7 @@ async fn coins_that_are_reserved_late_for_what_has_ended_are_released() {
     world.wallet.forget();
     world.wallet.is(Mood::Fails);
     let arbiter = world.restart(&[&channel]).await;
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_millis(10_250)).await;
     // The wallet works again, and before it is asked again the peer's commitment confirms.
     world.wallet.is(Mood::Well);
     world.chain.mine(vec![channel.remote_tx(0, &[])]);
