@@ -131,17 +131,18 @@ pub struct FeeEstimates {
 
 impl FeeEstimates {
     /// The estimate for confirmation within `blocks`: on a straight line between the targets
-    /// around it; at the ends, that of the smallest or of the largest target. Never below the
-    /// estimate of a longer target (whoever hurries never pays less), and never below the floor.
+    /// around it; at the ends, that of the smallest or of the largest target. Never above the
+    /// estimate of a shorter target (what is enough for fewer blocks is enough for more, and whoever
+    /// hurries never pays less), and never below the floor.
     #[must_use]
     pub fn within(&self, blocks: u32) -> FeeRate {
         let reachable = self.targets.iter().rposition(|(target, _)| u32::from(*target) <= blocks);
         let at = reachable.unwrap_or(0);
-        let dearest = |from: usize| {
-            let rates = self.targets.iter().skip(from).map(|(_, rate)| *rate);
-            rates.fold(self.floor, FeeRate::max).to_sat_per_kwu()
+        let cheapest = |until: usize| {
+            let rates = self.targets.iter().take(until.saturating_add(1)).map(|(_, rate)| *rate);
+            rates.min().unwrap_or(self.floor).max(self.floor).to_sat_per_kwu()
         };
-        let (now, later) = (dearest(at), dearest(at.saturating_add(1)));
+        let (now, later) = (cheapest(at), cheapest(at.saturating_add(1)));
         let target = |at: usize| self.targets.get(at).map(|(target, _)| u64::from(*target));
         let rate = match (target(at), target(at.saturating_add(1))) {
             (Some(start), Some(end)) if end > start => {

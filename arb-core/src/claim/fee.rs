@@ -1,20 +1,22 @@
 //! The price of a claim: a pure function of blocks left, budget, estimates and what was paid.
 //!
-//! With a deadline it is the estimate for a good part of the blocks that are left, less a few that are
-//! kept for bad luck; where a longer wait promises far less, little more than that. What could soon
+//! With a deadline it is little more than the estimate for twice the blocks that are left, less a few that
+//! are kept for bad luck, but no more than the estimate for a fifth of them: a transaction that waits in
+//! the mempool is taken when the price falls to it, so it costs nothing to begin low. What could soon
 //! be priced out pays for the next blocks at once. From some hours before on it rises slowly above the
-//! estimates, which do not know who else waits for room. In the last stretch the price grows by two thirds
-//! with each block and is the whole budget for the last block in time. What could be lost is the bound, not the
-//! estimate. Growing by a factor costs little while there is time, whatever the value; a straight
-//! line to the value of a big output would be absurd after one block.
+//! estimates, which do not know who else waits for room. In the last stretch the price grows by one factor
+//! with each block, from what the next block costs to the whole budget for the last block in time. What could be
+//! lost is the bound, not the estimate; a straight line to the value of a big output would be absurd after one
+//! block, and so would a factor that is the same for all: at the start of the stretch a big output would pay
+//! many times what the next block costs.
 //!
 //! Without a deadline it is the estimate of somebody who has a day, and, for whoever has waited
-//! for days, of somebody who has less and less. While that is more than the budget, better times are
+//! for two days and more, of somebody who has less and less. While that is more than the budget, better times are
 //! waited for, but not for ever: after a day a part of the budget is offered, and more the day after.
 use crate::ports::FeeEstimates;
 use bitcoin::{Amount, FeeRate, Weight};
 
-/// Target for what has no deadline, in blocks. After that many blocks without a confirmation
+/// Target for what has no deadline, in blocks. After twice that many blocks without a confirmation
 /// the target is half as long, and so on.
 pub(crate) const PATIENT: u32 = 144;
 /// The shortest target that waiting alone leads to.
@@ -24,18 +26,18 @@ const PATIENT_AT_LAST: u32 = 6;
 /// leave our transactions out.
 pub(super) const BAD_LUCK: u32 = 12;
 /// Of the rest, the part within which it should be confirmed, in hundredths.
-const NEAR: u64 = 60;
+const NEAR: u64 = 20;
 /// What is paid of the estimate for twice the blocks that are left, in hundredths.
-const FAR: u64 = 110;
+const FAR: u64 = 115;
 /// Blocks before a deadline from which it rises above the estimates, which do not know of what waits
 /// for room besides it.
 const RISING: u32 = 34;
 /// By how much with each block, in hundredths of what it was.
-const RISES: u64 = 102;
+const RISES: u64 = 101;
 /// What hurries should be confirmed within so many blocks.
 const AT_ONCE: u32 = 2;
-/// What is paid a block earlier in the last stretch, in hundredths.
-const STEP: u64 = 60;
+/// What is paid a block earlier in the last stretch, in thousandths, at most.
+const STEP: u64 = 600;
 /// Blocks before a deadline from which any higher price is worth a replacement.
 const CLOSE: u32 = 6;
 /// What is a race with the peer is priced as if so many blocks were left.
@@ -57,7 +59,7 @@ pub enum Hurry {
     /// Blocks until its deadline; zero: it is past.
     Left(u32),
     /// The same of penalties, which want to be in before they would be taken apart, so many blocks
-    /// before their deadline.
+    /// before their deadline. What is kept for bad luck lies behind that.
     Penalty(u32, u32),
     /// Its deadline is past, or of no use: it is a race with the peer, at the price of the next
     /// blocks, and more only where the peer pays more.
@@ -74,7 +76,7 @@ impl Hurry {
         match self {
             Self::Left(left) => Some(left),
             Self::Penalty(left, apart) if left > apart => {
-                Some(left.saturating_sub(apart).max(BAD_LUCK).min(left))
+                Some(left.saturating_sub(apart).saturating_add(BAD_LUCK).min(left))
             }
             Self::Penalty(left, _) => Some(left),
             Self::Raced => Some(RACED),
@@ -170,7 +172,8 @@ impl Price<'_> {
             patient
         };
         let risen = (left..rising).fold(patient, |rate, _| part(rate, RISES));
-        risen.max(approach(most, left))
+        // Where there are no estimates it does not begin at nothing.
+        risen.max(approach(most, self.estimates.within(1).max(RELAY), left))
     }
 
     /// Whether a rise of fees as they come could make it cost more than it brings. A rise that is
@@ -197,22 +200,40 @@ fn part(rate: FeeRate, hundredths: u64) -> FeeRate {
     FeeRate::from_sat_per_kwu(u64::try_from(part).unwrap_or(u64::MAX))
 }
 
-/// All of `most` for the last block in time, and three fifths of that for each block before.
-fn approach(most: FeeRate, left: u32) -> FeeRate {
+/// All of `most` for the last block in time, and for each block before so much less that the last stretch
+/// begins at what the next block costs; three fifths of it, where that would be more than this.
+fn approach(most: FeeRate, soon: FeeRate, left: u32) -> FeeRate {
+    // The largest step that leads back to it.
+    let (mut low, mut high) = (0, STEP);
+    while low < high {
+        let middle = low.saturating_add(high).div_ceil(2);
+        if back(most, middle, BAD_LUCK.saturating_sub(1)) <= soon {
+            low = middle;
+        } else {
+            high = middle.saturating_sub(1);
+        }
+    }
+    back(most, low, left.saturating_sub(1))
+}
+
+/// A feerate so many blocks before, if with each of them it is so many thousandths.
+fn back(most: FeeRate, step: u64, blocks: u32) -> FeeRate {
     let mut rate = most;
-    for _ in 1..left {
+    for _ in 0..blocks {
         if rate == FeeRate::ZERO {
             break;
         }
-        rate = part(rate, STEP);
+        let before = u128::from(rate.to_sat_per_kwu()).saturating_mul(u128::from(step));
+        let before = before.checked_div(1_000).and_then(|before| u64::try_from(before).ok());
+        rate = FeeRate::from_sat_per_kwu(before.unwrap_or(0));
     }
     rate
 }
 
 /// The target of somebody who has waited for so many blocks.
 fn patience(waited: u32) -> u32 {
-    let days = waited.checked_div(PATIENT).unwrap_or(0);
-    PATIENT.checked_shr(days).unwrap_or(0).max(PATIENT_AT_LAST)
+    let halvings = waited.checked_div(PATIENT.saturating_mul(2)).unwrap_or(0);
+    PATIENT.checked_shr(halvings).unwrap_or(0).max(PATIENT_AT_LAST)
 }
 
 /// What is offered where even the estimate of the patient is too much: nothing on the first day,

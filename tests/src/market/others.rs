@@ -9,9 +9,23 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Smallest output that is relayed.
 const DUST: u64 = 354;
 
-/// An estimate in satoshis per 1000 weight units.
+/// An estimate in satoshis per 1000 weight units, as the node gives it, whatever that says of other targets; on
+/// a straight line between two targets.
 fn within(estimates: &FeeEstimates, blocks: u32) -> f64 {
-    estimates.within(blocks).to_sat_per_kwu() as f64
+    let points = estimates.targets.iter();
+    let points = points.map(|(target, rate)| (f64::from(*target), rate.to_sat_per_kwu() as f64));
+    let points: Vec<(f64, f64)> = points.collect();
+    let blocks = f64::from(blocks);
+    let before = points.iter().rev().find(|(target, _)| *target <= blocks);
+    let after = points.iter().find(|(target, _)| *target > blocks);
+    let rate = match (before, after) {
+        (Some((from, near)), Some((to, far))) => {
+            near + (far - near) * (blocks - from) / (to - from)
+        }
+        (Some((_, rate)), None) | (None, Some((_, rate))) => *rate,
+        (None, None) => 0.0,
+    };
+    rate.max(estimates.floor.to_sat_per_kwu() as f64)
 }
 
 fn output(load: &Load, at: usize) -> &Output {

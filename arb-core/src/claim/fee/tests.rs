@@ -91,15 +91,27 @@ proptest! {
     }
 
     #[test]
-    fn above_the_estimates_it_grows_by_two_thirds_with_each_block(
+    fn above_the_estimates_it_grows_by_one_factor_in_the_last_stretch(
         market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET, left in 1u32..40,
     ) {
         let at = |left| price(Hurry::Left(left), weight, budget, &market).feerate();
         let (Some(before), Some(now)) = (at(left), at(left - 1)) else { return Ok(()) };
-        let grown = before.to_sat_per_kwu() / 3 * 5 + 6;
-        // 34 times two hundredths, each on top of the last.
-        let estimate = market.within(1).to_sat_per_kwu() * 2;
-        prop_assert!(now.to_sat_per_kwu() <= grown.max(estimate));
+        let (before, now) = (before.to_sat_per_kwu(), now.to_sat_per_kwu());
+        // 34 times a hundredth, each on top of the last, and what it is more than the estimate.
+        let estimate = market.within(1).max(RELAY).to_sat_per_kwu() * 2;
+        if left > BAD_LUCK {
+            prop_assert!(now <= estimate, "{now} before the last stretch");
+        }
+        let most = feerate_of(Amount::from_sat(budget), Weight::from_wu(weight)).expect("weight");
+        // (5/3)^11 is 275.
+        if most.to_sat_per_kwu() <= estimate / 2 * 275 {
+            prop_assert!(now <= (before / 3 * 5 + 6).max(estimate), "{now} after {before}");
+        }
+    }
+
+    #[test]
+    fn who_may_wait_longer_pays_no_more(market in market(), blocks in 0u32..2_000) {
+        prop_assert!(market.within(blocks + 1) <= market.within(blocks));
     }
 
     // incident ldk-3457
@@ -119,16 +131,16 @@ fn prices_of_an_htlc_as_its_deadline_nears() {
     let table = [
         (144, 5, 5),
         (100, 5, 5),
-        (40, 10, 10),
-        (24, 15, 15),
-        (18, 18, 84),
-        (12, 30, 1_813),
-        (10, 32, 5_038),
-        (6, 34, 38_880),
-        (5, 35, 64_800),
-        (4, 54, 108_000),
-        (3, 90, 180_000),
-        (2, 150, 300_000),
+        (40, 11, 11),
+        (24, 14, 14),
+        (18, 16, 16),
+        (12, 24, 24),
+        (10, 25, 125),
+        (6, 26, 4_993),
+        (5, 32, 12_545),
+        (4, 54, 31_522),
+        (3, 90, 79_202),
+        (2, 150, 199_000),
         (1, 250, 500_000),
         (0, 250, 500_000),
     ];
@@ -146,9 +158,9 @@ fn what_hurries_is_priced_as_if_so_many_blocks_were_left() {
     let table = [
         (Hurry::Left(7), Some(7), false),
         (Hurry::Left(6), Some(6), true),
-        // Before they are taken apart, 18 blocks before the deadline, less what bad luck may need.
-        (Hurry::Penalty(100, 18), Some(82), false),
-        (Hurry::Penalty(19, 18), Some(12), false),
+        // Before they are taken apart, 18 blocks before the deadline; what bad luck may need lies behind that.
+        (Hurry::Penalty(100, 18), Some(94), false),
+        (Hurry::Penalty(19, 18), Some(13), false),
         (Hurry::Penalty(18, 18), Some(18), false),
         (Hurry::Penalty(6, 18), Some(6), true),
         (Hurry::Raced, Some(14), false),
@@ -186,6 +198,11 @@ fn between_two_targets_an_estimate_is_on_the_line() {
     }
     let nothing = FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN };
     assert_eq!(nothing.within(6), FeeRate::BROADCAST_MIN);
+    // What is enough for two blocks is enough for six, whatever was needed the day before.
+    let falling = market_of([20, 30, 25, 5]);
+    assert_eq!(falling.within(6), FeeRate::from_sat_per_vb_u32(20));
+    assert_eq!(falling.within(12), FeeRate::from_sat_per_vb_u32(20));
+    assert_eq!(falling.within(144), FeeRate::from_sat_per_vb_u32(5));
 }
 
 #[test]
@@ -195,11 +212,12 @@ fn who_waits_for_days_takes_shorter_targets() {
     let table = [
         (0, 1_250),
         (143, 1_250),
-        (144, 2_205),
-        (288, 2_682),
-        (432, 2_921),
-        (576, 3_375),
-        (720, 3_750),
+        (287, 1_250),
+        (288, 2_205),
+        (576, 2_682),
+        (864, 2_921),
+        (1_152, 3_375),
+        (1_440, 3_750),
         (2_000, 3_750),
     ];
     for (waited, expected) in table {
@@ -240,7 +258,7 @@ fn extremes_do_not_overflow() {
     let market = FeeEstimates { targets: [(2, rate)].to_vec(), floor: rate };
     assert_eq!(price(Hurry::Left(0), u64::MAX, u64::MAX, &market).feerate(), None);
     assert_eq!(price(Hurry::Waited(u32::MAX), 0, 0, &market).feerate(), None);
-    assert_eq!(approach(rate, u32::MAX), FeeRate::ZERO);
+    assert_eq!(approach(rate, FeeRate::ZERO, u32::MAX), FeeRate::ZERO);
     assert_eq!(
         fee_of(FeeRate::from_sat_per_kwu(u64::MAX), Weight::MAX),
         Amount::from_sat(u64::MAX.div_ceil(1000))
