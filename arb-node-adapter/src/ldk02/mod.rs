@@ -47,7 +47,9 @@ pub use settle::{Round, Settled};
 pub use source::{KEPT_BODIES, ListenSource, SourceError};
 pub use wallet::{FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, SyncWallet, WalletError};
 pub use watch::register_outputs;
-pub use witness::{BalanceKind, Difference, Standing, WITNESS_PATIENCE, Witness, differences};
+pub use witness::{
+    BalanceKind, Closer, Difference, Standing, WITNESS_PATIENCE, Witness, differences,
+};
 
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::Header;

@@ -7,7 +7,7 @@ use arb_core::picture::Role;
 use arb_core::report::{ChannelReport, OutputReport, Payer};
 use arb_core::units::{BlockDelta, BlockHeight};
 use core::fmt;
-use lightning::chain::channelmonitor::{ANTI_REORG_DELAY, Balance, ChannelMonitor};
+use lightning::chain::channelmonitor::{ANTI_REORG_DELAY, Balance, BalanceSource, ChannelMonitor};
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use std::collections::BTreeMap;
 
@@ -30,6 +30,17 @@ pub enum BalanceKind {
     Revoked,
 }
 
+/// Whose commitment closed a channel, by LDK's word (`BalanceSource`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Closer {
+    /// Ours.
+    Local,
+    /// The peer's.
+    Remote,
+    /// Neither: a mutual close, or what LDK takes for one.
+    Mutual,
+}
+
 /// Something that LDK and the arbiter see differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
@@ -37,6 +48,11 @@ pub enum Difference {
     ClosedForLdk,
     /// The channel is closed for the arbiter, and open for LDK.
     ClosedForArbiter,
+    /// What LDK's balance is a result of is another close than the arbiter's.
+    ClosedOtherwise {
+        /// What LDK says.
+        ldk: Closer,
+    },
     /// The arbiter has an output for which LDK has no such balance.
     OnlyArbiter {
         /// What LDK should have.
@@ -58,6 +74,7 @@ impl fmt::Display for Difference {
         match self {
             Self::ClosedForLdk => f.write_str("closed for LDK, open for the arbiter"),
             Self::ClosedForArbiter => f.write_str("closed for the arbiter, open for LDK"),
+            Self::ClosedOtherwise { ldk } => write!(f, "closed otherwise for LDK: {ldk:?}"),
             Self::OnlyArbiter { kind, sat } => write!(f, "LDK has no {kind:?} of {sat} sat"),
             Self::OnlyLdk { kind, sat } => write!(f, "only LDK has a {kind:?} of {sat} sat"),
         }
@@ -66,9 +83,9 @@ impl fmt::Display for Difference {
 
 /// What LDK and the arbiter see differently at one height: none, if they agree.
 ///
-/// Compared are whether the channel is closed and, if by a commitment, every output that is not
-/// resolved. Mutual closes are not looked into: LDK takes every spend that it does not know for
-/// one. Nor are commitments that tell of lost data.
+/// Compared are whether the channel is closed, by whose commitment (as long as LDK says it) and, if by a
+/// commitment, every output that is not resolved. Outputs of mutual closes are not looked into: LDK takes
+/// every spend that it does not know for one. Nor are commitments that tell of lost data.
 #[must_use]
 pub fn differences(ldk: &[Balance], ours: &ChannelReport) -> Vec<Difference> {
     let open = |balance: &Balance| matches!(balance, Balance::ClaimableOnChannelClose { .. });
@@ -81,15 +98,25 @@ pub fn differences(ldk: &[Balance], ours: &ChannelReport) -> Vec<Difference> {
         Some(_) if !closed_for_ldk => return vec![Difference::ClosedForArbiter],
         Some(close) => close,
     };
-    match close {
-        CloseKind::Local(_) => matched(ldk, &of_local(ours)),
-        CloseKind::Remote(_) => matched(ldk, &of_remote(ours)),
-        CloseKind::Revoked(_) => matched(ldk, &of_revoked(ours)),
-        CloseKind::Mutual
-        | CloseKind::Outdated(_)
-        | CloseKind::Future(_)
-        | CloseKind::Splice(_)
-        | CloseKind::Unknown => Vec::new(),
+    let (closer, outputs) = match close {
+        CloseKind::Local(_) => (Closer::Local, matched(ldk, &of_local(ours))),
+        CloseKind::Remote(_) => (Closer::Remote, matched(ldk, &of_remote(ours))),
+        CloseKind::Revoked(_) => (Closer::Remote, matched(ldk, &of_revoked(ours))),
+        CloseKind::Mutual | CloseKind::Unknown => (Closer::Mutual, Vec::new()),
+        CloseKind::Outdated(_) | CloseKind::Future(_) | CloseKind::Splice(_) => return Vec::new(),
+    };
+    let otherwise = ldk.iter().filter_map(closer_of).find(|ldk| *ldk != closer);
+    let otherwise = otherwise.map(|ldk| Difference::ClosedOtherwise { ldk });
+    otherwise.into_iter().chain(outputs).collect()
+}
+
+fn closer_of(balance: &Balance) -> Option<Closer> {
+    let Balance::ClaimableAwaitingConfirmations { source, .. } = balance else { return None };
+    match source {
+        BalanceSource::HolderForceClosed => Some(Closer::Local),
+        BalanceSource::CounterpartyForceClosed => Some(Closer::Remote),
+        BalanceSource::CoopClose => Some(Closer::Mutual),
+        BalanceSource::Htlc => None,
     }
 }
 

@@ -9,8 +9,8 @@ use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
-    Adoption, ArbiterCoins, ArbiterEgress, FactSink, FromLdkFees, GatedPersist, ListenSource,
-    ManagerFence, Mode, Recorder, Refusal, WriteAll, bootstrap,
+    Adoption, ArbiterCoins, ArbiterEgress, FactSink, FromLdkFees, GatedPersist, HeldFor,
+    ListenSource, ManagerFence, Mode, Recorder, Refusal, WriteAll, bootstrap,
 };
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
@@ -23,6 +23,7 @@ use lightning::util::ser::Writeable;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,6 +64,9 @@ pub type Records = Arc<dyn WriteAll + Send + Sync>;
 /// How long LDK waited for each update that came alone.
 type Receipts = Arc<Mutex<Vec<Duration>>>;
 
+/// A recorder at work.
+type AtWork = Rc<RefCell<Recorder<Records>>>;
+
 /// Two nodes with a channel, and an arbiter beside the first node.
 pub struct Beside {
     /// The nodes.
@@ -80,6 +84,9 @@ pub struct Beside {
     /// What the recorder and LDK's monitors are written to, unless it was given.
     store: Arc<MemoryKv>,
     receipts: Receipts,
+    recorder: AtWork,
+    /// Whether a channel may be held: otherwise that is a failure.
+    may_hold: Rc<Cell<bool>>,
     /// Every transaction that the arbiter handed out.
     pub ours: BTreeMap<Txid, Transaction>,
 }
@@ -121,11 +128,11 @@ impl FactSink for Nobody {
 /// Has all that the first node's LDK writes recorded from now on.
 fn record<S: FactSink + 'static>(
     net: &mut Net,
-    recorder: Recorder<Records>,
+    recorder: AtWork,
     sink: S,
     receipts: Receipts,
+    may_hold: Rc<Cell<bool>>,
 ) {
-    let recorder = RefCell::new(recorder);
     net.when_quiet(Box::new(move |nodes| {
         let node = &nodes[0];
         let before = node.taps.backlog();
@@ -141,7 +148,9 @@ fn record<S: FactSink + 'static>(
         if before == 1 {
             receipts.lock().unwrap_or_else(PoisonError::into_inner).push(started.elapsed());
         }
-        assert_eq!(recorder.held().next(), None);
+        if !may_hold.get() {
+            assert_eq!(recorder.held().next(), None);
+        }
         before > 0
     }));
 }
@@ -177,6 +186,34 @@ impl Beside {
     {
         let store = Arc::new(MemoryKv::default());
         Self::with(log, (store.clone(), store), kind, mode, None).await
+    }
+
+    /// A fresh channel, and one of the first node with a third one that is handed back to LDK at once.
+    ///
+    /// # Errors
+    /// LDK or the arbiter refuses.
+    pub async fn with_neighbour(kind: Kind, mode: Mode) -> Result<(Self, Link), Failed> {
+        let mut world = Self::new(kind, mode).await?;
+        let far = world.net.open(0, 2, CAPACITY, 400_000_000)?;
+        let node = &world.net.nodes[0];
+        let completed = |channel: ChannelId, update| {
+            let done = node.monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
+            assert!(done.is_ok(), "LDK knows the channel");
+        };
+        let (id, fence) = (ChannelId(far.id.0), ManagerFence(node.manager.clone()));
+        world.recorder.borrow_mut().hand_back(id, &node.egress, &fence, completed)?;
+        world.settle().await?;
+        Ok((world, far))
+    }
+
+    /// From now on it is no failure that a channel is held.
+    pub fn may_hold(&self) {
+        self.may_hold.set(true);
+    }
+
+    /// What channels are held for.
+    pub fn held(&self) -> Vec<HeldFor> {
+        self.recorder.borrow().held().map(|held| held.why.clone()).collect()
     }
 
     /// A fresh channel, an arbiter on this log, and a recorder that writes there.
@@ -215,13 +252,11 @@ impl Beside {
         L: ChangeLog + Send + 'static,
     {
         let kept = Arc::new(Kept::default());
-        let (first, peers) = (Cell::new(true), kept.clone());
-        let mut net = Net::with(2, kind, &move |taps| {
-            if first.replace(false) {
-                Arc::new(GatedPersist::new(taps.clone()))
-            } else {
-                peers.clone()
-            }
+        let (made, peers) = (Cell::new(0), kept.clone());
+        let mut net = Net::with(3, kind, &move |taps| match made.replace(made.get() + 1) {
+            0 => Arc::new(GatedPersist::new(taps.clone())),
+            1 => peers.clone(),
+            _ => Arc::new(Kept::default()),
         });
         let key = SecretKey::from_slice(&[42; 32])?;
         let coins = MemoryCoins::new(key, &[]);
@@ -243,7 +278,7 @@ impl Beside {
         let egress = node.egress.clone();
         egress.set(mode);
         let receipts = Receipts::default();
-        let mut recorder = Recorder::open(node.taps.clone(), records, &[])?;
+        let recorder = Recorder::open(node.taps.clone(), records, &[])?;
         let sent = Sent::default();
         let keys = LateKeys { keys: node.keys.clone(), away: Arc::default() };
         let signers_away = keys.away.clone();
@@ -260,26 +295,44 @@ impl Beside {
         let arbiter = Arbiter::start(log, ports, settings, Vec::new()).await?;
         tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
         let sink = ToArbiter(arbiter.clone(), egress.clone());
+        let (recorder, may_hold) = (Rc::new(RefCell::new(recorder)), Rc::new(Cell::new(false)));
+        let (at_work, held) = (recorder.clone(), may_hold.clone());
         let link = match past {
             None => {
-                record(&mut net, recorder, sink, receipts.clone());
+                record(&mut net, at_work, sink, receipts.clone(), held);
                 net.open(0, 1, CAPACITY, 400_000_000)?
             }
             Some(past) => {
                 let taps = net.nodes[0].taps.clone();
                 let alone: Records = Arc::new(MemoryKv::default());
-                let alone = Recorder::open(taps, alone, &[])?;
-                record(&mut net, alone, Nobody, Receipts::default());
+                let alone = Rc::new(RefCell::new(Recorder::open(taps, alone, &[])?));
+                record(&mut net, alone, Nobody, Receipts::default(), held.clone());
                 let link = net.open(0, 1, CAPACITY, 400_000_000)?;
                 past(&mut net, &link)?;
-                let adoption = adoption(&net.nodes[0], &link)?;
-                assert_eq!(recorder.adopt(vec![adoption], &sink).await, []);
-                record(&mut net, recorder, sink, receipts.clone());
+                let adoptions = vec![adoption(&net.nodes[0], &link)?];
+                let refused = block_in_place(|| {
+                    Handle::current().block_on(recorder.borrow_mut().adopt(adoptions, &sink))
+                });
+                assert_eq!(refused, []);
+                record(&mut net, at_work, sink, receipts.clone(), held);
                 link
             }
         };
         let ours = BTreeMap::new();
-        Ok(Self { net, link, arbiter, signers_away, sent, coins, kept, store, receipts, ours })
+        Ok(Self {
+            net,
+            link,
+            arbiter,
+            signers_away,
+            sent,
+            coins,
+            kept,
+            store,
+            receipts,
+            recorder,
+            may_hold,
+            ours,
+        })
     }
 
     /// The wallet that both use.

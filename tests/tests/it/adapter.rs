@@ -14,6 +14,7 @@ mod ports;
 mod signing;
 mod source;
 mod styles;
+mod unwatched;
 mod wallet;
 mod witness;
 mod world;

@@ -3,11 +3,13 @@ use super::Failed;
 use arb_core::arbitrator::CloseKind;
 use arb_core::ids::{ChannelId, Side};
 use arb_core::picture::Role;
-use arb_node_adapter::Mode;
+use arb_node_adapter::{HeldFor, Mode};
 use arb_tests::ldk::{Beside, Kind, cut_off};
 use bitcoin::{Transaction, Txid};
+use lightning::chain::channelmonitor::Balance;
 use lightning::events::Event;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 fn paid_and_failed(world: &Beside) {
     let node = &world.net.nodes[0];
@@ -116,5 +118,42 @@ async fn a_close_of_the_arbiter_is_ldks_as_well() -> Result<(), Failed> {
     assert_eq!(node.take_event(closed), Some(()));
     assert_eq!(node.monitors.get_claimable_balances(&[]), []);
     world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// The arbiter has decided to fail the channel, and our commitment cannot go out yet. What the peer says
+/// meanwhile leads to no newer commitment of ours: what goes out then is not revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_arbiter_fails_a_channel_ldk_revokes_nothing() -> Result<(), Failed> {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        let mut world = Beside::new(kind, Mode::Own).await?;
+        let (link, id) = (world.link, ChannelId(world.link.id.0));
+        world.may_hold();
+        world.signers_away.store(true, Ordering::SeqCst);
+        // Until the intent is durable; commands keep their order.
+        tokio::select! {
+            biased;
+            _ = world.arbiter.fail_channel(id) => {}
+            report = world.arbiter.report(id) => drop(report?),
+        }
+        let late = world.net.start(1, &[link], 30_000_000, "late", 1)?;
+        world.net.pump();
+        assert_eq!(world.held(), [HeldFor::Fenced]);
+        assert!(world.net.arrived(&late).is_err());
+        assert_eq!(world.net.nodes[0].manager.list_channels().len(), 1, "nothing is out yet");
+        assert!(world.ours.is_empty());
+        world.signers_away.store(false, Ordering::SeqCst);
+        world.mine(2).await?;
+        assert!(world.net.nodes[0].manager.list_channels().is_empty());
+        assert_eq!(world.held(), []);
+        let close = world.arbiter.report(id).await?.ok_or("no report")?.close;
+        assert!(matches!(close, Some(CloseKind::Local(number)) if number.0 == 0), "{close:?}");
+        // For the peer it is what we may publish.
+        let balances = world.net.nodes[1].monitors.get_claimable_balances(&[]);
+        let punishes =
+            |of: &Balance| matches!(of, Balance::CounterpartyRevokedOutputClaimable { .. });
+        assert!(!balances.is_empty() && !balances.iter().any(punishes), "{balances:?}");
+        world.arbiter.shutdown().await;
+    }
     Ok(())
 }

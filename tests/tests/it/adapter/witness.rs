@@ -1,11 +1,14 @@
 //! LDK and the arbiter see the same: at every block of every kind of close, whoever publishes. And
 //! where they do not, it is told.
 use super::Failed;
+use arb_core::arbitrator::CloseKind;
 use arb_core::ids::ChannelId;
 use arb_core::picture::Role;
 use arb_core::report::ChannelReport;
-use arb_core::units::BlockHeight;
-use arb_node_adapter::{BalanceKind, Difference, Mode, WITNESS_PATIENCE, Witness, differences};
+use arb_core::units::{BlockHeight, CommitmentNumber};
+use arb_node_adapter::{
+    BalanceKind, Closer, Difference, Mode, WITNESS_PATIENCE, Witness, differences,
+};
 use arb_tests::ldk::{Beside, Kind, cut_off, started};
 use lightning::chain::channelmonitor::Balance;
 use std::collections::BTreeSet;
@@ -78,6 +81,7 @@ async fn both_see_our_own_commitment_the_same_way() -> Result<(), Failed> {
     assert_eq!(agree(Kind::StaticRemotekey, Mode::Observe, Close::Local).await?, without);
     let all = [BalanceKind::Awaiting, BalanceKind::Contentious, BalanceKind::Timeout].into();
     assert_eq!(agree(Kind::Anchors, Mode::Own, Close::Local).await?, all);
+    assert_eq!(agree(Kind::ZeroFee, Mode::Own, Close::Local).await?, all);
     Ok(())
 }
 
@@ -86,6 +90,7 @@ async fn both_see_the_peers_commitment_the_same_way() -> Result<(), Failed> {
     let all = [BalanceKind::Awaiting, BalanceKind::Contentious, BalanceKind::Timeout].into();
     assert_eq!(agree(Kind::Anchors, Mode::Observe, Close::Remote).await?, all);
     assert_eq!(agree(Kind::StaticRemotekey, Mode::Own, Close::Remote).await?, all);
+    assert_eq!(agree(Kind::ZeroFee, Mode::Own, Close::Remote).await?, all);
     Ok(())
 }
 
@@ -94,6 +99,7 @@ async fn both_see_a_revoked_commitment_the_same_way() -> Result<(), Failed> {
     let all = [BalanceKind::Awaiting, BalanceKind::Revoked].into();
     assert_eq!(agree(Kind::Anchors, Mode::Observe, Close::Revoked).await?, all);
     assert_eq!(agree(Kind::StaticRemotekey, Mode::Own, Close::Revoked).await?, all);
+    assert_eq!(agree(Kind::ZeroFee, Mode::Own, Close::Revoked).await?, all);
     Ok(())
 }
 
@@ -122,6 +128,15 @@ async fn what_differs_is_told() -> Result<(), Failed> {
     let mut open = report.clone();
     open.close = None;
     assert_eq!(differences(&balances, &open), [Difference::ClosedForLdk]);
+    for (close, ldk) in [(CloseKind::Mutual, Closer::Remote), (CloseKind::Unknown, Closer::Remote)]
+    {
+        let other = ChannelReport { close: Some(close), ..report.clone() };
+        assert_eq!(differences(&balances, &other), [Difference::ClosedOtherwise { ldk }]);
+    }
+    let ours =
+        ChannelReport { close: Some(CloseKind::Local(CommitmentNumber(2))), ..report.clone() };
+    let otherwise = Difference::ClosedOtherwise { ldk: Closer::Remote };
+    assert_eq!(differences(&balances, &ours).first(), Some(&otherwise));
     let on_close = Balance::ClaimableOnChannelClose {
         balance_candidates: Vec::new(),
         confirmed_balance_candidate_index: 0,
