@@ -23,6 +23,7 @@ impl Record for ChannelFacts {
 }
 
 impl Body for ChannelFacts {
+    const USUAL: usize = 1 << 11;
     fn write(&self, out: &mut TlvWriter) {
         let htlcs: Vec<_> = self.htlcs.iter().map(|(id, record)| (*id, *record)).collect();
         let secrets: Vec<_> =

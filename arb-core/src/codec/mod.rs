@@ -73,7 +73,7 @@ impl core::error::Error for DecodeError {}
 
 /// The version byte and the fields.
 fn encode_record<T: Body>(version: u8, record: &T) -> Vec<u8> {
-    let mut writer = TlvWriter::after(version);
+    let mut writer = TlvWriter::after(version, T::USUAL);
     record.write(&mut writer);
     writer.finish()
 }

@@ -127,6 +127,8 @@ pub(super) trait Field: Sized {
 
 /// A TLV stream: what grows by new types.
 pub(super) trait Body: Sized {
+    /// Bytes that most have room in when they stand alone.
+    const USUAL: usize = 128;
     fn write(&self, out: &mut TlvWriter);
     fn read(input: &mut TlvReader<'_>) -> Result<Self, DecodeError>;
 }
@@ -149,9 +151,6 @@ pub(super) fn take_body<T: Body>(input: &mut Reader<'_>) -> Result<T, DecodeErro
     Ok(body)
 }
 
-/// Room for the bytes of most records.
-const USUAL: usize = 128;
-
 /// Writes a TLV stream. Types must be given in ascending order.
 #[derive(Default)]
 pub(super) struct TlvWriter {
@@ -159,9 +158,9 @@ pub(super) struct TlvWriter {
 }
 
 impl TlvWriter {
-    /// A stream that follows a version byte.
-    pub(super) fn after(version: u8) -> Self {
-        let mut out = Vec::with_capacity(USUAL);
+    /// A stream that follows a version byte, with room for so many bytes.
+    pub(super) fn after(version: u8, room: usize) -> Self {
+        let mut out = Vec::with_capacity(room);
         out.push(version);
         Self { out }
     }

@@ -32,13 +32,12 @@ impl ChannelEntry {
     #[must_use]
     pub fn of(facts: &ChannelFacts) -> Self {
         let ours = |id: &HtlcId| id.offerer == Side::Local;
-        let committed = |candidate: &'_ FundingCandidate| {
-            let local = facts.unrevoked_local(candidate).map(|local| local.htlcs.clone());
-            let remotes = facts.unrevoked_remotes(candidate).map(|remote| remote.htlcs.clone());
-            local.into_iter().chain(remotes).flatten().collect::<Vec<_>>()
-        };
-        let committed = facts.candidates.iter().flat_map(committed);
-        let offered = committed.filter(ours).filter_map(|id| facts.htlcs.get(&id));
+        let committed = facts.candidates.iter().flat_map(|candidate| {
+            let local = facts.unrevoked_local(candidate).map(|local| &local.htlcs);
+            let remotes = facts.unrevoked_remotes(candidate).map(|remote| &remote.htlcs);
+            local.into_iter().chain(remotes).flatten()
+        });
+        let offered = committed.filter(|id| ours(id)).filter_map(|id| facts.htlcs.get(id));
         let records = facts.htlcs.iter().filter(|(id, _)| ours(id));
         let incoming = records.filter_map(|(_, record)| match record.htlc.link {
             HtlcLink::ForwardOf { expiry, .. } => Some(expiry.0),
