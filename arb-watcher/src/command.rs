@@ -231,6 +231,10 @@ pub enum CommandError {
     /// No such channel: it was never watched, or is forgotten.
     #[error("channel {0} is not watched")]
     UnknownChannel(ChannelId),
+    /// The channel is watched, but its records cannot be read now: they are read again after ever longer
+    /// waits, and [`crate::Arbiter::watch_channel`] replaces them.
+    #[error("channel {0} is set aside: its records cannot be read")]
+    SetAside(ChannelId),
     /// The name belongs to a subscription of the other kind, to one channel or to all: end that one
     /// or take another name.
     #[error("the name {0} belongs to a subscription of another kind")]

@@ -63,11 +63,13 @@ impl<T> Outbox<T> {
         lock(&self.0).end == End::Reader
     }
 
-    /// Puts something in if fewer than `most` wait. False: there is no room.
+    /// Puts something in if fewer than `most` wait. False: there is no room, and the room that the
+    /// reader makes from now on rings.
     pub(crate) fn put(&self, item: T, most: usize) -> bool {
         let waker = {
             let mut state = lock(&self.0);
             if state.waiting.len() >= most {
+                state.late = state.late.max(1);
                 return false;
             }
             if state.end == End::None {

@@ -3,12 +3,12 @@ use crate::mailbox::{Inbox, Outbox, Readers, mailbox};
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::ids::ChannelId;
 use futures_core::Stream;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Notices that a slow reader may have waiting; what does not fit is repeated at the next block.
+/// Notices that a slow reader may have waiting; what does not fit follows when there is room.
 const WAITING: usize = 1024;
 
 /// Notices to the node: everything outstanding first, then new ones, each repeated with every
@@ -49,8 +49,8 @@ impl NoticeStream {
         self.0.try_next()
     }
 
-    /// How many notices there was no room for, since the last for which there was: this reader is
-    /// too slow. They come again with the next block, as all that are not acknowledged.
+    /// How many notices there is no room for now: this reader is too slow. They follow when it has
+    /// read on, those that concern payments first.
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.0.late()
@@ -80,29 +80,33 @@ pub(crate) struct NoticeHub {
 #[derive(Debug)]
 struct Listener {
     outbox: Outbox<(ChannelId, Notice)>,
-    late: u64,
+    /// What there was no room for, what concerns payments first.
+    missed: BTreeSet<(bool, ChannelId, NoticeKey)>,
 }
 
 impl Listener {
-    /// What there is no room for is no loss: notices are repeated.
     fn tell(&mut self, id: ChannelId, notice: &Notice) {
-        let told = self.outbox.put((id, notice.clone()), WAITING);
-        let late = if told { 0 } else { self.late.saturating_add(1) };
-        if late != self.late {
-            self.outbox.set_late(late);
+        let key = notice.key();
+        let missed = (!matches!(key, NoticeKey::Upstream(_)), id, key);
+        // What came first goes first, unless it is less important.
+        let waits = self.missed.first().is_some_and(|first| first.0 <= missed.0);
+        if waits || !self.outbox.put((id, notice.clone()), WAITING) {
+            self.missed.insert(missed);
+        } else {
+            self.missed.remove(&missed);
         }
-        self.late = late;
+        self.outbox.set_late(u64::try_from(self.missed.len()).unwrap_or(u64::MAX));
     }
 }
 
 impl NoticeHub {
     pub(crate) fn listen(&mut self) -> NoticeStream {
         let (outbox, inbox) = mailbox(&self.readers);
-        let mut listener = Listener { outbox, late: 0 };
-        self.alarms.iter().for_each(|((id, _), notice)| listener.tell(*id, notice));
+        let mut listener = Listener { outbox, missed: BTreeSet::new() };
         for (id, notices) in &self.outstanding {
             notices.values().for_each(|notice| listener.tell(*id, notice));
         }
+        self.alarms.iter().for_each(|((id, _), notice)| listener.tell(*id, notice));
         self.listeners.push(listener);
         NoticeStream(inbox)
     }
@@ -129,6 +133,24 @@ impl NoticeHub {
         let notice = Notice::Alert(alert);
         self.send(id, &notice);
         self.alarms.insert((id, notice.key()), notice);
+    }
+
+    /// A reader that was late has room again: what it missed and what still holds is told.
+    pub(crate) fn room(&mut self) {
+        for listener in &mut self.listeners {
+            while let Some(missed) = listener.missed.pop_first() {
+                let (_, id, key) = missed;
+                let outstanding = self.outstanding.get(&id).and_then(|of| of.get(&key));
+                let Some(notice) = outstanding.or_else(|| self.alarms.get(&(id, key))) else {
+                    continue;
+                };
+                if !listener.outbox.put((id, notice.clone()), WAITING) {
+                    listener.missed.insert(missed);
+                    break;
+                }
+            }
+            listener.outbox.set_late(u64::try_from(listener.missed.len()).unwrap_or(u64::MAX));
+        }
     }
 
     /// Another block: the driver's alarms once more. The engine repeats its own notices.
@@ -201,7 +223,10 @@ impl NoticeHub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arb_core::arbitrator::FailReason;
+    use arb_core::arbitrator::{FailReason, UpstreamResolution};
+    use arb_core::facts::ChannelNames;
+    use arb_core::ids::{HtlcId, PaymentHash, Side};
+    use arb_core::units::MilliSat;
 
     #[test]
     fn readers_that_are_gone_leave_nothing_behind() {
@@ -216,6 +241,47 @@ mod tests {
         drop(kept);
         hub.tidy();
         assert!(hub.listeners.is_empty());
+    }
+
+    #[test]
+    fn what_concerns_payments_goes_first_and_nothing_is_left_out() {
+        let mut hub = NoticeHub::default();
+        let mut stream = hub.listen();
+        let id = |n: u32| {
+            ChannelId(std::array::from_fn(|at| n.to_be_bytes().get(at).copied().unwrap_or(0)))
+        };
+        let many = u32::try_from(WAITING).unwrap_or(0) * 3;
+        for n in 0..many {
+            hub.alarm(id(n), Alert::SignerFailing);
+        }
+        let payment = Notice::Upstream {
+            htlc: HtlcId { offerer: Side::Local, id: 1 },
+            names: ChannelNames::default(),
+            incoming: None,
+            hash: PaymentHash([1; 32]),
+            amount: MilliSat(1),
+            resolution: UpstreamResolution::Fail,
+        };
+        hub.tell(id(many), &payment);
+        assert_eq!(stream.lag(), u64::from(many) + 1 - WAITING as u64);
+        let mut told = Vec::new();
+        while let Some((id, _)) = stream.try_next() {
+            told.push(id);
+            hub.room();
+            // Blocks repeat what nobody acknowledges: it goes before nothing.
+            if told.len() == 500 {
+                hub.repeat_alarms();
+            }
+            if told.len() > 9 * many as usize {
+                panic!("without end");
+            }
+        }
+        assert_eq!(told.iter().position(|told| *told == id(many)), Some(WAITING), "at once");
+        assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), many as usize + 1, "all of them");
+        assert_eq!(stream.lag(), 0);
+        // Whoever listens from now on hears of it first.
+        let mut other = hub.listen();
+        assert_eq!(other.try_next().map(|(id, _)| id), Some(id(many)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `ChannelEntry`: what the index of a store holds of a channel, so that starting up needs no facts
 //! of quiet channels.
-use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink};
+use crate::facts::{ChannelFacts, HtlcLink};
 use crate::ids::{ChannelId, HtlcId, Side};
 use crate::policy::Policy;
 use crate::units::{BlockHeight, CommitmentNumber};

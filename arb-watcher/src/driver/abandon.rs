@@ -22,7 +22,7 @@ where
             Unfunded::NothingAtStake => reply.send(self.abandon_by(id, None, &[]).await),
             Unfunded::DoubleSpent(fundings) => {
                 let Some(slot) = self.engine.slot(&id) else {
-                    return reply.send(Err(CommandError::UnknownChannel(id)));
+                    return reply.send(Err(self.unknown(id)));
                 };
                 let facts = match self.readable(slot) {
                     Ok(facts) => facts,
@@ -44,7 +44,7 @@ where
         sought: Option<&Sought>,
         history: &[BlockView],
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let facts = self.readable(slot)?;
         let state = self.engine.active(slot).map(|active| active.state.clone());
         let state = state.unwrap_or_default();

@@ -118,13 +118,13 @@ where
         id: ChannelId,
         input: Input,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         self.try_step(vec![EngineInput::Channel { slot, input: Box::new(input) }]).await
     }
 
     fn restate(&mut self, numbers: ChannelNumbers) -> Result<(), CommandError> {
         let id = numbers.id;
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let facts = self.readable(slot)?;
         self.state_numbers(slot, &facts, Some(numbers));
         if self.engine.standing(slot, &facts) == Standing::Current {
@@ -147,7 +147,7 @@ where
     /// engine: they go to the writer at once, many in flight.
     async fn update(&mut self, id: ChannelId, updates: Vec<Update>, reply: Reply<()>) {
         let Some(slot) = self.engine.slot(&id) else {
-            return reply.send(Err(CommandError::UnknownChannel(id)));
+            return reply.send(Err(self.unknown(id)));
         };
         let updated = match self.verified(slot, &updates) {
             Ok(updated) => updated,

@@ -70,7 +70,7 @@ where
     }
 
     async fn start_failing(&mut self, id: ChannelId) -> Result<Slot, CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         match self.failed(id, slot) {
             // What is wanted is noted all the same: the mutual close may not confirm.
             None | Some(Err(CommandError::ClosesMutually(_))) => {}
@@ -87,7 +87,7 @@ where
     /// What asking to fail the channel has come to; `None` while the commitment is not on its way.
     fn failed(&self, id: ChannelId, slot: Slot) -> Option<Result<Transaction, CommandError>> {
         if self.engine.slot(&id) != Some(slot) {
-            return Some(Err(CommandError::UnknownChannel(id)));
+            return Some(Err(self.unknown(id)));
         }
         let active = self.engine.active(slot)?;
         if let Some(close) = &active.picture {
@@ -129,7 +129,7 @@ where
         preimage: Preimage,
         source: PreimageSource,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let (facts, hash) = (self.readable(slot)?, preimage.hash());
         let fits = match source {
             PreimageSource::Node => facts.htlcs.values().any(|record| record.htlc.hash == hash),
@@ -149,7 +149,7 @@ where
         id: ChannelId,
         txid: Txid,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let facts = self.readable(slot)?;
         let state = self.engine.active(slot).map(|active| active.state.clone());
         if classify::is_no_mutual_close(&facts, &state.unwrap_or_default(), txid) {
@@ -164,7 +164,7 @@ where
         goal: BumpGoal,
     ) -> Result<(), CommandError> {
         let (id, outpoint) = (target.channel(), target.outpoint());
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let claims = self.engine.active(slot).map_or_else(Vec::new, |active| {
             let now = self.engine.now(slot, &active.facts);
             active.state.own_claims(&active.facts, active.picture.as_deref(), &now)

@@ -119,7 +119,7 @@ where
         let readers = (self.subscribers.readers.clone(), self.notices.readers.clone());
         while !self.end.is_near() {
             let (due, looking) = (self.chain.due(), self.chain.is_looking());
-            let again = self.quarantine.due();
+            let (again, tasks) = (self.quarantine.due(), self.tasks.due());
             // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
                 () = self.end.come() => break,
@@ -127,13 +127,16 @@ where
                 Some(stored) = self.appends.next() => self.on_stored(stored),
                 Some(outcome) = self.workers.next() => self.on_outcomes(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
-                () = readers.0.room.notified() => {}
+                () = readers.0.room.notified() => self.subscribers.room(),
+                () = readers.1.room.notified() => self.notices.room(),
                 () = readers.0.gone.notified() => self.subscribers.tidy(),
                 () = readers.1.gone.notified() => self.notices.tidy(),
                 () = tokio::time::sleep_until(due), if !looking => self.look(),
                 () = tokio::time::sleep_until(again.unwrap_or(due)), if again.is_some() => {
                     self.read_again();
                 }
+                // What is due is found when it settles.
+                () = tokio::time::sleep_until(tasks.unwrap_or(due)), if tasks.is_some() => {}
             }
             // The end finishes what runs, and begins nothing.
             if !self.end.is_near() {

@@ -3,6 +3,7 @@
 //! it returns with a scan of the blocks that it missed.
 use super::Driver;
 use super::rescan::Watching;
+use crate::CommandError;
 use crate::settings::ChannelNumbers;
 use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
 use arb_core::facts::ChannelFacts;
@@ -59,6 +60,10 @@ impl Quarantine {
         self.of.get(id).map(|aside| aside.slot)
     }
 
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.of.values().map(|aside| aside.slot)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.of.len()
     }
@@ -100,6 +105,14 @@ where
     K: Signer,
     C: CoinSource,
 {
+    /// Why nothing can be done for a channel that the engine does not hold.
+    pub(super) fn unknown(&self, id: ChannelId) -> CommandError {
+        match self.quarantine.slot(&id) {
+            Some(_) => CommandError::SetAside(id),
+            None => CommandError::UnknownChannel(id),
+        }
+    }
+
     /// Sets a watched channel aside: one that cannot be read does not stop the others. Only quiet
     /// channels are read while the driver runs, and a quiet one has seen every block up to the tip.
     pub(super) fn set_aside(&mut self, slot: Slot, why: &str) {

@@ -49,7 +49,7 @@ where
         id: ChannelId,
         feerate: FeeRate,
     ) -> Result<Option<Box<ClosingCost>>, CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let facts = self.readable(slot)?;
         let now = self.engine.now(slot, &facts);
         if now.standing == Standing::Outdated {

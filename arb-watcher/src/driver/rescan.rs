@@ -261,7 +261,7 @@ where
         updates: &[Update],
         history: Vec<BlockView>,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let updated = self.verified(slot, updates)?;
         self.take_facts(slot, updated, history).await
     }

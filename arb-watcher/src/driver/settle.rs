@@ -9,7 +9,7 @@ use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::collections::BTreeMap;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
 where
@@ -79,6 +79,7 @@ where
 
     pub(super) async fn settle(&mut self) {
         self.tasks.moved(self.engine.tip());
+        self.tasks.pass(Instant::now());
         self.judge_signers();
         // Penalty data is at hand in a moment, or not at all: one transaction for everything.
         while !self.end.is_near()

@@ -22,6 +22,8 @@ pub(super) struct Subscribers {
     to_all: BTreeMap<String, ToAll>,
     /// Channels with events that somebody who listens may not have been sent.
     news: BTreeSet<Slot>,
+    /// Channels with events that somebody had no room for: they wait until there is room, or news.
+    late: BTreeSet<Slot>,
     pub(super) readers: Arc<Readers>,
 }
 
@@ -38,14 +40,26 @@ struct ToAll {
     next: BTreeMap<Slot, u64>,
     /// As [`Self::next`], not sent yet.
     sent: BTreeMap<Slot, u64>,
-    /// Events of the last round that there was no room for.
-    late: u64,
+    /// Events that there was no room for, by channel, and how many there are.
+    late: BTreeMap<Slot, u64>,
+    late_in_all: u64,
     outbox: Option<Outbox<Delivered>>,
 }
 
 impl ToAll {
     fn next(&self, slot: Slot) -> u64 {
         self.next.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn set_late(&mut self, slot: Slot, late: u64) {
+        let before = self.late.remove(&slot).unwrap_or(0);
+        if late > 0 {
+            self.late.insert(slot, late);
+        }
+        self.late_in_all = self.late_in_all.saturating_sub(before).saturating_add(late);
+        if let Some(outbox) = &self.outbox {
+            outbox.set_late(self.late_in_all);
+        }
     }
 
     fn state(&self, slot: Slot) -> SubscriberState {
@@ -134,6 +148,11 @@ impl Subscribers {
         }
     }
 
+    /// A reader that was late has room again.
+    pub(super) fn room(&mut self) {
+        self.news.append(&mut self.late);
+    }
+
     /// Readers that are gone are forgotten; their names are not.
     pub(super) fn tidy(&mut self) {
         for subscriber in self.of.values_mut().flat_map(BTreeMap::values_mut) {
@@ -187,7 +206,7 @@ impl Subscribers {
             let sent = to_all.sent.entry(slot).or_insert(next);
             *sent = news.send(outbox, *sent, room(WAITING_OF_ALL));
             let late = news.count().saturating_sub(*sent);
-            to_all.late = to_all.late.saturating_add(late);
+            to_all.set_late(slot, late);
             is_late |= late > 0;
         }
         is_late
@@ -196,9 +215,11 @@ impl Subscribers {
     fn remove_slot(&mut self, slot: Slot) {
         self.of.remove(&slot);
         self.news.remove(&slot);
+        self.late.remove(&slot);
         for to_all in self.to_all.values_mut() {
             to_all.next.remove(&slot);
             to_all.sent.remove(&slot);
+            to_all.set_late(slot, 0);
         }
     }
 }
@@ -219,16 +240,11 @@ where
         if subscribers.news.is_empty() {
             return;
         }
-        subscribers.to_all.values_mut().for_each(|to_all| to_all.late = 0);
         for slot in std::mem::take(&mut subscribers.news) {
             let Some(active) = self.engine.active(slot) else { continue };
+            subscribers.late.remove(&slot);
             if subscribers.send(slot, &News::of(active), true) {
-                subscribers.news.insert(slot);
-            }
-        }
-        for to_all in subscribers.to_all.values() {
-            if let Some(outbox) = &to_all.outbox {
-                outbox.set_late(to_all.late);
+                subscribers.late.insert(slot);
             }
         }
     }
@@ -246,7 +262,7 @@ where
             return;
         }
         let Some(slot) = self.engine.slot(&id) else {
-            return reply.send(Err(CommandError::UnknownChannel(id)));
+            return reply.send(Err(self.unknown(id)));
         };
         if self.subscribers.to_all.contains_key(&name) {
             return reply.send(Err(CommandError::NameTaken(name)));
@@ -308,6 +324,8 @@ where
         let (outbox, events) = mailbox(&self.subscribers.readers);
         to_all.outbox = Some(outbox);
         to_all.sent.clear();
+        to_all.late.clear();
+        to_all.late_in_all = 0;
         self.subscribers.news.extend(self.engine.actives().map(|(slot, _)| slot));
         let commands = self.commands.clone();
         reply.send(Ok(AllChannelsSubscription { name, events, commands }));
@@ -319,7 +337,7 @@ where
         name: &str,
         next: u64,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or(CommandError::UnknownChannel(id))?;
+        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let Some(known) = self.subscribers.state(slot, name) else {
             return Err(CommandError::UnknownChannel(id));
         };
@@ -345,7 +363,8 @@ where
         }
         // A subscription to a channel that is forgotten has ended; whoever asks again after a crash
         // cannot know.
-        let Some(slot) = self.engine.slot(&id) else { return Ok(()) };
+        let slot = self.engine.slot(&id).or_else(|| self.quarantine.slot(&id));
+        let Some(slot) = slot else { return Ok(()) };
         self.store_subscriber(slot, name, None).await?;
         if let Some(of) = self.subscribers.of.get_mut(&slot) {
             of.remove(name);
@@ -359,7 +378,10 @@ where
 
     pub(super) async fn unsubscribe_all(&mut self, name: &str) -> Result<(), CommandError> {
         let Some(to_all) = self.subscribers.to_all.get(name) else { return Ok(()) };
-        let mut writes: Vec<Write> = to_all.next.keys().map(|slot| ended(*slot, name)).collect();
+        // What is stored of a channel that was set aside is not known here.
+        let aside = self.quarantine.slots();
+        let slots: BTreeSet<Slot> = to_all.next.keys().copied().chain(aside).collect();
+        let mut writes: Vec<Write> = slots.into_iter().map(|slot| ended(slot, name)).collect();
         writes.push(Write::SubscriberToAll { name: name.to_owned(), acknowledged: None });
         let batch = self.direct_batch(writes);
         self.append(batch, Patience::Once).await.map(drop)?;

@@ -8,10 +8,21 @@ use arb_core::ports::Package;
 use arb_core::units::BlockRef;
 use bitcoin::{OutPoint, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// One channel may have this part of the workers: one whose signer never answers must not hold the
 /// others up.
 const SHARE: usize = 4;
+
+/// Whoever has not answered for so long holds no place among the workers any more: however many
+/// channels have signers that never answer, the others are asked meanwhile.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What failed is tried again after so long, then after twice as long each time, up to the longest;
+/// and at every block.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// What is desired, what is under way, and what was tried at which tip.
 #[derive(Default)]
@@ -24,6 +35,14 @@ pub(super) struct Tasks {
     /// Channels with work for workers, in turn. Each is in here once.
     queue: VecDeque<Slot>,
     under_way: usize,
+    /// How many of those under way are slow.
+    slow: usize,
+    /// What was handed out and is not known to be slow, with its time; some has ended since.
+    handed_out: VecDeque<(Instant, Slot, TaskKey)>,
+    /// When channels are looked at for what failed.
+    retries: BTreeSet<(Instant, Slot)>,
+    /// The time, as the driver said last.
+    now: Option<Instant>,
     /// Claims that wallet coins are or may be reserved for.
     funded: BTreeMap<Slot, BTreeSet<OutPoint>>,
     /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
@@ -43,7 +62,8 @@ struct Unsigned {
 #[derive(Default)]
 struct OfChannel {
     desired: BTreeMap<TaskKey, Task>,
-    running: BTreeSet<TaskKey>,
+    /// What is under way, by whether it is slow.
+    running: BTreeMap<TaskKey, bool>,
     tried: BTreeMap<TaskKey, Tried>,
     /// Work that no worker has taken yet.
     due: BTreeSet<TaskKey>,
@@ -54,14 +74,27 @@ struct OfChannel {
 struct Tried {
     task: Task,
     tip: Option<BlockRef>,
+    /// How often it has failed at this tip.
+    failures: u32,
+    /// When it is tried again if it failed.
+    again: Option<Instant>,
+}
+
+/// The block and the time that something is due at, or not.
+#[derive(Clone, Copy)]
+struct At {
+    tip: Option<BlockRef>,
+    now: Option<Instant>,
 }
 
 impl OfChannel {
-    /// Whether a task is neither under way nor tried at this tip.
-    fn is_due(&self, key: &TaskKey, task: &Task, tip: Option<BlockRef>) -> bool {
-        let tried = self.tried.get(key);
-        let again = tried.is_none_or(|tried| tried.tip != tip || tried.task != *task);
-        again && !self.running.contains(key)
+    /// Whether a task is neither under way nor tried at this tip, or is to be tried again.
+    fn is_due(&self, key: &TaskKey, task: &Task, at: At) -> bool {
+        let again = self.tried.get(key).is_none_or(|tried| {
+            let pause_over = tried.again.zip(at.now).is_some_and(|(again, now)| again <= now);
+            tried.tip != at.tip || tried.task != *task || pause_over
+        });
+        again && !self.running.contains_key(key)
     }
 }
 
@@ -84,6 +117,40 @@ impl Tasks {
         self.tidy(slot);
     }
 
+    const fn at(&self) -> At {
+        At { tip: self.tip, now: self.now }
+    }
+
+    /// Time has passed: whose pause is over is looked at, and who has not answered for long is slow.
+    pub(super) fn pass(&mut self, now: Instant) {
+        self.now = Some(now);
+        while let Some((_, slot)) = self.retries.first().filter(|(at, _)| *at <= now).copied() {
+            self.retries.pop_first();
+            self.stirred.insert(slot);
+        }
+        while let Some((since, slot, key)) = self.handed_out.front() {
+            let slow = self.of.get_mut(slot).and_then(|channel| channel.running.get_mut(key));
+            match slow {
+                Some(_) if *since + SLOW > now => break,
+                Some(slow) if !*slow => {
+                    *slow = true;
+                    self.slow = self.slow.saturating_add(1);
+                }
+                // It has ended. If it was handed out again since, that stands further behind.
+                Some(_) | None => {}
+            }
+            self.handed_out.pop_front();
+        }
+    }
+
+    /// When time brings something: a pause is over, or work waits and somebody will be slow.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let slow = self.handed_out.front().filter(|_| !self.queue.is_empty());
+        let slow = slow.map(|(since, _, _)| *since + SLOW);
+        let retry = self.retries.first().map(|(at, _)| *at);
+        slow.into_iter().chain(retry).min()
+    }
+
     /// The tip has moved: whatever is desired may be due.
     pub(super) fn moved(&mut self, tip: Option<BlockRef>) {
         if self.tip != tip {
@@ -96,10 +163,11 @@ impl Tasks {
     /// queued. `None` when there is no such channel.
     pub(super) fn at_once(&mut self) -> Option<(Slot, Vec<(TaskKey, Task)>)> {
         let slot = self.stirred.pop_first()?;
+        let at = self.at();
         let Some(channel) = self.of.get_mut(&slot) else { return Some((slot, Vec::new())) };
         let (mut at_once, mut due) = (Vec::new(), BTreeSet::new());
         for (key, task) in &channel.desired {
-            if channel.is_due(key, task, self.tip) {
+            if channel.is_due(key, task, at) {
                 if needs_worker(task) {
                     due.insert(key.clone());
                 } else {
@@ -121,17 +189,20 @@ impl Tasks {
         let share = workers.div_ceil(SHARE).max(1);
         let mut handed_out = Vec::new();
         for _ in 0..self.queue.len() {
-            if self.under_way >= workers.max(1) {
+            if self.busy() >= workers.max(1) {
                 break;
             }
             let Some(slot) = self.queue.pop_front() else { break };
             let Some(channel) = self.of.get_mut(&slot) else { continue };
-            let free = workers.max(1).saturating_sub(self.under_way);
+            let free = workers.max(1).saturating_sub(self.under_way.saturating_sub(self.slow));
             let room = share.saturating_sub(channel.running.len()).min(free);
             for _ in 0..room {
                 let Some(key) = channel.due.pop_first() else { break };
                 let Some(task) = channel.desired.get(&key).cloned() else { continue };
-                channel.running.insert(key.clone());
+                channel.running.insert(key.clone(), false);
+                if let Some(now) = self.now {
+                    self.handed_out.push_back((now, slot, key.clone()));
+                }
                 self.under_way = self.under_way.saturating_add(1);
                 handed_out.push((slot, key, task));
             }
@@ -146,32 +217,54 @@ impl Tasks {
 
     /// An attempt that was handed out has ended.
     pub(super) fn ended(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
-        let Some(channel) = self.of.get_mut(&slot) else { return };
-        if channel.running.remove(&key) {
-            self.under_way = self.under_way.saturating_sub(1);
-        }
+        self.is_over(slot, &key);
         self.tried(slot, key, task, tip);
+    }
+
+    /// The attempt that has just ended has failed: it is repeated after a pause.
+    pub(super) fn failed(&mut self, slot: Slot, key: &TaskKey, now: Instant) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        let Some(tried) = channel.tried.get_mut(key) else { return };
+        let factor = 1_u32.checked_shl(tried.failures).unwrap_or(u32::MAX);
+        let at = now + FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE);
+        tried.failures = tried.failures.saturating_add(1);
+        tried.again = Some(at);
+        self.retries.insert((at, slot));
+    }
+
+    /// Workers that are not slow, and have something to do.
+    const fn busy(&self) -> usize {
+        self.under_way.saturating_sub(self.slow)
+    }
+
+    /// Nobody is at a task any more.
+    fn is_over(&mut self, slot: Slot, key: &TaskKey) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        let Some(slow) = channel.running.remove(key) else { return };
+        self.under_way = self.under_way.saturating_sub(1);
+        self.slow = self.slow.saturating_sub(usize::from(slow));
     }
 
     /// What an attempt that was handed out has brought is not wanted any more.
     pub(super) fn dropped(&mut self, slot: Slot, key: &TaskKey) {
-        let Some(channel) = self.of.get_mut(&slot) else { return };
-        if channel.running.remove(key) {
-            self.under_way = self.under_way.saturating_sub(1);
-        }
+        self.is_over(slot, key);
         self.stirred.insert(slot);
         self.tidy(slot);
     }
 
     /// A task was tried.
     pub(super) fn tried(&mut self, slot: Slot, key: TaskKey, task: Task, tip: Option<BlockRef>) {
+        let at = self.at();
         let Some(channel) = self.of.get_mut(&slot) else { return };
         // Of what is no longer desired nothing is remembered.
         let desired = channel.desired.get(&key).cloned();
         if let Some(desired) = desired {
-            channel.tried.insert(key.clone(), Tried { task, tip });
+            // Pauses grow with the failures at one tip.
+            let before = channel.tried.get(&key).filter(|before| before.tip == tip);
+            let failures = before.map_or(0, |before| before.failures);
+            channel.tried.insert(key.clone(), Tried { task, tip, failures, again: None });
             // It may have changed meanwhile.
-            if channel.is_due(&key, &desired, self.tip) {
+            if channel.is_due(&key, &desired, at) {
                 self.stirred.insert(slot);
             }
         }

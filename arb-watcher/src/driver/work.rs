@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 /// Most outcomes that become durable together.
@@ -331,7 +331,8 @@ where
         }
     }
 
-    /// What failed is tried again at the next block; what a new fact or feerate changed, at once.
+    /// What failed is tried again after a pause, and at the next block; what a new fact or feerate
+    /// changed, at once.
     /// Gives what the engine is to be told.
     fn on_done(&mut self, attempt: Attempt, done: Done) -> Vec<EngineInput> {
         let Attempt { slot, key, task, tip } = attempt;
@@ -342,7 +343,7 @@ where
             self.tasks.dropped(slot, &key);
             return Vec::new();
         }
-        self.tasks.ended(slot, key, task.clone(), tip);
+        self.tasks.ended(slot, key.clone(), task.clone(), tip);
         if let Task::Sign(draft) = &task {
             self.on_asked_signer(draft, tip, &done);
         }
@@ -354,6 +355,7 @@ where
             Done::Failed(why) => {
                 tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
                 measure::failed(name);
+                self.tasks.failed(slot, &key, Instant::now());
                 Vec::new()
             }
         };

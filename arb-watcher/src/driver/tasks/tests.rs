@@ -147,3 +147,77 @@ fn nothing_is_remembered_of_what_is_over() {
     assert_eq!(tasks.unfund(Slot(0), &BTreeSet::new()), BTreeSet::from([claim]));
     assert!(!tasks.is_funded(Slot(0)));
 }
+
+#[test]
+fn whoever_does_not_answer_for_long_takes_no_place_from_others() {
+    let mut tasks = with_work(&[8; 100]);
+    let begun = Instant::now();
+    tasks.pass(begun);
+    assert_eq!(tasks.hand_out(WORKERS).len(), WORKERS);
+    tasks.pass(begun + SLOW / 2);
+    assert!(tasks.hand_out(WORKERS).is_empty(), "nobody is slow yet");
+    assert_eq!(tasks.due(), Some(begun + SLOW));
+    // None of them ever ends, and still each channel gets its share in the end.
+    let mut of_channel: BTreeMap<Slot, usize> = (0..4).map(|slot| (Slot(slot), 4)).collect();
+    for second in 1..=24 {
+        tasks.pass(begun + SLOW * second);
+        let handed_out = tasks.hand_out(WORKERS);
+        assert_eq!(handed_out.len(), WORKERS, "after {second} seconds");
+        for (slot, ..) in handed_out {
+            *of_channel.entry(slot).or_default() += 1;
+        }
+    }
+    assert_eq!(of_channel.len(), 100);
+    assert!(of_channel.values().all(|count| *count == WORKERS / SHARE));
+    // What ends at last frees nothing that was free already, and nothing is counted twice.
+    tasks.pass(begun + SLOW * 25);
+    for slot in (0..100).map(Slot) {
+        for n in 0..4 {
+            tasks.ended(slot, key(n), Task::Publish(Vec::new().into()), tip(1));
+        }
+    }
+    assert_eq!((tasks.under_way(), tasks.slow), (0, 0));
+    look(&mut tasks);
+    assert_eq!(tasks.hand_out(WORKERS).len(), WORKERS);
+    assert!(tasks.hand_out(WORKERS).is_empty());
+}
+
+#[test]
+fn what_failed_is_tried_again_after_ever_longer_pauses_and_at_a_new_tip() {
+    let mut tasks = with_work(&[1]);
+    let mut now = Instant::now();
+    tasks.pass(now);
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..12 {
+        let Some((slot, key, task)) = tasks.hand_out(WORKERS).pop() else { panic!("it is due") };
+        tasks.ended(slot, key.clone(), task, tip(1));
+        tasks.failed(slot, &key, now);
+        assert!(tasks.is_idle());
+        assert_eq!(tasks.due(), Some(now + pause));
+        tasks.pass(now + pause - Duration::from_millis(1));
+        look(&mut tasks);
+        assert!(tasks.hand_out(WORKERS).is_empty());
+        now += pause;
+        tasks.pass(now);
+        look(&mut tasks);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    let Some((slot, key, task)) = tasks.hand_out(WORKERS).pop() else { panic!("it is due") };
+    tasks.ended(slot, key.clone(), task, tip(1));
+    tasks.failed(slot, &key, now);
+    // Another block: at once, and pauses begin anew.
+    tasks.moved(tip(2));
+    look(&mut tasks);
+    let Some((slot, key, task)) = tasks.hand_out(WORKERS).pop() else { panic!("it is due") };
+    tasks.ended(slot, key.clone(), task.clone(), tip(2));
+    tasks.failed(slot, &key, now);
+    tasks.pass(now + FIRST_PAUSE);
+    look(&mut tasks);
+    assert_eq!(tasks.hand_out(WORKERS).len(), 1);
+    // What went well is not repeated.
+    tasks.ended(slot, key, task, tip(2));
+    tasks.pass(now + LONGEST_PAUSE * 9);
+    look(&mut tasks);
+    assert!(tasks.hand_out(WORKERS).is_empty());
+    assert_eq!(tasks.due(), None);
+}

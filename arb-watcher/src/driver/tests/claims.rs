@@ -52,11 +52,29 @@ async fn a_signer_in_trouble_holds_up_its_own_claim_only() {
         arbiter.idle().await.expect("running");
         world.signer.is(ill.id(), Mood::Well);
         arbiter.idle().await.expect("running");
-        assert_eq!(world.net.txids(), [], "not before the next block");
-        world.pass(&arbiter, 1).await;
+        assert_eq!(world.net.txids(), [], "not before a pause, or the next block");
+        sleep(Duration::from_secs(6)).await;
+        arbiter.idle().await.expect("running");
         let sent = world.net.txids();
         assert!(sent.contains(&txid(&ill)), "{mood:?}");
     }
+}
+
+/// However many signers never answer: the others are asked.
+#[tokio::test(start_paused = true)]
+async fn signers_that_never_answer_hold_nobody_up_however_many_they_are() {
+    let world = World::default();
+    let channels: Vec<Channel> = (1..=161).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let arbiter = watching(&world, Settings::default(), &channels.iter().collect::<Vec<_>>()).await;
+    let Some((well, stuck)) = channels.split_last() else { panic!("there are some") };
+    for channel in stuck {
+        world.signer.is(channel.id(), Mood::Hangs);
+        fail(&arbiter, channel.id()).await;
+    }
+    let since = Instant::now();
+    let handed_over = arbiter.fail_channel(well.id()).await.expect("current");
+    assert_eq!(handed_over.compute_txid(), txid(well));
+    assert!(since.elapsed() <= Duration::from_secs(15), "{:?}", since.elapsed());
 }
 
 /// Two revoked commitments in one block, whose penalties may share a transaction; the signer of one

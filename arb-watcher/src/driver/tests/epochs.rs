@@ -153,6 +153,7 @@ async fn workers_and_waiting_callers_are_counted() {
     assert_eq!((counts.workers, counts.waiting >= 1), (1, true), "{counts:?}");
     idling.abort();
     failing.abort();
+    world.net.is(Mood::Well);
     sleep(Duration::from_secs(100)).await;
     assert_eq!(arbiter.counts().await, Ok(Counts::default()));
 }

@@ -87,8 +87,8 @@ async fn a_start_goes_on_with_several_damaged_channels_and_each_returns_by_itsel
     assert_eq!(world.net.txids(), [sound.local_tx().compute_txid()], "the sound one goes on");
     for broken in [1, 2, 4].map(|id| with_id(&channels, id)) {
         assert_eq!(phase(&arbiter, broken).await, None);
-        let unknown = Err(CommandError::UnknownChannel(broken.id()));
-        assert_eq!(arbiter.fail_channel(broken.id()).await, unknown);
+        let aside = Err(CommandError::SetAside(broken.id()));
+        assert_eq!(arbiter.fail_channel(broken.id()).await, aside);
     }
     world.chain.mine(vec![with_id(&channels, 4).remote_tx(0, &[])]);
     arbiter.idle().await.expect("running");

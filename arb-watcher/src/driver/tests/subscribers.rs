@@ -3,7 +3,9 @@ use super::support::*;
 use crate::{Arbiter, ChainEventSubscription, Delivered, Delivery};
 use arb_core::arbitrator::{ChannelEvent, CloseKind, OutputProgress};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
 use bitcoin::OutPoint;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -207,4 +209,56 @@ async fn dead_subscribers_hold_back_neither_blocks_nor_other_channels_nor_the_en
     assert_eq!(all(&mut sound).last().map(|(_, event)| *event), Some(ChannelEvent::Resolved));
     timeout(Duration::from_secs(1), arbiter.shutdown()).await.expect("at once");
     drop(unread);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ended_while_a_channel_is_set_aside_stays_ended() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    drop(subscribe(&arbiter, &channel, Delivery::Acknowledged).await);
+    drop(arbiter.subscribe_all("all", Delivery::Acknowledged).await.expect("a new name"));
+    world.log.damage_facts(0);
+    assert_eq!(arbiter.report(channel.id()).await.expect("running"), None);
+    arbiter.unsubscribe(channel.id(), "a").await.expect("stored");
+    arbiter.unsubscribe_all("all").await.expect("stored");
+    world.log.heal();
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    arbiter.idle().await.expect("running");
+    resolve(&world, &arbiter, &channel).await;
+    world.pass(&arbiter, 5).await;
+    assert_eq!(arbiter.report(channel.id()).await.expect("running"), None, "it is forgotten");
+}
+
+/// A reader that reads on while the driver writes, or after it, gets everything.
+#[tokio::test(start_paused = true)]
+async fn a_late_reader_of_all_channels_is_told_as_soon_as_it_has_room() {
+    let world = World::default();
+    let arbiter = world.start().await;
+    let mut all = arbiter.subscribe_all("all", Delivery::Detached).await.expect("a new name");
+    let channels: Vec<Channel> = (1..=200).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound");
+    }
+    let closes = || channels.iter().map(|channel| channel.remote_tx(0, &[])).collect();
+    for _ in 0..6 {
+        world.chain.mine(closes());
+        arbiter.idle().await.expect("running");
+        world.chain.undo(1);
+        world.pass(&arbiter, 1).await;
+    }
+    assert!(all.lag() > 0, "more than there is room for");
+    let mut of: BTreeMap<ChannelId, u64> = BTreeMap::new();
+    // No block comes, and no command.
+    let reading = async {
+        while let Some(delivered) = all.next().await {
+            let next = of.entry(delivered.channel).or_default();
+            assert_eq!(delivered.number, *next, "in order, none left out");
+            *next += 1;
+            if of.len() == 200 && of.values().all(|count| *count >= 12) {
+                break;
+            }
+        }
+    };
+    timeout(Duration::from_secs(1), reading).await.expect("the rest follows at once");
+    assert_eq!(all.lag(), 0);
 }

@@ -192,8 +192,8 @@ async fn a_channel_with_damaged_facts_is_set_aside_and_healed_by_watching_it_aga
     arbiter.idle().await.expect("running");
     assert_eq!(phase(&arbiter, &sound).await, CLOSED);
     assert_eq!(arbiter.report(broken.id()).await, Ok(None));
-    let unknown = CommandError::UnknownChannel(broken.id());
-    assert_eq!(arbiter.update_channel(broken.id(), vec![]).await, Err(unknown));
+    let aside = CommandError::SetAside(broken.id());
+    assert_eq!(arbiter.update_channel(broken.id(), vec![]).await, Err(aside));
     assert_eq!(world.net.txids(), []);
 
     let mut newer = Channel::new(1, StaticRemotekey);
