@@ -60,23 +60,6 @@ async fn a_signer_in_trouble_holds_up_its_own_claim_only() {
     }
 }
 
-/// However many signers never answer: the others are asked.
-#[tokio::test(start_paused = true)]
-async fn signers_that_never_answer_hold_nobody_up_however_many_they_are() {
-    let world = World::default();
-    let channels: Vec<Channel> = (1..=161).map(|id| Channel::new(id, StaticRemotekey)).collect();
-    let arbiter = watching(&world, Settings::default(), &channels.iter().collect::<Vec<_>>()).await;
-    let Some((well, stuck)) = channels.split_last() else { panic!("there are some") };
-    for channel in stuck {
-        world.signer.is(channel.id(), Mood::Hangs);
-        fail(&arbiter, channel.id()).await;
-    }
-    let since = Instant::now();
-    let handed_over = arbiter.fail_channel(well.id()).await.expect("current");
-    assert_eq!(handed_over.compute_txid(), txid(well));
-    assert!(since.elapsed() <= Duration::from_secs(15), "{:?}", since.elapsed());
-}
-
 /// Two revoked commitments in one block, whose penalties may share a transaction; the signer of one
 /// channel is in trouble.
 async fn joined_with_one_in_trouble(mood: Mood) -> (World, Arbiter, [Channel; 2], Txid) {

@@ -3,6 +3,8 @@ use super::support::*;
 use crate::Arbiter;
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use std::time::Duration;
+use tokio::time::Instant;
 
 async fn alerts(arbiter: &Arbiter, channel: &Channel) -> Vec<Alert> {
     arbiter.report(channel.id()).await.expect("running").expect("watched").alerts
@@ -80,4 +82,24 @@ async fn damaged_penalty_data_is_told_and_read_again() {
     world.log.damage_ended(0, false);
     world.pass(&arbiter, 1).await;
     assert!(!alerts(&arbiter, &channel).await.contains(&unreadable));
+}
+
+/// However many signers never answer: the others are asked.
+#[tokio::test(start_paused = true)]
+async fn signers_that_never_answer_hold_nobody_up_however_many_they_are() {
+    let world = World::default();
+    let channels: Vec<Channel> = (1..=161).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let arbiter = world.start().await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    let Some((well, stuck)) = channels.split_last() else { panic!("there are some") };
+    for channel in stuck {
+        world.signer.is(channel.id(), Mood::Hangs);
+        fail(&arbiter, channel.id()).await;
+    }
+    let since = Instant::now();
+    let handed_over = arbiter.fail_channel(well.id()).await.expect("current");
+    assert_eq!(handed_over.compute_txid(), well.local_tx().compute_txid());
+    assert!(since.elapsed() <= Duration::from_secs(15), "{:?}", since.elapsed());
 }
