@@ -1,5 +1,6 @@
 //! Benchmarks whose results are ratios: our cost against the cost of something that everybody
 //! pays, measured in turn within one run.
+mod arbitrated;
 mod bare;
 mod block;
 mod channels;

@@ -14,6 +14,7 @@ use bitcoin::secp256k1::Secp256k1;
 use indicatif::ProgressBar;
 
 use super::BenchError;
+use super::arbitrated::{Arbitrated, Paying};
 use super::bare::{Bare, Record};
 use super::channels::{self, Quiet};
 use super::measure::{interleaved, timed};
@@ -62,9 +63,33 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
         Row::of("update: verifying facts with 2 HTLCs / 1 bare commit", verify, None),
     ];
     drop((ours, bare));
+    rows.extend(called(folder.path())?);
     progress.set_message(format!("update: {HISTORY} updates"));
     rows.extend(growth(&folder.path().join("history"))?);
     Ok(rows)
+}
+
+/// What a node waits for: `update_channel` of an arbiter, less the verification.
+fn called(folder: &Path) -> Result<Vec<Row>, BenchError> {
+    let mut ours = Arbitrated::open(&folder.join("arbiter"), IN_FLIGHT as u32)?;
+    let names = ["channels", "facts"];
+    let bare = Bare::open(&folder.join("of_arbiter"), names, Some(1 << 30))?;
+    let secp = Secp256k1::new();
+    let mut theirs = Paying::all(IN_FLIGHT as u32)?;
+    let mut commit = |count: usize| {
+        let channels = (0..).zip(theirs.iter_mut().take(count));
+        let records = channels.map(|(slot, channel)| channel.next_records(slot, &secp));
+        let records = records.collect::<Result<Vec<_>, _>>()?.concat();
+        timed_result(|| bare.commit(&records))
+    };
+    commit(IN_FLIGHT)?;
+    let mut pairs =
+        |count: usize| interleaved(PAIRS, &mut || ours.timed(count), &mut || commit(count));
+    let name = |calls: &str| format!("update: {calls}, without verification / 1 bare commit");
+    Ok(vec![
+        Row::of(name("1 update_channel"), pairs(1)?, Some(GOAL)),
+        Row::of(name("64 update_channel in flight"), pairs(IN_FLIGHT)?, Some(GOAL)),
+    ])
 }
 
 /// A long history of many channels, and what it leaves in the file.

@@ -1,0 +1,175 @@
+//! `update_channel`, as a node calls it: an arbiter with its store, and channels whose peers sign
+//! every commitment.
+use std::path::Path;
+use std::time::Duration;
+
+use arb_core::codec::Record as _;
+use arb_core::facts::{ChannelEntry, ChannelFacts, Update};
+use arb_store::{LmdbLog, StoreConfig};
+use arb_watcher::memory::{MemoryChain, MemoryCoins, MemoryFees, MemoryNetwork, MemorySigner};
+use arb_watcher::{Arbiter, Ports, ScriptsPort, Settings};
+use bitcoin::OutPoint;
+use bitcoin::secp256k1::{All, Secp256k1, SecretKey};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+use super::BenchError;
+use super::bare::Record;
+use super::measure::timed;
+use super::store::timed_result;
+use crate::peer::{Channel, ChannelParams, Keep};
+use crate::world::{Links, first_facts, updates_of};
+
+/// Checksum of each stored value.
+const CHECKSUM: usize = 4;
+
+/// A channel that is in use, and what its node knows of it.
+pub(super) struct Paying {
+    peer: Channel,
+    facts: ChannelFacts,
+}
+
+impl Paying {
+    /// So many channels.
+    ///
+    /// # Errors
+    /// A channel does not hold.
+    pub(super) fn all(count: u32) -> Result<Vec<Self>, BenchError> {
+        (0..count).map(Self::new).collect()
+    }
+
+    fn new(at: u32) -> Result<Self, BenchError> {
+        let mut peer = Channel::new(ChannelParams::new(&format!("paying {at}")))?;
+        peer.set_funding(OutPoint { vout: at, ..OutPoint::null() })?;
+        let facts = first_facts(&peer, 0)?;
+        peer.take_facts(Keep::Newest)?;
+        Ok(Self { peer, facts })
+    }
+
+    /// Both sides have a new commitment and have revoked the last one: what the node tells of that
+    /// at once, and the time that it takes to verify it.
+    fn next(&mut self, secp: &Secp256k1<All>) -> Result<(Vec<Update>, Duration), BenchError> {
+        self.peer.empty_updates(1)?;
+        let steps = self.peer.take_facts(Keep::Newest)?;
+        let updates = updates_of(&steps, self.peer.funding()?, &Links::new());
+        let (time, facts) = timed(|| {
+            updates.iter().try_fold(self.facts.clone(), |facts, update| {
+                facts.updated(update, secp).map(|followed| followed.facts)
+            })
+        });
+        self.facts = facts?;
+        Ok((updates, time))
+    }
+
+    /// The records of the channel in this slot after another update, but for the checksums' values.
+    ///
+    /// # Errors
+    /// The channel does not hold.
+    pub(super) fn next_records(
+        &mut self,
+        slot: u32,
+        secp: &Secp256k1<All>,
+    ) -> Result<[Record; 2], BenchError> {
+        self.next(secp)?;
+        let record = |table, mut bytes: Vec<u8>| {
+            bytes.extend([0; CHECKSUM]);
+            (table, slot.to_be_bytes().to_vec(), bytes)
+        };
+        Ok([record(0, ChannelEntry::of(&self.facts).encode()), record(1, self.facts.encode())])
+    }
+}
+
+/// An arbiter that watches channels that are in use.
+pub(super) struct Arbitrated {
+    runtime: Runtime,
+    arbiter: Arbiter,
+    channels: Vec<Paying>,
+    secp: Secp256k1<All>,
+}
+
+impl Arbitrated {
+    /// A new arbiter with its store in `folder`.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a channel does not hold.
+    pub(super) fn open(folder: &Path, channels: u32) -> Result<Self, BenchError> {
+        let engine = |error: &dyn std::fmt::Display| BenchError::Engine(error.to_string());
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let log = LmdbLog::open(folder, StoreConfig::default())?;
+        let wallet = SecretKey::from_slice(&[7; 32]).map_err(|error| engine(&error))?;
+        let ports = Ports {
+            source: MemoryChain::new(),
+            broadcast: MemoryNetwork::new(),
+            fees: MemoryFees::default(),
+            signer: MemorySigner::new(),
+            coins: MemoryCoins::new(wallet, &[]),
+            scripts: ScriptsPort::default(),
+        };
+        let channels = Paying::all(channels)?;
+        let arbiter = runtime.block_on(async {
+            let started = Arbiter::start(log, ports, Settings::default(), Vec::new()).await;
+            let arbiter = started.map_err(|error| engine(&error))?;
+            for channel in &channels {
+                let watched = arbiter.watch_channel(channel.facts.clone()).await;
+                watched.map_err(|error| engine(&error))?;
+            }
+            Ok::<_, BenchError>(arbiter)
+        })?;
+        Ok(Self { runtime, arbiter, channels, secp: Secp256k1::new() })
+    }
+
+    /// The time from the first call for so many channels, all at once, to the last receipt, less
+    /// that of verifying what is told, which the arbiter does one after the other.
+    ///
+    /// # Errors
+    /// An update is refused.
+    pub(super) fn timed(&mut self, count: usize) -> Result<Duration, BenchError> {
+        let Self { runtime, arbiter, channels, secp } = self;
+        let mut told = Vec::with_capacity(count);
+        let mut verifying = Duration::ZERO;
+        for channel in channels.iter_mut().take(count) {
+            let (updates, time) = channel.next(secp)?;
+            verifying += time;
+            told.push((channel.facts.id, updates));
+        }
+        let time = timed_result(|| {
+            runtime.block_on(async {
+                let mut calls = JoinSet::new();
+                for (id, updates) in told {
+                    let arbiter = arbiter.clone();
+                    calls.spawn(async move { arbiter.update_channel(id, updates).await });
+                }
+                while let Some(answer) = calls.join_next().await {
+                    let told = answer.map_err(|error| BenchError::Engine(error.to_string()))?;
+                    told.map_err(|error| BenchError::Engine(error.to_string()))?;
+                }
+                Ok::<_, BenchError>(())
+            })
+        })?;
+        Ok(time.saturating_sub(verifying))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_durable() -> Result<(), BenchError> {
+        let folder = tempfile::tempdir()?;
+        let mut ours = Arbitrated::open(folder.path(), 3)?;
+        for count in [1, 3, 2] {
+            ours.timed(count)?;
+        }
+        let Arbitrated { runtime, arbiter, channels, .. } = ours;
+        runtime.block_on(arbiter.shutdown());
+        drop((arbiter, runtime));
+        let log = LmdbLog::open(folder.path(), StoreConfig::default())?;
+        for (slot, channel) in (0..).map(arb_core::ids::Slot).zip(&channels) {
+            let stored = arb_core::log::ChangeLog::facts(&log, slot)?.transpose();
+            let stored = stored.map_err(|error| BenchError::Engine(error.to_string()))?;
+            assert_eq!(stored.as_deref(), Some(&channel.facts));
+        }
+        Ok(())
+    }
+}
