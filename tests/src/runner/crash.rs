@@ -120,12 +120,29 @@ impl Life {
 /// What there was to report of channels when they were last about to be forgotten. Many blocks may
 /// pass before the runner asks again.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LastReports(Arc<Mutex<BTreeMap<ChannelId, ChannelReport>>>);
+pub(super) struct LastReports {
+    reports: Arc<Mutex<BTreeMap<ChannelId, ChannelReport>>>,
+    facts: Arc<Mutex<BTreeMap<ChannelId, ChannelFacts>>>,
+}
 
 impl LastReports {
     /// The last report of a channel that was forgotten.
     pub(super) fn of(&self, id: &ChannelId) -> Option<ChannelReport> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The facts that were written last.
+    pub(super) fn facts(&self, id: &ChannelId) -> Option<ChannelFacts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    fn keep_facts(&self, batch: &Batch) {
+        let mut kept = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        for write in &batch.writes {
+            if let Write::Facts { facts, .. } = write {
+                kept.insert(facts.id, (**facts).clone());
+            }
+        }
     }
 
     /// Reports the channels that a batch is to delete, by what the log holds of them.
@@ -144,7 +161,7 @@ impl LastReports {
             let position = Position::AtTip;
             let now = Now { tip, position, policy, standing, link: None, floor, closes_mutually };
             let report = ChannelReport::of(&facts, &ChannelArbitrator::replay(&changes), &now);
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(report.id, report);
         }
     }
@@ -198,6 +215,7 @@ impl<L: ChangeLog> ChangeLog for MortalLog<L> {
         if self.life.is_dead() || (counts && self.life.dies(before)) {
             return Box::pin(pending());
         }
+        self.last.keep_facts(&batch);
         let (append, life) = (self.inner.append(batch), self.life.clone());
         Box::pin(async move {
             let receipt = append.await;

@@ -415,7 +415,8 @@ impl<'a> Runner<'a> {
             self.idle().await?;
             self.take_reports().await?;
         }
-        self.compare_balances()
+        self.compare_htlcs()?;
+        self.compare_balances().await
     }
 
     pub(super) async fn idle(&mut self) -> Result<(), Failed> {

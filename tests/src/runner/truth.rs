@@ -51,6 +51,8 @@ enum Kind {
     /// A balance, after a delay or with a key of the channel.
     Balance(Side),
     Anchor(Side),
+    /// Nothing on chain says whose child took it: only the arbiter's own is known for ours.
+    AnchorForAll,
     Htlc,
     SecondStage,
     Unexplained,
@@ -60,6 +62,7 @@ enum Kind {
 struct Walk<'a> {
     ledger: &'a Ledger,
     is_ours: &'a dyn Fn(&Txid) -> bool,
+    is_arbiters: &'a dyn Fn(&Txid) -> bool,
     /// Whose commitment it is; `None`: no commitment.
     owner: Option<Side>,
     /// Whether the peer had revoked it.
@@ -83,6 +86,9 @@ impl Walk<'_> {
             (Kind::Htlc, Some(Side::Local), true) | (Kind::Htlc, Some(Side::Remote), false) => {
                 let tx = tx.clone();
                 self.second_stage(&tx, &outpoint, amount);
+            }
+            (Kind::AnchorForAll, _, true) if !(self.is_arbiters)(&tx.compute_txid()) => {
+                self.value.theirs += amount;
             }
             (_, _, true) => self.value.ours += amount,
             (Kind::Unexplained, _, false) => self.value.lost += amount,
@@ -108,7 +114,9 @@ impl Walk<'_> {
     fn unspent(&mut self, amount: Amount, kind: Kind) {
         let term = match kind {
             Kind::Paid(Side::Local) => &mut self.value.ours,
-            Kind::Paid(Side::Remote) | Kind::Anchor(Side::Remote) => &mut self.value.theirs,
+            Kind::Paid(Side::Remote) | Kind::Anchor(Side::Remote) | Kind::AnchorForAll => {
+                &mut self.value.theirs
+            }
             Kind::Balance(Side::Remote) if !self.revoked => &mut self.value.theirs,
             Kind::SecondStage if self.owner == Some(Side::Remote) && !self.revoked => {
                 &mut self.value.theirs
@@ -129,7 +137,7 @@ fn kind(commitment: &Commitment, role: &OutputRole, plain_to_remote: bool) -> Ki
         OutputRole::ToRemote if plain_to_remote => Kind::Paid(commitment.owner.other()),
         OutputRole::ToRemote => Kind::Balance(commitment.owner.other()),
         OutputRole::Anchor(side) => Kind::Anchor(*side),
-        OutputRole::SharedAnchor => Kind::Anchor(Side::Remote),
+        OutputRole::SharedAnchor => Kind::AnchorForAll,
         OutputRole::Htlc { .. } => Kind::Htlc,
     }
 }
@@ -167,9 +175,11 @@ impl Runner<'_> {
         let capacity = self.on_chain_peer(name)?.params().capacity;
         let chan = self.chan(name)?;
         let is_ours = |txid: &Txid| self.is_ours(txid);
+        let is_arbiters = |txid: &Txid| self.world.faults.is_ours(txid);
         let mut walk = Walk {
             ledger: &self.world.ledger,
             is_ours: &is_ours,
+            is_arbiters: &is_arbiters,
             owner: close.commitment.as_ref().map(|commitment| commitment.owner),
             revoked: close.commitment.as_ref().is_some_and(|c| chan.is_revoked(c)),
             value: Value::default(),

@@ -80,6 +80,11 @@ impl Ledger {
         Some((*height, self.block(*height)?.transactions.get(*index)?))
     }
 
+    /// All confirmed transactions.
+    pub fn transactions(&self) -> impl Iterator<Item = &Transaction> {
+        self.blocks.iter().flat_map(|block| &block.transactions)
+    }
+
     /// The confirmed transaction that spends an output, and its height.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<(u32, &Transaction)> {
         self.tx(self.spenders.get(outpoint)?)
@@ -93,7 +98,7 @@ impl Ledger {
     /// Confirmed outputs to a script that no confirmed transaction spends.
     pub fn coins(&self, script: &bitcoin::Script) -> Vec<(OutPoint, TxOut)> {
         let mut coins = Vec::new();
-        for tx in self.blocks.iter().flat_map(|block| &block.transactions) {
+        for tx in self.transactions() {
             if !tx.output.iter().any(|output| *output.script_pubkey == *script) {
                 continue;
             }

@@ -1,8 +1,12 @@
-//! Random stories with LDK nodes: payments, closes, stops, reorganisations and ways to be shown blocks, in
-//! both formats and every mode.
+//! Random stories with LDK nodes: payments, forwards, closes, stops, reorganisations and ways to be shown
+//! blocks, in every format and mode.
 //!
-//! The runner compares at every step: each commitment with LDK's monitors on both sides, every balance of
-//! LDK's with the report at every block, and at the end each outcome with LDK's events.
+//! The runner compares at every step: each commitment with LDK's monitors on both sides; of an open channel
+//! the HTLCs and the balance with what LDK's channel manager lists; at every block each balance of
+//! LDK's, and what it is a result of, with the report; and at the end each outcome with LDK's events.
+//! What may differ: LDK waits for ever for a peer that leaves its expired HTLC; it sees a preimage with the
+//! block, and the arbiter in the mempool, as long as it is there; and what LDK's child takes from the anchor
+//! that is for everybody is not ours for the report, since nothing on chain says so.
 use arb_tests::ldk::Delivery;
 use arb_tests::runner::{Options, Verdict, run};
 use arb_tests::scenario::{parse, unsupported};
@@ -11,6 +15,8 @@ use proptest::prelude::*;
 /// An HTLC that is pending.
 struct Pending {
     name: String,
+    /// Of a forward, the incoming HTLC of channel `b`.
+    incoming: Option<String>,
     ours: bool,
     has_output: bool,
 }
@@ -20,10 +26,14 @@ struct Story<'a> {
     choices: std::slice::Iter<'a, u8>,
     lines: Vec<String>,
     pending: Vec<Pending>,
-    /// Commitments so far.
+    /// Commitments of channel `a` so far.
     number: u32,
     names: u32,
+    /// Channel `b` had a forward.
+    forwards: bool,
 }
+
+const FORMATS: [&str; 3] = ["anchors", "static_remotekey", "zero_fee"];
 
 impl Story<'_> {
     /// One of `of`.
@@ -31,20 +41,40 @@ impl Story<'_> {
         self.choices.next().copied().unwrap_or_default() % of
     }
 
+    fn one_of<'t>(&mut self, of: &[&'t str]) -> &'t str {
+        let at = self.choose(u8::try_from(of.len()).unwrap_or(u8::MAX));
+        of[usize::from(at)]
+    }
+
     fn say(&mut self, line: impl Into<String>) {
         self.lines.push(line.into());
     }
 
     fn htlc(&mut self) {
-        let ours = self.choose(2) == 0;
+        let kind = self.choose(3);
+        let ours = kind != 0;
         let has_output = self.choose(4) != 0;
-        let sat = if has_output { 5_000 + 1_000 * u32::from(self.choose(40)) } else { 200 };
-        let expiry = 60 + u32::from(self.choose(40));
-        let verb = if ours { "offer" } else { "receive" };
+        // No two amounts are equal: LDK names what it forwarded by its amount.
         self.names += 1;
-        let name = format!("h{}", self.names);
-        self.say(format!("{verb} a {name} amount={sat}sat expiry=+{expiry}"));
-        self.pending.push(Pending { name, ours, has_output });
+        let own = self.names;
+        let sat = if has_output { 5_000 + 1_000 * u32::from(self.choose(40)) } else { 200 } + own;
+        let expiry = 60 + u32::from(self.choose(40));
+        let name = format!("h{own}");
+        let mut incoming = None;
+        match kind {
+            0 => self.say(format!("receive a {name} amount={sat}sat expiry=+{expiry}")),
+            1 => self.say(format!("offer a {name} amount={sat}sat expiry=+{expiry}")),
+            _ => {
+                let (more, later) = (sat + 1_000, expiry + 60);
+                self.say(format!("receive b {name} amount={more}sat expiry=+{later}"));
+                self.say(format!(
+                    "offer a {name} amount={sat}sat expiry=+{expiry} upstream=b.{name}"
+                ));
+                incoming = Some(format!("b {name}"));
+                self.forwards = true;
+            }
+        }
+        self.pending.push(Pending { name, incoming, ours, has_output });
         self.number += 1;
     }
 
@@ -53,9 +83,12 @@ impl Story<'_> {
             return self.htlc();
         }
         let at = usize::from(self.choose(8)) % self.pending.len();
-        let verb = if self.choose(2) == 0 { "settle" } else { "cancel" };
+        let verb = self.one_of(&["settle", "cancel"]);
         let gone = self.pending.remove(at);
         self.say(format!("{verb} a {}", gone.name));
+        if let Some(incoming) = gone.incoming {
+            self.say(format!("{verb} {incoming}"));
+        }
         self.number += 1;
     }
 
@@ -67,30 +100,32 @@ impl Story<'_> {
                 self.say(format!("preimage a.{name}"));
             }
         }
-        match self.choose(4) {
-            0 => self.say("fail a"),
-            1 if self.number > 0 => {
-                let revoked = u32::from(self.choose(8)) % self.number;
-                self.say(format!("publish a remote #{revoked}"));
+        let number = self.number;
+        let (line, close) = match self.choose(5) {
+            0 | 4 => ("fail a".to_owned(), format!("local#{number}")),
+            1 if number > 0 => {
+                let revoked = u32::from(self.choose(8)) % number;
+                (format!("publish a remote #{revoked}"), format!("revoked#{revoked}"))
             }
-            2 if self.pending.is_empty() => self.say("publish a mutual"),
-            _ => {
-                self.say("publish a remote");
-                return true;
-            }
-        }
-        false
+            2 if self.pending.is_empty() => ("publish a mutual".to_owned(), "mutual".to_owned()),
+            _ => ("publish a remote".to_owned(), format!("remote#{number}")),
+        };
+        let by_the_peer = close.starts_with("remote");
+        self.say(line);
+        self.say("mine 2");
+        self.say(format!("expect a close={close}"));
+        by_the_peer
     }
 
     fn after(&mut self) {
-        match self.choose(6) {
+        match self.choose(7) {
             0 => self.say("restart"),
             1 => self.say("kill"),
-            2 => {
-                let blocks = 1 + self.choose(2);
+            2 | 3 => {
+                let blocks = 1 + self.choose(5);
                 self.say(format!("reorg {blocks}"));
             }
-            3 => {
+            4 => {
                 let blocks = 1 + self.choose(9);
                 self.say(format!("offline {blocks}"));
             }
@@ -104,11 +139,14 @@ impl Story<'_> {
 
 fn story(choices: &[u8]) -> String {
     let (lines, pending) = (Vec::new(), Vec::new());
-    let mut story = Story { choices: choices.iter(), lines, pending, number: 0, names: 0 };
-    let format = ["anchors", "static_remotekey"][usize::from(story.choose(2))];
-    let opener = ["local", "remote"][usize::from(story.choose(2))];
-    story.say(format!("channel a node=ldk format={format} opener={opener}"));
-    let mode = ["own", "observe", "guard"][usize::from(story.choose(3))];
+    let (choices, number, names, forwards) = (choices.iter(), 0, 0, false);
+    let mut story = Story { choices, lines, pending, number, names, forwards };
+    for channel in ["a", "b"] {
+        let format = story.one_of(&FORMATS);
+        let opener = story.one_of(&["local", "remote"]);
+        story.say(format!("channel {channel} node=ldk format={format} opener={opener}"));
+    }
+    let mode = story.one_of(&["own", "observe", "guard"]);
     story.say(format!("mode {mode}"));
     for _ in 0..1 + story.choose(7) {
         match story.choose(3) {
@@ -120,7 +158,6 @@ fn story(choices: &[u8]) -> String {
         }
     }
     let by_the_peer = story.close();
-    story.say("mine 2");
     if by_the_peer && story.choose(2) == 0 {
         let taken = story.pending.iter().find(|htlc| htlc.ours && htlc.has_output);
         if let Some(name) = taken.map(|htlc| htlc.name.clone()) {
@@ -131,8 +168,17 @@ fn story(choices: &[u8]) -> String {
     for _ in 0..story.choose(6) {
         story.after();
     }
+    if story.forwards {
+        let close = story.one_of(&["fail b", "publish b remote"]);
+        story.say(close);
+        story.say("mine");
+        story.after();
+    }
     story.say("mine 400");
     story.say("expect a phase=forgotten");
+    if story.forwards {
+        story.say("expect b phase=forgotten");
+    }
     story.lines.join("\n")
 }
 

@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 12] = [
+const OTHERWISE: [(&str, &str); 13] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -64,6 +64,7 @@ const OTHERWISE: [(&str, &str); 12] = [
         "revoked_twins_second_stages_together",
         "LDK takes no payment that expires in fewer than 42 blocks",
     ),
+    ("twin_incoming_one_link", "LDK claims all of a hash, forwarded or not"),
     ("twin_received", "LDK fails a second payment of the same hash"),
     (
         "zero_fee_local_offered_timeout",

@@ -62,10 +62,13 @@ impl Runner<'_> {
             }
             delivery.disconnect(&nodes.nodes[node], &lost, &top, best.height);
         }
+        let mut blocks = Vec::new();
         for height in best.height + 1..=tip {
-            let block = self.block_at(height).await?;
-            let nodes = self.nodes_mut()?;
-            delivery.connect(&nodes.nodes[node], &block, height);
+            blocks.push((height, self.block_at(height).await?));
+        }
+        let nodes = self.nodes_mut()?;
+        delivery.connect(&nodes.nodes[node], &blocks);
+        for (height, block) in blocks {
             nodes.shown[node].push((height, block.block_hash()));
             if node == US {
                 nodes.bodies.insert(block.block_hash(), block);

@@ -5,10 +5,14 @@ use crate::runner::Failed;
 use crate::scenario::ast::{ChannelName, HtlcRef};
 use crate::world::htlc_id;
 use arb_core::arbitrator::{Phase, UpstreamVerdict};
+use arb_core::facts::HtlcRecord;
+use arb_core::ids::{ChannelId, HtlcId};
+use arb_node_adapter::{BalanceKind, Difference, differences};
 use bitcoin::Transaction;
 use lightning::chain::channelmonitor::Balance;
 use lightning::events::Event;
 use lightning::util::persist::KVStoreSync;
+use std::collections::BTreeMap;
 
 /// What LDK says became of a payment of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,22 @@ impl Outcome {
         number.copy_from_slice(&id.0[24..]);
         Some((u64::from_be_bytes(number), outcome))
     }
+}
+
+/// What differs by nothing but a preimage that is in the mempool: the arbiter sees it there, and LDK in the
+/// block. Until then an incoming HTLC can be taken for the one, and waits for its preimage for the other.
+/// `shown` are the amounts of the incoming HTLCs that this is true of, each of them once.
+fn without_the_mempool(mut found: Vec<Difference>, shown: &[u64]) -> Vec<Difference> {
+    for sat in shown.iter().copied() {
+        let known = Difference::OnlyArbiter { kind: BalanceKind::Contentious, sat };
+        let unknown = Difference::OnlyLdk { kind: BalanceKind::Preimage, sat };
+        let places = [known, unknown].map(|one| found.iter().position(|of| *of == one));
+        if let [Some(known), Some(unknown)] = places {
+            found.remove(known.max(unknown));
+            found.remove(known.min(unknown));
+        }
+    }
+    found
 }
 
 impl Runner<'_> {
@@ -65,30 +85,104 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// LDK's balances say what the reports say, but for a moment.
-    pub(in crate::runner) fn compare_balances(&mut self) -> Result<(), Failed> {
+    /// While LDK has a channel open, the arbiter's facts are what LDK's channel manager lists: our
+    /// balance, and every HTLC, trimmed ones too, under the id that it has on the wire. Between two
+    /// commitments of an update both are right, and nothing is compared.
+    pub(in crate::runner) fn compare_htlcs(&self) -> Result<(), Failed> {
+        let Some(nodes) = &self.ldk else { return Ok(()) };
+        let node = &nodes.nodes[US];
+        if !self.node.is_running() || node.taps.backlog() > 0 {
+            return Ok(());
+        }
+        let channels = node.manager.list_channels();
+        for (name, ends) in &nodes.channels {
+            let details = channels.iter().find(|details| details.channel_id == ends.id);
+            let facts = self.node.last_reports.facts(&ChannelId(ends.id.0));
+            let (Some(details), Some(facts)) = (details, facts) else { continue };
+            let current = &facts.candidates.current;
+            if current.remote_next.is_some() || self.chan(name)?.peer.remote_next_number().is_some()
+            {
+                continue;
+            }
+            let received = details.pending_inbound_htlcs.iter().map(|htlc| {
+                let id = HtlcId { offerer: arb_core::ids::Side::Remote, id: htlc.htlc_id };
+                (id, (htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash.0))
+            });
+            let offered = details.pending_outbound_htlcs.iter().map(|htlc| {
+                let id = htlc.htlc_id.unwrap_or(u64::MAX);
+                let id = HtlcId { offerer: arb_core::ids::Side::Local, id };
+                (id, (htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash.0))
+            });
+            let theirs: BTreeMap<_, _> = received.chain(offered).collect();
+            let terms = |(id, HtlcRecord { htlc, .. }): (&HtlcId, &HtlcRecord)| {
+                (*id, (htlc.amount.0, htlc.expiry.0.0, htlc.hash.0))
+            };
+            let ours: BTreeMap<_, _> = facts.htlcs.iter().map(terms).collect();
+            if theirs != ours {
+                let expected = format!("the HTLCs of channel {name} that LDK lists: {theirs:?}");
+                return Err(Failed::new(expected, format!("{ours:?}")));
+            }
+            // The opener pays for both anchors.
+            let anchors = details
+                .channel_type
+                .as_ref()
+                .is_some_and(|of| details.is_outbound && of.supports_anchors_zero_fee_htlc_tx());
+            let reserve = details.unspendable_punishment_reserve.unwrap_or_default() * 1_000
+                + if anchors { 660_000 } else { 0 };
+            let (msat, spendable) = (current.local.local_balance.0, details.outbound_capacity_msat);
+            // Which of the balances that give the same commitment is told makes no difference.
+            if spendable.abs_diff(msat.saturating_sub(reserve)) >= 1_000 {
+                let expected = format!("a balance of {spendable} msat above {reserve} msat");
+                return Err(Failed::new(expected, format!("{msat} msat of channel {name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// LDK's balances say what the reports say, at every rest.
+    pub(in crate::runner) async fn compare_balances(&self) -> Result<(), Failed> {
         let height = self.world.height();
-        let Some(nodes) = &mut self.ldk else { return Ok(()) };
+        let Some(nodes) = &self.ldk else { return Ok(()) };
         for (name, ends) in &nodes.channels {
             let Some(chan) = self.channels.get(name).filter(|chan| !chan.forgotten) else {
                 continue;
             };
-            let monitor = nodes.nodes[US].monitors.get_monitor(ends.id);
-            if let (Ok(monitor), Some(report)) = (monitor, &chan.report)
-                && monitor.current_best_block().height == height
-                && report.tip.0 == height
-            {
-                nodes.witness.look(&*monitor, report);
+            let (balances, found) = {
+                let monitor = nodes.nodes[US].monitors.get_monitor(ends.id);
+                let (Ok(monitor), Some(report)) = (monitor, &chan.report) else { continue };
+                if monitor.current_best_block().height != height || report.tip.0 != height {
+                    continue;
+                }
+                let balances = monitor.get_claimable_balances();
+                let found = differences(&balances, report);
+                (balances, found)
+            };
+            if found.is_empty() {
+                continue;
+            }
+            let found = without_the_mempool(found, &self.shown_in_the_mempool(name).await?);
+            if !found.is_empty() {
+                let found = format!("{found:?} of channel {name} at {height}: {balances:?}");
+                return Err(Failed::new("LDK's balances to be those of the report", found));
             }
         }
-        match nodes.witness.alerts().next() {
-            None => Ok(()),
-            Some((channel, standing)) => {
-                let since = standing.since.0;
-                let found = format!("{:?} since {since} of {channel}", standing.differences);
-                Err(Failed::new("LDK's balances to be those of the report", found))
-            }
-        }
+        Ok(())
+    }
+
+    /// Amounts of the incoming HTLCs of a channel whose preimage a transaction of the mempool shows, and none
+    /// of a block.
+    async fn shown_in_the_mempool(&self, name: &ChannelName) -> Result<Vec<u64>, Failed> {
+        let mempool = self.world.backend.mempool().await?;
+        let shows = |tx: &Transaction, preimage: &[u8; 32]| {
+            tx.input.iter().any(|input| input.witness.iter().any(|item| item == preimage))
+        };
+        let incoming =
+            self.chan(name)?.peer.htlcs().iter().filter(|of| of.htlc.offerer == Side::Remote);
+        let shown = incoming.filter(|htlc| {
+            mempool.iter().any(|tx| shows(tx, &htlc.preimage))
+                && !self.world.ledger.transactions().any(|tx| shows(tx, &htlc.preimage))
+        });
+        Ok(shown.map(|htlc| htlc.amount_msat / 1_000).collect())
     }
 
     /// LDK says of a payment of ours what became of it off-chain. The arbiter owes nothing for what has
@@ -120,13 +214,16 @@ impl Runner<'_> {
                 (Some(UpstreamVerdict::Fulfilled), Some(outcome)) => *outcome == Outcome::Sent,
                 // LDK waits for more confirmations than the arbiter.
                 (Some(_), None) => !self.is_resolved(htlc)?,
-                (None, _) => true,
+                // What left every commitment off-chain is nothing to be told.
+                (None, Some(_)) => nodes.ended.contains(htlc),
+                (None, None) => true,
             };
             if !agrees {
                 let expected = format!("LDK to say of {htlc} that it is {told:?}");
                 return Err(Failed::new(expected, format!("{outcome:?}")));
             }
         }
+        self.check_forwards(nodes)?;
         let mut all = true;
         for chan in self.channels.values() {
             all &= chan.forgotten;
@@ -143,6 +240,36 @@ impl Runner<'_> {
         });
         if all && !balances.is_empty() {
             return Err(Failed::new("no balance that LDK waits for", format!("{balances:?}")));
+        }
+        Ok(())
+    }
+
+    /// LDK says of each forward what the arbiter told. It names a forward by its channel and amount, and a
+    /// failed one by its channel alone.
+    fn check_forwards(&self, nodes: &super::Nodes) -> Result<(), Failed> {
+        for (name, ends) in &nodes.channels {
+            let chan = self.chan(name)?;
+            for known in chan.peer.htlcs().iter().filter(|of| of.htlc.offerer == Side::Local) {
+                let htlc = HtlcRef { channel: name.clone(), htlc: known.name.clone() };
+                if nodes.ended.contains(&htlc) || nodes.payments.values().any(|own| *own == htlc) {
+                    continue;
+                }
+                let told = self.node.told.upstream.get(&(chan.id, htlc_id(known.htlc)));
+                let forwarded = nodes.forwarded.contains(&(ends.id, known.amount_msat));
+                let agrees = match told {
+                    Some(UpstreamVerdict::Fulfilled) => forwarded || !self.is_resolved(&htlc)?,
+                    Some(UpstreamVerdict::Failed) => {
+                        let failed = nodes.not_forwarded.contains(&ends.id);
+                        !forwarded && (failed || !self.is_resolved(&htlc)?)
+                    }
+                    None => !forwarded,
+                };
+                if !agrees {
+                    let expected = format!("LDK to say of {htlc} that it is {told:?}");
+                    let found = format!("forwarded: {forwarded}, of {:?}", nodes.forwarded);
+                    return Err(Failed::new(expected, found));
+                }
+            }
         }
         Ok(())
     }

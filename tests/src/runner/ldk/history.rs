@@ -303,6 +303,7 @@ impl Runner<'_> {
             return Err(Failed::new(format!("{htlc} to be {what} by LDK"), "it is pending"));
         }
         self.check_outcome(htlc, if fulfil { Outcome::Sent } else { Outcome::Failed })?;
+        self.nodes_mut()?.ended.insert(htlc.clone());
         let model = &mut self.chan_mut(channel)?.peer;
         if fulfil {
             model.settle(&htlc.htlc)?;

@@ -20,11 +20,11 @@ use crate::scenario::ast::{ChannelName, HtlcRef, Mode};
 use crate::world::Faults;
 use arb_core::ids::ChannelId;
 use arb_core::ports::Broadcast;
-use arb_node_adapter::{GUARD_BEFORE, Recorder, Waiting, Witness};
+use arb_node_adapter::{GUARD_BEFORE, Recorder, Waiting};
 use bitcoin::{Block, BlockHash, Transaction, Txid};
 use check::Outcome;
 use lightning::chain::BestBlock;
-use lightning::events::Event;
+use lightning::events::{Event, HTLCHandlingFailureType};
 use lightning::ln::channelmanager::InterceptId;
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::types::payment::PaymentHash;
@@ -66,11 +66,16 @@ pub(super) struct Nodes {
     claimed: BTreeSet<PaymentHash>,
     /// What LDK says of our own payments.
     outcomes: BTreeMap<HtlcRef, Outcome>,
+    /// HTLCs that were settled or failed off-chain.
+    ended: BTreeSet<HtlcRef>,
+    /// What LDK says that it has forwarded: the outgoing channel, and how much.
+    forwarded: BTreeSet<(LdkChannelId, u64)>,
+    /// Outgoing channels of which LDK has failed a forward.
+    not_forwarded: BTreeSet<LdkChannelId>,
     /// Closing transactions that were agreed upon, until the story publishes them.
     closings: BTreeMap<ChannelName, Transaction>,
     /// What our node's LDK publishes passes here.
     faults: Arc<Faults>,
-    witness: Witness,
     /// How our node is shown blocks.
     delivery: Delivery,
     /// Blocks that our node was shown and that it may lose.
@@ -139,6 +144,19 @@ impl Nodes {
                 }
                 Event::PaymentClaimed { payment_hash, .. } => {
                     self.claimed.insert(payment_hash);
+                }
+                Event::PaymentForwarded {
+                    next_channel_id: Some(to),
+                    outbound_amount_forwarded_msat: Some(msat),
+                    ..
+                } => {
+                    self.forwarded.insert((to, msat));
+                }
+                Event::HTLCHandlingFailed {
+                    failure_type: HTLCHandlingFailureType::Forward { channel_id, .. },
+                    ..
+                } => {
+                    self.not_forwarded.insert(channel_id);
                 }
                 _ => {}
             }

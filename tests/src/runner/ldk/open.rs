@@ -7,7 +7,7 @@ use crate::runner::story::{Chan, FUNDING_DEPTH};
 use crate::scenario::ast::{self, ChannelName};
 use crate::world::{channel_id, first_facts};
 use arb_core::ports::FeeEstimates;
-use arb_node_adapter::{GatedPersist, LdkFees, Recorder, Witness};
+use arb_node_adapter::{GatedPersist, LdkFees, Recorder};
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{FeeRate, OutPoint, ScriptBuf};
 use lightning::chain::BestBlock;
@@ -109,9 +109,11 @@ impl Nodes {
             intercepted: BTreeMap::new(),
             claimed: BTreeSet::new(),
             outcomes: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
+            not_forwarded: BTreeSet::new(),
             closings: BTreeMap::new(),
             faults: Arc::default(),
-            witness: Witness::new(),
             delivery: Delivery::default(),
             bodies: BTreeMap::new(),
             said: Vec::new(),
