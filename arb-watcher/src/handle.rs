@@ -545,7 +545,7 @@ impl Arbiter {
     }
 
     /// Resolves once the engine is at the source's tip, has looked at the mempool since this call,
-    /// and nothing is under way.
+    /// and nothing is under way. What has failed may wait for the end of its pause, or the next block.
     ///
     /// # Errors
     /// The driver has ended.

@@ -118,7 +118,7 @@ where
         }
     }
 
-    /// Whether nothing is under way and nothing is left to try before the next block.
+    /// Whether nothing is under way and nothing is left to try before the end of a pause or the next block.
     fn is_idle(&self) -> bool {
         !self.chain.is_behind()
             && self.workers.is_empty()
