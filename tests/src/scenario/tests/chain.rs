@@ -42,13 +42,16 @@ fn publish() {
     let (spend, feerate) = (PublishedSpend::RemoteNumber(2), Some(vb(3)));
     let paid = on_chain("publish a remote #2 feerate=3sat/vB");
     assert_eq!(paid, OnChain::Publish { channel: a(), spend, feerate });
+    let invalid = OnChain::Publish { channel: a(), spend: PublishedSpend::Invalid, feerate: None };
+    assert_eq!(on_chain("publish a invalid"), invalid);
+    refused("publish a invalid feerate=3sat/vB", "the end of the line", "feerate=3sat/vB");
     let pays = OnChain::PeerPays { channel: a(), feerate: vb(7) };
     assert_eq!(on_chain("peer pays a feerate=7sat/vB"), pays);
     refused("peer pays a", "feerate=", "the end of the line");
     refused("publish a mutual feerate=3sat/vB", "the end of the line", "feerate=3sat/vB");
     refused("publish c local", "a declared channel", "c");
-    refused("publish a", "local, remote, mutual or unknown", "the end of the line");
-    refused("publish a splice", "local, remote, mutual or unknown", "splice");
+    refused("publish a", "local, remote, mutual, unknown or invalid", "the end of the line");
+    refused("publish a splice", "local, remote, mutual, unknown or invalid", "splice");
     refused("publish a local next", "no more than feerate=", "next");
     refused("publish a remote next", "stage=next in a before", "next");
     refused("publish a remote 5", "next or a commitment number", "5");
