@@ -1,6 +1,6 @@
 //! What all closing channels together are to sign and publish, where the policy lets them share
 //! transactions.
-use crate::arbitrator::Effect;
+use crate::arbitrator::{Effect, HandedOut};
 use crate::claim::plan::{self, Step};
 use crate::claim::{Claim, Part};
 use crate::engine::stage::Next;
@@ -72,6 +72,31 @@ impl ChainArbitrator {
         let others = others.iter().flat_map(|claim| self.watchers.watching(*claim));
         let others: BTreeSet<Slot> = others.filter(|other| *other != slot).collect();
         core::iter::once(slot).chain(others).collect()
+    }
+
+    /// Transactions of ours for claims that stood in one transaction with those of this one. In the mempool it
+    /// is in the way of all of them, until one that pays for it is accepted.
+    #[must_use]
+    pub fn taken_apart_with(&self, slot: Slot, txid: Txid) -> BTreeSet<Txid> {
+        let log = |slot: Slot| {
+            let acts = self.active.get(&slot).map(|active| active.state.acts());
+            acts.into_iter().flat_map(|acts| &acts.handed_out)
+        };
+        let Some(ours) = log(slot).find(|out| out.txid() == txid) else { return BTreeSet::new() };
+        let own: BTreeSet<OutPoint> = ours.all_claims().collect();
+        let is_own = |claim| own.contains(&claim);
+        let before = log(slot).take_while(|out| out.txid() != txid);
+        let wholes =
+            before.filter(|out| out.all_claims().any(is_own) && !out.all_claims().all(is_own));
+        let mut apart = BTreeSet::new();
+        for whole in wholes {
+            let left: BTreeSet<OutPoint> =
+                whole.all_claims().filter(|claim| !is_own(*claim)).collect();
+            let txs = self.owners_of(slot, whole.txid()).into_iter().flat_map(log);
+            let txs = txs.filter(|out| out.all_claims().any(|claim| left.contains(&claim)));
+            apart.extend(txs.filter(|out| !out.all_claims().any(is_own)).map(HandedOut::txid));
+        }
+        apart
     }
 
     /// A channel's claims are made without those of others from now on, even where they may be joined:

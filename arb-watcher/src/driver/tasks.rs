@@ -47,6 +47,11 @@ pub(super) struct Tasks {
     funded: BTreeMap<Slot, BTreeSet<OutPoint>>,
     /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
     in_mempool: HashSet<Txid>,
+    /// What the network took since the tip has moved, and what it found to pay too little.
+    accepted: HashSet<Txid>,
+    outbid: HashSet<Txid>,
+    /// Of these, what was handed over once more.
+    bid_again: HashSet<Txid>,
     /// Claims for which the signer failed when it was last asked, by the channel whose they are.
     unsigned: BTreeMap<Slot, BTreeMap<OutPoint, Unsigned>>,
 }
@@ -156,6 +161,9 @@ impl Tasks {
         if self.tip != tip {
             self.tip = tip;
             self.stirred.extend(self.of.keys());
+            self.accepted.clear();
+            self.outbid.clear();
+            self.bid_again.clear();
         }
     }
 
@@ -288,6 +296,34 @@ impl Tasks {
     /// The network may have lost everything: all of it goes out again.
     pub(super) fn reconnected(&mut self) {
         self.try_again(|_| true);
+    }
+
+    /// The network took a transaction. Gives whether it found others to pay too little at this tip.
+    pub(super) fn is_accepted(&mut self, txid: Txid) -> bool {
+        self.accepted.insert(txid);
+        !self.outbid.is_empty()
+    }
+
+    /// The network found a transaction to pay too little. Gives whether it took others at this tip.
+    pub(super) fn is_outbid(&mut self, txid: Txid) -> bool {
+        self.outbid.insert(txid);
+        !self.accepted.is_empty()
+    }
+
+    /// These were one transaction before. The network takes any of them only once one that pays for the whole
+    /// is accepted, and workers hand them over in no order: if one is, those that came too early go out again.
+    pub(super) fn taken_apart(&mut self, all: &BTreeSet<Txid>) {
+        if !all.iter().any(|txid| self.accepted.contains(txid)) {
+            return;
+        }
+        let early = all.iter().filter(|txid| self.outbid.contains(*txid));
+        let early: HashSet<Txid> =
+            early.copied().filter(|txid| self.bid_again.insert(*txid)).collect();
+        if !early.is_empty() {
+            self.try_again(|package| {
+                package.transactions.iter().any(|tx| early.contains(&tx.compute_txid()))
+            });
+        }
     }
 
     /// What was handed over, of this kind, is handed over again.

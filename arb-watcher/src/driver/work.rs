@@ -391,10 +391,19 @@ where
         let mut told: Vec<(Txid, Option<Refusal>)> = Vec::new();
         for (txid, verdict) in verdicts {
             match verdict {
-                Verdict::Accepted | Verdict::Known => told.push((txid, None)),
+                Verdict::Accepted => {
+                    told.push((txid, None));
+                    if self.tasks.is_accepted(txid) {
+                        self.taken_apart(slot, txid);
+                    }
+                }
+                Verdict::Known => told.push((txid, None)),
                 Verdict::FeeTooLow(why) => {
                     tracing::info!(%txid, why, "outbid");
                     told.push((txid, Some(Refusal::Fee)));
+                    if self.tasks.is_outbid(txid) {
+                        self.taken_apart(slot, txid);
+                    }
                 }
                 Verdict::Conflict(why) => {
                     tracing::info!(%txid, why, "conflicting");
@@ -424,6 +433,13 @@ where
             })
         });
         told.collect()
+    }
+
+    /// Whatever was one transaction with this one may have been handed over too early.
+    fn taken_apart(&mut self, slot: Slot, txid: Txid) {
+        let mut all = self.engine.taken_apart_with(slot, txid);
+        all.insert(txid);
+        self.tasks.taken_apart(&all);
     }
 
     async fn channel_input(&mut self, slot: Slot, input: Input) -> Result<(), crate::CommandError> {

@@ -8,6 +8,7 @@ use arb_core::ids::HtlcId;
 use arb_core::ports::Verdict;
 use arb_core::report::ChannelReport;
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use std::time::Duration;
 
 /// A revoked commitment with seven HTLCs in a block, and the outpoints of these.
 async fn punishing(world: &World, spoilt: &[usize]) -> (crate::Arbiter, Channel, Vec<OutPoint>) {
@@ -131,4 +132,52 @@ async fn an_output_that_is_sent_elsewhere_leaves_its_transaction() {
     world.pass(&arbiter, 1).await;
     let lens: Vec<usize> = world.net.sent().iter().map(|package| package[0].input.len()).collect();
     assert!(lens.contains(&7) && lens.contains(&1), "{lens:?}");
+}
+
+// Bitcoin Core takes nothing that spends an input of the old transaction but what pays for all of it, and
+// workers hand them over in no order.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_apart_goes_out_again_behind_what_pays_for_the_whole() {
+    let ms = Duration::from_millis;
+    // On the way there and back: of what pays for the whole, and of the others.
+    let delays = [
+        ([ms(10), ms(0)], [ms(0), ms(0)]),
+        ([ms(10), ms(20)], [ms(5), ms(10)]),
+        ([ms(10), ms(0)], [ms(5), ms(10)]),
+    ];
+    for (heir, others) in delays {
+        let world = World::default();
+        let (arbiter, channel, htlcs) = punishing(&world, &[]).await;
+        let batch = world.net.sent().concat().into_iter().max_by_key(|tx| tx.input.len());
+        let batch = batch.expect("penalties");
+        assert!(htlcs.iter().all(|output| inputs(&batch).contains(output)));
+        // The most valuable part pays for the whole: the cheater's balance.
+        let (outputs, balance): (Vec<_>, Vec<_>) =
+            inputs(&batch).into_iter().partition(|output| htlcs.contains(output));
+        let first = balance[0];
+        world.net.delays(first, heir[0], heir[1]);
+        for output in &outputs {
+            world.net.takes_after(*output, first);
+            world.net.delays(*output, others[0], others[1]);
+        }
+        // The penalties are made one by one, 18 blocks before the cheater's delay ends.
+        let mut sent = Vec::new();
+        for _ in 0..144 {
+            world.pass(&arbiter, 1).await;
+            sent = world.net.sent().concat();
+            if sent.iter().any(|tx| tx.input.len() == 1) {
+                break;
+            }
+        }
+        let tries = |output: &OutPoint| {
+            sent.iter().filter(|tx| tx.input.len() == 1 && inputs(tx) == [*output]).count()
+        };
+        assert_eq!(tries(&first), 1);
+        assert!(outputs.iter().any(|output| tries(output) == 2), "{heir:?} {others:?}");
+        for output in &outputs {
+            assert!(world.net.took(*output) && tries(output) <= 2, "{heir:?} {others:?}");
+        }
+        let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+        assert_eq!(report.alerts, [], "{heir:?} {others:?}");
+    }
 }

@@ -14,7 +14,7 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, FeeRate, OutPoint, ScriptBuf, Transaction,
     TxMerkleNode, TxOut, Txid, Weight,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -268,6 +268,11 @@ struct NetState {
     /// What is said of whatever spends these outputs.
     refused: BTreeMap<OutPoint, Verdict>,
     refuses_all: Option<Verdict>,
+    /// Whatever spends the output of an entry pays too little, until what spends the other alone is accepted.
+    behind: BTreeMap<OutPoint, OutPoint>,
+    taken: BTreeSet<OutPoint>,
+    /// How long what spends an output is on its way, and the verdict on its way back.
+    delays: BTreeMap<OutPoint, (Duration, Duration)>,
 }
 
 impl Net {
@@ -293,6 +298,21 @@ impl Net {
         self.state().refused.remove(&outpoint);
     }
 
+    /// What spends `output` pays too little, until something that spends `first` alone is accepted.
+    pub(in super::super) fn takes_after(&self, output: OutPoint, first: OutPoint) {
+        self.state().behind.insert(output, first);
+    }
+
+    /// Whether something that spends this output alone was accepted.
+    pub(in super::super) fn took(&self, output: OutPoint) -> bool {
+        self.state().taken.contains(&output)
+    }
+
+    /// What spends this output is on its way for so long, and the verdict on its way back.
+    pub(in super::super) fn delays(&self, output: OutPoint, there: Duration, back: Duration) {
+        self.state().delays.insert(output, (there, back));
+    }
+
     /// Nothing at all is accepted.
     pub(in super::super) fn refuses_all(&self, verdict: Verdict) {
         self.state().refuses_all = Some(verdict);
@@ -300,6 +320,13 @@ impl Net {
 
     fn judge(&self, tx: &Transaction) -> Option<Verdict> {
         let state = self.state();
+        let early =
+            |output| state.behind.get(output).is_some_and(|first| !state.taken.contains(first));
+        if let [input] = tx.input.as_slice()
+            && early(&input.previous_output)
+        {
+            return Some(Verdict::FeeTooLow("less fees than conflicting txs".to_owned()));
+        }
         let spends = |i: &bitcoin::TxIn| state.refused.get(&i.previous_output).cloned();
         state.refuses_all.clone().or_else(|| tx.input.iter().find_map(spends))
     }
@@ -325,11 +352,24 @@ impl Broadcast for Net {
             state.mood
         };
         mood.act().await?;
+        let spent = package.transactions.iter().flat_map(|tx| &tx.input);
+        let spent: Vec<OutPoint> = spent.map(|input| input.previous_output).collect();
+        let delay = spent.iter().find_map(|output| self.state().delays.get(output).copied());
+        if let Some((there, _)) = delay {
+            tokio::time::sleep(there).await;
+        }
         let verdict = self.state().verdicts.pop_front().unwrap_or(Verdict::Accepted);
         let of = |tx: &Transaction| {
             (tx.compute_txid(), self.judge(tx).unwrap_or_else(|| verdict.clone()))
         };
-        Ok(package.transactions.iter().map(of).collect())
+        let verdicts: Vec<_> = package.transactions.iter().map(of).collect();
+        if spent.len() == 1 && verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Accepted) {
+            self.state().taken.extend(spent);
+        }
+        if let Some((_, back)) = delay {
+            tokio::time::sleep(back).await;
+        }
+        Ok(verdicts)
     }
 
     async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, Down> {
