@@ -70,6 +70,12 @@ pub enum Change {
         /// What it pays.
         fee: Amount,
     },
+    /// Knowledge: an agreed mutual close was seen unconfirmed, for the first time or after it was gone. Our
+    /// commitment waits from then on ([`crate::policy::Policy::mutual_patience`]).
+    MutualCloseSeen {
+        /// Tip at that time.
+        at: BlockHeight,
+    },
     /// Act: the node was told what to do upstream.
     UpstreamTold {
         /// What about.

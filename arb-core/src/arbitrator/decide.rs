@@ -34,8 +34,8 @@ pub struct Now {
     pub link: Option<Link>,
     /// Least feerate that the network relays.
     pub floor: FeeRate,
-    /// Whether the mempool holds an agreed mutual close, and has not done so for too long.
-    pub closes_mutually: bool,
+    /// Since which tip the mempool has held an agreed mutual close; `None`: it holds none.
+    pub mutual_close: Option<BlockHeight>,
 }
 
 /// Whether the block source has more blocks to come.
@@ -328,7 +328,11 @@ impl Draft<'_> {
     }
 
     fn early_mutual(&mut self, tx: &Transaction) {
-        if event::is_told(&self.state) {
+        let told = event::is_told(&self.state);
+        let known = self.now.mutual_close.is_some()
+            || self.state.acts.mutual_seen == Some(self.now.tip)
+            || self.picture().is_some();
+        if told && known {
             return;
         }
         let secp = bitcoin::secp256k1::Secp256k1::new();
@@ -337,7 +341,10 @@ impl Draft<'_> {
             classify::classify(self.facts, &self.state, candidate, tx, &secp).spend()
                 == FundingSpend::MutualClose
         });
-        if mutual {
+        if mutual && !known {
+            self.push(Change::MutualCloseSeen { at: self.now.tip });
+        }
+        if mutual && !told {
             self.push(Change::Announced(ChannelEvent::EarlyMutual));
         }
     }
@@ -382,6 +389,7 @@ const fn alters_picture(change: &Change) -> bool {
         | Change::Contested(_)
         | Change::SetAside { .. }
         | Change::CommitmentSeen { .. }
+        | Change::MutualCloseSeen { .. }
         | Change::UpstreamTold { .. }
         | Change::NoticeAcknowledged(_)
         | Change::Announced(_)

@@ -145,7 +145,8 @@ impl ChannelArbitrator {
     /// Whether a commitment of ours waits: an agreed mutual close is on its way, and there is no HTLC
     /// that could be lost meanwhile (BOLT 5 F4).
     pub(crate) fn is_held_back(&self, facts: &ChannelFacts, now: &Now) -> bool {
-        now.closes_mutually && self.stake(facts) == AtStake::default()
+        let waits = |since: BlockHeight| since.until(now.tip).0 < now.policy.mutual_patience.0;
+        now.mutual_close.is_some_and(waits) && self.stake(facts) == AtStake::default()
     }
 
     /// What the network says against our newest spend of an output.

@@ -48,6 +48,8 @@ pub struct Acts {
     pub set_aside: BTreeMap<OutPoint, String>,
     /// Live commitments of the peer that were seen unconfirmed, and what they pay, oldest first.
     pub seen: Vec<(Transaction, Amount)>,
+    /// Tip at which an agreed mutual close was seen unconfirmed: at first, or after it was gone.
+    pub mutual_seen: Option<BlockHeight>,
     /// What the node was told upstream.
     pub upstream: BTreeMap<UpstreamDuty, UpstreamVerdict>,
     /// Notices that need no repetition.
@@ -101,6 +103,7 @@ impl ChannelArbitrator {
             | Change::Contested(_)
             | Change::SetAside { .. }
             | Change::CommitmentSeen { .. }
+            | Change::MutualCloseSeen { .. }
             | Change::UpstreamTold { .. }
             | Change::NoticeAcknowledged(_)
             | Change::Announced(_)
@@ -313,6 +316,7 @@ impl Acts {
                 self.seen.retain(|(known, _)| known.compute_txid() != txid);
                 self.seen.push(((**transaction).clone(), *fee));
             }
+            Change::MutualCloseSeen { at } => self.mutual_seen = Some(*at),
             Change::UpstreamTold { duty, verdict } => {
                 self.upstream.entry(*duty).or_insert(*verdict);
             }

@@ -30,6 +30,7 @@ const SET_ASIDE: u64 = 32;
 const BUDGET_REQUESTED: u64 = 34;
 const DESTINATION_REQUESTED: u64 = 36;
 const ACCEPTED: u64 = 38;
+const MUTUAL_CLOSE_SEEN: u64 = 40;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -85,6 +86,9 @@ impl Body for Change {
                 out.field(0, transaction.as_ref());
                 out.field(2, fee);
             }),
+            Self::MutualCloseSeen { at } => {
+                out.stream(MUTUAL_CLOSE_SEEN, |out| out.field(0, at));
+            }
             Self::UpstreamTold { duty, verdict } => out.stream(UPSTREAM_TOLD, |out| {
                 out.field(0, duty);
                 out.field(2, verdict);
@@ -160,6 +164,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         COMMITMENT_SEEN => {
             Change::CommitmentSeen { transaction: Box::new(input.field(0)?), fee: input.field(2)? }
         }
+        MUTUAL_CLOSE_SEEN => Change::MutualCloseSeen { at: input.field(0)? },
         MUTUAL_CLOSE_AGREED => Change::MutualCloseAgreed { txid: input.field(0)? },
         DEADLINE_REQUESTED => {
             Change::DeadlineRequested { outpoint: input.optional(0)?, deadline: input.field(2)? }

@@ -46,9 +46,9 @@ proptest! {
         let policy = Policy::default();
         let standing = crate::facts::Standing::Current;
         let floor = bitcoin::FeeRate::BROADCAST_MIN;
-        let closes_mutually = false;
+        let mutual_close = None;
         let position = Position::AtTip;
-        let now = Now { tip, position, policy, standing, link: None, floor, closes_mutually };
+        let now = Now { tip, position, policy, standing, link: None, floor, mutual_close };
         let due = ChannelArbitrator::default().next_height(&facts, &now).map(|due| due.tip);
         let by_entry = entry.due(&policy);
         prop_assert!(due.is_none() || by_entry.is_some_and(|by_entry| Some(by_entry) <= due));
@@ -113,6 +113,7 @@ fn variant(change: &Change) -> usize {
         Change::BudgetRequested { .. } => 17,
         Change::DestinationRequested { .. } => 18,
         Change::Accepted { .. } => 19,
+        Change::MutualCloseSeen { .. } => 20,
     }
 }
 
@@ -128,9 +129,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 20];
+    let mut seen = [false; 21];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 20]);
+    assert_eq!(seen, [true; 21]);
 }
 
 fn decode_all(bytes: &[u8]) {
@@ -321,5 +322,6 @@ fn golden_bytes() {
     let hurry = Change::DeadlineRequested { outpoint: None, deadline };
     let accepted = Change::Accepted { txid: Txid::from_byte_array([3; 32]) };
     golden(&accepted, &format!("0126220020{}", "03".repeat(32)));
+    golden(&Change::MutualCloseSeen { at: deadline }, "0128060004000c3500");
     golden(&hurry, "011c060204000c3500");
 }

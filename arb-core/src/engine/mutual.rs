@@ -1,5 +1,5 @@
 //! Agreed mutual closes in the mempool: while one is there, our commitment waits (BOLT 5 F4). What the
-//! mempool holds is no evidence, and is not logged.
+//! mempool holds is no evidence, and is not logged; since when it held the close is.
 use crate::arbitrator::ChannelEvent;
 use crate::classify::{self, FundingSpend};
 use crate::engine::{Active, ChainArbitrator};
@@ -40,11 +40,13 @@ impl ChainArbitrator {
     /// The mempool holds agreed mutual closes of these channels, and of no others. Gives those for
     /// which that is new.
     pub fn close_mutually(&mut self, slots: &BTreeSet<Slot>) -> BTreeSet<Slot> {
-        let tip = self.height();
         let before: BTreeSet<Slot> = self.mutual_closes.keys().copied().collect();
         self.mutual_closes.retain(|slot, _| slots.contains(slot));
         for slot in slots {
-            self.mutual_closes.entry(*slot).or_insert(tip);
+            // As the log has it: a restart does not make us wait anew.
+            let seen = self.active(*slot).and_then(|active| active.state.acts().mutual_seen);
+            let since = seen.unwrap_or(self.height());
+            self.mutual_closes.entry(*slot).or_insert(since);
         }
         let changed: BTreeSet<Slot> = before.symmetric_difference(slots).copied().collect();
         if !changed.is_empty() {
@@ -65,11 +67,6 @@ impl ChainArbitrator {
             let now = self.now(slot, &active.facts);
             active.picture.is_none() && active.state.is_held_back(&active.facts, &now)
         })
-    }
-
-    pub(super) fn closes_mutually(&self, slot: Slot) -> bool {
-        let since = self.mutual_closes.get(&slot);
-        since.is_some_and(|since| since.until(self.height()).0 < self.policy.mutual_patience.0)
     }
 }
 

@@ -56,7 +56,7 @@ impl ChainArbitrator {
             standing: self.standing(slot, facts),
             link: self.links.get(&slot).copied(),
             floor: self.estimates.floor,
-            closes_mutually: self.closes_mutually(slot),
+            mutual_close: self.mutual_closes.get(&slot).copied(),
         }
     }
 }

@@ -197,7 +197,7 @@ impl Runner<'_> {
             standing: Standing::Current,
             link: None,
             floor: self.world.faults.estimates().floor,
-            closes_mutually: false,
+            mutual_close: None,
         };
         let mut replayed = BTreeMap::new();
         for stored in log.channels().map_err(|error| unreadable(&error))? {

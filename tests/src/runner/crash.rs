@@ -157,9 +157,9 @@ impl LastReports {
             let Some(tip) = blocks.last().map(|block| block.height) else { continue };
             let standing = Standing::Current;
             let floor = bitcoin::FeeRate::BROADCAST_MIN;
-            let closes_mutually = false;
+            let mutual_close = None;
             let position = Position::AtTip;
-            let now = Now { tip, position, policy, standing, link: None, floor, closes_mutually };
+            let now = Now { tip, position, policy, standing, link: None, floor, mutual_close };
             let report = ChannelReport::of(&facts, &ChannelArbitrator::replay(&changes), &now);
             let mut all = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
             all.insert(report.id, report);

@@ -385,6 +385,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         (option::of(outpoint()), any::<u64>())
             .prop_map(|(outpoint, sat_per_kwu)| Change::BumpRequested { outpoint, sat_per_kwu }),
         txid().prop_map(|txid| Change::MutualCloseAgreed { txid }),
+        height().prop_map(|at| Change::MutualCloseSeen { at }),
         (option::of(outpoint()), height())
             .prop_map(|(outpoint, deadline)| Change::DeadlineRequested { outpoint, deadline }),
         (option::of(outpoint()), amount())
