@@ -13,9 +13,9 @@ use arb_core::ids::{ChannelId, Preimage};
 use arb_watcher::{ChainEventSubscription, ChannelNumbers, CommandError, Delivery};
 use bitcoin::{Amount, FeeRate, OutPoint, Transaction};
 
-/// Most HTLCs pending in a channel.
 /// What a coin of the peer's is worth.
 const PEER_COIN: Amount = Amount::from_sat(50_000);
+/// Most HTLCs pending in a channel.
 const PENDING: usize = 5;
 /// Most subscribers of a channel.
 const SUBSCRIBERS: usize = 3;
@@ -70,6 +70,8 @@ pub(super) struct Life {
     numbers: (u64, u64),
     /// The commitment that was published, if one was.
     published: Option<Commitment>,
+    /// The peer's child that pays for it, where it needs one.
+    child: Option<Transaction>,
     subscribers: Vec<(String, Subscriber)>,
     htlcs: u64,
 }
@@ -110,6 +112,7 @@ impl Life {
             coin,
             numbers: (0, 0),
             published: None,
+            child: None,
             subscribers: Vec::new(),
             htlcs: 0,
         })
@@ -256,7 +259,9 @@ impl Life {
                 let rate = FeeRate::from_sat_per_kwu(500);
                 let coins = std::slice::from_ref(&self.coin);
                 let child = self.peer.anchor_child(&commitment, rate, coins);
-                child.is_ok_and(|child| world.submit_both([commitment.tx.clone(), child.tx]))
+                self.child = child.ok().map(|child| child.tx);
+                let package = self.child.clone().map(|child| [commitment.tx.clone(), child]);
+                package.is_some_and(|package| world.submit_both(package))
             }
         };
         if taken {
@@ -282,11 +287,20 @@ impl Life {
         Ok(true)
     }
 
-    /// A reorganisation may have undone the end of the channel: then it is still to come.
+    /// A reorganisation may have undone the end of the channel: then it is still to come. Or only the child went
+    /// that pays for it: without one no miner takes a commitment without a fee, so the peer publishes it again.
     pub(super) fn look_whether_it_ended(&mut self, world: &World) {
-        if self.closing.is_some() && world.is_free(&self.funding) {
+        if self.closing.is_none() {
+            return;
+        }
+        if world.is_free(&self.funding) {
             self.closing = None;
             self.published = None;
+            self.child = None;
+        } else if let Some(child) = &self.child
+            && world.is_unspent(&self.funding)
+        {
+            world.submit(child);
         }
     }
 
@@ -398,6 +412,12 @@ impl Life {
     /// Whether the arbiter has forgotten the channel.
     pub(super) async fn is_forgotten(&self, world: &World) -> Result<bool, SoakError> {
         Ok(world.arbiter()?.report(self.id).await?.is_none())
+    }
+
+    /// What the arbiter says of the channel, for whoever looks for a fault.
+    pub(super) async fn report(&self, world: &World) -> Result<String, SoakError> {
+        let report = world.arbiter()?.report(self.id).await?;
+        serde_json::to_string(&report).map_err(SoakError::unexpected)
     }
 
     /// The funding output, and a coin of the peer's.

@@ -50,12 +50,14 @@ pub enum SoakError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// A channel lives for ever.
-    #[error("a channel that ended {blocks} blocks ago ({how}) is not forgotten")]
+    #[error("a channel that ended {blocks} blocks ago ({how}) is not forgotten: {report}")]
     NotForgotten {
         /// Blocks since then.
         blocks: u32,
         /// How it ended.
         how: String,
+        /// What the arbiter says of it.
+        report: String,
     },
     /// The run was too short for a verdict.
     #[error("{0} samples are too few: run it longer")]
@@ -288,7 +290,8 @@ impl Soak {
                 None if height > life.opened + OPEN => self.close_one(at).await?,
                 Some(since) if height > since + FORGOTTEN => {
                     let (blocks, how) = (height - since, how.clone());
-                    return Err(SoakError::NotForgotten { blocks, how });
+                    let report = life.report(&self.world).await?;
+                    return Err(SoakError::NotForgotten { blocks, how, report });
                 }
                 Some(since) if height > since + UNREAD => life.let_go(&self.world).await?,
                 None | Some(_) => {}
