@@ -28,6 +28,7 @@ impl Runner<'_> {
         loop {
             let arbiter = self.node.arbiter()?;
             let plan = Arc::clone(&self.node.plan);
+            plan.moved();
             tokio::select! {
                 biased;
                 () = plan.crashed() => self.recover().await?,
@@ -206,6 +207,7 @@ impl Runner<'_> {
     ) -> Result<(), Failed> {
         loop {
             let plan = Arc::clone(&self.node.plan);
+            plan.moved();
             tokio::select! {
                 biased;
                 () = plan.crashed() => {}
@@ -223,6 +225,7 @@ impl Runner<'_> {
     ) -> Result<(), Failed> {
         loop {
             let plan = Arc::clone(&self.node.plan);
+            plan.moved();
             tokio::select! {
                 biased;
                 () = plan.crashed() => {}

@@ -16,12 +16,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
-/// Points of a run at which it may crash: counted in every run, taken at most once.
+/// Points of a run at which it may crash: counted in every run, taken at most once. Of those between which
+/// nothing becomes durable, goes out or comes in, the first stands for all: a crash at any of them leaves the
+/// same behind.
 #[derive(Debug, Default)]
 pub(super) struct CrashPlan {
     /// The point to crash at; `None`: only count.
     at: Option<usize>,
     passed: AtomicUsize,
+    /// Nothing that outlives the process has happened since the last point.
+    still: AtomicBool,
+    /// Each point counts: more outlives the process than is told to the plan.
+    apart: AtomicBool,
     name: Mutex<Option<String>>,
     happened: AtomicBool,
     /// What happens now is no part of the story.
@@ -55,9 +61,24 @@ impl CrashPlan {
         self.paused.store(paused, Ordering::SeqCst);
     }
 
+    /// From now on each point counts.
+    pub(super) fn keep_apart(&self) {
+        self.apart.store(true, Ordering::SeqCst);
+    }
+
+    /// Something happens that outlives the process: a write, a broadcast, something that the node hears or
+    /// asks for, a block.
+    pub(super) fn moved(&self) {
+        self.still.store(false, Ordering::SeqCst);
+    }
+
     /// Passes a point; true if the process dies here.
     pub(super) fn point(&self, name: impl FnOnce() -> String) -> bool {
         if self.paused.load(Ordering::SeqCst) {
+            return false;
+        }
+        let still = self.still.swap(true, Ordering::SeqCst);
+        if still && !self.apart.load(Ordering::SeqCst) {
             return false;
         }
         let number = self.passed.fetch_add(1, Ordering::SeqCst);
@@ -110,6 +131,10 @@ impl Life {
             self.dead.store(true, Ordering::SeqCst);
         }
         self.is_dead()
+    }
+
+    fn moved(&self) {
+        self.plan.moved();
     }
 
     fn is_dead(&self) -> bool {
@@ -216,9 +241,11 @@ impl<L: ChangeLog> ChangeLog for MortalLog<L> {
             return Box::pin(pending());
         }
         self.last.keep_facts(&batch);
+        self.life.moved();
         let (append, life) = (self.inner.append(batch), self.life.clone());
         Box::pin(async move {
             let receipt = append.await;
+            life.moved();
             let after = || format!("after the write of {what}");
             if life.is_dead() || (counts && receipt.is_ok() && life.dies(after)) {
                 return pending().await;
@@ -286,7 +313,9 @@ impl<B: Broadcast> Broadcast for MortalBroadcast<B> {
         if self.life.dies(|| "before a broadcast".to_owned()) {
             return pending().await;
         }
+        self.life.moved();
         let verdicts = self.inner.broadcast(package).await;
+        self.life.moved();
         if self.life.dies(|| "after a broadcast".to_owned()) {
             return pending().await;
         }

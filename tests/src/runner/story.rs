@@ -228,6 +228,8 @@ impl<'a> Runner<'a> {
 
     /// The same with LDK nodes, which open the channels themselves.
     async fn begin_with_ldk(&mut self) -> Result<(), Failed> {
+        // LDK writes and publishes as well.
+        self.node.plan.keep_apart();
         let proposed = self.propose_ldk().await?;
         let funding = |(proposed, script): &(Proposed, ScriptBuf)| {
             (script.clone(), proposed.peer.params().capacity)
@@ -446,6 +448,7 @@ impl<'a> Runner<'a> {
             }
             self.trace.line(|| format!("     notice {:?}", notice.key()));
             self.node.told.take(channel, &notice);
+            plan.moved();
             if plan.point(|| format!("after the node heard of {:?}", notice.key())) {
                 self.recover().await?;
                 return Ok(true);
