@@ -40,6 +40,9 @@ pub struct Settings {
     /// Channels whose outputs the mempool is asked about at once, besides those of active ones. If
     /// there are more, the next ones are asked about after [`Self::retry`], until the round is over.
     pub mempool_slice: usize,
+    /// Channels whose facts stay in memory after an update, so that the next one need not read them. One with many
+    /// HTLCs counts for several.
+    pub busy_channels: usize,
     /// How long the tip may stand still before it is an alarm.
     pub stalled_after: Duration,
 }
@@ -54,6 +57,7 @@ impl Default for Settings {
             patience: Duration::from_secs(60),
             heartbeat: Duration::from_secs(60),
             mempool_slice: 10_000,
+            busy_channels: 1_024,
             stalled_after: Duration::from_secs(90 * 60),
         }
     }

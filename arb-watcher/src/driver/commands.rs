@@ -171,7 +171,7 @@ where
         slot: Slot,
         updates: &[Update],
     ) -> Result<Updated, CommandError> {
-        let facts = self.readable(slot)?;
+        let facts = self.facts_in_use(slot)?;
         let verified = self.engine.verify_updates(slot, &facts, updates, &self.secp);
         verified.map_err(CommandError::Facts)
     }
@@ -196,7 +196,7 @@ where
         }
         let batch = self.direct_batch(writes);
         let appended = self.log.append(batch);
-        self.appends.spawn((slot, number), async move {
+        self.appends.start((slot, number), async move {
             let since = std::time::Instant::now();
             let appended = appended.await;
             measure::appended(since.elapsed(), appended.is_ok());
@@ -204,10 +204,19 @@ where
         });
     }
 
-    /// An append of facts has ended: watches and due height follow, or whoever waits is told why.
-    pub(super) fn on_stored(&mut self, stored: Stored) {
-        let Stored { slot, number, result } = stored;
+    /// What the store answered by now: a commit answers many appends.
+    pub(super) fn on_all_stored(&mut self, first: Stored) {
+        let mut next = Some(first);
+        while let Some(stored) = next {
+            self.on_stored(stored);
+            next = self.appends.ready();
+        }
         self.look_at_store();
+    }
+
+    /// An append of facts has ended: watches and due height follow, or whoever waits is told why.
+    fn on_stored(&mut self, stored: Stored) {
+        let Stored { slot, number, result } = stored;
         match result {
             Ok(()) => {
                 let updated = self.on_the_way.stored(slot, number);
@@ -217,6 +226,9 @@ where
                     && self.engine.slot(&facts.id) == Some(slot)
                 {
                     self.engine.quiet_facts_replaced(slot, &updated);
+                    if self.engine.active(slot).is_none() {
+                        self.recent.keep(slot, facts.clone());
+                    }
                     if self.engine.standing(slot, &facts) == Standing::Current {
                         self.notices.over(facts.id, Alert::OutdatedFacts);
                     }

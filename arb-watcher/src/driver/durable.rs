@@ -126,6 +126,7 @@ where
         batch: Batch,
         patience: Patience,
     ) -> Result<Durable, CommandError> {
+        self.recent.outdated_by(&batch);
         loop {
             let since = std::time::Instant::now();
             let appended = self.log.append(batch.clone()).await;
@@ -193,10 +194,27 @@ where
         if let Some(active) = self.engine.active(slot) {
             return Ok(active.facts.clone());
         }
-        match self.on_the_way.newest(slot) {
-            Some(facts) => Ok(facts.clone()),
+        let newest = self.on_the_way.newest(slot).cloned();
+        match newest.or_else(|| self.recent.peek(slot)) {
+            Some(facts) => Ok(facts),
             None => self.stored_facts(slot),
         }
+    }
+
+    /// The same, of a channel that is in use: they stay in memory.
+    pub(super) fn facts_in_use(&mut self, slot: Slot) -> Result<Arc<ChannelFacts>, Unreadable> {
+        if let Some(facts) =
+            self.recent.get(slot).filter(|_| self.on_the_way.newest(slot).is_none())
+        {
+            return Ok(facts);
+        }
+        let facts = self.readable(slot)?;
+        let is_stored =
+            self.engine.active(slot).is_none() && self.on_the_way.newest(slot).is_none();
+        if is_stored {
+            self.recent.keep(slot, facts.clone());
+        }
+        Ok(facts)
     }
 
     /// The newest facts of a channel that a command names. If they are damaged, which nobody may

@@ -12,6 +12,7 @@ mod measure;
 mod on_the_way;
 mod open;
 mod quarantine;
+mod recent;
 mod reports;
 mod rescan;
 mod settle;
@@ -37,11 +38,15 @@ use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
 use quarantine::Quarantine;
+use recent::Recent;
 use rescan::Watching;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use subscribers::Subscribers;
 use tasks::Tasks;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use trouble::Troubles;
 use work::{Appends, Workers};
 
@@ -67,6 +72,7 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     epochs: EpochHub,
     failing: Failing,
     on_the_way: OnTheWay,
+    recent: Recent,
     quarantine: Quarantine,
     troubles: Troubles,
     /// Channels to be watched once there is a tip to scan to.
@@ -117,26 +123,25 @@ where
     pub(crate) async fn run(mut self) {
         let listener = self.listen();
         let readers = (self.subscribers.readers.clone(), self.notices.readers.clone());
+        // One for all, and moved only if it must be: to set a timer wakes the thread that keeps them.
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
         while !self.end.is_near() {
-            let (due, looking) = (self.chain.due(), self.chain.is_looking());
-            let (again, tasks) = (self.quarantine.due(), self.tasks.due());
+            let due = self.due();
+            if let Some(due) = due.filter(|due| timer.deadline() != *due) {
+                timer.as_mut().reset(due);
+            }
             // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
                 () = self.end.come() => break,
                 Some(envelope) = self.queue.recv() => self.on_command(envelope).await,
-                Some(stored) = self.appends.next() => self.on_stored(stored),
+                Some(stored) = self.appends.next() => self.on_all_stored(stored),
                 Some(outcome) = self.workers.next() => self.on_outcomes(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
                 () = readers.0.room.notified() => self.subscribers.room(),
                 () = readers.1.room.notified() => self.notices.room(),
                 () = readers.0.gone.notified() => self.subscribers.tidy(),
                 () = readers.1.gone.notified() => self.notices.tidy(),
-                () = tokio::time::sleep_until(due), if !looking => self.look(),
-                () = tokio::time::sleep_until(again.unwrap_or(due)), if again.is_some() => {
-                    self.read_again();
-                }
-                // What is due is found when it settles.
-                () = tokio::time::sleep_until(tasks.unwrap_or(due)), if tasks.is_some() => {}
+                () = timer.as_mut(), if due.is_some() => self.on_time(),
             }
             // The end finishes what runs, and begins nothing.
             if !self.end.is_near() {
@@ -147,7 +152,24 @@ where
         self.workers.abort();
         // Whoever waits for an append that is under way is told how it ended.
         while let Some(stored) = self.appends.next().await {
-            self.on_stored(stored);
+            self.on_all_stored(stored);
+        }
+    }
+
+    /// When time brings something to do, if it does.
+    fn due(&self) -> Option<Instant> {
+        let looks = Some(self.chain.due()).filter(|_| !self.chain.is_looking());
+        [looks, self.quarantine.due(), self.tasks.due()].into_iter().flatten().min()
+    }
+
+    /// Does what is due by now. Tasks that are, are found when it settles.
+    fn on_time(&mut self) {
+        let is_past = |at: Instant| at <= Instant::now();
+        if !self.chain.is_looking() && is_past(self.chain.due()) {
+            self.look();
+        }
+        if self.quarantine.due().is_some_and(is_past) {
+            self.read_again();
         }
     }
 

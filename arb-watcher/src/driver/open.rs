@@ -3,6 +3,7 @@
 use super::intervene::Failing;
 use super::on_the_way::OnTheWay;
 use super::quarantine::{Quarantine, Stated};
+use super::recent::Recent;
 use super::subscribers::Subscribers;
 use super::tasks::Tasks;
 use super::trouble::Troubles;
@@ -118,6 +119,7 @@ where
             epochs: EpochHub::default(),
             failing: Failing::default(),
             on_the_way: OnTheWay::default(),
+            recent: Recent::new(settings.busy_channels),
             quarantine: Quarantine::default(),
             troubles: Troubles::default(),
             waiting: Vec::new(),

@@ -131,6 +131,7 @@ where
         why: &str,
     ) {
         tracing::error!(channel = %id, slot = slot.0, why, "channel set aside");
+        self.recent.drop(slot);
         self.quarantine.of.insert(id, Aside { slot, stated, since, failures: 0, again: None });
         self.quarantine.failed(&id, self.settings.retry);
         self.notices.alarm(id, Alert::Quarantined);

@@ -14,8 +14,12 @@ use arb_core::ports::{
 };
 use arb_core::units::{BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
+use futures_util::future::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -168,39 +172,40 @@ pub(super) struct Stored {
     pub(super) result: Result<(), String>,
 }
 
-/// Appends that do not pass through the engine.
+/// Appends that do not pass through the engine. The driver itself waits for them: a task for each would be one
+/// more that is woken.
 #[derive(Default)]
-pub(super) struct Appends {
-    set: JoinSet<Result<(), String>>,
-    of: HashMap<Id, (Slot, u64)>,
-}
+pub(super) struct Appends(FuturesUnordered<Pin<Box<dyn Future<Output = Stored> + Send>>>);
 
 impl Appends {
-    pub(super) fn spawn(
+    pub(super) fn start(
         &mut self,
-        of: (Slot, u64),
+        (slot, number): (Slot, u64),
         append: impl Future<Output = Result<(), String>> + Send + 'static,
     ) {
-        let id = self.set.spawn(append).id();
-        self.of.insert(id, of);
+        self.0.push(Box::pin(async move {
+            let ended = AssertUnwindSafe(append).catch_unwind().await;
+            let result = ended.unwrap_or_else(|_| Err("the store panicked".to_owned()));
+            Stored { slot, number, result }
+        }));
     }
 
     /// The next that ended; `None` if none is under way.
     pub(super) async fn next(&mut self) -> Option<Stored> {
-        let (id, result) = match self.set.join_next_with_id().await? {
-            Ok((id, result)) => (id, result),
-            Err(error) => (error.id(), Err(error.to_string())),
-        };
-        let (slot, number) = self.of.remove(&id)?;
-        Some(Stored { slot, number, result })
+        self.0.next().await
+    }
+
+    /// One that has ended already.
+    pub(super) fn ready(&mut self) -> Option<Stored> {
+        self.next().now_or_never().flatten()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.set.is_empty()
+        self.0.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.set.len()
+        self.0.len()
     }
 }
 

@@ -3,6 +3,7 @@
 //! history.
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use arb_core::codec::Record as _;
 use arb_core::facts::{ChannelEntry, ChannelFacts, HtlcLink, HtlcRecord};
@@ -14,7 +15,7 @@ use bitcoin::secp256k1::Secp256k1;
 use indicatif::ProgressBar;
 
 use super::BenchError;
-use super::arbitrated::{Arbitrated, Paying};
+use super::arbitrated::{Arbitrated, Paying, Told};
 use super::bare::{Bare, Record};
 use super::channels::{self, Quiet};
 use super::measure::{interleaved, timed};
@@ -69,27 +70,40 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     Ok(rows)
 }
 
-/// What a node waits for: `update_channel` of an arbiter, less the verification.
+/// What a node waits for: `update_channel` of an arbiter. Of an HTLC there is nothing to verify; new commitments are
+/// held against having them verified one after the other and then committed.
 fn called(folder: &Path) -> Result<Vec<Row>, BenchError> {
-    let mut ours = Arbitrated::open(&folder.join("arbiter"), IN_FLIGHT as u32)?;
-    let names = ["channels", "facts"];
-    let bare = Bare::open(&folder.join("of_arbiter"), names, Some(1 << 30))?;
-    let secp = Secp256k1::new();
-    let mut theirs = Paying::all(IN_FLIGHT as u32)?;
-    let mut commit = |count: usize| {
-        let channels = (0..).zip(theirs.iter_mut().take(count));
-        let records = channels.map(|(slot, channel)| channel.next_records(slot, &secp));
-        let records = records.collect::<Result<Vec<_>, _>>()?.concat();
-        timed_result(|| bare.commit(&records))
-    };
-    commit(IN_FLIGHT)?;
-    let mut pairs =
-        |count: usize| interleaved(PAIRS, &mut || ours.timed(count), &mut || commit(count));
-    let name = |calls: &str| format!("update: {calls}, without verification / 1 bare commit");
-    Ok(vec![
-        Row::of(name("1 update_channel"), pairs(1)?, Some(GOAL)),
-        Row::of(name("64 update_channel in flight"), pairs(IN_FLIGHT)?, Some(GOAL)),
-    ])
+    let mut rows = Vec::new();
+    for (told, calls, beside, goal) in [
+        (Told::Htlc, "of an HTLC", "1 bare commit", Some(GOAL)),
+        (Told::Commitments, "of commitments", "verified, and 1 bare commit", None),
+    ] {
+        let folder = folder.join(calls.replace(' ', "_"));
+        let mut ours = Arbitrated::open(&folder.join("arbiter"), IN_FLIGHT as u32)?;
+        let names = ["channels", "facts"];
+        let bare = Bare::open(&folder.join("of_arbiter"), names, Some(1 << 30))?;
+        let secp = Secp256k1::new();
+        let mut theirs = Paying::all(IN_FLIGHT as u32)?;
+        let mut commit = |count: usize| {
+            let (mut records, mut verifying) = (Vec::new(), Duration::ZERO);
+            for (slot, channel) in (0..).zip(theirs.iter_mut().take(count)) {
+                let (of_channel, time) = channel.next_records(told, slot, &secp)?;
+                records.extend(of_channel);
+                verifying += time;
+            }
+            let committing = timed_result(|| bare.commit(&records))?;
+            Ok(match told {
+                Told::Htlc => committing,
+                Told::Commitments => committing + verifying,
+            })
+        };
+        commit(IN_FLIGHT)?;
+        for (count, name) in [(1, "1 update_channel"), (IN_FLIGHT, "64 update_channel in flight")] {
+            let pairs = interleaved(PAIRS, &mut || ours.timed(told, count), &mut || commit(count))?;
+            rows.push(Row::of(format!("update: {name} {calls} / {beside}"), pairs, goal));
+        }
+    }
+    Ok(rows)
 }
 
 /// A long history of many channels, and what it leaves in the file.

@@ -16,6 +16,7 @@ mod metrics;
 mod mocks;
 mod notices;
 mod quarantine;
+mod recent;
 mod reports;
 mod service;
 mod start;

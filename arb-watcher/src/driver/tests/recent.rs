@@ -1,0 +1,93 @@
+//! Facts of channels that are in use stay in memory, within bounds, and are never other ones than in the store.
+use super::support::*;
+use crate::Settings;
+use crate::driver::recent::{HTLCS, Recent};
+use arb_core::facts::ChannelFacts;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::Slot;
+use arb_core::log::{Batch, BatchId, Write};
+use std::sync::Arc;
+
+fn facts(htlcs: u64) -> Arc<ChannelFacts> {
+    let mut channel = Channel::new(1, StaticRemotekey);
+    for id in 0..htlcs {
+        channel.add(received(id));
+    }
+    Arc::new(channel.facts)
+}
+
+#[test]
+fn the_oldest_make_room() {
+    let mut recent = Recent::new(3);
+    for slot in 0..3 {
+        recent.keep(Slot(slot), facts(0));
+    }
+    recent.get(Slot(0));
+    recent.peek(Slot(1));
+    recent.keep(Slot(3), facts(0));
+    let kept = |recent: &Recent| -> Vec<u32> {
+        (0..5).filter(|slot| recent.peek(Slot(*slot)).is_some()).collect()
+    };
+    assert_eq!(kept(&recent), [0, 2, 3]);
+    // One with many HTLCs counts for several.
+    recent.keep(Slot(0), facts(16));
+    assert_eq!(kept(&recent), [0, 3]);
+    recent.keep(Slot(4), facts(33));
+    assert!(kept(&recent).is_empty(), "more than all of it");
+    assert_eq!(recent.size, 0);
+}
+
+#[test]
+fn what_is_written_is_not_kept() {
+    let mut recent = Recent::new(3);
+    for slot in 0..3 {
+        recent.keep(Slot(slot), facts(0));
+    }
+    let facts = Box::new((*facts(0)).clone());
+    let writes = vec![Write::Facts { slot: Slot(0), facts }, Write::Forget { slot: Slot(2) }];
+    recent.outdated_by(&Batch { id: BatchId(1), writes });
+    assert!(recent.peek(Slot(0)).is_none() && recent.peek(Slot(2)).is_none());
+    assert!(recent.peek(Slot(1)).is_some());
+    assert_eq!(recent.size, HTLCS);
+}
+
+#[tokio::test]
+async fn facts_of_a_channel_in_use_are_read_once() {
+    for (busy_channels, most) in [(2, 1), (0, 6)] {
+        let world = World::default();
+        let mut channel = Channel::new(1, StaticRemotekey);
+        let settings = Settings { busy_channels, ..Settings::default() };
+        let arbiter = world.start_with(settings, vec![]).await;
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+        let before = world.log.record_reads();
+        for number in 1..=3 {
+            let update = channel.next_remote(number, &[]);
+            arbiter.update_channel(channel.id(), vec![update]).await.expect("stored");
+            let update = channel.revoke(number - 1);
+            arbiter.update_channel(channel.id(), vec![update]).await.expect("stored");
+            assert_eq!(world.log.stored_facts(0).as_ref(), Some(&channel.facts));
+        }
+        assert_eq!(world.log.record_reads() - before, most, "{busy_channels}");
+    }
+}
+
+#[tokio::test]
+async fn facts_in_memory_are_those_in_the_store() {
+    let world = World::default();
+    let mut channel = Channel::new(1, StaticRemotekey);
+    let arbiter = world.watching(&channel).await;
+    let id = channel.id();
+    let tell = |update| arbiter.update_channel(id, vec![update]);
+    tell(channel.next_remote(1, &[])).await.expect("stored");
+    world.log.refuse(true);
+    let lost = channel.revoke(0);
+    tell(lost.clone()).await.expect_err("refused");
+    world.log.refuse(false);
+    // As if it had never been told: the next commitment does not follow yet.
+    let next = channel.next_remote(2, &[]);
+    tell(next.clone()).await.expect_err("out of order");
+    for update in [lost, next] {
+        tell(update).await.expect("stored");
+    }
+    assert_eq!(world.log.stored_facts(0).as_ref(), Some(&channel.facts));
+}
