@@ -49,6 +49,7 @@ pub use wallet::{FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, SyncWallet, WalletErro
 pub use watch::register_outputs;
 pub use witness::{
     BalanceKind, Closer, Difference, Standing, WITNESS_PATIENCE, Witness, differences,
+    differences_after,
 };
 
 use arb_core::units::{BlockHeight, BlockRef};

@@ -88,6 +88,17 @@ impl fmt::Display for Difference {
 /// every spend that it does not know for one. Nor are commitments that tell of lost data.
 #[must_use]
 pub fn differences(ldk: &[Balance], ours: &ChannelReport) -> Vec<Difference> {
+    differences_after(ours.tip, ldk, ours)
+}
+
+/// As [`differences`], where LDK was shown blocks up to `highest` before a reorganisation. What it counted as
+/// final then it has no balance for any more, even if the tip is lower now; the arbiter goes by the tip.
+#[must_use]
+pub fn differences_after(
+    highest: BlockHeight,
+    ldk: &[Balance],
+    ours: &ChannelReport,
+) -> Vec<Difference> {
     let open = |balance: &Balance| matches!(balance, Balance::ClaimableOnChannelClose { .. });
     let closed_for_ldk = !ldk.iter().any(open);
     let close = match ours.close {
@@ -99,8 +110,8 @@ pub fn differences(ldk: &[Balance], ours: &ChannelReport) -> Vec<Difference> {
         Some(close) => close,
     };
     let (closer, outputs) = match close {
-        CloseKind::Local(_) => (Closer::Local, matched(ldk, &of_local(ours))),
-        CloseKind::Remote(_) => (Closer::Remote, matched(ldk, &of_remote(ours))),
+        CloseKind::Local(_) => (Closer::Local, matched(ldk, &of_local(ours, highest))),
+        CloseKind::Remote(_) => (Closer::Remote, matched(ldk, &of_remote(ours, highest))),
         CloseKind::Revoked(_) => (Closer::Remote, matched(ldk, &of_revoked(ours))),
         CloseKind::Mutual | CloseKind::Unknown => (Closer::Mutual, Vec::new()),
         CloseKind::Outdated(_) | CloseKind::Future(_) | CloseKind::Splice(_) => return Vec::new(),
@@ -184,6 +195,11 @@ fn is_delayed(output: &OutputReport) -> bool {
     output.spent_by.is_none() && output.waits.is_some_and(|due| due.reason == Reason::Csv)
 }
 
+/// Whether the delay was over at a tip that may be gone.
+fn was_over(output: &OutputReport, highest: BlockHeight) -> bool {
+    output.waits.is_some_and(|due| due.is_open(highest))
+}
+
 /// What an HTLC output is called as long as nobody has spent it, or the peer has and is not buried.
 fn pending(id: HtlcId, output: &OutputReport) -> &'static [BalanceKind] {
     match (id.offerer, output.spent_by) {
@@ -194,23 +210,24 @@ fn pending(id: HtlcId, output: &OutputReport) -> &'static [BalanceKind] {
     }
 }
 
-fn of_local(ours: &ChannelReport) -> Vec<Expected> {
+fn of_local(ours: &ChannelReport, highest: BlockHeight) -> Vec<Expected> {
     let delayed = |id| {
         let stages = ours.outputs.iter().filter(|o| o.role == Role::SecondStage(Some(id)));
-        stages.into_iter().any(is_delayed)
+        stages.into_iter().find(|stage| is_delayed(stage))
     };
     let one = |output: &OutputReport| {
         let sat = output.amount.to_sat();
-        let must = |kinds| Some(Expected { kinds, sat, must: true });
+        let unless = |settled: bool, kinds| Some(Expected { kinds, sat, must: !settled });
+        let awaiting = &[BalanceKind::Awaiting];
         match output.role {
-            Role::ToLocal if is_delayed(output) => must(&[BalanceKind::Awaiting]),
-            Role::Htlc(id) => match output.spent_by {
-                Some(Side::Local) if !is_buried(output, ours.tip) || delayed(id) => {
-                    must(&[BalanceKind::Awaiting])
+            Role::ToLocal if is_delayed(output) => unless(was_over(output, highest), awaiting),
+            Role::Htlc(id) => match (output.spent_by, delayed(id)) {
+                (Some(Side::Local), Some(stage)) => unless(was_over(stage, highest), awaiting),
+                (Some(_), _) if is_buried(output, ours.tip) => None,
+                (Some(Side::Local), None) => unless(is_buried(output, highest), awaiting),
+                (Some(Side::Remote) | None, _) => {
+                    unless(is_buried(output, highest), pending(id, output))
                 }
-                Some(Side::Local) => None,
-                Some(Side::Remote) if is_buried(output, ours.tip) => None,
-                Some(Side::Remote) | None => must(pending(id, output)),
             },
             Role::ToLocal
             | Role::ToRemote
@@ -224,7 +241,7 @@ fn of_local(ours: &ChannelReport) -> Vec<Expected> {
     ours.outputs.iter().filter_map(one).collect()
 }
 
-fn of_remote(ours: &ChannelReport) -> Vec<Expected> {
+fn of_remote(ours: &ChannelReport, highest: BlockHeight) -> Vec<Expected> {
     let one = |output: &OutputReport| {
         let sat = output.amount.to_sat();
         match output.role {
@@ -236,7 +253,7 @@ fn of_remote(ours: &ChannelReport) -> Vec<Expected> {
                     Some(Side::Local) => &[BalanceKind::Awaiting],
                     Some(Side::Remote) | None => pending(id, output),
                 };
-                Some(Expected { kinds, sat, must: true })
+                Some(Expected { kinds, sat, must: !is_buried(output, highest) })
             }
             Role::ToLocal
             | Role::Anchor(_)
@@ -290,9 +307,17 @@ pub struct Standing {
 
 /// Compares the two views of every channel, block by block. It publishes nothing and decides
 /// nothing: whoever runs it raises the alarm.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Witness {
+    /// The highest tip that was looked at.
+    highest: BlockHeight,
     standing: BTreeMap<ChannelId, Standing>,
+}
+
+impl Default for Witness {
+    fn default() -> Self {
+        Self { highest: BlockHeight(0), standing: BTreeMap::new() }
+    }
 }
 
 impl Witness {
@@ -316,7 +341,8 @@ impl Witness {
 
     /// Compares LDK's balances of a channel with the arbiter's report. Both are of one height.
     pub fn compare(&mut self, ldk: &[Balance], report: &ChannelReport) {
-        let found = differences(ldk, report);
+        self.highest = self.highest.max(report.tip);
+        let found = differences_after(self.highest, ldk, report);
         if found.is_empty() {
             self.standing.remove(&report.id);
             return;

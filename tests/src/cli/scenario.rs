@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Who publishes at the beginning, beside LDK nodes.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
+    /// How our LDK node is shown blocks.
+    #[arg(long, value_enum, default_value_t)]
+    delivery: Delivery,
     /// Print every statement, block, notice, report change and transaction.
     #[arg(long)]
     trace: bool,
@@ -205,7 +208,7 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
         chain: arguments.chain.kind(),
         trace: arguments.trace,
         mode,
-        delivery: Delivery::default(),
+        delivery: arguments.delivery,
     };
     if let Some(point) = arguments.crash_at {
         let outcome = run_crashing(&scenario, options, point);

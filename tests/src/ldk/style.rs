@@ -5,7 +5,7 @@ use bitcoin::{Block, Transaction};
 use lightning::chain::{BestBlock, Confirm, Listen};
 
 /// How a node is shown blocks: the ways that LDK's own tests know, by what a node can tell apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Delivery {
     /// Whole blocks; those that are lost in one call.
     #[default]

@@ -71,6 +71,7 @@ impl Runner<'_> {
         for (height, block) in blocks {
             nodes.shown[node].push((height, block.block_hash()));
             if node == US {
+                nodes.highest = nodes.highest.max(height);
                 nodes.bodies.insert(block.block_hash(), block);
             }
         }

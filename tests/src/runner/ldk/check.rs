@@ -7,7 +7,8 @@ use crate::world::htlc_id;
 use arb_core::arbitrator::{Phase, UpstreamVerdict};
 use arb_core::facts::HtlcRecord;
 use arb_core::ids::{ChannelId, HtlcId};
-use arb_node_adapter::{BalanceKind, Difference, differences};
+use arb_core::units::BlockHeight;
+use arb_node_adapter::{BalanceKind, Difference, differences_after};
 use bitcoin::Transaction;
 use lightning::chain::channelmonitor::Balance;
 use lightning::events::Event;
@@ -154,7 +155,7 @@ impl Runner<'_> {
                     continue;
                 }
                 let balances = monitor.get_claimable_balances();
-                let found = differences(&balances, report);
+                let found = differences_after(BlockHeight(nodes.highest), &balances, report);
                 (balances, found)
             };
             if found.is_empty() {

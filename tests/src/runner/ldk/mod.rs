@@ -80,6 +80,8 @@ pub(super) struct Nodes {
     delivery: Delivery,
     /// Blocks that our node was shown and that it may lose.
     bodies: BTreeMap<BlockHash, Block>,
+    /// The highest block that our node was shown, lost or not.
+    highest: u32,
     /// Names of the events that our node's LDK raised.
     said: Vec<String>,
 }

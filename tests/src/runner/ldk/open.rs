@@ -116,6 +116,7 @@ impl Nodes {
             faults: Arc::default(),
             delivery: Delivery::default(),
             bodies: BTreeMap::new(),
+            highest: 0,
             said: Vec::new(),
         })
     }
