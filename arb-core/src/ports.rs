@@ -1,6 +1,7 @@
 //! Ports: what the arbiter needs from outside, as small async traits. A verdict is a value;
 //! `Err` means "not now, try again".
 use crate::claim::SigningKey;
+use crate::claim::trough::Troughs;
 use crate::ids::ChannelId;
 use crate::units::{BlockHeight, BlockRef};
 use alloc::string::String;
@@ -41,6 +42,17 @@ pub trait BlockSource: Send + Sync + 'static {
 
     /// Resolves when the tip or the mempool may have changed since the last call.
     fn changed(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Says what past blocks took, so that a claim that can wait knows what to wait for
+/// ([`FeeEstimates::troughs`]).
+pub trait BlockFees: BlockSource {
+    /// The feerate from which the block with this hash had room for a transaction, zero if it was not full;
+    /// `None` if the block does not tell (it is empty), or is not there (any more).
+    fn feerate_of(
+        &self,
+        hash: BlockHash,
+    ) -> impl Future<Output = Result<Option<FeeRate>, Self::Error>> + Send;
 }
 
 /// Transactions that go out together, parents first.
@@ -127,6 +139,9 @@ pub struct FeeEstimates {
     pub targets: Vec<(u16, FeeRate)>,
     /// The mempool's floor: nothing below it is accepted.
     pub floor: FeeRate,
+    /// What the next hours are likely to cost, made of past blocks. The default says nothing, and claims
+    /// go by the targets.
+    pub troughs: Troughs,
 }
 
 impl FeeEstimates {

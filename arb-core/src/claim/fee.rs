@@ -10,7 +10,10 @@
 //! block, and so would a factor that is the same for all: at the start of the stretch a big output would pay
 //! many times what the next block costs.
 //!
-//! Without a deadline it is the estimate of somebody who has a day, and, for whoever has waited
+//! Where feerates of past blocks are known, and a large rise of fees would not price it out, it is what the cheapest
+//! of the coming blocks is expected to take instead ([`super::trough`]), until it rises as above.
+//!
+//! Without a deadline it is the same for a day, or the estimate of somebody who has a day, and, for whoever has waited
 //! for two days and more, of somebody who has less and less. While that is more than the budget, better times are
 //! waited for, but not for ever: after a day a part of the budget is offered, and more the day after.
 use crate::ports::FeeEstimates;
@@ -19,6 +22,8 @@ use bitcoin::{Amount, FeeRate, Weight};
 /// Target for what has no deadline, in blocks. After twice that many blocks without a confirmation
 /// the target is half as long, and so on.
 pub(crate) const PATIENT: u32 = 144;
+/// What it bids of what the cheapest block of a day is expected to take, in hundredths: there will be other days.
+const UNHURRIED: u64 = 92;
 /// The shortest target that waiting alone leads to.
 const PATIENT_AT_LAST: u32 = 6;
 
@@ -49,6 +54,12 @@ const LONG: u32 = 1_008;
 const HIGH: u64 = 200;
 /// How far fees may rise before the deadline, in hundredths.
 const RISE: u64 = 1_600;
+/// How far above what is usual fees may rise without pricing out what waits for a trough, in hundredths.
+const RISE_IN_WAITING: u64 = 1_600;
+/// What such a rise could price out waits for no trough that is further away, in blocks.
+const SHORT_WAIT: u32 = 36;
+/// And for none at all if it could not even pay so many hundredths of what the next block costs, with all that is in its transaction.
+const RISE_OF_ALL: u64 = 3_200;
 
 /// What a replacement pays for its own relay: 1 sat/vB.
 pub(super) const RELAY: FeeRate = FeeRate::from_sat_per_kwu(250);
@@ -119,6 +130,8 @@ pub struct Price<'a> {
     /// Most that may be paid for the deadline's sake, where that is less: above it, what the market asks
     /// of somebody who is not near it.
     pub pressed: Amount,
+    /// The least that one of its claims could pay by itself, if it were taken apart.
+    pub poorest: FeeRate,
     /// Feerates as data.
     pub estimates: &'a FeeEstimates,
     /// Least feerate that the operator asked for.
@@ -151,7 +164,7 @@ impl Price<'_> {
         let market = match (hurry.left(), hurry) {
             (Some(left), _) => Some(self.near(most, left, rising)),
             (None, Hurry::Waited(waited)) => {
-                let estimate = self.estimates.within(patience(waited));
+                let estimate = self.unhurried(waited);
                 if estimate <= most { Some(estimate) } else { offer(most, waited) }
             }
             (None, _) => None,
@@ -166,6 +179,8 @@ impl Price<'_> {
         let near = self.estimates.within(of(spare, NEAR));
         let far = part(self.estimates.within(spare.saturating_mul(2)), FAR);
         let patient = if spare == 0 { near } else { near.min(far) };
+        let trough = self.wait(most, spare).and_then(|blocks| self.trough(blocks));
+        let patient = trough.unwrap_or(patient);
         let patient = if self.is_precarious(most) {
             patient.max(self.estimates.within(AT_ONCE))
         } else {
@@ -174,6 +189,34 @@ impl Price<'_> {
         let risen = (left..rising).fold(patient, |rate, _| part(rate, RISES));
         // Where there are no estimates it does not begin at nothing.
         risen.max(approach(most, self.estimates.within(1).max(RELAY), left))
+    }
+
+    /// For how many blocks, of those that are left, a trough is waited for; `None`: for none. A transaction may be taken apart, and then each of its
+    /// claims must pay for itself: it waits if the poorest could still do so after a rise of fees.
+    fn wait(&self, most: FeeRate, spare: u32) -> Option<u32> {
+        if most.min(self.poorest) >= part(self.estimates.within(LONG), RISE_IN_WAITING) {
+            return (spare > 0).then_some(spare);
+        }
+        let is_rich = most >= part(self.estimates.within(1), RISE_OF_ALL);
+        (is_rich && spare > 0).then_some(spare.min(SHORT_WAIT))
+    }
+
+    /// What is enough for somebody who has waited for so many blocks, and hurries only a little more for it.
+    fn unhurried(&self, waited: u32) -> FeeRate {
+        let target = patience(waited);
+        let trough = self.trough(target).map(|rate| part(rate, UNHURRIED));
+        trough.unwrap_or(self.estimates.within(target)).max(self.estimates.floor)
+    }
+
+    /// What the cheapest of so many blocks is likely to take, if past blocks tell; where they contradict the
+    /// estimates by far, no more than these allow.
+    fn trough(&self, blocks: u32) -> Option<FeeRate> {
+        let trough = self.estimates.troughs.within(blocks)?;
+        let most = match self.estimates.targets.is_empty() {
+            true => trough,
+            false => part(self.estimates.within(AT_ONCE), HIGH),
+        };
+        Some(trough.min(most).max(self.estimates.floor))
     }
 
     /// Whether a rise of fees as they come could make it cost more than it brings. A rise that is

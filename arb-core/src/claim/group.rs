@@ -7,6 +7,8 @@
 //! together for as long as it is possible, whatever else becomes due: taking it apart or adding to
 //! it would have to pay for it a second time.
 use crate::arbitrator::TxKind;
+use crate::claim::build::Draft;
+use crate::claim::fee;
 use crate::claim::past::{Out, Past};
 use crate::claim::{Claim, Deadline, SpendPath};
 use crate::format::rules::TRUC;
@@ -17,7 +19,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::transaction::Version;
-use bitcoin::{OutPoint, Script, Weight};
+use bitcoin::{FeeRate, OutPoint, Script, Weight};
 
 /// Blocks before its deadline from which each penalty is made by itself: one that is pinned or
 /// raced does not hold up the others (BOLT 5 V9b).
@@ -29,6 +31,9 @@ const COMPATIBLE: u32 = 12;
 const LARGEST: Weight = Weight::from_wu(380_000);
 /// The same for version 3, which is relayed up to 10,000 vB (BIP 431).
 const LARGEST_TRUC: Weight = Weight::from_wu(32_000);
+
+/// Weight of a transaction besides its inputs: version, lock time, counts, marker and flag, and an output.
+const OVERHEAD: Weight = Weight::from_wu(10 * 4 + 2 + 31 * 4);
 
 /// Claims that share a transaction, ascending by outpoint, at least one.
 #[derive(Debug)]
@@ -232,6 +237,15 @@ pub(super) fn marginal_weight(claim: &Claim) -> Weight {
         }
     };
     input.and_then(|input| input.checked_add(paired)).unwrap_or(Weight::MAX)
+}
+
+/// The least that one of the claims of a transaction could pay if it had one of its own; no bound for a single one.
+pub(super) fn poorest(draft: &Draft) -> FeeRate {
+    let own = |claim: &Claim| {
+        fee::feerate_of(claim.output.value, marginal_weight(claim).checked_add(OVERHEAD)?)
+    };
+    let apart = draft.claims().filter(|_| !draft.others.is_empty());
+    apart.filter_map(own).min().unwrap_or(FeeRate::MAX)
 }
 
 #[cfg(test)]

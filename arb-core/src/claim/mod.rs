@@ -5,6 +5,7 @@ pub mod fee;
 mod group;
 mod past;
 pub mod plan;
+pub mod trough;
 
 pub use past::Part;
 

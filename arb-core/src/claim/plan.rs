@@ -416,6 +416,7 @@ impl<'a> Planner<'a> {
             weight,
             budget,
             pressed,
+            poorest: group::poorest(draft),
             estimates: self.estimates,
             asked: self.asked(draft),
             paid: self.paid(draft),

@@ -16,6 +16,7 @@ mod watchers;
 
 use crate::arbitrator::{ChannelArbitrator, Now, Phase, Position, TxKind};
 use crate::claim::Deadline;
+use crate::claim::trough::Troughs;
 use crate::facts::{ChannelFacts, ChannelNumbers, Link};
 use crate::ids::{ChannelId, Slot};
 use crate::log::BatchId;
@@ -117,7 +118,11 @@ impl ChainArbitrator {
             active: BTreeMap::new(),
             blocks: blocks.into(),
             position: Position::CatchingUp,
-            estimates: FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN },
+            estimates: FeeEstimates {
+                targets: Vec::new(),
+                floor: FeeRate::BROADCAST_MIN,
+                troughs: Troughs::default(),
+            },
             together: None,
             alone: BTreeSet::new(),
             mutual_closes: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! Feerates both ways: LDK's estimator as our fee source, our estimates as LDK's estimator.
 use super::lock;
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::{FeeEstimates, FeeSource};
 use bitcoin::FeeRate;
 use core::convert::Infallible;
@@ -68,7 +69,7 @@ where
             targets.push((horizon(target), least));
         }
         targets.reverse();
-        ready(Ok(FeeEstimates { targets, floor }))
+        ready(Ok(FeeEstimates { targets, floor, troughs: Troughs::default() }))
     }
 }
 

@@ -2,9 +2,9 @@
 use super::call::{RpcRequest, code};
 use super::client::{CoreError, Rpc};
 use super::decode::{decoded, field, height, odd, parsed, text};
-use arb_core::ports::BlockSource;
+use arb_core::ports::{BlockFees, BlockSource};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
+use bitcoin::{Block, BlockHash, FeeRate, OutPoint, Transaction, Txid, Weight};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 const INFO: &str = "getblockchaininfo";
 const HASH: &str = "getblockhash";
 const BLOCK: &str = "getblock";
+const STATISTICS: &str = "getblockstats";
 const SPENDERS: &str = "gettxspendingprevout";
 const TRANSACTION: &str = "getrawtransaction";
 const WAIT: &str = "waitfornewblock";
@@ -21,6 +22,9 @@ const BEST: &str = "getbestblockhash";
 
 /// Transactions asked for in one call: each may be as large as what is relayed, 400,000 weight units.
 const TRANSACTIONS_PER_CALL: usize = 32;
+
+/// Without the coinbase. A lighter block took whatever there was.
+const FULL: Weight = Weight::from_wu(3_800_000);
 
 /// Settings of [`CoreBlocks`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,5 +183,40 @@ impl BlockSource for CoreBlocks {
         if tip.is_some() {
             *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = tip;
         }
+    }
+}
+
+impl BlockFees for CoreBlocks {
+    /// Of a full block, the feerate below which its cheapest tenth by weight is.
+    async fn feerate_of(&self, hash: BlockHash) -> Result<Option<FeeRate>, CoreError> {
+        let wanted = json!(["feerate_percentiles", "total_weight", "txs"]);
+        let answer = match self.rpc.request(STATISTICS, vec![text(hash), wanted]).await? {
+            Ok(answer) => answer,
+            // Not in its chain any more, or pruned.
+            Err(error)
+                if matches!(error.code, code::NOT_FOUND | code::INVALID_PARAMETER | code::MISC) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(CoreError::Node { method: STATISTICS, error }),
+        };
+        let number = |value: &Value| {
+            value.as_u64().ok_or_else(|| odd(STATISTICS, "a whole number is expected"))
+        };
+        let count = number(field(STATISTICS, &answer, "txs")?)?;
+        let weight = number(field(STATISTICS, &answer, "total_weight")?)?;
+        if count <= 1 {
+            // Begun before its miner knew what there was.
+            return Ok(None);
+        }
+        if Weight::from_wu(weight) < FULL {
+            return Ok(Some(FeeRate::ZERO));
+        }
+        let percentiles = field(STATISTICS, &answer, "feerate_percentiles")?;
+        let tenth = percentiles.get(0).ok_or_else(|| odd(STATISTICS, "a list is expected"))?;
+        // Core leaves out what is less than 1 sat/vB: a half of that, on average.
+        let per_kwu = number(tenth)?.checked_mul(250).and_then(|whole| whole.checked_add(125));
+        let per_kwu = per_kwu.ok_or_else(|| odd(STATISTICS, "no feerate is so high"))?;
+        Ok(Some(FeeRate::from_sat_per_kwu(per_kwu)))
     }
 }

@@ -2,6 +2,7 @@
 use super::call::RpcRequest;
 use super::client::{CoreError, Rpc};
 use super::decode::{feerate, field};
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::{FeeEstimates, FeeSource};
 use bitcoin::FeeRate;
 use serde_json::{Value, json};
@@ -94,6 +95,6 @@ impl FeeSource for CoreFees {
         if targets.is_empty() {
             targets.clone_from(&self.config.fallback);
         }
-        Ok(FeeEstimates { targets, floor: floor.max(relay) })
+        Ok(FeeEstimates { targets, floor: floor.max(relay), troughs: Troughs::default() })
     }
 }

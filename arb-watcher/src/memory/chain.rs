@@ -1,5 +1,6 @@
 //! A chain, a network and feerates in memory: whoever holds a clone says what happens.
 use super::lock;
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::{BlockSource, Broadcast, FeeEstimates, FeeSource, Package, Verdict};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::{Header, Version};
@@ -190,6 +191,10 @@ impl FeeSource for MemoryFees {
 
     async fn estimates(&self) -> Result<FeeEstimates, Infallible> {
         let feerate = *lock(&self.0);
-        Ok(FeeEstimates { targets: vec![(1, feerate)], floor: FeeRate::BROADCAST_MIN })
+        Ok(FeeEstimates {
+            targets: vec![(1, feerate)],
+            floor: FeeRate::BROADCAST_MIN,
+            troughs: Troughs::default(),
+        })
     }
 }

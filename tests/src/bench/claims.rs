@@ -1,5 +1,6 @@
 //! `claims`: ten thousand claims of closed channels are planned for a block, against reading them
 //! once; before and after their transactions were handed out.
+use arb_core::claim::trough::Troughs;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -63,7 +64,11 @@ impl Closed {
         let mut closed = Self { engine: channels::engine() };
         let rate = FeeRate::from_sat_per_vb_u32;
         let targets = vec![(1, rate(10)), (144, rate(2))];
-        closed.engine.set_estimates(FeeEstimates { targets, floor: rate(1) });
+        closed.engine.set_estimates(FeeEstimates {
+            targets,
+            floor: rate(1),
+            troughs: Troughs::default(),
+        });
         let (mut touched, mut loaded, mut penalties) = (BTreeMap::new(), Loaded::new(), Vec::new());
         for slot in (0..count as u32).map(Slot) {
             let told = model.at(random.outpoint())?;

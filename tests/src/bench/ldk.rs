@@ -1,6 +1,7 @@
 //! `lightning`'s `ChainMonitor` with many monitors, to compare with. Two of its nodes open a channel
 //! between them; its monitor is written once and read as often as wanted. The funding output is
 //! confirmed and nothing is pending: the cheapest monitor of an open channel.
+use arb_core::claim::trough::Troughs;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -56,7 +57,11 @@ impl Model {
         let mut random = Random::new("monitors", u64::from(count));
         let egress = Arc::new(Egress::default());
         let outbox = Arc::new(Outbox::default());
-        let fees = FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN };
+        let fees = FeeEstimates {
+            targets: Vec::new(),
+            floor: FeeRate::BROADCAST_MIN,
+            troughs: Troughs::default(),
+        };
         let chain = ChainMonitor::new(
             None,
             Arc::new(MonitorEgress::new(outbox, egress.clone())),

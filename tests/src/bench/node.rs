@@ -1,5 +1,6 @@
 //! The driver with its store, and ports in memory that cost next to nothing: blocks are handed
 //! over, the network takes everything, and the signer counts.
+use arb_core::claim::trough::Troughs;
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;
@@ -253,7 +254,11 @@ impl FeeSource for Fees {
 
     async fn estimates(&self) -> Result<FeeEstimates, Infallible> {
         let rate = FeeRate::from_sat_per_vb_u32;
-        Ok(FeeEstimates { targets: vec![(1, rate(10)), (144, rate(2))], floor: rate(1) })
+        Ok(FeeEstimates {
+            targets: vec![(1, rate(10)), (144, rate(2))],
+            floor: rate(1),
+            troughs: Troughs::default(),
+        })
     }
 }
 

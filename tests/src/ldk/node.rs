@@ -1,6 +1,7 @@
 //! One LDK node: its channel manager, its chain monitor, and what both are given.
 
 use crate::chain::EmbeddedChain;
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::FeeEstimates;
 use arb_node_adapter::{
     Egress, LdkFees, MonitorEgress, TappedMessages, TappedSigner, TappedSigners, Taps,
@@ -187,7 +188,11 @@ impl Parts {
         let outbox = Arc::new(Outbox::default());
         let egress = Arc::new(Egress::default());
         let floor = FeeRate::BROADCAST_MIN;
-        let fees = Arc::new(LdkFees::new(FeeEstimates { targets: Vec::new(), floor }));
+        let fees = Arc::new(LdkFees::new(FeeEstimates {
+            targets: Vec::new(),
+            floor,
+            troughs: Troughs::default(),
+        }));
         let monitors = Arc::new(ChainMonitor::new(
             None,
             Arc::new(MonitorEgress::new(outbox.clone(), egress.clone())),

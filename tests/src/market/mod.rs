@@ -5,7 +5,7 @@
 //! the past only ([`estimate`]), outputs with values, weights and deadlines ([`load`]), a mempool
 //! with the rules of replacement, miners that take the best feerates, and attackers ([`world`]).
 //! Foresight is held to the same rules as everybody: it pays what its blocks cost when all that it puts there is in them, replaces what is in its way,
-//! joins no channels, and leaves what costs more than it brings, the transaction included ([`foresight`]).
+//! joins no channels, nor what is pinned with what is not, and leaves what costs more than it brings, the transaction included ([`foresight`]).
 //! What is not: propagation, other people's mempools, the price of a wallet's coins.
 mod estimate;
 mod foresight;

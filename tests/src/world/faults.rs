@@ -1,4 +1,5 @@
 //! Faults of the ports, and what passed through the broadcaster.
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::{FeeEstimates, Verdict};
 use bitcoin::{FeeRate, Transaction, Txid};
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub struct Faults {
 
 /// Every target gets the same answer; one entry serves them all.
 fn flat(estimate: FeeRate, floor: FeeRate) -> FeeEstimates {
-    FeeEstimates { targets: vec![(1, estimate)], floor }
+    FeeEstimates { targets: vec![(1, estimate)], floor, troughs: Troughs::default() }
 }
 
 impl Default for Faults {

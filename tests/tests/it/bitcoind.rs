@@ -1,7 +1,9 @@
 //! The ports over JSON-RPC against a real Bitcoin Core, which `BITCOIND_EXE` names.
-use arb_core::ports::{BlockSource, Broadcast, FeeSource, Package, Verdict};
+use arb_core::claim::trough::Troughs;
+use arb_core::ports::{BlockFees, BlockSource, Broadcast, FeeSource, Package, Verdict};
 use arb_core::units::BlockHeight;
 use arb_tests::regtest::{EXECUTABLE, Regtest, RegtestError};
+use arb_watcher::PastFees;
 use arb_watcher::core_rpc::{
     Backoff, CoreBlocks, CoreBlocksConfig, CoreBroadcast, CoreBroadcastConfig, CoreFees,
     CoreFeesConfig,
@@ -397,6 +399,34 @@ async fn blocks_and_reorganisations_leave_out_what_they_are_told_to() -> Outcome
     node.disconnect(1, |transaction| transaction.compute_txid() == payment.txid).await?;
     for _ in 0..3 {
         node.fund(anyone().to_p2wsh(), Amount::from_sat(90_000_000)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn blocks_tell_what_they_took() -> Outcome {
+    let Some(mut node) = node().await? else { return Ok(()) };
+    let source = blocks(&node, Duration::from_secs(1));
+    // The funding transaction has left a block for a coin: there was room for more.
+    coin(&mut node).await?;
+    let mut taken = Vec::new();
+    let tip = source.tip().await?;
+    for height in (1..=tip.height.0).map(BlockHeight) {
+        let hash = source.hash_at(height).await?.ok_or("a block below the tip")?;
+        taken.push(source.feerate_of(hash).await?);
+    }
+    assert_eq!(taken.first(), Some(&None), "an empty block does not tell");
+    assert!(taken.contains(&Some(FeeRate::ZERO)), "{taken:?}");
+    assert_eq!(source.feerate_of(BlockHash::all_zeros()).await?, None);
+    let config = CoreFeesConfig {
+        fallback: vec![(2, FeeRate::from_sat_per_vb_u32(5))],
+        ..CoreFeesConfig::default()
+    };
+    let fees = PastFees::new(CoreFees::new(node.client().build(), config), source);
+    for _ in 0..5 {
+        let estimates = fees.estimates().await?;
+        assert_eq!(estimates.within(2), FeeRate::from_sat_per_vb_u32(5));
+        assert_eq!(estimates.troughs, Troughs::default(), "less than two days");
     }
     Ok(())
 }

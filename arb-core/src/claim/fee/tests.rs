@@ -1,5 +1,6 @@
 //! The price rises as the deadline nears, never falls, and never goes above the budget.
 use super::*;
+use crate::claim::trough::Troughs;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
@@ -8,10 +9,14 @@ prop_compose! {
     fn market()(
         rates in prop::collection::vec(0u64..200_000, 0..5),
         floor in 0u64..5_000,
+        past in prop::collection::vec(0u64..200_000, 0..5),
     ) -> FeeEstimates {
         let targets = [2u16, 6, 12, 144].into_iter().zip(rates);
         let targets = targets.map(|(target, rate)| (target, FeeRate::from_sat_per_kwu(rate)));
-        FeeEstimates { targets: targets.collect(), floor: FeeRate::from_sat_per_kwu(floor) }
+        // Less than two days of blocks are no past.
+        let past = past.into_iter().flat_map(|rate| [FeeRate::from_sat_per_kwu(rate); 100]);
+        let troughs = Troughs::of(&past.collect::<Vec<_>>());
+        FeeEstimates { targets: targets.collect(), floor: FeeRate::from_sat_per_kwu(floor), troughs }
     }
 }
 
@@ -31,13 +36,18 @@ fn rate() -> impl Strategy<Value = Option<FeeRate>> {
 
 fn price(hurry: Hurry, weight: u64, budget: u64, estimates: &FeeEstimates) -> Price<'_> {
     let (weight, budget) = (Weight::from_wu(weight), Amount::from_sat(budget));
-    Price { hurry, weight, budget, pressed: budget, estimates, asked: None, paid: None }
+    let poorest = FeeRate::MAX;
+    Price { hurry, weight, budget, pressed: budget, poorest, estimates, asked: None, paid: None }
 }
 
 /// sat/vB at 2, 6, 12 and 144 blocks, floor 1.
 fn market_of(rates: [u32; 4]) -> FeeEstimates {
     let targets = [2u16, 6, 12, 144].into_iter().zip(rates.map(FeeRate::from_sat_per_vb_u32));
-    FeeEstimates { targets: targets.collect(), floor: FeeRate::BROADCAST_MIN }
+    FeeEstimates {
+        targets: targets.collect(),
+        floor: FeeRate::BROADCAST_MIN,
+        troughs: Troughs::default(),
+    }
 }
 
 const MAX_BUDGET: u64 = 2_100_000_000_000_000;
@@ -71,7 +81,7 @@ proptest! {
             }
             None => {
                 let waits = match hurry {
-                    Hurry::Waited(waited) => market.within(patience(waited)) > most,
+                    Hurry::Waited(waited) => price.unhurried(waited) > most,
                     _ => false,
                 };
                 prop_assert!(most < market.floor || waits);
@@ -98,13 +108,16 @@ proptest! {
         let (Some(before), Some(now)) = (at(left), at(left - 1)) else { return Ok(()) };
         let (before, now) = (before.to_sat_per_kwu(), now.to_sat_per_kwu());
         // 34 times a hundredth, each on top of the last, and what it is more than the estimate.
-        let estimate = market.within(1).max(RELAY).to_sat_per_kwu() * 2;
+        // The past is not believed beyond twice the estimates, where there are any.
+        let trough = market.troughs.within(1).filter(|_| market.targets.is_empty());
+        let known = market.within(1).max(RELAY).max(trough.unwrap_or(FeeRate::ZERO));
+        let estimate = known.to_sat_per_kwu() * 3;
         if left > BAD_LUCK {
             prop_assert!(now <= estimate, "{now} before the last stretch");
         }
         let most = feerate_of(Amount::from_sat(budget), Weight::from_wu(weight)).expect("weight");
         // (5/3)^11 is 275.
-        if most.to_sat_per_kwu() <= estimate / 2 * 275 {
+        if most.to_sat_per_kwu() <= market.within(1).max(RELAY).to_sat_per_kwu() * 275 {
             prop_assert!(now <= (before / 3 * 5 + 6).max(estimate), "{now} after {before}");
         }
     }
@@ -196,7 +209,11 @@ fn between_two_targets_an_estimate_is_on_the_line() {
         let rate = market.within(blocks);
         assert_eq!(rate, FeeRate::from_sat_per_kwu(expected), "within {blocks} blocks");
     }
-    let nothing = FeeEstimates { targets: Vec::new(), floor: FeeRate::BROADCAST_MIN };
+    let nothing = FeeEstimates {
+        targets: Vec::new(),
+        floor: FeeRate::BROADCAST_MIN,
+        troughs: Troughs::default(),
+    };
     assert_eq!(nothing.within(6), FeeRate::BROADCAST_MIN);
     // What is enough for two blocks is enough for six, whatever was needed the day before.
     let falling = market_of([20, 30, 25, 5]);
@@ -255,7 +272,8 @@ fn what_a_rise_could_price_out_does_not_wait() {
 #[test]
 fn extremes_do_not_overflow() {
     let rate = FeeRate::from_sat_per_kwu(u64::MAX);
-    let market = FeeEstimates { targets: [(2, rate)].to_vec(), floor: rate };
+    let market =
+        FeeEstimates { targets: [(2, rate)].to_vec(), floor: rate, troughs: Troughs::default() };
     assert_eq!(price(Hurry::Left(0), u64::MAX, u64::MAX, &market).feerate(), None);
     assert_eq!(price(Hurry::Waited(u32::MAX), 0, 0, &market).feerate(), None);
     assert_eq!(approach(rate, FeeRate::ZERO, u32::MAX), FeeRate::ZERO);
@@ -264,4 +282,56 @@ fn extremes_do_not_overflow() {
         Amount::from_sat(u64::MAX.div_ceil(1000))
     );
     assert_eq!(replacement_fee(Amount::MAX, Weight::MAX), Amount::MAX_MONEY);
+}
+
+/// Three days with a dear and a cheap half, of which the last one is at its dearest.
+fn at_the_top_of_a_day(dear: u32, cheap: u32) -> FeeEstimates {
+    let rates = [dear, cheap].map(FeeRate::from_sat_per_vb_u32);
+    let past: Vec<FeeRate> = (0..3 * 144).map(|at| rates[(at + 36) / 72 % 2]).collect();
+    FeeEstimates { troughs: Troughs::of(&past), ..market_of([dear; 4]) }
+}
+
+#[test]
+fn what_can_wait_waits_for_the_trough_that_came_before() {
+    let market = at_the_top_of_a_day(20, 10);
+    let in_vb = |left, budget, market: &FeeEstimates| {
+        let rate = price(Hurry::Left(left), 800, budget, market).feerate().expect("it is worth it");
+        rate.to_sat_per_kwu().div_ceil(250)
+    };
+    let table = [(144, 10), (100, 10), (40, 19), (24, 21), (18, 23)];
+    let found = table.map(|(left, _)| (left, in_vb(left, 10_000_000, &market)));
+    assert_eq!(found, table);
+    // What a rise could price out by itself waits a few hours only, and what could not pay much more than the next
+    // block costs goes by the estimates, as if there were no past.
+    let with = |poorest: u32, budget, market: &FeeEstimates| {
+        let all = price(Hurry::Left(130), 800, budget, market);
+        let poorest = FeeRate::from_sat_per_vb_u32(poorest);
+        Price { poorest, ..all }.feerate().expect("it is worth it").to_sat_per_kwu().div_ceil(250)
+    };
+    let flat = market_of([20; 4]);
+    assert_eq!(with(320, 10_000_000, &market), 10);
+    assert_eq!(with(319, 10_000_000, &market), 15);
+    assert_eq!(with(319, 127_800, &market), with(319, 127_800, &flat));
+    // What the days before say is not believed beyond twice the estimates.
+    let dear =
+        FeeEstimates { troughs: at_the_top_of_a_day(900, 800).troughs, ..market_of([20; 4]) };
+    assert_eq!(in_vb(100, 10_000_000, &dear), 40);
+    // The last stretch does not know of a past.
+    for left in 0..=12 {
+        let without = FeeEstimates { troughs: Troughs::default(), ..market.clone() };
+        let (with, without) = (in_vb(left, 10_000_000, &market), in_vb(left, 10_000_000, &without));
+        assert!(with >= without.min(20) && with <= without, "{left}: {with}, {without}");
+    }
+}
+
+#[test]
+fn what_has_no_deadline_bids_a_little_less_than_the_trough() {
+    let market = at_the_top_of_a_day(20, 10);
+    let rate = |waited| {
+        let rate = price(Hurry::Waited(waited), 600, 100_000, &market).feerate();
+        rate.expect("it is worth it").to_sat_per_kwu()
+    };
+    assert!((2_050..2_250).contains(&rate(0)), "{}", rate(0));
+    // Whoever has waited for days takes the cheapest of fewer blocks.
+    assert!(rate(2_000) > 4_000, "{}", rate(2_000));
 }

@@ -2,6 +2,7 @@
 //! price falls, whatever happens to the other claims of a transaction.
 use super::*;
 use crate::arbitrator::{HandedOut, Rejections};
+use crate::claim::trough::Troughs;
 use crate::claim::{Presigned, SigningKey, SingleSpend, Unlock};
 use crate::ids::ChannelId;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -51,7 +52,11 @@ fn claim(vout: u32, kind: TxKind, value: u64, left: Option<u32>) -> Claim {
 
 fn flat(sat_per_vb: u32) -> FeeEstimates {
     let rate = FeeRate::from_sat_per_vb_u32(sat_per_vb);
-    FeeEstimates { targets: vec![(1, rate)], floor: FeeRate::BROADCAST_MIN }
+    FeeEstimates {
+        targets: vec![(1, rate)],
+        floor: FeeRate::BROADCAST_MIN,
+        troughs: Troughs::default(),
+    }
 }
 
 /// The claims of a channel, and a shell that signs whatever it is asked for.

@@ -1,6 +1,6 @@
 //! The ports: what they ask, and what they make of the answers.
 use super::*;
-use arb_core::ports::{BlockSource, Broadcast, FeeSource, Package, Verdict};
+use arb_core::ports::{BlockFees, BlockSource, Broadcast, FeeSource, Package, Verdict};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::encode::serialize_hex;
@@ -472,4 +472,38 @@ async fn a_transaction_is_asked_about_without_being_sent() {
     let (rpc, _) = scripted(vec![says(json!([]))]);
     let port = CoreBroadcast::new(rpc, CoreBroadcastConfig::default());
     assert!(port.test(parent.clone()).await.is_err(), "no answer is no verdict");
+}
+
+#[tokio::test]
+async fn a_block_tells_what_its_cheapest_tenth_paid() {
+    let block = |percentiles: Value, weight: u64, txs: u64| {
+        says(json!({"feerate_percentiles": percentiles, "total_weight": weight, "txs": txs}))
+    };
+    let (full, some) = (3_993_000, json!([12, 13, 15, 20, 40]));
+    let cases = [
+        (block(some.clone(), full, 3_000), Some(rate(3_125))),
+        // Less than 1 sat/vB.
+        (block(json!([0, 0, 1, 2, 3]), full, 3_000), Some(rate(125))),
+        (block(some, 1_000_000, 700), Some(FeeRate::ZERO)),
+        (block(json!([0, 0, 0, 0, 0]), 0, 1), None),
+        (fails(-5, "Block not found"), None),
+        (fails(-8, "Block is not in chain regtest"), None),
+        (fails(-1, "Block not available (pruned data)"), None),
+    ];
+    for (answer, expected) in cases {
+        let (source, heard) = blocks(vec![answer]);
+        let found = source.feerate_of(BlockHash::all_zeros()).await.unwrap();
+        assert_eq!((found, methods(&heard)), (expected, vec!["getblockstats"]));
+    }
+    for odd in [
+        json!(null),
+        json!({"txs": 2, "total_weight": full}),
+        json!({"txs": -2, "total_weight": full, "feerate_percentiles": [1]}),
+        json!({"txs": 2, "total_weight": full, "feerate_percentiles": []}),
+        json!({"txs": 2, "total_weight": full, "feerate_percentiles": [u64::MAX]}),
+    ] {
+        let (source, _) = blocks(vec![says(odd.clone())]);
+        let found = source.feerate_of(BlockHash::all_zeros()).await;
+        assert!(matches!(found, Err(CoreError::Answer { .. })), "{odd}: {found:?}");
+    }
 }

@@ -6,6 +6,7 @@ use crate::runner::Failed;
 use crate::runner::story::{Chan, FUNDING_DEPTH};
 use crate::scenario::ast::{self, ChannelName};
 use crate::world::{channel_id, first_facts};
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::FeeEstimates;
 use arb_node_adapter::{GatedPersist, LdkFees, Recorder};
 use bitcoin::secp256k1::Secp256k1;
@@ -58,7 +59,11 @@ pub(super) fn take_fees(node: &Node, fees: &LdkFees) {
 
 /// Gives a node's estimator one answer.
 pub(super) fn set_fees(node: &Node, rate: FeeRate) {
-    node.fees.set(FeeEstimates { targets: vec![(1, rate)], floor: FeeRate::BROADCAST_MIN });
+    node.fees.set(FeeEstimates {
+        targets: vec![(1, rate)],
+        floor: FeeRate::BROADCAST_MIN,
+        troughs: Troughs::default(),
+    });
 }
 
 const fn kind(format: ast::Format) -> Kind {

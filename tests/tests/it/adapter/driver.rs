@@ -2,6 +2,7 @@
 use super::Failed;
 use super::world::World;
 use arb_core::arbitrator::{Phase, UpstreamVerdict};
+use arb_core::claim::trough::Troughs;
 use arb_core::classify::FundingSpend;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Coin, CoinRequest, CoinSource, FeeEstimates, SignRequest, Signer};
@@ -69,7 +70,11 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
     let source = ListenSource::new([]);
     deliver(&source, &world, start)?;
     let floor = FeeRate::BROADCAST_MIN;
-    let fees = Arc::new(LdkFees::new(FeeEstimates { targets: Vec::new(), floor }));
+    let fees = Arc::new(LdkFees::new(FeeEstimates {
+        targets: Vec::new(),
+        floor,
+        troughs: Troughs::default(),
+    }));
     let ports = Ports {
         source: source.clone(),
         broadcast: FromLdkBroadcaster(Arc::new(BroadcastQueue::new())),

@@ -1,5 +1,6 @@
 //! Feerates and broadcasts, both ways.
 use super::Failed;
+use arb_core::claim::trough::Troughs;
 use arb_core::ports::{Broadcast, FeeEstimates, FeeSource, Package, Verdict};
 use arb_node_adapter::{
     BroadcastQueue, FromLdkBroadcaster, FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon,
@@ -24,7 +25,8 @@ const TIMED: [ConfirmationTarget; 4] = [
 #[tokio::test]
 async fn feerates_survive_the_round_trip() -> Result<(), Failed> {
     let targets = TIMED.map(horizon).into_iter().zip([9_000, 5_000, 2_000, 1_000].map(rate));
-    let ours = FeeEstimates { targets: targets.collect(), floor: rate(300) };
+    let ours =
+        FeeEstimates { targets: targets.collect(), floor: rate(300), troughs: Troughs::default() };
     let ldk = Arc::new(LdkFees::new(ours.clone()));
     assert_eq!(FromLdkFees(ldk.clone()).estimates().await?, ours);
     let at = |target| ldk.get_est_sat_per_1000_weight(target);
@@ -35,7 +37,7 @@ async fn feerates_survive_the_round_trip() -> Result<(), Failed> {
 
     // Below LDK's floor nothing is said, whatever we know; and nothing overflows.
     let targets = vec![(1, FeeRate::MAX), (2, rate(10))];
-    ldk.set(FeeEstimates { targets, floor: rate(1) });
+    ldk.set(FeeEstimates { targets, floor: rate(1), troughs: Troughs::default() });
     assert_eq!(at(ConfirmationTarget::MaximumFeeEstimate), u32::MAX);
     for target in TIMED {
         assert_eq!(at(target), 253, "{target:?}");

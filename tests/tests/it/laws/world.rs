@@ -2,6 +2,7 @@
 use arb_core::arbitrator::{BlockView, ChannelArbitrator, FailReason, HandedOut, Input, NoticeKey};
 use arb_core::arbitrator::{Position, PreimageSource, Refusal};
 use arb_core::claim::build::Draft;
+use arb_core::claim::trough::Troughs;
 use arb_core::engine::{Active, ChainArbitrator, EngineInput, Loaded, Task};
 use arb_core::facts::{HtlcLink, Update};
 use arb_core::format::sighash;
@@ -50,6 +51,7 @@ pub(crate) fn estimates() -> FeeEstimates {
     FeeEstimates {
         targets: vec![(2, rate(12)), (6, rate(8)), (144, rate(2))],
         floor: FeeRate::BROADCAST_MIN,
+        troughs: Troughs::default(),
     }
 }
 

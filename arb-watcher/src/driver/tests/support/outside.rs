@@ -1,5 +1,6 @@
 //! Chain, network, feerates, signer and wallet.
 use super::channel::{BIRTH, our_secrets, wallet_script};
+use arb_core::claim::trough::Troughs;
 use arb_core::format::sighash;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{
@@ -406,7 +407,7 @@ impl FeeSource for Fees {
         let (sat_per_kwu, mood) = *self.0.lock().expect("no panic with the lock");
         mood.act().await?;
         let targets = vec![(1, FeeRate::from_sat_per_kwu(sat_per_kwu))];
-        Ok(FeeEstimates { targets, floor: FeeRate::BROADCAST_MIN })
+        Ok(FeeEstimates { targets, floor: FeeRate::BROADCAST_MIN, troughs: Troughs::default() })
     }
 }
 
