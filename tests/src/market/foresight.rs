@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 pub(super) const TRANSACTION: u64 = 10 * 4 + 31 * 4 + 2;
 
 /// Which outputs may share a transaction as far as the rules of pinning go: what another can spend is apart from
-/// what is ours alone, and a lock time belongs to a whole transaction. Nor are channels joined, if nobody says that they may be.
-type Together = (u32, Role, u32);
+/// what is ours alone, and a lock time belongs to a whole transaction. What has another's spend in the mempool is by itself: whoever pins
+/// one output would else push out the others' spend with it. Nor are channels joined, if nobody says that they may be.
+type Together = (u32, Role, u32, Option<usize>);
 
-const fn together(output: &Output) -> Together {
-    (output.channel, output.role, output.lock_time)
+fn together(at: usize, output: &Output) -> Together {
+    (output.channel, output.role, output.lock_time, output.pin.map(|_| at))
 }
 
 /// How often every output chooses anew, now that the others have chosen.
@@ -43,15 +44,15 @@ impl Foresight {
         for at in order.iter().copied().cycle().take(ROUNDS * order.len()) {
             let output = &load.outputs[at];
             if let Some(height) = chosen[at].take() {
-                room.leave(height, output);
+                room.leave(height, at, output);
             }
             let last = output.deadline.unwrap_or(load.end).min(load.end);
             let blocks = (output.open + 1..=last)
-                .filter_map(|height| Some((height, room.cost(height, output)?)));
+                .filter_map(|height| Some((height, room.cost(height, at, output)?)));
             let best = blocks.min_by(|a, b| a.1.total_cmp(&b.1));
             let affordable = best.filter(|(_, cost)| *cost <= output.value as f64 * 1_000.0);
             if let Some((height, _)) = affordable {
-                room.take(height, output);
+                room.take(height, at, output);
             }
             chosen[at] = affordable.map(|(height, _)| height);
         }
@@ -68,14 +69,17 @@ impl Foresight {
     pub(super) fn outcome(&self, load: &Load) -> Outcome {
         let mut outcome = Outcome { outputs: load.outputs.len() as u64, ..Outcome::default() };
         let mut transactions: BTreeMap<(usize, Together), (f64, u64, u64)> = BTreeMap::new();
-        for (output, claimed) in load.outputs.iter().zip(&self.claimed) {
+        for (at, (output, claimed)) in load.outputs.iter().zip(&self.claimed).enumerate() {
             let Some((height, rate)) = *claimed else {
                 outcome.lost += output.value;
                 outcome.missed += u64::from(output.deadline.is_some());
                 continue;
             };
-            let all =
-                transactions.entry((height, together(output))).or_insert((rate, TRANSACTION, 0));
+            let all = transactions.entry((height, together(at, output))).or_insert((
+                rate,
+                TRANSACTION,
+                0,
+            ));
             all.1 += output.role.input_weight();
             all.2 += output.pin.unwrap_or_default();
         }
@@ -102,16 +106,16 @@ struct Room<'a> {
 
 impl Room<'_> {
     /// What an output adds to a block, with its transaction where it is the first one of that.
-    fn weight(&self, height: usize, output: &Output) -> u64 {
-        let others = self.shared.get(&(height, together(output))).copied().unwrap_or_default();
+    fn weight(&self, height: usize, at: usize, output: &Output) -> u64 {
+        let others = self.shared.get(&(height, together(at, output))).copied().unwrap_or_default();
         output.role.input_weight() + if others == 0 { TRANSACTION } else { 0 }
     }
 
     /// What an output costs more in a block, also by what is there already becoming dearer, times a
     /// thousand; `None` if there is no room.
-    fn cost(&self, height: usize, output: &Output) -> Option<f64> {
+    fn cost(&self, height: usize, at: usize, output: &Output) -> Option<f64> {
         let before = self.taken.get(&height).copied().unwrap_or_default();
-        let after = before + self.weight(height, output);
+        let after = before + self.weight(height, at, output);
         let cost = |taken: u64| Some(self.price(height, taken)? * taken as f64);
         Some(cost(after)? - cost(before)?)
     }
@@ -133,15 +137,15 @@ impl Room<'_> {
         Some((height, self.price(height, taken)?))
     }
 
-    fn take(&mut self, height: usize, output: &Output) {
-        *self.taken.entry(height).or_default() += self.weight(height, output);
-        *self.shared.entry((height, together(output))).or_default() += 1;
+    fn take(&mut self, height: usize, at: usize, output: &Output) {
+        *self.taken.entry(height).or_default() += self.weight(height, at, output);
+        *self.shared.entry((height, together(at, output))).or_default() += 1;
     }
 
-    fn leave(&mut self, height: usize, output: &Output) {
-        let shared = self.shared.entry((height, together(output))).or_default();
+    fn leave(&mut self, height: usize, at: usize, output: &Output) {
+        let shared = self.shared.entry((height, together(at, output))).or_default();
         *shared = shared.saturating_sub(1);
-        let weight = self.weight(height, output);
+        let weight = self.weight(height, at, output);
         let taken = self.taken.entry(height).or_default();
         *taken = taken.saturating_sub(weight);
     }
