@@ -148,6 +148,17 @@ pub enum Health {
     Emergency,
 }
 
+/// What to do about an append that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Repeat it a moment later: there is no room, or the medium fails, which may pass or be mended.
+    Wait,
+    /// Nothing: this batch is refused for good, others are taken.
+    Refused,
+    /// Open the log anew, or restore it: until then nothing is taken.
+    Reopen,
+}
+
 /// Durable storage of facts and changes. Appends are applied in the order of their calls; a read
 /// sees every append whose receipt has been handed over.
 pub trait ChangeLog: Send + 'static {
@@ -155,6 +166,19 @@ pub trait ChangeLog: Send + 'static {
     type Error: core::error::Error + Send + Sync + 'static;
     /// Resolves when the batch is on stable storage.
     type Append: Future<Output = Result<Durable, Self::Error>> + Send + 'static;
+
+    /// What to do about an append that failed so; if the log does not say: repeat it.
+    ///
+    /// ```
+    /// use arb_core::log::{ChangeLog, Remedy};
+    /// use arb_core::memory::{MemoryLog, Refused};
+    ///
+    /// assert_eq!(MemoryLog::remedy(&Refused::NameTooLong), Remedy::Refused);
+    /// ```
+    #[must_use]
+    fn remedy(_: &Self::Error) -> Remedy {
+        Remedy::Wait
+    }
 
     /// Appends a batch, atomically and durably.
     fn append(&mut self, batch: Batch) -> Self::Append;

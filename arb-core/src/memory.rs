@@ -2,7 +2,9 @@
 use crate::arbitrator::Change;
 use crate::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
 use crate::ids::{ChannelId, HtlcId, Slot};
-use crate::log::{Batch, ChangeLog, Damaged, Durable, StoredChannel, SubscriberState, Write};
+use crate::log::{
+    Batch, ChangeLog, Damaged, Durable, Remedy, StoredChannel, SubscriberState, Write,
+};
 use crate::units::{BlockDelta, BlockHeight, BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -247,6 +249,10 @@ type Readable<T> = Result<T, Refused>;
 impl ChangeLog for MemoryLog {
     type Error = Refused;
     type Append = Ready<Result<Durable, Refused>>;
+
+    fn remedy(_: &Refused) -> Remedy {
+        Remedy::Refused
+    }
 
     fn subscribers_to_all(&self) -> Readable<Vec<(String, bool)>> {
         Ok(self.to_all.iter().map(|(name, acknowledged)| (name.clone(), *acknowledged)).collect())

@@ -1,6 +1,7 @@
 //! What can go wrong with a store, and what to do about it.
-use arb_core::log::Damaged;
+use arb_core::log::{Damaged, Remedy};
 use arb_core::memory::Refused;
+use heed::MdbError;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,6 +81,24 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What to do about an append that failed so. A disk that fails, as one that is full, may be mended
+    /// while the store is open.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        match self {
+            Self::Full | Self::Io { .. } => Remedy::Wait,
+            Self::Lmdb(failure) => failure.remedy,
+            Self::Refused(_) | Self::BadName | Self::Damaged(_) => Remedy::Refused,
+            Self::InUse { .. }
+            | Self::NewerFormat { .. }
+            | Self::UnknownFeatures { .. }
+            | Self::Shortened { .. }
+            | Self::NotAStore { .. }
+            | Self::DamagedMeta
+            | Self::Closed => Remedy::Reopen,
+        }
+    }
+
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { what, error: Arc::new(error) }
     }
@@ -92,6 +111,22 @@ pub struct LmdbFailure {
     text: String,
     /// The map must grow: what the writer sees to.
     pub(crate) map_full: bool,
+    remedy: Remedy,
+}
+
+/// Damage stays until the file is restored; what is too long for LMDB is so each time.
+const fn remedy(failure: &heed::Error) -> Remedy {
+    match failure {
+        heed::Error::Mdb(
+            MdbError::Corrupted
+            | MdbError::Panic
+            | MdbError::PageNotFound
+            | MdbError::Invalid
+            | MdbError::VersionMismatch,
+        ) => Remedy::Reopen,
+        heed::Error::Mdb(MdbError::BadValSize | MdbError::KeyExist) => Remedy::Refused,
+        _ => Remedy::Wait,
+    }
 }
 
 impl From<heed::Error> for StoreError {
@@ -99,7 +134,8 @@ impl From<heed::Error> for StoreError {
         match error {
             heed::Error::Io(error) => Self::Io { what: "data file", error: Arc::new(error) },
             other => Self::Lmdb(LmdbFailure {
-                map_full: matches!(other, heed::Error::Mdb(heed::MdbError::MapFull)),
+                remedy: remedy(&other),
+                map_full: matches!(other, heed::Error::Mdb(MdbError::MapFull)),
                 text: other.to_string(),
             }),
         }

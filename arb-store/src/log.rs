@@ -8,7 +8,7 @@ use crate::{Append, LmdbBytes, StoreConfig, StoreError, open, read, receipt};
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, Health, StoredChannel};
+use arb_core::log::{Batch, ChangeLog, Damaged, Health, Remedy, StoredChannel};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use std::fmt;
 use std::path::Path;
@@ -90,6 +90,10 @@ impl Drop for LmdbLog {
 impl ChangeLog for LmdbLog {
     type Error = StoreError;
     type Append = Append;
+
+    fn remedy(error: &StoreError) -> Remedy {
+        error.remedy()
+    }
 
     fn next_slot(&self) -> Result<Slot, StoreError> {
         self.store.read(|tables, txn| next_slot(tables, txn).map(Slot))

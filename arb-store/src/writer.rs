@@ -120,7 +120,8 @@ impl Writer {
         }
     }
 
-    /// Commits a group, and answers each batch of it. Unless space has run out, batches that come
+    /// Commits a group, and answers each batch of it. One that cannot be put in is refused alone; what
+    /// is wrong with the whole transaction is wrong for all. Unless space has run out, batches that come
     /// with it are put into the transaction as they come, while the next ones are still prepared.
     fn commit(&mut self, mut group: Vec<Pending>) {
         let begun = Instant::now();
@@ -133,14 +134,18 @@ impl Writer {
                 return;
             }
             let mut complete = emergency.then_some(begun);
+            let mut guilty = None;
             let queue = &mut self.queue;
             let written = write(&self.store, &self.space, |tables, txn| {
                 let mut applier = Applier::begin(tables, txn)?;
                 let mut outcomes = Vec::with_capacity(group.len());
+                guilty = None;
                 loop {
                     for pending in &group[outcomes.len()..] {
+                        guilty = Some(outcomes.len());
                         outcomes.push(applier.batch(&pending.batch)?);
                     }
+                    guilty = None;
                     if complete.is_none() {
                         group.extend(queue.next_of_group(group.len(), begun));
                     }
@@ -172,9 +177,13 @@ impl Writer {
                 Err(Failure::NoRoom) => {
                     return group.into_iter().for_each(|pending| pending.refuse(StoreError::Full));
                 }
-                Err(Failure::Other(error)) => {
-                    return group.into_iter().for_each(|pending| pending.refuse(error.clone()));
-                }
+                Err(Failure::Other(error)) => match guilty {
+                    // The others are not to blame: they go into a transaction without it.
+                    Some(at) => group.remove(at).refuse(error),
+                    None => {
+                        return group.into_iter().for_each(|pending| pending.refuse(error.clone()));
+                    }
+                },
             }
         }
     }

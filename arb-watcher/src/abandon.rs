@@ -40,6 +40,9 @@ pub enum AbandonError {
     /// The peer did not open it, we have a balance in it, or it was used.
     #[error("something of it is ours")]
     AtStake,
+    /// A subscription with [`crate::Delivery::Acknowledged`] has not acknowledged all of its events.
+    #[error("a subscriber has not acknowledged all of its events")]
+    Unacknowledged,
     /// This HTLC was forwarded to it, and the node has not acknowledged what to do upstream.
     #[error("upstream of HTLC {} is open", .0.id)]
     OpenUpstream(HtlcId),

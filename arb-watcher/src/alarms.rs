@@ -47,7 +47,9 @@ pub enum StoreAlarm {
     Low,
     /// The emergency space is in use: facts are refused, all else goes through while it lasts.
     Emergency,
-    /// An append that must go through is refused: nothing goes on until it is taken.
+    /// An append that must go through is refused, or what must be known cannot be read: nothing goes on
+    /// until there is room, or the medium works. A store that is closed or damaged ends the arbiter
+    /// ([`crate::Ended::Store`]).
     Refuses,
 }
 

@@ -12,6 +12,7 @@ use arb_core::report::{ChannelReport, ClosingCost, ReportPage};
 use arb_core::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, Txid};
 use std::marker::PhantomData;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What can be asked of a running arbiter, as plain data: the request of [`crate::Arbiter`] as a
@@ -218,7 +219,7 @@ impl Reserve {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
-    /// The driver has ended: start it again.
+    /// The driver has ended, and [`crate::Arbiter::ended`] says why: start it again.
     #[error("the arbiter has stopped")]
     Stopped,
     /// The queue is full, and the service was called without having been polled until it was
@@ -231,12 +232,24 @@ pub enum CommandError {
     /// No such channel: it was never watched, or is forgotten.
     #[error("channel {0} is not watched")]
     UnknownChannel(ChannelId),
-    /// The channel is watched, but its records cannot be read now: they are read again after ever longer
-    /// waits, and [`crate::Arbiter::watch_channel`] replaces them.
-    #[error("channel {0} is set aside: its records cannot be read")]
-    SetAside(ChannelId),
+    /// The channel is set aside: its records cannot be read, or the arbiter has panicked over it. Nothing
+    /// is done for it until it can be read again, which is tried after ever longer waits;
+    /// [`crate::Arbiter::watch_channel`] replaces its records.
+    #[error("channel {id} is set aside: {why}")]
+    SetAside {
+        /// The channel.
+        id: ChannelId,
+        /// Why it was set aside, or could not return.
+        why: String,
+        /// After how long it is tried again; `None`: just now.
+        again: Option<Duration>,
+    },
+    /// The arbiter has panicked over a channel that it does not watch, with these words: a bug. Nothing
+    /// changed.
+    #[error("the arbiter has panicked over channel {0}: {1}")]
+    Panicked(ChannelId, String),
     /// The name belongs to a subscription of the other kind, to one channel or to all: end that one
-    /// or take another name.
+    /// or take another name. `arbiter/set-aside` is the arbiter's own.
     #[error("the name {0} belongs to a subscription of another kind")]
     NameTaken(String),
     /// The channel is watched with other facts: update it instead.

@@ -1,10 +1,12 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
+mod reports;
+
 use crate::abandon::Unfunded;
 use crate::alarms::{Alarms, Board};
 use crate::bump::{BumpGoal, BumpTarget};
-use crate::command::{Answer, Command, CommandError, Counts, Reserve};
+use crate::command::{Answer, Command, CommandError};
 use crate::driver::{Driver, End, Seams, StartError};
-use crate::epochs::Epochs;
+use crate::ended::{Ended, LastWord};
 use crate::notices::NoticeStream;
 use crate::queue::{Answering, Sender};
 use crate::scripts::ScriptsPort;
@@ -15,8 +17,7 @@ use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use arb_core::report::{AllReports, ChannelReport, ClosingCost};
-use bitcoin::{FeeRate, Transaction, Txid};
+use bitcoin::{Transaction, Txid};
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -64,6 +65,7 @@ pub struct Arbiter {
     /// Also tells the driver, when the last one is dropped, that nobody is left.
     end: watch::Sender<bool>,
     alarms: watch::Receiver<Alarms>,
+    last_word: watch::Receiver<Option<Ended>>,
     scripts: ScriptsPort,
 }
 
@@ -105,12 +107,15 @@ impl Arbiter {
         let (commands, queue) = mpsc::channel(settings.queue.max(1));
         let (end, asked) = watch::channel(false);
         let (board, alarms) = Board::new();
+        let (said, last_word) = LastWord::new();
         let weak = commands.downgrade();
-        let seams = Seams { queue, commands: weak, end: End::new(asked), alarms: board };
+        let seams =
+            Seams { queue, commands: weak, end: End::new(asked), alarms: board, last_word: said };
         let scripts = ports.scripts.clone();
         let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { commands: Sender::new(commands), task, end, alarms, scripts })
+        let commands = Sender::new(commands);
+        Ok(Self { commands, task, end, alarms, last_word, scripts })
     }
 
     async fn ask(&self, command: Command) -> Result<Answer, CommandError> {
@@ -205,6 +210,21 @@ impl Arbiter {
     /// States what the node knows of a channel by now: facts that are older are outdated from now
     /// on, as when the peer proves that it is further (BOLT 2 data loss), until updates reach these
     /// numbers. Not stored: at the next start it is to be stated again.
+    ///
+    /// ```
+    /// use arb_core::ids::ChannelId;
+    /// use arb_core::units::CommitmentNumber;
+    /// use arb_watcher::{Arbiter, ChannelNumbers, CommandError};
+    ///
+    /// /// `channel_reestablish` has proven that the peer has seen our commitment `local`: ours is older.
+    /// async fn we_lost_data(arbiter: &Arbiter, id: ChannelId, local: u64, remote: u64) -> Result<(), CommandError> {
+    ///     let (local, remote) = (CommitmentNumber(local), CommitmentNumber(remote));
+    ///     arbiter.state_numbers(ChannelNumbers { id, local, remote }).await?;
+    ///     // From now on it is the peer who must close.
+    ///     assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::Outdated(id)));
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// No such channel.
@@ -356,7 +376,7 @@ impl Arbiter {
     /// Acknowledges a notice: it is not repeated.
     ///
     /// # Errors
-    /// No such channel.
+    /// No such channel; or it is set aside, and the notice comes again when it is back.
     pub async fn acknowledge(&self, id: ChannelId, key: NoticeKey) -> Result<(), CommandError> {
         self.do_it(Command::Acknowledge { id, key }).await
     }
@@ -419,129 +439,28 @@ impl Arbiter {
     /// Ends a named subscription for good: nobody waits for it any more. That there is none is no
     /// error, nor that the channel is forgotten, or was never watched.
     ///
+    /// ```
+    /// use arb_core::arbitrator::ChannelEvent;
+    /// use arb_core::ids::ChannelId;
+    /// use arb_watcher::{Arbiter, CommandError, Delivery};
+    ///
+    /// /// Until the channel's end; then its records need not wait for us any more.
+    /// async fn until_resolved(arbiter: &Arbiter, id: ChannelId) -> Result<(), CommandError> {
+    ///     let mut events = arbiter.subscribe(id, "ledger", Delivery::Acknowledged).await?;
+    ///     while let Some(delivered) = events.next().await {
+    ///         if delivered.event == ChannelEvent::Resolved {
+    ///             break;
+    ///         }
+    ///     }
+    ///     arbiter.unsubscribe(id, "ledger").await
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// The store refused the write, or the name is that of a subscription to all channels.
     pub async fn unsubscribe(&self, id: ChannelId, name: &str) -> Result<(), CommandError> {
         let name = name.to_owned();
         self.do_it(Command::Unsubscribe { id, name }).await
-    }
-
-    /// Everything about a channel; `None` if it is not watched, or forgotten.
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn report(&self, id: ChannelId) -> Result<Option<ChannelReport>, CommandError> {
-        match self.ask(Command::Report(id)).await? {
-            Answer::Report(report) => Ok(report.map(|report| *report)),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// A dry run: what closing the channel now would cost if every transaction paid `feerate`, in
-    /// which transactions, and when the last satoshi would be home; of a closed channel, what the
-    /// rest costs. Nothing is done. `None`: we have no commitment that may be broadcast.
-    ///
-    /// ```
-    /// use arb_core::ids::ChannelId;
-    /// use arb_watcher::{Arbiter, CommandError};
-    /// use bitcoin::FeeRate;
-    ///
-    /// async fn compare(arbiter: &Arbiter, id: ChannelId) -> Result<(), CommandError> {
-    ///     for rate in [1, 10, 100].map(FeeRate::from_sat_per_vb_unchecked) {
-    ///         if let Some(cost) = arbiter.closing_cost(id, rate).await? {
-    ///             println!("at {rate}: {} in fees, home at {:?}", cost.fees, cost.home_at);
-    ///         }
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// No such channel, or its records cannot be read.
-    pub async fn closing_cost(
-        &self,
-        id: ChannelId,
-        feerate: FeeRate,
-    ) -> Result<Option<ClosingCost>, CommandError> {
-        match self.ask(Command::ClosingCost { id, feerate }).await? {
-            Answer::ClosingCost(cost) => Ok(cost.map(|cost| *cost)),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// What the wallet must have to defend all channels if every transaction paid `feerate`: an upper
-    /// bound, in which nothing is shared between channels or HTLCs. Reads the facts of every channel, a
-    /// few at a time; blocks and commands are taken meanwhile.
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn reserve(&self, feerate: FeeRate) -> Result<Reserve, CommandError> {
-        let mut all = Reserve::default();
-        loop {
-            let from = all.channels;
-            let Answer::Reserve(page) = self.ask(Command::Reserve { feerate, from }).await? else {
-                return Err(CommandError::Stopped);
-            };
-            if page.channels == 0 {
-                return Ok(all);
-            }
-            all = all.and(page);
-        }
-    }
-
-    /// Blocks as the arbiter digests them, the present tip first.
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn epochs(&self) -> Result<Epochs, CommandError> {
-        match self.ask(Command::Epochs).await? {
-            Answer::Epochs(epochs) => Ok(epochs),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// What is open and under way.
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn counts(&self) -> Result<Counts, CommandError> {
-        match self.ask(Command::Counts).await? {
-            Answer::Counts(counts) => Ok(counts),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// What there is to report of all channels: counts by phase, and everything about each channel
-    /// that is not open and quiet. Quiet ones are counted only, so that their number costs nothing;
-    /// the others are asked for in pages, and blocks and commands are taken between two.
-    ///
-    /// ```
-    /// use arb_watcher::{Arbiter, CommandError};
-    ///
-    /// async fn print_what_is_pending(arbiter: &Arbiter) -> Result<(), CommandError> {
-    ///     let all = arbiter.report_all().await?;
-    ///     println!("{:?}, {} set aside", all.phases, all.quarantined.len());
-    ///     for output in all.channels.iter().flat_map(|channel| &channel.outputs) {
-    ///         println!("{}: {} is {:?}", output.outpoint, output.amount, output.state);
-    ///     }
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn report_all(&self) -> Result<AllReports, CommandError> {
-        let (mut all, mut after) = (AllReports::default(), None);
-        loop {
-            let Answer::ReportPage(page) = self.ask(Command::ReportPage { after }).await? else {
-                return Err(CommandError::Stopped);
-            };
-            after = page.next;
-            all.take(*page);
-            if after.is_none() {
-                return Ok(all);
-            }
-        }
     }
 
     /// Resolves once the engine is at the source's tip, has looked at the mempool since this call,
@@ -555,6 +474,17 @@ impl Arbiter {
 
     /// What is wrong for all channels at once, with the chain or the store, now and whenever that
     /// changes.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Alarms, Arbiter};
+    #[doc = include_str!("../doc/start.md")]
+    /// let mut alarms = arbiter.alarms();
+    /// assert_eq!(*alarms.borrow_and_update(), Alarms::default());
+    /// arbiter.shutdown().await;
+    /// assert!(alarms.changed().await.is_err()); // nobody raises any more
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn alarms(&self) -> watch::Receiver<Alarms> {
         self.alarms.clone()
@@ -562,6 +492,16 @@ impl Arbiter {
 
     /// Ends the driver: running appends are finished, nothing else. Returns when the driver is
     /// gone, and with it the store and the ports; after [`Self::kill`] as well.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, CommandError};
+    #[doc = include_str!("../doc/start.md")]
+    /// let other = arbiter.clone();
+    /// arbiter.shutdown().await;
+    /// assert_eq!(other.idle().await, Err(CommandError::Stopped));
+    /// # Ok(()) }
+    /// ```
     pub async fn shutdown(&self) {
         self.end.send_replace(true);
         self.commands.closed().await;
@@ -570,6 +510,33 @@ impl Arbiter {
     /// Ends the driver at once, wherever it is. Always safe.
     pub fn kill(&self) {
         self.task.abort();
+    }
+
+    /// Resolves once the driver has ended, whatever ended it, with the reason. A node that has this
+    /// awaited by a task of its own knows that nobody watches its channels any more.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, Ended};
+    #[doc = include_str!("../doc/start.md")]
+    /// let watched = arbiter.clone();
+    /// let guard = tokio::spawn(async move {
+    ///     match watched.ended().await {
+    ///         Ended::Asked | Ended::Killed => {}
+    ///         // Start it again, or end the node: nobody watches its channels.
+    ///         why => eprintln!("the arbiter has ended: {why}"),
+    ///     }
+    /// });
+    /// arbiter.shutdown().await;
+    /// assert_eq!(arbiter.ended().await, Ended::Asked);
+    /// guard.await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn ended(&self) -> Ended {
+        let mut said = self.last_word.clone();
+        let why = said.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        // It says a word in any case.
+        why.unwrap_or(Ended::Killed)
     }
 
     /// Whether the driver has ended.

@@ -1,4 +1,4 @@
-//! Subscriptions to a channel's events: at least once, in order, across restarts.
+//! Subscriptions to a channel's events: in order, and at least once as [`Delivery`] says.
 use crate::command::{Command, CommandError, Envelope};
 use crate::mailbox::Inbox;
 use crate::queue::Sender;
@@ -23,9 +23,13 @@ pub(crate) const WAITING_OF_ALL: usize = 1024;
 /// Whether the channel's records wait for the subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Nobody is waited for.
+    /// Nobody is waited for. Events that were not acknowledged come again after a restart as long as the
+    /// channel has records: a hundred blocks from the last confirmation on. What of a forgotten channel was
+    /// not read by then waits in the subscription alone, and ends with it and with the process.
     Detached,
-    /// The records are not cleaned up before the last event is acknowledged.
+    /// The records are not cleaned up before the last event is acknowledged, whatever happens to the
+    /// process: every event comes at least once. A subscriber that is gone for good must be ended by
+    /// [`crate::Arbiter::unsubscribe`] or [`crate::Arbiter::unsubscribe_all`], or its channels stay for ever.
     Acknowledged,
 }
 
@@ -90,8 +94,8 @@ impl Closing {
 /// A named subscription to one channel. Dropping it, in whatever way, ends the delivery; the name
 /// and what it acknowledged stay until [`crate::Arbiter::unsubscribe`].
 ///
-/// Nobody waits for it: what it is slow to take waits in the log, and once the channel is forgotten,
-/// here.
+/// No block and no other channel waits for it: what it is slow to take waits in the log, and once the
+/// channel is forgotten, which [`Delivery`] decides about, here.
 ///
 /// ```
 /// use arb_core::arbitrator::{ChannelEvent, CloseKind};
@@ -163,8 +167,8 @@ async fn acknowledge(
     Sender::new(commands).ask(command).await.map(drop)
 }
 
-/// A named subscription to all channels, those that are watched later included: at least once, and
-/// in order for each channel. Otherwise as [`ChainEventSubscription`]; the name and what it
+/// A named subscription to all channels, those that are watched later included: in order for each
+/// channel, and at least once as [`Delivery`] says. Otherwise as [`ChainEventSubscription`]; the name and what it
 /// acknowledged stay until [`crate::Arbiter::unsubscribe_all`].
 ///
 /// ```

@@ -159,8 +159,8 @@ pub enum Alert {
     PreimageAfterFail(HtlcId),
     /// The channel should be failed, but its facts are outdated: nothing is broadcast (BOLT 5 F5).
     OutdatedFacts,
-    /// The channel's records cannot be read: it is set aside until they can be, or the node states
-    /// it again.
+    /// The channel's records cannot be read, or the arbiter panicked over it: it is set aside until that is
+    /// over, or the node states it again. Nothing is done for it.
     Quarantined,
     /// The signer has failed for this channel several times in a row.
     SignerFailing,

@@ -48,6 +48,20 @@ impl ChainArbitrator {
         transition: Transition,
         receipt: Durable,
     ) -> Result<Released, WrongReceipt> {
+        let concerned = self.advance(transition, receipt)?;
+        Ok(self.released(concerned))
+    }
+
+    /// As [`Self::commit`], without the effects: gives the channels that the transition concerned. Ask
+    /// for their tasks after [`Self::plan`].
+    ///
+    /// # Errors
+    /// As those of [`Self::commit`].
+    pub fn advance(
+        &mut self,
+        transition: Transition,
+        receipt: Durable,
+    ) -> Result<BTreeSet<Slot>, WrongReceipt> {
         let (expected, found) = (transition.id(), receipt.batch());
         if expected != found || expected.0 != self.next_batch {
             return Err(WrongReceipt { expected, found, transition: Box::new(transition) });
@@ -61,6 +75,18 @@ impl ChainArbitrator {
     /// # Errors
     /// It has something to write: append it first. The transition is handed back.
     pub fn commit_empty(&mut self, transition: Transition) -> Result<Released, Box<Transition>> {
+        let concerned = self.advance_empty(transition)?;
+        Ok(self.released(concerned))
+    }
+
+    /// As [`Self::advance`], for a transition that has nothing to write.
+    ///
+    /// # Errors
+    /// As those of [`Self::commit_empty`].
+    pub fn advance_empty(
+        &mut self,
+        transition: Transition,
+    ) -> Result<BTreeSet<Slot>, Box<Transition>> {
         if transition.is_empty() && transition.id().0 == self.next_batch {
             // What was staged beside it is stale now, as after any commit.
             self.next_batch = self.next_batch.saturating_add(1);
@@ -70,12 +96,12 @@ impl ChainArbitrator {
         }
     }
 
-    fn take(&mut self, transition: Transition) -> Released {
+    fn take(&mut self, transition: Transition) -> BTreeSet<Slot> {
         let moved = self.tip() != transition.blocks.back().copied();
         let replan = self.stirs_plan(&transition.next) || moved;
         self.blocks = transition.blocks;
         self.position = transition.position;
-        let mut released = Released::default();
+        let mut concerned = BTreeSet::new();
         self.links.extend(transition.links);
         for (slot, next) in transition.next {
             match next {
@@ -87,14 +113,20 @@ impl ChainArbitrator {
                     self.links.remove(&slot);
                 }
             }
-            released.concerned.insert(slot);
+            concerned.insert(slot);
         }
         if replan {
-            self.renew_plan();
+            self.forget_plan();
             // What one channel does may be another's to sign.
             let shared = self.policy.joining == Joining::Allowed;
-            released.concerned.extend(self.active.keys().filter(|_| shared));
+            concerned.extend(self.active.keys().filter(|_| shared));
         }
+        concerned
+    }
+
+    fn released(&mut self, concerned: BTreeSet<Slot>) -> Released {
+        self.plan(&mut |_| ());
+        let mut released = Released { concerned, ..Released::default() };
         for slot in &released.concerned {
             let tasks = self.tasks(*slot).into_iter().map(|(key, task)| ((*slot, key), task));
             released.tasks.extend(tasks);

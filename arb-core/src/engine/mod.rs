@@ -188,7 +188,7 @@ impl ChainArbitrator {
     /// Replaces the feerates in use. They are data, not state: nothing is logged.
     pub fn set_estimates(&mut self, estimates: FeeEstimates) {
         self.estimates = estimates;
-        self.renew_plan();
+        self.forget_plan();
     }
 
     /// The slot of a channel.

@@ -50,7 +50,7 @@ impl ChainArbitrator {
         }
         let changed: BTreeSet<Slot> = before.symmetric_difference(slots).copied().collect();
         if !changed.is_empty() {
-            self.renew_plan();
+            self.forget_plan();
         }
         changed
     }

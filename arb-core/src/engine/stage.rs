@@ -154,9 +154,25 @@ impl ChainArbitrator {
     /// # Errors
     /// Facts of quiet channels are needed: load them and call again.
     pub fn stage(&self, inputs: &[EngineInput], loaded: &Loaded) -> Result<Transition, NeedFacts> {
+        self.stage_and_tell(inputs, loaded, &mut |_| ())
+    }
+
+    /// As [`Self::stage`]. `at` is told whose turn it is before a channel is decided about, and `None`
+    /// when it is no channel's: a shell that catches a panic knows which channel to go on without. The
+    /// engine is as before then, too.
+    ///
+    /// # Errors
+    /// Facts of quiet channels are needed: load them and call again.
+    pub fn stage_and_tell(
+        &self,
+        inputs: &[EngineInput],
+        loaded: &Loaded,
+        at: &mut dyn FnMut(Option<Slot>),
+    ) -> Result<Transition, NeedFacts> {
         let mut staging = Staging {
             engine: self,
             loaded,
+            at,
             blocks: self.blocks.clone(),
             position: self.position,
             next: BTreeMap::new(),
@@ -211,6 +227,7 @@ impl ChainArbitrator {
 struct Staging<'a> {
     engine: &'a ChainArbitrator,
     loaded: &'a Loaded,
+    at: &'a mut dyn FnMut(Option<Slot>),
     blocks: VecDeque<BlockRef>,
     position: Position,
     next: BTreeMap<Slot, Next>,
@@ -241,10 +258,14 @@ impl Staging<'_> {
             }
             EngineInput::Channel { slot, input } => self.input(*slot, input),
             EngineInput::Watch { slot, facts, history } => {
+                (self.at)(Some(*slot));
                 self.watch(*slot, facts, history);
+                (self.at)(None);
             }
             EngineInput::Facts { slot, updated, history } => {
+                (self.at)(Some(*slot));
                 self.facts(*slot, updated, history);
+                (self.at)(None);
             }
             EngineInput::Forget { slot } => {
                 self.writes.push(Write::Forget { slot: *slot });
@@ -305,6 +326,7 @@ impl Staging<'_> {
         self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
         let stale = !state.is_confirmed_by(history);
         self.put(slot, Active::new(Arc::new(facts.clone()), state));
+        (self.at)(None);
         let position = core::mem::replace(&mut self.position, Position::CatchingUp);
         if stale {
             let hash = BlockHash::all_zeros();
@@ -346,6 +368,7 @@ impl Staging<'_> {
         active.picture = crate::picture::Picture::of(&active.facts, &active.state).map(Arc::new);
         let loaded: Vec<_> = active.state.revoked_htlcs.keys().copied().collect();
         self.put(slot, active);
+        (self.at)(None);
         for number in loaded {
             let ended = ended.iter().filter(|(_, record)| record.in_remote(number));
             let htlcs = ended.copied().collect();
@@ -388,6 +411,7 @@ impl Staging<'_> {
         let mut pending = vec![(slot, input.clone())];
         // A preimage learned on one channel may serve an incoming HTLC on another, and so on.
         while let Some((slot, input)) = pending.pop() {
+            (self.at)(Some(slot));
             let Some(mut active) = self.channel(slot) else { continue };
             let now = self.now(slot, &active.facts);
             let decided = active.state.decide_by(&active.facts, active.picture, &input, &now);
@@ -399,6 +423,7 @@ impl Staging<'_> {
             }
             self.put(slot, active);
         }
+        (self.at)(None);
     }
 
     /// Changes of one channel stand together, in order.

@@ -43,7 +43,7 @@ impl ChainArbitrator {
             }
             (Joining::Allowed, Some(kept)) => kept.steps.get(&slot).cloned().unwrap_or_default(),
             (Joining::Allowed, None) => {
-                self.plan_together().steps.remove(&slot).unwrap_or_default()
+                self.plan_together(&mut |_| ()).steps.remove(&slot).unwrap_or_default()
             }
         }
     }
@@ -59,7 +59,7 @@ impl ChainArbitrator {
             }
             (Joining::Allowed, Some(kept)) => kept.leads.get(&slot).cloned().unwrap_or_default(),
             (Joining::Allowed, None) => {
-                self.plan_together().leads.remove(&slot).unwrap_or_default()
+                self.plan_together(&mut |_| ()).leads.remove(&slot).unwrap_or_default()
             }
         }
     }
@@ -106,7 +106,7 @@ impl ChainArbitrator {
         let joined = self.policy.joining == Joining::Allowed && self.active.contains_key(&slot);
         let is_new = joined && self.alone.insert(slot);
         if is_new {
-            self.renew_plan();
+            self.forget_plan();
         }
         is_new
     }
@@ -121,12 +121,13 @@ impl ChainArbitrator {
         self.together = None;
     }
 
-    /// Makes the plan of all channels, if they are planned together.
-    pub(super) fn renew_plan(&mut self) {
-        self.together = match self.policy.joining {
-            Joining::Never => None,
-            Joining::Allowed => Some(self.plan_together()),
-        };
+    /// Makes the plan of all channels, if they are planned together and there is none: whoever asks for
+    /// the tasks of several channels makes it first. `at` is told of each channel before it is looked at,
+    /// and `None` after the last.
+    pub fn plan(&mut self, at: &mut dyn FnMut(Option<Slot>)) {
+        if self.policy.joining == Joining::Allowed && self.together.is_none() {
+            self.together = Some(self.plan_together(at));
+        }
     }
 
     /// Whether the plan of all channels must be made anew once these have changed.
@@ -143,12 +144,14 @@ impl ChainArbitrator {
         }
     }
 
-    fn plan_together(&self) -> Together {
+    fn plan_together(&self, at: &mut dyn FnMut(Option<Slot>)) -> Together {
         let claims = self.active.iter().map(|(slot, active)| {
+            at(Some(*slot));
             let claims = self.claims_of(*slot, active);
             (active.facts.id, *slot, claims, active.state.acts())
         });
         let claims: Vec<_> = claims.filter(|(_, _, claims, _)| !claims.is_empty()).collect();
+        at(None);
         let slots: BTreeMap<_, _> = claims.iter().map(|(id, slot, ..)| (*id, *slot)).collect();
         // Who has told of a channel twice has it claimed twice, each by itself.
         let mut taken: BTreeSet<OutPoint> = BTreeSet::new();

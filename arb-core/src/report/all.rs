@@ -100,16 +100,30 @@ impl ChainArbitrator {
     /// ```
     #[must_use]
     pub fn report_page(&self, after: Option<Slot>, most: usize) -> ReportPage {
+        self.report_page_and_tell(after, most, &mut |_| ())
+    }
+
+    /// As [`Self::report_page`]. `at` is told of each channel before it is looked at, and `None` after
+    /// the last.
+    #[must_use]
+    pub fn report_page_and_tell(
+        &self,
+        after: Option<Slot>,
+        most: usize,
+        at: &mut dyn FnMut(Option<Slot>),
+    ) -> ReportPage {
         let mut rest = self.active_after(after).peekable();
         let (mut channels, mut last) = (Vec::new(), None);
         while channels.len() < most.max(1)
             && let Some((slot, active)) = rest.next()
         {
+            at(Some(slot));
             let picture = active.picture.as_deref();
             let now = self.now(slot, &active.facts);
             channels.push(ChannelReport::by(&active.facts, &active.state, picture, &now));
             last = Some(slot);
         }
+        at(None);
         let next = if rest.peek().is_some() { last } else { None };
         let quiet = self.len().saturating_sub(self.active_len());
         ReportPage { tip: self.height(), quiet, quarantined: Vec::new(), channels, next }

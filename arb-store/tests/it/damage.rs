@@ -1,10 +1,10 @@
 //! Bad days: shortened files, newer formats, flipped bytes.
 use crate::samples::{block, bump, bumps, facts, htlc, offered, register};
-use crate::support::{append, open, put, raw, small};
+use crate::support::{append, batch, open, put, raw, small, wait};
 use arb_core::codec::Record;
 use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
-use arb_core::log::{ChangeLog, StoredChannel, SubscriberState, Write};
+use arb_core::log::{BatchId, ChangeLog, StoredChannel, SubscriberState, Write};
 use arb_core::units::CommitmentNumber;
 use arb_store::{LmdbLog, StoreError};
 use std::fs::{self, File};
@@ -260,4 +260,51 @@ fn below_a_damaged_block_nothing_is_known() {
     let folder = filled();
     flip(folder.path(), "chain", &[0, 0, 0, 1], 9);
     assert_eq!(open(folder.path()).blocks().unwrap(), [block(2)]);
+}
+
+/// Spoils every page of LMDB's that holds this key: whoever comes to one is told that it is damaged.
+fn spoil_pages(folder: &Path, key: &[u8]) {
+    let data = folder.join("data.mdb");
+    let mut bytes = fs::read(&data).unwrap();
+    let holds = |page: &&mut [u8]| page.windows(key.len()).any(|window| window == key);
+    let pages: Vec<_> = bytes.chunks_mut(4096).filter(holds).collect();
+    assert!(!pages.is_empty());
+    for page in pages {
+        // What kind of page it is, behind its number.
+        page[10..12].fill(0);
+    }
+    fs::write(&data, &bytes).unwrap();
+}
+
+#[test]
+fn a_batch_that_comes_to_a_damaged_page_does_not_hurt_those_committed_with_it() {
+    let folder = filled();
+    // The first chunk of penalty data of slot 1.
+    spoil_pages(folder.path(), &[0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let mut log = open(folder.path());
+    let guilty = |at: u64| at % 10 == 5;
+    let appends: Vec<_> = (0..40u64)
+        .map(|at| {
+            let htlcs = vec![(offered(at), htlc(0, Some(5)))];
+            log.append(batch(
+                at,
+                if guilty(at) {
+                    vec![Write::EndedHtlcs { slot: Slot(1), htlcs }]
+                } else {
+                    vec![bumps(0, [at])]
+                },
+            ))
+        })
+        .collect();
+    for (at, append) in (0..).zip(appends) {
+        match wait(append) {
+            Ok(receipt) => assert_eq!((receipt.batch(), guilty(at)), (BatchId(at), false)),
+            Err(StoreError::Lmdb(failure)) => assert!(guilty(at), "{at}: {failure}"),
+            Err(error) => panic!("{at}: {error}"),
+        }
+    }
+    let expected = [1, 2, 3].into_iter().chain((0..40).filter(|at| !guilty(*at)));
+    assert_eq!(log.changes(Slot(0)).unwrap().unwrap(), expected.map(bump).collect::<Vec<_>>());
+    let statistics = log.statistics();
+    assert!(statistics.commits < 20, "they came together: {statistics:?}");
 }

@@ -59,7 +59,11 @@ where
             }
             (None, None) => nothing_at_stake(&facts),
         };
+        let awaited = self.awaits_subscribers(slot);
+        let judged = judged.and(if awaited { Err(AbandonError::Unacknowledged) } else { Ok(()) });
         judged.map_err(|why| CommandError::NotAbandoned(id, why))?;
+        // As when a resolved one is forgotten.
+        self.send_events(slot, false);
         self.try_step(vec![EngineInput::Forget { slot }]).await?;
         tracing::info!(channel = %id, slot = slot.0, "abandoned");
         self.is_forgotten(slot, id);

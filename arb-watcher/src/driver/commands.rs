@@ -1,14 +1,15 @@
 //! Commands of the handle.
-use super::work::Stored;
+use super::work::{NotStored, Stored};
 use super::{Driver, measure};
 use crate::command::{Command, CommandError, Counts, Envelope, Reply};
+use crate::ended::Ended;
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
 use arb_core::arbitrator::{Alert, BlockView, Input, NoticeKey};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ChangeLog, Write};
+use arb_core::log::{ChangeLog, Remedy, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
@@ -61,7 +62,7 @@ where
             Command::Unsubscribe { id, name } => {
                 Reply::new(answer).send(self.unsubscribe(id, &name).await);
             }
-            Command::Report(id) => Reply::new(answer).send(Ok(self.report(id))),
+            Command::Report(id) => Reply::new(answer).send(self.report(id)),
             Command::ClosingCost { id, feerate } => {
                 Reply::new(answer).send(self.closing_cost(id, feerate));
             }
@@ -172,7 +173,9 @@ where
         updates: &[Update],
     ) -> Result<Updated, CommandError> {
         let facts = self.facts_in_use(slot)?;
-        let verified = self.engine.verify_updates(slot, &facts, updates, &self.secp);
+        let verified = self.of_channel(slot, |driver| {
+            driver.engine.verify_updates(slot, &facts, updates, &driver.secp)
+        })?;
         verified.map_err(CommandError::Facts)
     }
 
@@ -200,7 +203,9 @@ where
             let since = std::time::Instant::now();
             let appended = appended.await;
             measure::appended(since.elapsed(), appended.is_ok());
-            appended.map(|_| ()).map_err(|error| error.to_string())
+            let remedy =
+                |error: L::Error| NotStored { why: error.to_string(), remedy: L::remedy(&error) };
+            appended.map(|_| ()).map_err(remedy)
         });
     }
 
@@ -234,8 +239,11 @@ where
                     }
                 }
             }
-            Err(why) => {
+            Err(NotStored { why, remedy }) => {
                 tracing::error!(slot = slot.0, why, "facts are not stored");
+                if remedy == Remedy::Reopen {
+                    self.end.must(Ended::Store(why.clone()));
+                }
                 self.on_the_way.failed(slot, number, &why);
             }
         }

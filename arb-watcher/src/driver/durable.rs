@@ -1,11 +1,13 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
+use super::quarantine::MARK;
 use super::{Driver, measure};
 use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
-use arb_core::engine::{EngineInput, Loaded, NeedFacts, Released, Transition};
+use crate::ended::Ended;
+use arb_core::engine::{EngineInput, Loaded, NeedFacts, Transition};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
-use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Write};
+use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Remedy, SubscriberState, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ const DIRECT_BATCHES: u64 = 1 << 63;
 /// What to do if the store refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// Repeat until it is durable, or the driver is to end: what happened outside happened.
+    /// Repeat until it is durable, or the driver is to end: what happened outside happened. Where
+    /// repeating is useless the driver ends.
     UntilDurable,
     /// Nothing happened: whoever asked is told.
     Once,
@@ -70,9 +73,17 @@ where
         let mut loaded = Loaded::new();
         let mut on_the_way = Vec::new();
         let transition = loop {
-            match self.engine.stage(&inputs, &loaded) {
-                Ok(transition) => break transition,
-                Err(NeedFacts(slots)) => {
+            let staged = match self.stage(&mut inputs, &loaded) {
+                Ok(staged) => staged,
+                Err(error) if patience == Patience::Once => return Err(error),
+                // What happened outside happened for the others all the same.
+                Err(_) => None,
+            };
+            match staged {
+                // A channel was set aside: the others are staged again.
+                None => {}
+                Some(Ok(transition)) => break transition,
+                Some(Err(NeedFacts(slots))) => {
                     // Decisions must not become durable before the facts that they rest on.
                     let newer: Vec<_> = self.on_the_way.of(&slots).collect();
                     on_the_way.extend(newer.iter().map(|(slot, _)| *slot));
@@ -89,11 +100,14 @@ where
             }
         };
         let refused = transition.refused().first().copied();
-        let released = self.make_durable(transition, patience).await?;
+        let concerned = self.make_durable(transition, patience).await?;
         for slot in on_the_way {
-            self.on_the_way.superseded(slot);
+            // Of a channel that was set aside nothing went into the batch.
+            if self.engine.watcher(slot).is_some() {
+                self.on_the_way.superseded(slot);
+            }
         }
-        self.release(released);
+        self.release(concerned);
         match refused {
             None => Ok(()),
             Some((slot, why)) => {
@@ -107,16 +121,25 @@ where
         &mut self,
         transition: Transition,
         patience: Patience,
-    ) -> Result<Released, CommandError> {
-        let transition = match self.engine.commit_empty(transition) {
-            Ok(released) => return Ok(released),
+    ) -> Result<BTreeSet<Slot>, CommandError> {
+        let transition = match self.engine.advance_empty(transition) {
+            Ok(concerned) => return Ok(concerned),
             Err(transition) => *transition,
         };
-        let receipt = self.append(transition.batch().clone(), patience).await?;
-        self.engine.commit(transition, receipt).map_err(|wrong| {
+        let mut batch = transition.batch().clone();
+        let marks = self.quarantine.marks();
+        batch.writes.extend(marks.iter().map(|(slot, aside)| {
+            let state = SubscriberState { next: 0, acknowledged: false };
+            let state = aside.then_some(state);
+            Write::Subscriber { slot: *slot, name: MARK.to_owned(), state }
+        }));
+        let receipt = self.append(batch, patience).await?;
+        self.quarantine.marked(&marks);
+        self.engine.advance(transition, receipt).map_err(|wrong| {
             // Cannot happen with a store that keeps the contract of `ChangeLog`.
-            tracing::error!(%wrong, "the store answered with another batch's receipt");
-            CommandError::NotStored(wrong.to_string())
+            let why = format!("it answered with another batch's receipt: {wrong}");
+            self.end.must(Ended::Store(why.clone()));
+            CommandError::NotStored(why)
         })
     }
 
@@ -139,12 +162,22 @@ where
                 Err(error) => error,
             };
             tracing::error!(%error, batch = batch.id.0, "the store refuses an append");
-            if patience == Patience::Once {
-                self.look_at_store();
-                return Err(CommandError::NotStored(error.to_string()));
+            let why = error.to_string();
+            match (L::remedy(&error), patience) {
+                // Repeating it is useless, and nothing may happen without it.
+                (Remedy::Reopen, _) | (Remedy::Refused, Patience::UntilDurable) => {
+                    self.end.must(Ended::Store(why.clone()));
+                    return Err(CommandError::NotStored(why));
+                }
+                (Remedy::Wait | Remedy::Refused, Patience::Once) => {
+                    self.look_at_store();
+                    return Err(CommandError::NotStored(why));
+                }
+                (Remedy::Wait, Patience::UntilDurable) => {
+                    self.alarms.store(Some(StoreAlarm::Refuses));
+                    self.pause().await?;
+                }
             }
-            self.alarms.store(Some(StoreAlarm::Refuses));
-            self.pause().await?;
         }
     }
 
@@ -179,6 +212,7 @@ where
                         if patience == Patience::Once {
                             return Err(CommandError::NotStored(why));
                         }
+                        self.alarms.store(Some(StoreAlarm::Refuses));
                         self.pause().await?;
                         continue;
                     }

@@ -151,8 +151,11 @@ where
     ) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let facts = self.readable(slot)?;
-        let state = self.engine.active(slot).map(|active| active.state.clone());
-        if classify::is_no_mutual_close(&facts, &state.unwrap_or_default(), txid) {
+        let no_mutual_close = self.of_channel(slot, |driver| {
+            let state = driver.engine.active(slot).map(|active| active.state.clone());
+            classify::is_no_mutual_close(&facts, &state.unwrap_or_default(), txid)
+        })?;
+        if no_mutual_close {
             return Err(CommandError::NotMutual(txid));
         }
         self.input_for(id, Input::MutualCloseAgreed(txid)).await
@@ -165,10 +168,12 @@ where
     ) -> Result<(), CommandError> {
         let (id, outpoint) = (target.channel(), target.outpoint());
         let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
-        let claims = self.engine.active(slot).map_or_else(Vec::new, |active| {
-            let now = self.engine.now(slot, &active.facts);
-            active.state.own_claims(&active.facts, active.picture.as_deref(), &now)
-        });
+        let claims = self.of_channel(slot, |driver| {
+            driver.engine.active(slot).map_or_else(Vec::new, |active| {
+                let now = driver.engine.now(slot, &active.facts);
+                active.state.own_claims(&active.facts, active.picture.as_deref(), &now)
+            })
+        })?;
         let concerned = |claim: &&Claim| outpoint.is_none_or(|of| of == claim.outpoint);
         let (ours, fixed): (Vec<&Claim>, Vec<&Claim>) =
             claims.iter().filter(concerned).partition(|claim| claim.path.is_priced_by_us());

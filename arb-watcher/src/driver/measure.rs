@@ -116,21 +116,27 @@ where
     }
 
     /// What changes with the tip, over the channels with anything to remember.
-    pub(super) fn measure_channels(&self, source: BlockHeight) {
+    pub(super) fn measure_channels(&mut self, source: BlockHeight) {
         let tip = self.engine.height();
         gauge!(names::BLOCK_HEIGHT).set(f64::from(tip.0));
         gauge!(names::BLOCK_LAG).set(f64::from(tip.until(source).0));
-        let quiet = self.engine.len().saturating_sub(self.engine.active_len());
-        let mut phases = PhaseCounts { open: quiet, ..PhaseCounts::default() };
-        let names = DUE.iter().map(|(_, name)| *name).chain([LATER, NEVER]);
-        let mut at_risk: BTreeMap<&str, u64> = names.map(|name| (name, 0)).collect();
-        for (slot, active) in self.engine.actives() {
-            phases.count(&active.phase(&self.engine.now(slot, &active.facts)));
-            for (deadline, value) in active.at_risk() {
-                let sum = at_risk.entry(bucket(tip, deadline)).or_default();
-                *sum = sum.saturating_add(value.to_sat());
+        let (phases, at_risk) = self.of_each(|driver, at| {
+            let engine = &driver.engine;
+            let quiet = engine.len().saturating_sub(engine.active_len());
+            let mut phases = PhaseCounts { open: quiet, ..PhaseCounts::default() };
+            let names = DUE.iter().map(|(_, name)| *name).chain([LATER, NEVER]);
+            let mut at_risk: BTreeMap<&str, u64> = names.map(|name| (name, 0)).collect();
+            for (slot, active) in engine.actives() {
+                at(Some(slot));
+                phases.count(&active.phase(&engine.now(slot, &active.facts)));
+                for (deadline, value) in active.at_risk() {
+                    let sum = at_risk.entry(bucket(tip, deadline)).or_default();
+                    *sum = sum.saturating_add(value.to_sat());
+                }
             }
-        }
+            at(None);
+            (phases, at_risk)
+        });
         let PhaseCounts { open, failing, closed, resolved } = phases;
         let all =
             [("open", open), ("failing", failing), ("closed", closed), ("resolved", resolved)];

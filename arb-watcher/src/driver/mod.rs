@@ -11,6 +11,7 @@ mod isolate;
 mod measure;
 mod on_the_way;
 mod open;
+mod panics;
 mod quarantine;
 mod recent;
 mod reports;
@@ -26,6 +27,7 @@ mod tests;
 
 use crate::alarms::Board;
 use crate::command::{Envelope, Reply};
+use crate::ended::{Ended, LastWord};
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{Ports, Settings};
@@ -37,6 +39,7 @@ use intervene::Failing;
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
+use panics::Caught;
 use quarantine::Quarantine;
 use recent::Recent;
 use rescan::Watching;
@@ -52,6 +55,8 @@ use work::{Appends, Workers};
 
 /// The state of the one task.
 pub(crate) struct Driver<L, S, B, F, K, C> {
+    /// First, so that it is said before commands are refused.
+    last_word: LastWord,
     log: L,
     ports: Arc<Ports<S, B, F, K, C>>,
     settings: Settings,
@@ -82,22 +87,32 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     idlers: Vec<Reply<()>>,
 }
 
-/// The end of the driver: asked for, or every handle is gone.
-pub(crate) struct End(watch::Receiver<bool>);
+/// The end of the driver: asked for, or every handle is gone, or it cannot go on.
+pub(crate) struct End {
+    asked: watch::Receiver<bool>,
+    /// It must end by itself.
+    must: Option<Ended>,
+}
 
 impl End {
     pub(crate) const fn new(asked: watch::Receiver<bool>) -> Self {
-        Self(asked)
+        Self { asked, must: None }
+    }
+
+    /// The driver must end.
+    fn must(&mut self, why: Ended) {
+        tracing::error!(%why, "the arbiter ends");
+        self.must.get_or_insert(why);
     }
 
     /// Resolves when the driver is to end.
     async fn come(&mut self) {
         // An error: the last handle is gone.
-        let _ = self.0.wait_for(|asked| *asked).await;
+        let _ = self.asked.wait_for(|asked| *asked).await;
     }
 
     fn is_near(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
+        self.must.is_some() || *self.asked.borrow() || self.asked.has_changed().is_err()
     }
 }
 
@@ -119,8 +134,19 @@ where
     K: Signer,
     C: CoinSource,
 {
-    /// Runs until the last handle is dropped or a shutdown is asked for.
+    /// Runs until the last handle is dropped, a shutdown is asked for, or it cannot go on.
     pub(crate) async fn run(mut self) {
+        let why = match Caught::new(self.follow()).await {
+            Ok(()) => self.end.must.take().unwrap_or(Ended::Asked),
+            Err(what) => {
+                tracing::error!(what, "the arbiter has panicked, and ends");
+                Ended::Panicked(what)
+            }
+        };
+        self.last_word.say(why);
+    }
+
+    async fn follow(&mut self) {
         let listener = self.listen();
         let readers = (self.subscribers.readers.clone(), self.notices.readers.clone());
         // One for all, and moved only if it must be: to set a timer wakes the thread that keeps them.

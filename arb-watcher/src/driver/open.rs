@@ -2,7 +2,8 @@
 //! channels with anything to remember are resumed.
 use super::intervene::Failing;
 use super::on_the_way::OnTheWay;
-use super::quarantine::{Quarantine, Stated};
+use super::panics::caught_of;
+use super::quarantine::{MARK, Quarantine, Stated};
 use super::recent::Recent;
 use super::subscribers::Subscribers;
 use super::tasks::Tasks;
@@ -11,6 +12,7 @@ use super::work::{Appends, Job, Outcome, Workers};
 use super::{Driver, End, chain};
 use crate::alarms::Board;
 use crate::command::Envelope;
+use crate::ended::LastWord;
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Ports, Settings};
@@ -21,7 +23,7 @@ use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::Secp256k1;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -32,6 +34,7 @@ pub(crate) struct Seams {
     pub(crate) commands: mpsc::WeakSender<Envelope>,
     pub(crate) end: End,
     pub(crate) alarms: Board,
+    pub(crate) last_word: LastWord,
 }
 
 /// Channels that room is made for at most before they are read, whatever the store says.
@@ -100,6 +103,7 @@ where
         let unreadable = |error: L::Error| StartError::Store(error.to_string());
         let blocks = log.blocks().map_err(unreadable)?;
         let mut driver = Self {
+            last_word: seams.last_word,
             engine: ChainArbitrator::new(settings.policy, blocks),
             log,
             ports: Arc::new(ports),
@@ -130,11 +134,16 @@ where
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
-        let others = driver.resume_quiet(numbers).map_err(unreadable)?;
+        let (others, was_aside) = driver.resume_quiet(numbers).map_err(unreadable)?;
         let stated = stated_of(&others, numbers);
         for channel in others {
             let stated = stated.get(&channel.id).copied().flatten();
-            driver.resume(channel, stated).map_err(unreadable)?;
+            if was_aside.contains(&channel.slot) {
+                let why = "it was set aside, and has missed blocks";
+                driver.put_aside(channel.slot, channel.id, Stated::Not(stated), None, why);
+            } else {
+                driver.resume(channel, stated).map_err(unreadable)?;
+            }
         }
         // Until the mempool is looked at, it holds what it held.
         let mutual = driver.engine.seen_to_close_mutually();
@@ -144,26 +153,34 @@ where
         Ok(driver)
     }
 
-    /// Puts quiet channels back from the index alone. Gives the others.
-    fn resume_quiet(&mut self, stated: &[ChannelNumbers]) -> Result<Vec<StoredChannel>, L::Error> {
+    /// Puts quiet channels back from the index alone. Gives the others, and which of them were set aside
+    /// when the driver ended.
+    fn resume_quiet(
+        &mut self,
+        stated: &[ChannelNumbers],
+    ) -> Result<(Vec<StoredChannel>, BTreeSet<Slot>), L::Error> {
         let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
         let mut quiet = self.engine.quiet_channels(expected.min(MOST_EXPECTED));
-        let mut others = Vec::new();
+        let (mut others, mut was_aside) = (Vec::new(), BTreeSet::new());
         let Self { log, engine, subscribers, notices, .. } = self;
         log.each_channel(&mut |mut channel| {
             let slot = channel.slot;
+            let aside = channel.subscribers.iter().any(|(name, _)| name == MARK);
+            if aside {
+                was_aside.insert(slot);
+            }
             for (name, state) in std::mem::take(&mut channel.subscribers) {
                 subscribers.restore(slot, name, state);
             }
             match &channel.entry {
-                Ok(entry) if !channel.has_changes && quiet.push(slot, entry) => {}
+                Ok(entry) if !channel.has_changes && !aside && quiet.push(slot, entry) => {}
                 _ => others.push(channel),
             }
         })?;
         for (_, id) in engine.restore_quiet(quiet, stated) {
             alarm_outdated(notices, id);
         }
-        Ok(others)
+        Ok((others, was_aside))
     }
 
     /// A channel with anything to remember, or that cannot be read.
@@ -186,8 +203,12 @@ where
         }
         match (self.log.facts(slot)?, self.log.changes(slot)?) {
             (Some(Ok(facts)), Ok(changes)) => {
-                let state = ChannelArbitrator::replay(&changes);
-                self.engine.restore(slot, Arc::from(facts), state);
+                let state = caught_of(slot, || ChannelArbitrator::replay(&changes));
+                let state = state.map_err(|panicked| panicked.why());
+                let restored = state.and_then(|s| self.restore(slot, Arc::from(facts), s));
+                if let Err(why) = restored {
+                    aside(self, Stated::Judged, &why);
+                }
             }
             (Some(Err(damaged)), _) | (_, Err(damaged)) => {
                 aside(self, Stated::Judged, &damaged.to_string());

@@ -1,7 +1,8 @@
-//! Quarantine: a channel whose records cannot be read is set aside, and all others go on. Its
-//! records are read again after ever longer waits, since a medium may heal; once they can be read,
-//! it returns with a scan of the blocks that it missed.
+//! Quarantine: a channel whose records cannot be read, or over which the engine panics, is set aside,
+//! and all others go on. Its records are read again after ever longer waits, since a medium may heal;
+//! once they can be read, it returns with a scan of the blocks that it missed.
 use super::Driver;
+use super::panics::caught_of;
 use super::rescan::Watching;
 use crate::CommandError;
 use crate::settings::ChannelNumbers;
@@ -21,10 +22,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 /// Channels that are read again in one step: the others are as soon as the driver comes by.
 const AT_ONCE: usize = 16;
 
+/// Name of a subscription that nobody has: it stands in the store while a channel is set aside. A start that
+/// finds its records sound must not take it for one that has seen every block.
+pub(super) const MARK: &str = "arbiter/set-aside";
+
 /// Channels that are set aside.
 #[derive(Default)]
 pub(super) struct Quarantine {
     of: BTreeMap<ChannelId, Aside>,
+    /// Channels whose mark is to be set or taken away with the next batch: no block that a channel does
+    /// not see is durable before its mark.
+    marks: BTreeMap<Slot, bool>,
 }
 
 /// One channel that is set aside.
@@ -34,6 +42,8 @@ pub(super) struct Aside {
     stated: Stated,
     /// The last block that it has seen, if that is known and nothing else can be the case.
     since: Option<BlockRef>,
+    /// Why it was set aside, or could not return.
+    why: String,
     failures: u32,
     /// When its records are read again; `None` while it is on its way back.
     again: Option<Instant>,
@@ -64,6 +74,21 @@ impl Quarantine {
         self.of.values().map(|aside| aside.slot)
     }
 
+    /// The marks that are not in the store yet.
+    pub(super) fn marks(&self) -> Vec<(Slot, bool)> {
+        self.marks.iter().map(|(slot, aside)| (*slot, *aside)).collect()
+    }
+
+    /// The channel is marked from the next batch on, or no longer.
+    pub(super) fn mark(&mut self, slot: Slot, aside: bool) {
+        self.marks.insert(slot, aside);
+    }
+
+    /// These are in the store.
+    pub(super) fn marked(&mut self, marks: &[(Slot, bool)]) {
+        self.marks.retain(|slot, aside| !marks.contains(&(*slot, *aside)));
+    }
+
     pub(super) fn len(&self) -> usize {
         self.of.len()
     }
@@ -87,8 +112,9 @@ impl Quarantine {
     }
 
     /// It did not work: once more, after a wait that doubles with each failure.
-    pub(super) fn failed(&mut self, id: &ChannelId, first: Duration) {
+    pub(super) fn failed(&mut self, id: &ChannelId, why: &str, first: Duration) {
         let Some(aside) = self.of.get_mut(id) else { return };
+        why.clone_into(&mut aside.why);
         let factor = 1u32.checked_shl(aside.failures).unwrap_or(u32::MAX);
         let wait = first.saturating_mul(factor).min(LONGEST_WAIT);
         aside.failures = aside.failures.saturating_add(1).min(u32::BITS);
@@ -107,16 +133,19 @@ where
 {
     /// Why nothing can be done for a channel that the engine does not hold.
     pub(super) fn unknown(&self, id: ChannelId) -> CommandError {
-        match self.quarantine.slot(&id) {
-            Some(_) => CommandError::SetAside(id),
-            None => CommandError::UnknownChannel(id),
-        }
+        let Some(aside) = self.quarantine.of.get(&id) else {
+            return CommandError::UnknownChannel(id);
+        };
+        let again = aside.again.map(|at| at.saturating_duration_since(Instant::now()));
+        CommandError::SetAside { id, why: aside.why.clone(), again }
     }
 
-    /// Sets a watched channel aside: one that cannot be read does not stop the others. Only quiet
-    /// channels are read while the driver runs, and a quiet one has seen every block up to the tip.
+    /// Sets a watched channel aside: one that cannot be read, or over which the engine panics, does not
+    /// stop the others. Whoever the engine holds has seen every block up to the tip.
     pub(super) fn set_aside(&mut self, slot: Slot, why: &str) {
         if let Some(id) = self.engine.quarantine(slot) {
+            // Nothing more is done for it. Its coins stay where they are.
+            self.tasks.desire(slot, BTreeMap::new());
             self.put_aside(slot, id, Stated::Judged, self.engine.tip(), why);
         }
     }
@@ -132,8 +161,11 @@ where
     ) {
         tracing::error!(channel = %id, slot = slot.0, why, "channel set aside");
         self.recent.drop(slot);
-        self.quarantine.of.insert(id, Aside { slot, stated, since, failures: 0, again: None });
-        self.quarantine.failed(&id, self.settings.retry);
+        let new = Aside { slot, stated, since, why: String::new(), failures: 0, again: None };
+        // One that was about to return is where it was.
+        self.quarantine.of.entry(id).or_insert(new);
+        self.quarantine.failed(&id, why, self.settings.retry);
+        self.quarantine.mark(slot, true);
         self.notices.alarm(id, Alert::Quarantined);
     }
 
@@ -155,7 +187,7 @@ where
                 }
                 Err(why) => {
                     tracing::warn!(channel = %id, slot = slot.0, why, "still unreadable");
-                    self.quarantine.failed(&id, self.settings.retry);
+                    self.quarantine.failed(&id, &why, self.settings.retry);
                 }
             }
         }
@@ -171,7 +203,8 @@ where
         let facts = facts.map_err(|damaged| damaged.to_string())?;
         let changes = self.log.changes(slot).map_err(|error| error.to_string())?;
         let changes = changes.map_err(|damaged| damaged.to_string())?;
-        let state = ChannelArbitrator::replay(&changes);
+        let state = caught_of(slot, || ChannelArbitrator::replay(&changes));
+        let state = state.map_err(|panicked| panicked.why())?;
         Ok(Sound { facts, subscribers: channel.subscribers, state })
     }
 
@@ -179,7 +212,7 @@ where
     /// scan panicked.
     pub(super) fn on_not_scanned(&mut self, id: ChannelId, why: &str) {
         tracing::warn!(channel = %id, why, "not scanned");
-        self.quarantine.failed(&id, self.settings.retry);
+        self.quarantine.failed(&id, why, self.settings.retry);
     }
 
     /// A channel whose records can be read again, and whose missed blocks are scanned, returns.
@@ -191,7 +224,7 @@ where
             Ok(sound) => sound,
             Err(why) => {
                 tracing::warn!(channel = %id, slot = slot.0, why, "unreadable again");
-                return self.quarantine.failed(&id, self.settings.retry);
+                return self.quarantine.failed(&id, &why, self.settings.retry);
             }
         };
         let facts = sound.facts;
@@ -200,7 +233,11 @@ where
         }
         if let Err(error) = self.take_back(slot, facts, sound.state, history).await {
             tracing::warn!(channel = %id, slot = slot.0, %error, "not taken back");
-            return self.quarantine.failed(&id, self.settings.retry);
+            let why = match error {
+                CommandError::SetAside { why, .. } => why,
+                error => error.to_string(),
+            };
+            return self.quarantine.failed(&id, &why, self.settings.retry);
         }
         for (name, state) in sound.subscribers {
             self.subscribers.restore_missing(slot, name, state);

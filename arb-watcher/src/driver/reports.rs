@@ -1,5 +1,6 @@
 //! Reports: what the engine says of a channel, and what the driver found out by itself.
 use super::Driver;
+use super::durable::Unreadable;
 use crate::command::{CommandError, Reserve};
 use arb_core::arbitrator::ChannelArbitrator;
 use arb_core::facts::Standing;
@@ -21,21 +22,37 @@ where
     K: Signer,
     C: CoinSource,
 {
-    pub(super) fn report(&mut self, id: ChannelId) -> Option<Box<ChannelReport>> {
-        let slot = self.engine.slot(&id)?;
-        let facts = self.readable(slot).ok()?;
-        let now = self.engine.now(slot, &facts);
-        let mut report = match self.engine.active(slot) {
-            Some(active) => ChannelReport::of(&facts, &active.state, &now),
-            None => ChannelReport::quiet(&facts, &now),
+    /// `None`: it is not watched.
+    pub(super) fn report(
+        &mut self,
+        id: ChannelId,
+    ) -> Result<Option<Box<ChannelReport>>, CommandError> {
+        let Some(slot) = self.engine.slot(&id) else {
+            return match self.unknown(id) {
+                CommandError::UnknownChannel(_) => Ok(None),
+                aside => Err(aside),
+            };
         };
-        self.add_alarms(&mut report);
-        Some(Box::new(report))
+        let facts = self.readable(slot).map_err(|why| match why {
+            Unreadable::Channel(_) => self.unknown(id),
+            Unreadable::Medium(_) => why.into(),
+        })?;
+        let report = self.of_channel(slot, |driver| {
+            let now = driver.engine.now(slot, &facts);
+            let mut report = match driver.engine.active(slot) {
+                Some(active) => ChannelReport::of(&facts, &active.state, &now),
+                None => ChannelReport::quiet(&facts, &now),
+            };
+            driver.add_alarms(&mut report);
+            report
+        })?;
+        Ok(Some(Box::new(report)))
     }
 
     /// A page of reports, and with the first one the channels that are set aside.
-    pub(super) fn report_page(&self, after: Option<Slot>) -> ReportPage {
-        let mut page = self.engine.report_page(after, PAGE);
+    pub(super) fn report_page(&mut self, after: Option<Slot>) -> ReportPage {
+        let mut page =
+            self.of_each(|driver, at| driver.engine.report_page_and_tell(after, PAGE, at));
         page.channels.iter_mut().for_each(|report| self.add_alarms(report));
         if after.is_none() {
             page.quarantined = self.quarantine.ids().collect();
@@ -56,9 +73,11 @@ where
             // Nothing of ours may be broadcast for it.
             return Ok(None);
         }
-        let quiet = ChannelArbitrator::default();
-        let state = self.engine.active(slot).map_or(&quiet, |active| &active.state);
-        Ok(state.closing_cost(&facts, &now, feerate).map(Box::new))
+        self.of_channel(slot, |driver| {
+            let quiet = ChannelArbitrator::default();
+            let state = driver.engine.active(slot).map_or(&quiet, |active| &active.state);
+            state.closing_cost(&facts, &now, feerate).map(Box::new)
+        })
     }
 
     /// What the wallet needs for a page of channels.
@@ -67,15 +86,16 @@ where
         for slot in self.engine.slice(from, PAGE) {
             let mut one = Reserve { channels: 1, ..Reserve::default() };
             if let Ok(facts) = self.readable(slot) {
-                let closed = self.engine.active(slot).filter(|active| active.picture.is_some());
-                match closed {
-                    Some(active) => {
-                        let now = self.engine.now(slot, &facts);
-                        let rest = active.state.closing_cost(&facts, &now, feerate);
-                        one.closed = rest.map_or(Amount::ZERO, |rest| rest.wallet);
-                    }
-                    None => one.open = report::reserve(&facts, feerate),
-                }
+                let needed = self.of_channel(slot, |driver| {
+                    let active = driver.engine.active(slot);
+                    let Some(active) = active.filter(|active| active.picture.is_some()) else {
+                        return (report::reserve(&facts, feerate), Amount::ZERO);
+                    };
+                    let now = driver.engine.now(slot, &facts);
+                    let rest = active.state.closing_cost(&facts, &now, feerate);
+                    (Amount::ZERO, rest.map_or(Amount::ZERO, |rest| rest.wallet))
+                });
+                (one.open, one.closed) = needed.unwrap_or_default();
             }
             sum = sum.and(one);
         }

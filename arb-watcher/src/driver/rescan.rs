@@ -2,6 +2,7 @@
 //! tip may move or be reorganised meanwhile.
 use super::Driver;
 use super::durable::Unreadable;
+use super::panics::{Panicked, caught_of};
 use super::work::{Job, Outcome};
 use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
@@ -160,8 +161,13 @@ where
             let why = "the facts name none".to_owned();
             return reply.send(Err(CommandError::DestinationMissing { id: facts.id, why }));
         }
-        if let Err(error) = facts.verify(&self.secp) {
-            return reply.send(Err(CommandError::Facts(error)));
+        // Nobody watches it yet: a panic is the answer.
+        match caught_of(Slot(self.next_slot), || facts.verify(&self.secp)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return reply.send(Err(CommandError::Facts(error))),
+            Err(Panicked { what, .. }) => {
+                return reply.send(Err(CommandError::Panicked(facts.id, what)));
+            }
         }
         let watched = facts.clone();
         self.rescan(Watching::of(&watched, Origin::Asked(facts, reply)));
@@ -288,7 +294,7 @@ where
                 let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]);
                 let watched = watched.await;
                 self.next_slot = self.next_slot.saturating_add(u32::from(watched.is_ok()));
-                watched
+                watched.and_then(|()| self.is_held(id, slot))
             }
         };
         if watched.is_ok() && self.quarantine.slot(&id).is_some() {
@@ -303,7 +309,8 @@ where
     /// above all which commitment was handed out.
     fn recalled(&self, slot: Slot) -> Result<ChannelArbitrator, CommandError> {
         match self.log.changes(slot) {
-            Ok(Ok(changes)) => Ok(ChannelArbitrator::replay(&changes)),
+            Ok(Ok(changes)) => caught_of(slot, || ChannelArbitrator::replay(&changes))
+                .map_err(|panicked| CommandError::NotStored(panicked.why())),
             Ok(Err(damaged)) => {
                 tracing::error!(slot = slot.0, %damaged, "its log is lost");
                 Ok(ChannelArbitrator::default())
@@ -320,12 +327,20 @@ where
         state: ChannelArbitrator,
         history: Vec<BlockView>,
     ) -> Result<(), CommandError> {
-        self.engine.restore(slot, Arc::new((*facts).clone()), state);
+        let id = facts.id;
+        self.restore(slot, Arc::new((*facts).clone()), state).map_err(CommandError::NotStored)?;
+        self.quarantine.mark(slot, false);
         let watched = self.try_step(vec![EngineInput::Watch { slot, facts, history }]).await;
         if watched.is_err() {
+            self.quarantine.mark(slot, true);
             let _ = self.engine.quarantine(slot);
         }
-        watched
+        watched.and_then(|()| self.is_held(id, slot))
+    }
+
+    /// What is durable may be set aside at once, if the engine panics over what is desired of it.
+    fn is_held(&self, id: ChannelId, slot: Slot) -> Result<(), CommandError> {
+        if self.engine.slot(&id) == Some(slot) { Ok(()) } else { Err(self.unknown(id)) }
     }
 }
 

@@ -4,11 +4,11 @@ use super::Driver;
 use super::work::{Job, Outcome};
 use arb_core::arbitrator::EffectKey;
 use arb_core::arbitrator::{NoticeKey, Position};
-use arb_core::engine::{Released, Task, TaskKey};
+use arb_core::engine::{Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::{Instant, timeout};
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
@@ -21,14 +21,9 @@ where
     C: CoinSource,
 {
     /// Takes over what is desired of the channels that a transition concerned.
-    pub(super) fn release(&mut self, released: Released) {
-        let mut tasks = released.tasks.into_iter().peekable();
-        for slot in released.concerned {
-            let mut desired = BTreeMap::new();
-            while let Some(((_, key), task)) = tasks.next_if(|((of, _), _)| *of == slot) {
-                desired.insert(key, task);
-            }
-            self.desire(slot, desired);
+    pub(super) fn release(&mut self, concerned: BTreeSet<Slot>) {
+        for slot in concerned {
+            self.renew(slot);
         }
     }
 
@@ -47,10 +42,12 @@ where
     /// Coins of claims that are no longer ours to make, or are made with others, go back to the
     /// wallet.
     pub(super) fn release_coins(&mut self, slot: Slot) {
-        if !self.tasks.is_funded(slot) {
+        // What is set aside may still be on its way, with its coins.
+        if !self.tasks.is_funded(slot) || self.quarantine.slots().any(|aside| aside == slot) {
             return;
         }
-        let wanted = self.engine.funded_outpoints(slot);
+        let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
+        let Ok(wanted) = wanted else { return };
         for claim in self.tasks.unfund(slot, &wanted) {
             let (ports, patience) = (self.ports.clone(), self.settings.patience);
             self.workers.spawn(Job::Other, async move {
@@ -73,8 +70,10 @@ where
 
     /// The desire of one channel, anew.
     pub(super) fn renew(&mut self, slot: Slot) {
-        let desired = self.engine.tasks(slot);
-        self.desire(slot, desired);
+        // One that is set aside by that desires nothing any more.
+        if let Some(desired) = self.desired(slot) {
+            self.desire(slot, desired);
+        }
     }
 
     pub(super) async fn settle(&mut self) {

@@ -1,6 +1,7 @@
 //! Named subscriptions: what each has acknowledged is in the store, what each was sent is not.
 use super::Driver;
 use super::durable::Patience;
+use super::quarantine::MARK;
 use crate::command::{CommandError, Reply};
 use crate::mailbox::{Outbox, Readers, mailbox};
 use crate::subscription::{
@@ -74,17 +75,15 @@ struct News<'a> {
 }
 
 impl<'a> News<'a> {
-    fn of(active: &'a Active) -> Self {
-        let detail = active.picture.as_ref().and_then(|picture| {
-            let (tx, _) = active.state.spender(&picture.funding)?;
-            let awaited = active.state.awaits_penalty_data(&active.facts, picture);
-            Some(Arc::new(Closing {
-                transaction: tx.value.clone(),
-                picture: picture.clone(),
-                complete: awaited.is_none(),
-            }))
-        });
-        Self { active, detail }
+    fn detail(active: &Active) -> Option<Arc<Closing>> {
+        let picture = active.picture.as_ref()?;
+        let (tx, _) = active.state.spender(&picture.funding)?;
+        let awaited = active.state.awaits_penalty_data(&active.facts, picture);
+        Some(Arc::new(Closing {
+            transaction: tx.value.clone(),
+            picture: picture.clone(),
+            complete: awaited.is_none(),
+        }))
     }
 
     fn count(&self) -> u64 {
@@ -122,6 +121,9 @@ impl Subscribers {
     }
 
     pub(super) fn restore(&mut self, slot: Slot, name: String, state: SubscriberState) {
+        if name == MARK {
+            return;
+        }
         if let Some(to_all) = self.to_all.get_mut(&name) {
             to_all.next.insert(slot, state.next);
             return;
@@ -236,17 +238,26 @@ where
     /// Sends what subscribers have not been sent yet. One that does not keep up gets the rest
     /// later; nobody waits for it.
     pub(super) fn deliver_events(&mut self) {
-        let subscribers = &mut self.subscribers;
-        if subscribers.news.is_empty() {
-            return;
-        }
-        for slot in std::mem::take(&mut subscribers.news) {
-            let Some(active) = self.engine.active(slot) else { continue };
-            subscribers.late.remove(&slot);
-            if subscribers.send(slot, &News::of(active), true) {
-                subscribers.late.insert(slot);
+        for slot in std::mem::take(&mut self.subscribers.news) {
+            if self.send_events(slot, true) {
+                self.subscribers.late.insert(slot);
             }
         }
+    }
+
+    /// Whether forgetting a channel waits for an acknowledgement of its events.
+    pub(super) fn awaits_subscribers(&self, slot: Slot) -> bool {
+        let events = self.engine.active(slot).map_or(0, |a| count(a.state.acts().events.len()));
+        self.subscribers.awaits(slot, events)
+    }
+
+    /// Sends the events of one channel. True if somebody had no room for all of them.
+    pub(super) fn send_events(&mut self, slot: Slot, bounded: bool) -> bool {
+        let detail =
+            self.of_channel(slot, |driver| driver.engine.active(slot).and_then(News::detail));
+        let (Ok(detail), Some(active)) = (detail, self.engine.active(slot)) else { return false };
+        self.subscribers.late.remove(&slot);
+        self.subscribers.send(slot, &News { active, detail }, bounded)
     }
 
     /// Opens a subscription. One whose caller has given up leaves nothing behind that was not there
@@ -264,7 +275,7 @@ where
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(self.unknown(id)));
         };
-        if self.subscribers.to_all.contains_key(&name) {
+        if name == MARK || self.subscribers.to_all.contains_key(&name) {
             return reply.send(Err(CommandError::NameTaken(name)));
         }
         let known = self.subscribers.get(slot, &name).map(|s| s.state);
@@ -300,7 +311,7 @@ where
         if reply.is_closed() {
             return;
         }
-        if self.subscribers.of.values().any(|of| of.contains_key(&name)) {
+        if name == MARK || self.subscribers.of.values().any(|of| of.contains_key(&name)) {
             return reply.send(Err(CommandError::NameTaken(name)));
         }
         let known = self.subscribers.to_all.get(&name).map(|to_all| to_all.acknowledged);
@@ -358,7 +369,7 @@ where
         id: ChannelId,
         name: &str,
     ) -> Result<(), CommandError> {
-        if self.subscribers.to_all.contains_key(name) {
+        if name == MARK || self.subscribers.to_all.contains_key(name) {
             return Err(CommandError::NameTaken(name.to_owned()));
         }
         // A subscription to a channel that is forgotten has ended; whoever asks again after a crash
@@ -416,14 +427,17 @@ where
     /// Deletes a resolved channel, unless somebody must acknowledge first.
     pub(super) async fn forget(&mut self, slot: Slot) {
         let Some(active) = self.engine.active(slot) else { return };
-        let events = count(active.state.acts().events.len());
-        if self.subscribers.awaits(slot, events) {
+        if self.awaits_subscribers(slot) {
             return;
         }
         let id = active.facts.id;
         tracing::info!(channel = %id, "forgotten");
         // The log will not be there to hold it for those who are slow: they hold it themselves.
-        self.subscribers.send(slot, &News::of(active), false);
+        self.send_events(slot, false);
+        if self.engine.active(slot).is_none() {
+            // It was set aside by that.
+            return;
+        }
         let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
         if forgotten.is_ok() {
             self.is_forgotten(slot, id);

@@ -8,7 +8,7 @@ use crate::scripts::ScriptsPort;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::ChangeLog;
+use arb_core::log::{ChangeLog, Remedy};
 use arb_core::ports::{
     BlockSource, Broadcast, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
 };
@@ -169,7 +169,13 @@ impl Workers {
 pub(super) struct Stored {
     pub(super) slot: Slot,
     pub(super) number: u64,
-    pub(super) result: Result<(), String>,
+    pub(super) result: Result<(), NotStored>,
+}
+
+/// Why facts were not stored, and what to do about it.
+pub(super) struct NotStored {
+    pub(super) why: String,
+    pub(super) remedy: Remedy,
 }
 
 /// Appends that do not pass through the engine. The driver itself waits for them: a task for each would be one
@@ -181,11 +187,14 @@ impl Appends {
     pub(super) fn start(
         &mut self,
         (slot, number): (Slot, u64),
-        append: impl Future<Output = Result<(), String>> + Send + 'static,
+        append: impl Future<Output = Result<(), NotStored>> + Send + 'static,
     ) {
         self.0.push(Box::pin(async move {
             let ended = AssertUnwindSafe(append).catch_unwind().await;
-            let result = ended.unwrap_or_else(|_| Err("the store panicked".to_owned()));
+            let result = ended.unwrap_or_else(|_| {
+                // What it left behind nobody knows.
+                Err(NotStored { why: "the store panicked".to_owned(), remedy: Remedy::Reopen })
+            });
             Stored { slot, number, result }
         }));
     }

@@ -167,3 +167,31 @@ async fn a_refused_write_leaves_the_channel_watched() {
     world.log.refuse(false);
     assert_eq!(abandon(&arbiter, Unfunded::NothingAtStake).await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_subscriber_is_to_acknowledge_comes_first() {
+    let (world, channel) = (World::default(), channel());
+    let arbiter = world.watching(&channel).await;
+    let how = Delivery::Acknowledged;
+    let mut events = arbiter.subscribe(channel.id(), "a", how).await.expect("watched");
+    let mut detached =
+        arbiter.subscribe(channel.id(), "b", Delivery::Detached).await.expect("watched");
+    // Funded and closed, in a block that is gone.
+    world.chain.mine(vec![funding_tx(), channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    world.chain.undo(1);
+    world.chain.mine(vec![spends_the_coin(1)]);
+    world.pass(&arbiter, 110).await;
+    let refused = abandon(&arbiter, double_spent()).await;
+    assert_eq!(refused, Some(AbandonError::Unacknowledged));
+    let told: Vec<u64> = std::iter::from_fn(|| events.try_next()).map(|d| d.number).collect();
+    assert_eq!(told, [0, 1], "closed, and back");
+    events.acknowledge(0).await.expect("stored");
+    let refused = abandon(&arbiter, double_spent()).await;
+    assert_eq!(refused, Some(AbandonError::Unacknowledged));
+    events.acknowledge(1).await.expect("stored");
+    assert_eq!(abandon(&arbiter, double_spent()).await, None);
+    let told: Vec<u64> = std::iter::from_fn(|| detached.try_next()).map(|d| d.number).collect();
+    assert_eq!(told, [0, 1], "who is not waited for has them all the same");
+    assert!(detached.next().await.is_none());
+}

@@ -15,6 +15,7 @@ mod life;
 mod metrics;
 mod mocks;
 mod notices;
+mod panics;
 mod quarantine;
 mod recent;
 mod reports;

@@ -13,8 +13,13 @@ const CLOSED: Phase = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
 const QUARANTINED: Notice = Notice::Alert(Alert::Quarantined);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+/// `None`: it is set aside.
 async fn phase(arbiter: &Arbiter, channel: &Channel) -> Option<Phase> {
-    arbiter.report(channel.id()).await.expect("running").map(|report| report.phase)
+    match arbiter.report(channel.id()).await {
+        Ok(report) => Some(report.expect("watched").phase),
+        Err(CommandError::SetAside { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn with_id(channels: &[Channel], id: u8) -> &Channel {
@@ -87,8 +92,15 @@ async fn a_start_goes_on_with_several_damaged_channels_and_each_returns_by_itsel
     assert_eq!(world.net.txids(), [sound.local_tx().compute_txid()], "the sound one goes on");
     for broken in [1, 2, 4].map(|id| with_id(&channels, id)) {
         assert_eq!(phase(&arbiter, broken).await, None);
-        let aside = Err(CommandError::SetAside(broken.id()));
-        assert_eq!(arbiter.fail_channel(broken.id()).await, aside);
+        match arbiter.fail_channel(broken.id()).await {
+            Err(CommandError::SetAside { id, why, again }) => {
+                assert_eq!(id, broken.id());
+                assert!(why.contains("a flipped bit"), "{why}");
+                // It was read at the start, and is read again within half a second.
+                assert!(again.is_some_and(|again| again <= Settings::default().retry), "{again:?}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
     world.chain.mine(vec![with_id(&channels, 4).remote_tx(0, &[])]);
     arbiter.idle().await.expect("running");
@@ -191,4 +203,69 @@ async fn the_node_may_state_a_channel_that_is_about_to_return() {
     assert_eq!(phase(&arbiter, &channels[0]).await, Some(Phase::Failing));
     let failing = |change: &&Change| matches!(change, Change::FailRequested { .. });
     assert_eq!(world.log.stored_changes(0).iter().filter(failing).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_channel_that_is_set_aside_says_so() {
+    let world = World::default();
+    let channels = stored(&world, &[1]).await;
+    let id = channels[0].id();
+    let arbiter = world.restart(&[&channels[0]]).await;
+    arbiter.idle().await.expect("running");
+    let mut notices = arbiter.notices().await.expect("running");
+    let told = drain(&mut notices).await;
+    let failing = told.iter().find(|(_, notice)| matches!(notice, Notice::Failing(_)));
+    let key = failing.expect("it fails").1.key();
+    arbiter.shutdown().await;
+    world.log.damage_facts(0);
+    let arbiter = world.restart(&[&channels[0]]).await;
+    arbiter.idle().await.expect("running");
+    // It waits longer each time, and says for how long.
+    sleep(HOUR).await;
+    let waits = |answer| match answer {
+        Err(CommandError::SetAside { again, .. }) => again.expect("it waits"),
+        other => panic!("{other:?}"),
+    };
+    let early = waits(arbiter.acknowledge(id, key).await);
+    assert!(early > Duration::from_secs(1), "{early:?}");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(waits(arbiter.report(id).await.map(drop)), early - Duration::from_secs(1));
+    world.log.heal();
+    sleep(2 * HOUR).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(arbiter.acknowledge(id, key).await, Ok(()), "it is back");
+}
+
+/// A start that can read it again does not take it for one that has seen every block.
+#[tokio::test(start_paused = true)]
+async fn blocks_that_a_channel_missed_are_not_forgotten_with_a_restart() {
+    let world = World::default();
+    let (broken, sound) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&broken).await;
+    arbiter.watch_channel(sound.facts.clone()).await.expect("sound facts");
+    world.log.damage_facts(0);
+    world.chain.mine(vec![broken.remote_tx(0, &[]), sound.remote_tx(0, &[])]);
+    world.pass(&arbiter, 1).await;
+    arbiter.kill();
+    arbiter.shutdown().await;
+    world.log.heal();
+    for _ in 0..2 {
+        let arbiter = world.restart(&[&broken, &sound]).await;
+        sleep(Duration::from_secs(10)).await;
+        arbiter.idle().await.expect("running");
+        for channel in [&broken, &sound] {
+            assert_eq!(phase(&arbiter, channel).await, Some(CLOSED));
+        }
+        // Then it is one like any other.
+        let mut notices = arbiter.notices().await.expect("running");
+        assert!(!drain(&mut notices).await.contains(&(broken.id(), QUARANTINED)));
+        arbiter.kill();
+        arbiter.shutdown().await;
+    }
+    let arbiter = world.restart(&[&broken, &sound]).await;
+    assert_eq!(phase(&arbiter, &broken).await, Some(CLOSED), "at once");
+    world.pass(&arbiter, 105).await;
+    assert_eq!(arbiter.report(broken.id()).await, Ok(None), "and it is forgotten");
+    let taken = arbiter.subscribe_all("arbiter/set-aside", crate::Delivery::Detached).await;
+    assert!(matches!(taken, Err(CommandError::NameTaken(_))), "{taken:?}");
 }

@@ -1,10 +1,10 @@
 //! A store that refuses, or cannot be read, for a while.
 use super::support::*;
-use crate::{Alarms, Arbiter, CommandError, Settings, StartError, StoreAlarm};
+use crate::{Alarms, Arbiter, CommandError, Ended, Settings, StartError, StoreAlarm};
 use arb_core::arbitrator::Phase;
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
-use arb_core::log::Health;
+use arb_core::log::{Health, Remedy};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -163,4 +163,46 @@ async fn a_disk_that_is_nearly_full_is_told_at_the_start() {
     world.log.is(Health::Low);
     let arbiter = world.start().await;
     assert_eq!(arbiter.alarms().borrow().store, Some(StoreAlarm::Low));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_nothing_more_ends_the_arbiter_which_says_so() {
+    let lost = Ended::Store("the log is lost".to_owned());
+    for remedy in [Remedy::Reopen, Remedy::Refused] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        let before = world.log.tip();
+        world.log.fails(remedy);
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        assert_eq!(timeout(Duration::from_secs(5), arbiter.ended()).await.as_ref(), Ok(&lost));
+        assert_eq!(world.log.refused(), 1, "repeating it is useless");
+        assert_eq!(arbiter.idle().await, Err(CommandError::Stopped));
+        assert!(arbiter.is_stopped());
+        assert_eq!(world.log.tip(), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_finds_the_store_lost_is_told_and_ends_the_arbiter() {
+    let lost = Ended::Store("the log is lost".to_owned());
+    for facts in [false, true] {
+        let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        world.log.fails(Remedy::Reopen);
+        let refused = if facts {
+            let update = channel.add(offered(0));
+            arbiter.update_channel(channel.id(), vec![update]).await
+        } else {
+            arbiter.fail_channel(channel.id()).await.map(drop)
+        };
+        assert_eq!(refused, Err(CommandError::NotStored("the log is lost".to_owned())));
+        assert_eq!(timeout(Duration::from_secs(5), arbiter.ended()).await.as_ref(), Ok(&lost));
+    }
+    // What is refused by itself is the command's own trouble.
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.log.fails(Remedy::Refused);
+    let refused = arbiter.fail_channel(channel.id()).await;
+    assert_eq!(refused, Err(CommandError::NotStored("the log is lost".to_owned())));
+    assert!(!arbiter.is_stopped());
 }

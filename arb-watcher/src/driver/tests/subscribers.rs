@@ -218,7 +218,7 @@ async fn what_is_ended_while_a_channel_is_set_aside_stays_ended() {
     drop(subscribe(&arbiter, &channel, Delivery::Acknowledged).await);
     drop(arbiter.subscribe_all("all", Delivery::Acknowledged).await.expect("a new name"));
     world.log.damage_facts(0);
-    assert_eq!(arbiter.report(channel.id()).await.expect("running"), None);
+    assert!(is_set_aside(&arbiter, channel.id()).await);
     arbiter.unsubscribe(channel.id(), "a").await.expect("stored");
     arbiter.unsubscribe_all("all").await.expect("stored");
     world.log.heal();
@@ -261,4 +261,47 @@ async fn a_late_reader_of_all_channels_is_told_as_soon_as_it_has_room() {
     };
     timeout(Duration::from_secs(1), reading).await.expect("the rest follows at once");
     assert_eq!(all.lag(), 0);
+}
+
+/// What of a forgotten channel nobody has read is gone with the process, unless it was to be acknowledged.
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_acknowledged_survives_the_end_and_a_restart_and_the_rest_does_not() {
+    for delivery in [Delivery::Acknowledged, Delivery::Detached] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        drop(subscribe(&arbiter, &channel, delivery).await);
+        drop(arbiter.subscribe_all("all", delivery).await.expect("a new name"));
+        resolve(&world, &arbiter, &channel).await;
+        world.pass(&arbiter, 5).await;
+        arbiter.kill();
+        arbiter.shutdown().await;
+        let arbiter = world.restart(&[&channel]).await;
+        world.pass(&arbiter, 5).await;
+        let mut to_all = arbiter.subscribe_all("all", delivery).await.expect("its name");
+        let again = arbiter.subscribe(channel.id(), "a", delivery).await;
+        if delivery == Delivery::Detached {
+            assert!(again.is_err(), "the channel is forgotten");
+            assert!(to_all.try_next().is_none());
+            continue;
+        }
+        arbiter.idle().await.expect("running");
+        let mut again = again.expect("its records wait");
+        let told = all(&mut again);
+        assert_eq!(
+            (told[0], told.last().map(|last| last.1)),
+            ((0, CLOSED), Some(ChannelEvent::Resolved))
+        );
+        let last = told.len() as u64 - 1;
+        again.acknowledge(last).await.expect("stored");
+        world.pass(&arbiter, 1).await;
+        assert!(
+            arbiter.report(channel.id()).await.expect("running").is_some(),
+            "for the other one"
+        );
+        let of_all: Vec<u64> = std::iter::from_fn(|| to_all.try_next()).map(|d| d.number).collect();
+        assert_eq!(of_all, (0..=last).collect::<Vec<_>>());
+        to_all.acknowledge(channel.id(), last).await.expect("stored");
+        world.pass(&arbiter, 1).await;
+        assert_eq!(arbiter.report(channel.id()).await, Ok(None), "now it is forgotten");
+    }
 }

@@ -221,7 +221,7 @@ impl Stage {
             let Some((id, notice)) = told else { return Ok(()) };
             match self.arbiter.acknowledge(id, notice.key()).await {
                 // What was said twice may have been about a channel that is forgotten by now.
-                Ok(()) | Err(CommandError::UnknownChannel(_) | CommandError::SetAside(_)) => {}
+                Ok(()) | Err(CommandError::UnknownChannel(_) | CommandError::SetAside { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
             if matches!(notice, Notice::Alert(_)) {

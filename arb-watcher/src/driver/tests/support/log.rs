@@ -3,7 +3,7 @@
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, StoredChannel, Write};
+use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, Remedy, StoredChannel, Write};
 use arb_core::memory::MemoryLog;
 use arb_core::units::{BlockRef, CommitmentNumber};
 use std::collections::{BTreeSet, VecDeque};
@@ -19,6 +19,7 @@ pub(in super::super) struct Log(Arc<Mutex<Inner>>);
 struct Inner {
     memory: MemoryLog,
     refuses: bool,
+    for_good: Option<Remedy>,
     refused: usize,
     gates: VecDeque<oneshot::Receiver<bool>>,
     unreadable: bool,
@@ -34,8 +35,20 @@ struct Inner {
 
 /// Why the log fails.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(in super::super) struct Failure(String);
+#[error("{what}")]
+pub(in super::super) struct Failure {
+    what: String,
+    remedy: Remedy,
+}
+
+/// A failure that passes.
+fn failure(what: &str) -> Failure {
+    Failure { what: what.to_owned(), remedy: Remedy::Wait }
+}
+
+fn refused(refused: arb_core::memory::Refused) -> Failure {
+    Failure { what: refused.to_string(), remedy: Remedy::Refused }
+}
 
 /// Holds one append up.
 pub(in super::super) struct Gate(oneshot::Sender<bool>);
@@ -64,6 +77,11 @@ impl Log {
 
     pub(in super::super) fn refuse(&self, refuses: bool) {
         self.inner().refuses = refuses;
+    }
+
+    /// Appends fail from now on, and this is to be done about it.
+    pub(in super::super) fn fails(&self, remedy: Remedy) {
+        self.inner().for_good = Some(remedy);
     }
 
     /// How many appends were refused.
@@ -145,7 +163,11 @@ impl Log {
         let mut inner = self.inner();
         if !allowed || inner.refuses {
             inner.refused += 1;
-            return Err(Failure("no space left".to_owned()));
+            return Err(failure("no space left"));
+        }
+        if let Some(remedy) = inner.for_good {
+            inner.refused += 1;
+            return Err(Failure { what: "the log is lost".to_owned(), remedy });
         }
         for write in &batch.writes {
             if !matches!(write, Write::BlockConnected(_) | Write::Disconnected { .. }) {
@@ -157,7 +179,7 @@ impl Log {
             }
         }
         let appended = inner.memory.append(batch).into_inner();
-        appended.map_err(|refused| Failure(refused.to_string()))
+        appended.map_err(refused)
     }
 
     fn read<T>(
@@ -166,9 +188,9 @@ impl Log {
     ) -> Result<T, Failure> {
         let inner = self.inner();
         if inner.unreadable {
-            return Err(Failure("input/output error".to_owned()));
+            return Err(failure("input/output error"));
         }
-        what(&inner.memory).map_err(|refused| Failure(refused.to_string()))
+        what(&inner.memory).map_err(refused)
     }
 }
 
@@ -180,6 +202,10 @@ impl ChangeLog for Log {
     type Error = Failure;
     type Append = Pin<Box<dyn Future<Output = Result<Durable, Failure>> + Send>>;
 
+    fn remedy(failure: &Failure) -> Remedy {
+        failure.remedy
+    }
+
     fn append(&mut self, batch: Batch) -> Self::Append {
         let gate = self.inner().gates.pop_front();
         let log = self.clone();
@@ -187,7 +213,7 @@ impl ChangeLog for Log {
             // As the contract says: what is not held up is applied when it is called.
             None => Box::pin(std::future::ready(log.write(batch, true))),
             Some(gate) => Box::pin(async move {
-                let allowed = gate.await.map_err(|_| Failure("the gate is gone".to_owned()))?;
+                let allowed = gate.await.map_err(|_| failure("the gate is gone"))?;
                 log.write(batch, allowed)
             }),
         }

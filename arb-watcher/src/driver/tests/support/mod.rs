@@ -3,7 +3,7 @@ pub(super) mod channel;
 pub(super) mod log;
 pub(super) mod outside;
 
-use crate::{Arbiter, ChannelNumbers, NoticeStream, Ports, ScriptsPort, Settings};
+use crate::{Arbiter, ChannelNumbers, CommandError, NoticeStream, Ports, ScriptsPort, Settings};
 use arb_core::arbitrator::Notice;
 use arb_core::ids::ChannelId;
 use arb_core::units::CommitmentNumber;
@@ -88,6 +88,15 @@ pub(super) fn stated(channel: &Channel) -> ChannelNumbers {
 
 pub(super) fn numbers(id: ChannelId, local: u64, remote: u64) -> ChannelNumbers {
     ChannelNumbers { id, local: CommitmentNumber(local), remote: CommitmentNumber(remote) }
+}
+
+/// Whether a channel is set aside, as its report says.
+pub(super) async fn is_set_aside(arbiter: &Arbiter, channel: ChannelId) -> bool {
+    match arbiter.report(channel).await {
+        Err(CommandError::SetAside { id, why, .. }) => id == channel && !why.is_empty(),
+        Ok(_) => false,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// What the stream holds now.

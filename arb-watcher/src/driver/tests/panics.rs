@@ -1,0 +1,241 @@
+//! A panic over one channel sets that channel aside; any other ends the arbiter, which says so.
+use super::support::*;
+use crate::{Arbiter, CommandError, Ended, Settings};
+use arb_core::arbitrator::{Alert, Notice, Phase};
+use arb_core::classify::FundingSpend;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Metadata, Subscriber};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const CLOSED: Phase = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
+const QUARANTINED: Notice = Notice::Alert(Alert::Quarantined);
+
+/// Panics in the middle of what the driver does: where it says that it looks at a channel, or
+/// anything else.
+#[derive(Clone, Default)]
+struct Faults(Arc<Mutex<Vec<Fault>>>);
+
+/// What is said with this word, of this slot, panics: so many times, after the first ones.
+struct Fault {
+    word: &'static str,
+    slot: Option<u64>,
+    first: usize,
+    times: usize,
+}
+
+impl Faults {
+    /// From now on, on this thread.
+    fn begin() -> (Self, DefaultGuard, tracing::Dispatch) {
+        let faults = Self::default();
+        // With one dispatcher alone, what a test on another thread comes to first stays off for all.
+        let other = tracing::Dispatch::new(Self::default());
+        (faults.clone(), tracing::subscriber::set_default(faults), other)
+    }
+
+    fn panic(&self, word: &'static str, slot: Option<u64>, times: usize) {
+        self.panic_after(0, word, slot, times);
+    }
+
+    fn panic_after(&self, first: usize, word: &'static str, slot: Option<u64>, times: usize) {
+        self.0.lock().expect("no panic").push(Fault { word, slot, first, times });
+    }
+
+    fn over(&self) {
+        self.0.lock().expect("no panic").clear();
+    }
+}
+
+#[derive(Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+}
+
+impl Subscriber for Faults {
+    fn enabled(&self, of: &Metadata<'_>) -> bool {
+        of.target().starts_with("arb_watcher")
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let said = fields.0.get("message").cloned().unwrap_or_default();
+        let slot = fields.0.get("slot").and_then(|slot| slot.parse().ok());
+        let mut faults = self.0.lock().expect("no panic");
+        let fault = faults.iter_mut().find(|fault| {
+            said == fault.word && (fault.slot.is_none() || fault.slot == slot) && fault.times > 0
+        });
+        let Some(fault) = fault else { return };
+        if fault.first > 0 {
+            fault.first -= 1;
+            return;
+        }
+        fault.times -= 1;
+        drop(faults);
+        panic!("as the test wants");
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// An arbiter that watches channels 1 to 3 in slots 0 to 2.
+async fn three(world: &World) -> (Arbiter, [Channel; 3]) {
+    let channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
+    let arbiter = world.start().await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    arbiter.idle().await.expect("running");
+    (arbiter, channels)
+}
+
+async fn phase(arbiter: &Arbiter, channel: &Channel) -> Result<Option<Phase>, CommandError> {
+    arbiter.report(channel.id()).await.map(|report| report.map(|report| report.phase))
+}
+
+fn is_aside<T: Debug>(answer: Result<T, CommandError>, of: ChannelId) {
+    match answer {
+        Err(CommandError::SetAside { id, why, .. }) => {
+            assert_eq!(id, of);
+            assert!(why.contains("as the test wants"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_panics_in_a_block_is_set_aside_and_returns() {
+    // At any of the moments at which a block makes the driver look at it.
+    for moment in 0..4 {
+        let world = World::default();
+        let (arbiter, channels) = three(&world).await;
+        let mut notices = arbiter.notices().await.expect("running");
+        let (faults, _guard, _other) = Faults::begin();
+        faults.panic_after(moment, "looked at", Some(1), 1);
+        world.chain.mine(channels.iter().map(|c| c.remote_tx(0, &[])).collect());
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.log.tip(), Some(world.chain.tip_now()), "no block is held up");
+        is_aside(phase(&arbiter, &channels[1]).await, channels[1].id());
+        is_aside(arbiter.fail_channel(channels[1].id()).await, channels[1].id());
+        for sound in [&channels[0], &channels[2]] {
+            assert_eq!(phase(&arbiter, sound).await, Ok(Some(CLOSED)));
+        }
+        assert!(drain(&mut notices).await.contains(&(channels[1].id(), QUARANTINED)));
+        let all = arbiter.report_all().await.expect("running");
+        assert_eq!(all.quarantined, [channels[1].id()]);
+        // It was the fault of a moment: the block that it missed is seen.
+        sleep(HOUR).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(phase(&arbiter, &channels[1]).await, Ok(Some(CLOSED)));
+        world.pass(&arbiter, 105).await;
+        for channel in &channels {
+            assert_eq!(phase(&arbiter, channel).await, Ok(None), "resolved and forgotten");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_always_panics_stays_aside_and_is_tried_ever_more_seldom() {
+    let world = World::default();
+    let (arbiter, channels) = three(&world).await;
+    let (faults, _guard, _other) = Faults::begin();
+    faults.panic("looked at", Some(1), usize::MAX);
+    world.chain.mine(channels.iter().map(|c| c.remote_tx(0, &[])).collect());
+    arbiter.idle().await.expect("running");
+    sleep(24 * HOUR).await;
+    arbiter.idle().await.expect("running");
+    let reads = world.log.channel_reads();
+    assert!(reads < 120, "{reads} in a day");
+    is_aside(phase(&arbiter, &channels[1]).await, channels[1].id());
+    // A restart goes on as well.
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&channels.iter().collect::<Vec<_>>()).await;
+    world.pass(&arbiter, 1).await;
+    for sound in [&channels[0], &channels[2]] {
+        assert_eq!(phase(&arbiter, sound).await, Ok(Some(CLOSED)));
+    }
+    faults.over();
+    sleep(2 * HOUR).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channels[1]).await, Ok(Some(CLOSED)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_panics_is_answered() {
+    let world = World::default();
+    let (arbiter, channels) = three(&world).await;
+    let (faults, _guard, _other) = Faults::begin();
+    faults.panic("looked at", Some(0), 1);
+    is_aside(arbiter.fail_channel(channels[0].id()).await, channels[0].id());
+    faults.panic("looked at", Some(1), 1);
+    is_aside(phase(&arbiter, &channels[1]).await, channels[1].id());
+    // One that is new is not watched, and nothing of it is stored.
+    let new = Channel::new(4, StaticRemotekey);
+    faults.panic("looked at", Some(3), 1);
+    let refused = arbiter.watch_channel(new.facts.clone()).await;
+    assert_eq!(refused, Err(CommandError::Panicked(new.id(), "as the test wants".to_owned())));
+    assert_eq!(phase(&arbiter, &new).await, Ok(None));
+    arbiter.watch_channel(new.facts.clone()).await.expect("once more");
+    sleep(HOUR).await;
+    for channel in channels.iter().chain([&new]) {
+        let phase = phase(&arbiter, channel).await;
+        assert_eq!(phase, Ok(Some(Phase::Open)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_other_panic_ends_the_arbiter_and_says_so() {
+    let world = World::default();
+    let (arbiter, channels) = three(&world).await;
+    let (faults, _guard, _other) = Faults::begin();
+    let waiting = tokio::spawn({
+        let arbiter = arbiter.clone();
+        async move { arbiter.ended().await }
+    });
+    faults.panic("block", None, 1);
+    world.chain.mine(vec![channels[0].remote_tx(0, &[])]);
+    let asked = timeout(Duration::from_secs(5), arbiter.idle()).await.expect("no hang");
+    assert_eq!(asked, Err(CommandError::Stopped));
+    let why = Ended::Panicked("as the test wants".to_owned());
+    assert_eq!(arbiter.ended().await, why);
+    assert_eq!(waiting.await.expect("no panic"), why);
+    assert!(arbiter.is_stopped());
+    timeout(Duration::from_secs(5), world.gone()).await.expect("nothing is left");
+    // And a new one goes on.
+    let stated: Vec<&Channel> = channels.iter().collect();
+    let arbiter = world.restart(&stated).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channels[0]).await, Ok(Some(CLOSED)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_says_why() {
+    for (kill, why) in [(false, Ended::Asked), (true, Ended::Killed)] {
+        let world = World::default();
+        let arbiter = world.start_with(Settings::default(), vec![]).await;
+        arbiter.idle().await.expect("running");
+        assert!(timeout(HOUR, arbiter.ended()).await.is_err(), "it runs");
+        if kill {
+            arbiter.kill();
+        } else {
+            arbiter.shutdown().await;
+        }
+        assert_eq!(arbiter.ended().await, why);
+    }
+}
