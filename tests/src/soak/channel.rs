@@ -402,6 +402,15 @@ impl Life {
         Ok(())
     }
 
+    /// How many streams of its events are open.
+    pub(super) fn streams(&self) -> usize {
+        let open = |(_, subscriber): &&(String, Subscriber)| match subscriber {
+            Subscriber::Reads(_) | Subscriber::Blocked { .. } => true,
+            Subscriber::Gone => false,
+        };
+        self.subscribers.iter().filter(open).count()
+    }
+
     /// The arbiter has ended: streams ended with it.
     pub(super) fn arbiter_ended(&mut self) {
         for (_, subscriber) in &mut self.subscribers {
@@ -431,5 +440,37 @@ fn known(answer: Result<(), CommandError>) -> Result<(), SoakError> {
     match answer {
         Ok(()) | Err(CommandError::UnknownChannel(_)) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_that_a_reorganisation_took_away_is_published_again() -> Result<(), SoakError> {
+        let mut random = Random::new("soak", 1);
+        let mut world = World::begin().await?;
+        let peer = (0..)
+            .map(|serial| Life::peer(serial, &mut random))
+            .find(|peer| peer.as_ref().is_ok_and(|peer| peer.params().format == Format::ZeroFee))
+            .ok_or_else(|| SoakError::unexpected("no such format"))??;
+        let outpoints = world.fund(Life::payments(&peer))?;
+        world.mine(true);
+        world.idle().await?;
+        let mut life = Life::open(peer, (outpoints[0], outpoints[1]), &world).await?;
+        assert!(life.close(Close::Remote, &world, &mut random).await?);
+        world.mine(true);
+        assert!(!world.is_unspent(&life.funding), "closed");
+        let child = life.child.as_ref().map(Transaction::compute_txid);
+        world.reorganise(1, &|tx| Some(tx.compute_txid()) == child)?;
+        world.mine(true);
+        assert!(world.is_unspent(&life.funding), "no miner takes it alone");
+        life.look_whether_it_ended(&world);
+        assert!(life.closing.is_some(), "it is on its way");
+        world.mine(true);
+        assert!(!world.is_unspent(&life.funding), "closed again");
+        world.end(false).await;
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Soak: channels come and go by chance on the embedded chain, with subscribers of every kind,
 //! reorganisations and restarts, for as long as wanted; and nothing grows.
 mod channel;
+mod holders;
 mod samples;
 mod world;
 
@@ -13,6 +14,7 @@ use arb_watcher::CommandError;
 use bitcoin::hashes::Hash;
 use bitcoin::{FeeRate, Transaction};
 use channel::{Close, Life};
+use holders::Holders;
 use samples::Sample;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -120,6 +122,7 @@ struct Soak {
     world: World,
     random: Random,
     living: Vec<(Life, String)>,
+    holders: Holders,
     counts: Counts,
 }
 
@@ -132,7 +135,8 @@ pub async fn run(options: Options, progress: &dyn Fn(f64, u64, u64)) -> Result<R
     let random = Random::new("soak", options.seed);
     let world = World::begin().await?;
     let counts = Counts::default();
-    let mut soak = Soak { world, random, living: Vec::new(), counts };
+    let holders = Holders::new(options.seed);
+    let mut soak = Soak { world, random, living: Vec::new(), holders, counts };
     let (began, mut steps) = (Instant::now(), 0);
     let mut samples: Vec<Sample> = Vec::new();
     while began.elapsed() < options.time {
@@ -140,11 +144,14 @@ pub async fn run(options: Options, progress: &dyn Fn(f64, u64, u64)) -> Result<R
         steps += 1;
         if steps % SAMPLED == 0 {
             soak.world.forget();
-            samples.push(soak.world.sample()?);
+            let others = soak.living.iter().map(|(life, _)| life.streams()).sum();
+            soak.holders.check(soak.world.arbiter()?, others).await?;
+            samples.push(soak.world.sample(soak.holders.len())?);
         }
         let part = began.elapsed().as_secs_f64() / options.time.as_secs_f64();
         progress(part, soak.counts.blocks, soak.counts.forgotten);
     }
+    soak.holders.arbiter_ended().await;
     soak.world.end(false).await;
     if samples.len() < ENOUGH {
         return Err(SoakError::TooShort(samples.len()));
@@ -180,11 +187,15 @@ impl Soak {
                 let rate = self.random.between(2, 60) as u32;
                 self.world.set_feerate(FeeRate::from_sat_per_vb_u32(rate));
             }
+            80..=86 => self.holders.open(self.world.arbiter()?).await?,
+            87..=92 => self.holders.end_one().await,
+            93..=94 => self.holders.close_ledger(),
             _ => {}
         }
         self.mine();
         self.world.idle().await?;
         self.world.acknowledge().await?;
+        self.holders.book(self.world.arbiter()?).await?;
         self.tend().await
     }
 
@@ -273,6 +284,7 @@ impl Soak {
         let kill = self.random.between(0, 1) == 0;
         self.world.end(kill).await;
         self.living.iter_mut().for_each(|(life, _)| life.arbiter_ended());
+        self.holders.arbiter_ended().await;
         let numbers = self.living.iter().map(|(life, _)| life.numbers()).collect();
         self.world.start(numbers).await?;
         self.counts.restarts += 1;
@@ -299,6 +311,7 @@ impl Soak {
             let Some((life, _)) = self.living.get(at) else { break };
             if life.is_forgotten(&self.world).await? {
                 self.world.signer.remove(&life.id);
+                self.holders.forgotten(&life.id);
                 self.living.swap_remove(at);
                 self.counts.forgotten += 1;
             } else {

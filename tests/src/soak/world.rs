@@ -140,12 +140,13 @@ impl World {
         self.chain.with(|chain| chain.height())
     }
 
-    /// Looks at what must not grow.
+    /// Looks at what must not grow; so many tasks are the soak's own.
     ///
     /// # Errors
     /// The system does not say.
-    pub(super) fn sample(&self) -> Result<Sample, SoakError> {
-        Ok(Sample::take(&self.folder.path().join("data.mdb"))?)
+    pub(super) fn sample(&self, own: usize) -> Result<Sample, SoakError> {
+        let sample = Sample::take(&self.folder.path().join("data.mdb"))?;
+        Ok(Sample { tasks: sample.tasks.saturating_sub(own as u64), ..sample })
     }
 
     /// Makes confirmed outputs, and coins for the wallet if it runs out of them.
