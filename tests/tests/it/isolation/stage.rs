@@ -149,7 +149,8 @@ impl Stage {
             coins: MemoryCoins::new(SecretKey::from_slice(&[7; 32])?, &[]),
             scripts: ScriptsPort::default(),
         };
-        let settings = Settings { patience: PATIENCE, ..Settings::default() };
+        // Facts that are still in memory could not be damaged.
+        let settings = Settings { patience: PATIENCE, busy_channels: 0, ..Settings::default() };
         let arbiter = Arbiter::start(log, ports, settings, Vec::new()).await?;
         let notices = arbiter.notices().await?;
         let alerts = Vec::new();
