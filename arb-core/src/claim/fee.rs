@@ -179,8 +179,13 @@ impl Price<'_> {
         let near = self.estimates.within(of(spare, NEAR));
         let far = part(self.estimates.within(spare.saturating_mul(2)), FAR);
         let patient = if spare == 0 { near } else { near.min(far) };
-        let trough = self.wait(most, spare).and_then(|blocks| self.trough(blocks));
-        let patient = trough.unwrap_or(patient);
+        let trough = self.wait(most, spare.max(1)).and_then(|blocks| self.trough(blocks));
+        // In the last stretch nothing is waited for, but no less is paid than a block before.
+        let patient = match trough {
+            Some(trough) if spare == 0 => near.max(trough),
+            Some(trough) => trough,
+            None => patient,
+        };
         let patient = if self.is_precarious(most) {
             patient.max(self.estimates.within(AT_ONCE))
         } else {
@@ -195,10 +200,10 @@ impl Price<'_> {
     /// claims must pay for itself: it waits if the poorest could still do so after a rise of fees.
     fn wait(&self, most: FeeRate, spare: u32) -> Option<u32> {
         if most.min(self.poorest) >= part(self.estimates.within(LONG), RISE_IN_WAITING) {
-            return (spare > 0).then_some(spare);
+            return Some(spare);
         }
         let is_rich = most >= part(self.estimates.within(1), RISE_OF_ALL);
-        (is_rich && spare > 0).then_some(spare.min(SHORT_WAIT))
+        is_rich.then_some(spare.min(SHORT_WAIT))
     }
 
     /// What is enough for somebody who has waited for so many blocks, and hurries only a little more for it.

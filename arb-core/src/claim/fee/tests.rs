@@ -325,6 +325,20 @@ fn what_can_wait_waits_for_the_trough_that_came_before() {
 }
 
 #[test]
+fn the_last_stretch_begins_no_lower_than_what_was_waited_for() {
+    // The past is dearer than what the estimates say, or there are none.
+    let past: Vec<FeeRate> = [FeeRate::from_sat_per_vb_u32(100); 3 * 144].to_vec();
+    let troughs = Troughs::of(&past);
+    for targets in [market_of([60, 50, 40, 30]).targets, Vec::new()] {
+        let market = FeeEstimates { targets, floor: FeeRate::ZERO, troughs: troughs.clone() };
+        let at = |left| price(Hurry::Left(left), 800, 10_000_000_000, &market).feerate();
+        for left in 0..60 {
+            assert!(at(left) >= at(left + 1), "{:?} after {:?}", at(left), at(left + 1));
+        }
+    }
+}
+
+#[test]
 fn what_has_no_deadline_bids_a_little_less_than_the_trough() {
     let market = at_the_top_of_a_day(20, 10);
     let rate = |waited| {
