@@ -5,6 +5,7 @@ use crate::ids::{ChannelId, HtlcId, Slot};
 use crate::units::{BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
@@ -30,7 +31,7 @@ pub enum Write {
         /// The channel's key.
         slot: Slot,
         /// The facts.
-        facts: Box<ChannelFacts>,
+        facts: Arc<ChannelFacts>,
     },
     /// Penalty data of HTLCs that left the last live commitment.
     EndedHtlcs {
@@ -182,6 +183,12 @@ pub trait ChangeLog: Send + 'static {
 
     /// Appends a batch, atomically and durably.
     fn append(&mut self, batch: Batch) -> Self::Append;
+
+    /// Appends batches, in order, each as [`ChangeLog::append`] does: one may fail and the next not.
+    /// A log that has somebody to wake for each may wake him once.
+    fn append_all(&mut self, batches: Vec<Batch>) -> Vec<Self::Append> {
+        batches.into_iter().map(|batch| self.append(batch)).collect()
+    }
 
     /// Hands every channel to `each`, by slot, in one pass over the index. Facts are not read:
     /// those that cannot be are found when they are asked for. `each` must not call the log.

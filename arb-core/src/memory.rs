@@ -9,6 +9,7 @@ use crate::units::{BlockDelta, BlockHeight, BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::{Ready, ready};
@@ -142,7 +143,7 @@ pub struct MemoryLog {
 
 #[derive(Clone, Debug)]
 struct Records {
-    facts: Box<ChannelFacts>,
+    facts: Arc<ChannelFacts>,
     ended: BTreeMap<HtlcId, HtlcRecord>,
     changes: Vec<Change>,
     subscribers: BTreeMap<String, SubscriberState>,
@@ -203,7 +204,7 @@ impl MemoryLog {
         }
     }
 
-    fn put_facts(&mut self, slot: Slot, facts: Box<ChannelFacts>) {
+    fn put_facts(&mut self, slot: Slot, facts: Arc<ChannelFacts>) {
         self.next_slot = self.next_slot.max(slot.0.saturating_add(1));
         if let Some(records) = self.channels.get_mut(&slot) {
             records.facts = facts;
@@ -280,7 +281,7 @@ impl ChangeLog for MemoryLog {
     }
 
     fn facts(&self, slot: Slot) -> Readable<Option<Result<Box<ChannelFacts>, Damaged>>> {
-        Ok(self.channels.get(&slot).map(|records| Ok(records.facts.clone())))
+        Ok(self.channels.get(&slot).map(|records| Ok(Box::new((*records.facts).clone()))))
     }
 
     fn changes(&self, slot: Slot) -> Readable<Result<Vec<Change>, Damaged>> {

@@ -15,7 +15,18 @@ use arb_core::units::{BlockDelta, BlockHeight, BlockRef};
 use heed::{RoTxn, RwTxn};
 use std::ops::Bound;
 
-/// A batch, encoded by the caller so that the writer has little to do.
+/// What is to be written.
+pub(crate) enum Asked {
+    Batch(Batch),
+    /// Bytes that are not the arbiter's, under a key of their own; `None` deletes it. Their receipt is
+    /// nobody's.
+    Bytes {
+        key: Vec<u8>,
+        bytes: Option<Vec<u8>>,
+    },
+}
+
+/// A batch as bytes. The writer makes it: whoever asks for several goes on meanwhile.
 pub(crate) struct Prepared {
     pub(crate) id: BatchId,
     /// Whether only facts and penalty data are written: what waits when space runs out.
@@ -61,13 +72,18 @@ enum Operation {
 }
 
 impl Prepared {
-    /// Bytes that are not the arbiter's. Their receipt is nobody's.
-    pub(crate) fn bytes(key: Vec<u8>, bytes: Option<Vec<u8>>) -> Self {
-        let facts_only = bytes.is_some();
-        Self { id: BatchId(0), facts_only, operations: vec![Operation::Bytes { key, bytes }] }
-    }
-
-    pub(crate) fn new(batch: Batch) -> Result<Self, Refused> {
+    pub(crate) fn new(asked: Asked) -> Result<Self, Refused> {
+        let batch = match asked {
+            Asked::Batch(batch) => batch,
+            Asked::Bytes { key, bytes } => {
+                let (id, facts_only) = (BatchId(0), bytes.is_some());
+                return Ok(Self {
+                    id,
+                    facts_only,
+                    operations: vec![Operation::Bytes { key, bytes }],
+                });
+            }
+        };
         check_names(&batch.writes)?;
         let is_facts =
             |write: &Write| matches!(write, Write::Facts { .. } | Write::EndedHtlcs { .. });

@@ -1,15 +1,14 @@
 //! `LmdbBytes`: bytes under names, in the same environment as the change log.
-use crate::apply::Prepared;
+use crate::apply::Asked;
 use crate::layout::unseal;
 use crate::store::Store;
-use crate::writer::{Pending, Request};
+use crate::writer::{Request, Requests};
 use crate::{Append, StoreError, receipt};
 use arb_core::ports::ByteStore;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::task::{Context, Poll};
 
 /// Longest key in bytes: folder, a zero and the name. LMDB takes 511.
@@ -24,7 +23,7 @@ pub const LONGEST_KEY: usize = 500;
 #[derive(Clone)]
 pub struct LmdbBytes {
     pub(crate) store: Arc<Store>,
-    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) requests: Requests,
 }
 
 impl fmt::Debug for LmdbBytes {
@@ -57,9 +56,8 @@ impl LmdbBytes {
             Err(error) => return Written(Err(Some(error))),
         };
         let (receipt, append) = receipt::channel();
-        let batch = Prepared::bytes(key, bytes);
         // A request that finds no writer drops its receipt, which says so.
-        drop(self.requests.send(Request::Append(Pending { batch, receipt })));
+        drop(self.requests.send(vec![Request::Append(Asked::Bytes { key, bytes }, receipt)]));
         Written(Ok(append))
     }
 }

@@ -1,9 +1,9 @@
 //! `LmdbLog`: the change log that others use, and the handle that controls it from outside.
-use crate::apply::Prepared;
+use crate::apply::Asked;
 use crate::layout::next_slot;
 use crate::space::{Gauges, Space, Statistics};
 use crate::store::Store;
-use crate::writer::{Pending, Request, Writer};
+use crate::writer::{Request, Requests, Writer};
 use crate::{Append, LmdbBytes, StoreConfig, StoreError, open, read, receipt};
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 /// writer thread and unlocks the folder.
 pub struct LmdbLog {
     store: Arc<Store>,
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -64,11 +64,22 @@ impl LmdbLog {
         LmdbBytes { store: self.store.clone(), requests: self.requests.clone() }
     }
 
+    /// The writer is woken once. A request that finds no writer drops its receipt, which says so.
+    fn ask(&self, requests: Vec<Request>) {
+        drop(self.requests.send(requests));
+    }
+
     /// A handle that stays usable after the log has been given away.
     #[must_use]
     pub fn control(&self) -> StoreControl {
         StoreControl { gauges: self.store.gauges.clone(), requests: self.requests.clone() }
     }
+}
+
+/// What the writer is asked for, and the receipt to come.
+fn asked(batch: Batch) -> (Request, Append) {
+    let (receipt, append) = receipt::channel();
+    (Request::Append(Asked::Batch(batch), receipt), append)
 }
 
 impl fmt::Debug for LmdbLog {
@@ -79,7 +90,7 @@ impl fmt::Debug for LmdbLog {
 
 impl Drop for LmdbLog {
     fn drop(&mut self) {
-        let _ = self.requests.send(Request::Stop);
+        let _ = self.requests.send(vec![Request::Stop]);
         if let Some(writer) = self.writer.take() {
             // A writer that panicked has dropped the receipts: their futures report it.
             let _ = writer.join();
@@ -104,13 +115,15 @@ impl ChangeLog for LmdbLog {
     }
 
     fn append(&mut self, batch: Batch) -> Append {
-        let (receipt, append) = receipt::channel();
-        match Prepared::new(batch) {
-            // A request that finds no writer drops its receipt, which says so.
-            Ok(batch) => drop(self.requests.send(Request::Append(Pending { batch, receipt }))),
-            Err(refused) => receipt.send(Err(refused.into())),
-        }
+        let (request, append) = asked(batch);
+        self.ask(vec![request]);
         append
+    }
+
+    fn append_all(&mut self, batches: Vec<Batch>) -> Vec<Append> {
+        let (requests, appends) = batches.into_iter().map(asked).unzip();
+        self.ask(requests);
+        appends
     }
 
     fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), StoreError> {
@@ -154,7 +167,7 @@ impl ChangeLog for LmdbLog {
 #[derive(Clone, Debug)]
 pub struct StoreControl {
     gauges: Arc<Gauges>,
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
 }
 
 impl StoreControl {
@@ -179,7 +192,7 @@ impl StoreControl {
     pub fn set_quota(&self, quota: Option<u64>) -> Result<(), StoreError> {
         let (done, wait) = mpsc::channel();
         self.requests
-            .send(Request::Quota(quota, done))
+            .send(vec![Request::Quota(quota, done)])
             .map_err(|_| StoreError::Closed)
             .and_then(|()| wait.recv().map_err(|_| StoreError::Closed))
     }

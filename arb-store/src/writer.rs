@@ -1,7 +1,7 @@
 //! The writer thread: takes batches from a queue, commits those that wait together, grows the
 //! map, deals with a full disk, and deletes what was forgotten when nothing else is to be done.
 use crate::StoreError;
-use crate::apply::{Applier, Cleaning, Prepared, clean};
+use crate::apply::{Applier, Asked, Cleaning, Prepared, clean};
 use crate::layout::Databases;
 use crate::receipt::{self, Sender};
 use crate::space::Space;
@@ -28,10 +28,13 @@ const CLEANING_STEP: usize = 2048;
 /// While the disk is full, how often to look whether it still is.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// The way to the writer: what is asked for together is one message, and wakes it once.
+pub(crate) type Requests = mpsc::Sender<Vec<Request>>;
+
 /// What the writer is asked for.
 pub(crate) enum Request {
-    /// Append a batch.
-    Append(Pending),
+    /// Append a batch, and give a receipt.
+    Append(Asked, Sender),
     /// What the store may occupy from now on; answered when it is in force.
     Quota(Option<u64>, mpsc::Sender<()>),
     /// End the thread. Everything asked for before is done first.
@@ -39,12 +42,23 @@ pub(crate) enum Request {
 }
 
 /// A batch that waits for its receipt.
-pub(crate) struct Pending {
-    pub(crate) batch: Prepared,
-    pub(crate) receipt: Sender,
+struct Pending {
+    batch: Prepared,
+    receipt: Sender,
 }
 
 impl Pending {
+    /// `None`: it is refused.
+    fn new(asked: Asked, receipt: Sender) -> Option<Self> {
+        match Prepared::new(asked) {
+            Ok(batch) => Some(Self { batch, receipt }),
+            Err(refused) => {
+                receipt.send(Err(refused.into()));
+                None
+            }
+        }
+    }
+
     fn refuse(self, error: StoreError) {
         self.receipt.send(Err(error));
     }
@@ -66,7 +80,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(store: Arc<Store>, space: Space, requests: Receiver<Request>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, space: Space, requests: Receiver<Vec<Request>>) -> Self {
         // A previous run may have left something to clean up.
         let cleaning = Cleaning::Goes;
         Self { store, space, queue: Queue::new(requests), cleaning }
@@ -74,8 +88,12 @@ impl Writer {
 
     pub(crate) fn run(mut self) {
         loop {
-            match self.queue.waiting.pop_front().or_else(|| self.wait()) {
-                Some(Request::Append(first)) => {
+            if self.queue.waiting.is_empty() {
+                self.wait();
+            }
+            match self.queue.waiting.pop_front() {
+                Some(Request::Append(asked, receipt)) => {
+                    let Some(first) = Pending::new(asked, receipt) else { continue };
                     self.space.refresh(&self.store);
                     let mut group = vec![first];
                     if self.space.emergency() {
@@ -95,29 +113,24 @@ impl Writer {
         }
     }
 
-    /// The next request; `None` after something else was done meanwhile.
-    fn wait(&mut self) -> Option<Request> {
-        if self.cleaning == Cleaning::Goes {
-            return match self.queue.requests.try_recv() {
-                Ok(request) => Some(request),
-                Err(TryRecvError::Disconnected) => Some(Request::Stop),
-                Err(TryRecvError::Empty) => {
-                    self.clean();
-                    None
-                }
-            };
-        }
-        if !self.space.emergency() {
-            return Some(self.queue.requests.recv().unwrap_or(Request::Stop));
-        }
-        match self.queue.requests.recv_timeout(LOOK_AGAIN) {
-            Ok(request) => Some(request),
-            Err(RecvTimeoutError::Disconnected) => Some(Request::Stop),
-            Err(RecvTimeoutError::Timeout) => {
-                self.space.refresh(&self.store);
-                None
+    /// Waits for the next requests; none after something else was done meanwhile.
+    fn wait(&mut self) {
+        let requests = if self.cleaning == Cleaning::Goes {
+            match self.queue.requests.try_recv() {
+                Ok(requests) => requests,
+                Err(TryRecvError::Disconnected) => vec![Request::Stop],
+                Err(TryRecvError::Empty) => return self.clean(),
             }
-        }
+        } else if self.space.emergency() {
+            match self.queue.requests.recv_timeout(LOOK_AGAIN) {
+                Ok(requests) => requests,
+                Err(RecvTimeoutError::Disconnected) => vec![Request::Stop],
+                Err(RecvTimeoutError::Timeout) => return self.space.refresh(&self.store),
+            }
+        } else {
+            self.queue.requests.recv().unwrap_or_else(|_| vec![Request::Stop])
+        };
+        self.queue.waiting.extend(requests);
     }
 
     /// Commits a group, and answers each batch of it. One that cannot be put in is refused alone; what
@@ -198,7 +211,7 @@ impl Writer {
 
 /// What was asked for and is not done yet.
 struct Queue {
-    requests: Receiver<Request>,
+    requests: Receiver<Vec<Request>>,
     /// Taken from the channel, in order.
     waiting: VecDeque<Request>,
     /// How many batches are likely to come together: as many as were answered together, whose
@@ -209,7 +222,7 @@ struct Queue {
 }
 
 impl Queue {
-    const fn new(requests: Receiver<Request>) -> Self {
+    const fn new(requests: Receiver<Vec<Request>>) -> Self {
         Self { requests, waiting: VecDeque::new(), expected: 1, last_commit: Duration::ZERO }
     }
 
@@ -219,26 +232,46 @@ impl Queue {
         if have >= LARGEST_GROUP {
             return None;
         }
-        if self.waiting.is_empty() {
-            let next = self.requests.try_recv().ok().or_else(|| {
-                let longest = self.last_commit.clamp(SHORTEST_WAIT, LONGEST_WAIT);
-                let patient = have < self.expected && begun.elapsed() < longest;
-                patient.then(|| self.requests.recv_timeout(NEXT_OF_GROUP).ok()).flatten()
-            });
-            self.waiting.extend(next);
-        }
-        match self.waiting.pop_front()? {
-            Request::Append(pending) => Some(pending),
-            other => {
-                self.waiting.push_front(other);
-                None
+        loop {
+            if self.waiting.is_empty() {
+                let next = self.requests.try_recv().ok().or_else(|| {
+                    let longest = self.last_commit.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+                    let patient = have < self.expected && begun.elapsed() < longest;
+                    patient.then(|| self.soon()).flatten()
+                });
+                self.waiting.extend(next.into_iter().flatten());
+            }
+            match self.waiting.pop_front()? {
+                Request::Append(asked, receipt) => {
+                    let pending = Pending::new(asked, receipt);
+                    if pending.is_some() {
+                        return pending;
+                    }
+                }
+                other => {
+                    self.waiting.push_front(other);
+                    return None;
+                }
             }
         }
     }
 
+    /// What is asked for within a moment. To sleep and be woken would take as long as most moments.
+    fn soon(&self) -> Option<Vec<Request>> {
+        let until = Instant::now() + NEXT_OF_GROUP;
+        while Instant::now() < until {
+            match self.requests.try_recv() {
+                Ok(requests) => return Some(requests),
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+        None
+    }
+
     /// A group is about to be answered.
     fn committed(&mut self, batches: usize, took: Duration) {
-        self.waiting.extend(self.requests.try_iter());
+        self.waiting.extend(self.requests.try_iter().flatten());
         self.expected = batches + self.waiting.len();
         self.last_commit = took;
     }

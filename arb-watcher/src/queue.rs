@@ -1,7 +1,7 @@
 //! The way into the driver: a bounded queue, and room in it that is reserved before it is used.
 use crate::command::{Answer, Command, CommandError, Envelope};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc::error::{SendError, TrySendError};
@@ -54,11 +54,21 @@ impl Sender {
     }
 
     /// Sends a command once there is room, and waits for the answer without holding the queue open.
-    pub(crate) async fn ask(mut self, command: Command) -> Result<Answer, CommandError> {
-        poll_fn(|cx| self.poll_ready(cx)).await?;
-        let answer = self.send(command);
-        drop(self);
-        answer.await
+    pub(crate) async fn ask(self, command: Command) -> Result<Answer, CommandError> {
+        let permit = match self.room {
+            Room::Reserved(permit) => permit,
+            Room::None | Room::Awaited(_) => {
+                self.queue.reserve_owned().await.map_err(|_| CommandError::Stopped)?
+            }
+        };
+        let (answer, mut answered) = oneshot::channel();
+        let queue = permit.send(Envelope { command, answer });
+        if queue.is_closed() {
+            // Into a place that was reserved before the driver ended: nobody takes it from there.
+            answered.close();
+        }
+        drop(queue);
+        Answering(answered).await
     }
 
     /// Sends a command into the room that was reserved; without any, into what room there is.

@@ -51,7 +51,8 @@ impl Updated {
     /// Whether there is anything to store.
     #[must_use]
     pub fn writes(&self) -> bool {
-        self.base != self.facts || !self.ended.is_empty()
+        // HTLCs change most often, and are compared faster than public keys.
+        !self.ended.is_empty() || self.base.htlcs != self.facts.htlcs || self.base != self.facts
     }
 
     /// Both as one: what `later` was verified against is what this leads to.

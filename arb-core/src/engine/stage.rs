@@ -323,14 +323,16 @@ impl Staging<'_> {
             self.refused.push((slot, refused));
             return;
         }
-        self.writes.push(Write::Facts { slot, facts: Box::new(facts.clone()) });
+        let facts = Arc::new(facts.clone());
+        self.writes.push(Write::Facts { slot, facts: facts.clone() });
         let stale = !state.is_confirmed_by(history);
-        self.put(slot, Active::new(Arc::new(facts.clone()), state));
+        let birth = facts.birth;
+        self.put(slot, Active::new(facts, state));
         (self.at)(None);
         let position = core::mem::replace(&mut self.position, Position::CatchingUp);
         if stale {
             let hash = BlockHash::all_zeros();
-            let fork_point = BlockRef { height: facts.birth, hash };
+            let fork_point = BlockRef { height: birth, hash };
             self.input(slot, &Input::Disconnected { fork_point });
         }
         self.position = position;
@@ -360,7 +362,7 @@ impl Staging<'_> {
             return self.past(slot, history);
         }
         let (facts, ended) = (updated.facts(), updated.ended());
-        self.writes.push(Write::Facts { slot, facts: Box::new((**facts).clone()) });
+        self.writes.push(Write::Facts { slot, facts: facts.clone() });
         if !ended.is_empty() {
             self.writes.push(Write::EndedHtlcs { slot, htlcs: ended.to_vec() });
         }

@@ -9,6 +9,7 @@ use arb_core::units::CommitmentNumber;
 use arb_store::{LmdbLog, StoreError};
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
 fn filled() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -224,7 +225,7 @@ fn a_damaged_index_entry_hurts_its_channel_only() {
     // Facts of another channel are refused, those of this one make it whole.
     flip(folder.path(), "channels", &key, 7);
     let mut log = open(folder.path());
-    let other = Write::Facts { slot: Slot(2), facts: Box::new(facts(9)) };
+    let other = Write::Facts { slot: Slot(2), facts: Arc::new(facts(9)) };
     assert!(matches!(append(&mut log, [other]), Err(StoreError::Refused(_))));
     put(&mut log, [register(2)]);
     assert_eq!(sound(&log.channels().unwrap()), [true; 3]);

@@ -8,6 +8,7 @@ use arb_core::units::{BlockHeight, CommitmentNumber};
 use arb_store::{LmdbLog, StoreError};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -20,9 +21,9 @@ fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         4 => (slot(), 0..5_u8, any::<u32>()).prop_map(|(slot, other, birth)| {
             // Now and then a slot that belongs to another channel.
-            let mut facts = Box::new(facts(if other == 0 { 0 } else { slot.0 as u8 + 1 }));
+            let mut facts = facts(if other == 0 { 0 } else { slot.0 as u8 + 1 });
             facts.birth = BlockHeight(birth);
-            Write::Facts { slot, facts }
+            Write::Facts { slot, facts: Arc::new(facts) }
         }),
         2 => (slot(), vec((0..20_u64, 0..9_u64), 0..4)).prop_map(|(slot, htlcs)| {
             let htlcs = htlcs.into_iter().map(|(id, from)| (offered(id), htlc(from, Some(9))));

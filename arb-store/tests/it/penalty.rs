@@ -6,6 +6,7 @@ use arb_core::ids::{HtlcId, Side, Slot};
 use arb_core::log::{ChangeLog, Write};
 use arb_core::units::CommitmentNumber;
 use std::path::Path;
+use std::sync::Arc;
 
 fn ended(slot: u32, htlcs: impl IntoIterator<Item = (HtlcId, u64)>) -> Write {
     let record = |(id, from)| (id, htlc(from, Some(from + 1)));
@@ -150,7 +151,7 @@ fn states_leave_nothing_behind() {
             let current = &mut facts.candidates.current;
             current.local.number = CommitmentNumber(round * 150 + number);
             current.remote.number = CommitmentNumber(round * 150 + number);
-            put(&mut log, [Write::Facts { slot: Slot(0), facts: Box::new(facts) }]);
+            put(&mut log, [Write::Facts { slot: Slot(0), facts: Arc::new(facts) }]);
         }
         drop(log);
         at.push((pages(folder.path()), occupied(folder.path())));
@@ -184,7 +185,7 @@ fn an_update_of_a_full_channel_is_bounded() {
     assert!(bytes.len() < 256 << 10, "{} bytes", bytes.len());
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(folder.path());
-    put(&mut log, [Write::Facts { slot: Slot(0), facts: Box::new(facts.clone()) }]);
+    put(&mut log, [Write::Facts { slot: Slot(0), facts: Arc::new(facts.clone()) }]);
     drop(log);
     let stored = open(folder.path()).facts(Slot(0)).unwrap();
     assert_eq!(stored, Some(Ok(Box::new(facts))));

@@ -17,6 +17,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{
     Amount, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
 };
+use std::sync::Arc;
 
 /// The generator of secp256k1, or its negation.
 fn point(sign: u8) -> PublicKey {
@@ -126,7 +127,7 @@ pub(crate) fn facts(id: u8) -> ChannelFacts {
 }
 
 pub(crate) fn register(slot: u32) -> Write {
-    Write::Facts { slot: Slot(slot), facts: Box::new(facts(slot as u8 + 1)) }
+    Write::Facts { slot: Slot(slot), facts: Arc::new(facts(slot as u8 + 1)) }
 }
 
 pub(crate) fn block(height: u32) -> BlockRef {

@@ -3,11 +3,12 @@ use crate::samples::{block, bump, bumps, facts, handed_out, htlc, long_change, o
 use crate::support::{append, batch, open, put, raw, wait};
 use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
-use arb_core::log::{BatchId, ChangeLog, SubscriberState, Write};
+use arb_core::log::{Batch, BatchId, ChangeLog, Durable, SubscriberState, Write};
 use arb_core::memory::Refused;
 use arb_core::units::CommitmentNumber;
 use arb_store::{LmdbLog, StoreConfig, StoreError};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SLOT: Slot = Slot(0);
@@ -104,9 +105,9 @@ fn a_refused_batch_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(folder.path());
     put(&mut log, [register(0)]);
-    let mut other = Box::new(facts(9));
+    let mut other = facts(9);
     other.birth = block(5).height;
-    let taken = [bumps(0, [1]), Write::Facts { slot: SLOT, facts: other }];
+    let taken = [bumps(0, [1]), Write::Facts { slot: SLOT, facts: Arc::new(other) }];
     let unknown = [Write::BlockConnected(block(1)), bumps(3, [1])];
     let long = [bumps(0, [1]), subscriber(&"n".repeat(256), 0)];
     for (writes, expected) in [
@@ -123,6 +124,27 @@ fn a_refused_batch_leaves_nothing_behind() {
     assert_eq!(log.blocks().unwrap(), []);
     put(&mut log, [subscriber(&"n".repeat(255), 0)]);
     assert_eq!(log.channels().unwrap()[0].subscribers[0].0.len(), 255);
+}
+
+#[test]
+fn batches_that_are_asked_for_together_are_each_answered_for_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    let writes = [vec![register(0)], vec![bumps(3, [1])], vec![bumps(0, [1])], vec![bumps(0, [2])]];
+    let batches = (1..).map(BatchId).zip(writes).map(|(id, writes)| Batch { id, writes });
+    let answers: Vec<_> = log.append_all(batches.collect()).into_iter().map(wait).collect();
+    assert_eq!(answers.len(), 4);
+    for (number, answer) in (1..).zip(&answers) {
+        match answer {
+            Ok(receipt) => assert_eq!(*receipt, Durable::assert_durable(BatchId(number))),
+            Err(StoreError::Refused(refused)) => {
+                assert_eq!((number, *refused), (2, Refused::UnknownSlot(Slot(3))));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(answers[1].is_err());
+    assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![bump(1), bump(2)]), "in order");
 }
 
 // incident lnd-10780
@@ -220,9 +242,9 @@ fn the_map_grows_while_channels_are_registered() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(folder.path());
     let register = |slot: u32| {
-        let mut facts = Box::new(facts(1));
+        let mut facts = facts(1);
         facts.id.0[..4].copy_from_slice(&slot.to_be_bytes());
-        Write::Facts { slot: Slot(slot), facts }
+        Write::Facts { slot: Slot(slot), facts: Arc::new(facts) }
     };
     put(&mut log, (0..1_000).map(register).collect::<Vec<_>>());
     (1_000..1_500).for_each(|slot| put(&mut log, [register(slot)]));

@@ -11,6 +11,13 @@ use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Remedy, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use std::time::{Duration, Instant};
+
+/// So many appends are asked for at once: the store prepares them while the driver verifies the next ones.
+const AT_ONCE: usize = 8;
+
+/// How long commands are taken one after the other before the driver looks at what else there is.
+const LONGEST_TURN: Duration = Duration::from_millis(1);
 
 impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
 where
@@ -21,7 +28,22 @@ where
     K: Signer,
     C: CoinSource,
 {
-    pub(super) async fn on_command(&mut self, envelope: Envelope) {
+    /// Takes what has come by now, as far as it is soon done: other things than commands wait meanwhile.
+    pub(super) async fn on_commands(&mut self, first: Envelope) {
+        let begun = Instant::now();
+        let mut next = Some(first);
+        while let Some(envelope) = next {
+            self.on_command(envelope).await;
+            if self.unsent.len() >= AT_ONCE {
+                self.append_facts();
+            }
+            let goes_on = !self.end.is_near() && begun.elapsed() < LONGEST_TURN;
+            next = if goes_on { self.queue.try_recv().ok() } else { None };
+        }
+        self.append_facts();
+    }
+
+    async fn on_command(&mut self, envelope: Envelope) {
         let Envelope { command, answer } = envelope;
         match command {
             Command::Watch(facts) => self.watch(facts, Reply::new(answer)),
@@ -192,60 +214,86 @@ where
 
     fn store_facts(&mut self, slot: Slot, updated: Updated, reply: Reply<()>) {
         let (number, all) = self.on_the_way.begin(slot, updated, reply);
-        let facts = Box::new((**all.facts()).clone());
+        let facts = all.facts().clone();
         let mut writes = vec![Write::Facts { slot, facts }];
         if !all.ended().is_empty() {
             writes.push(Write::EndedHtlcs { slot, htlcs: all.ended().to_vec() });
         }
         let batch = self.direct_batch(writes);
-        let appended = self.log.append(batch);
-        self.appends.start((slot, number), async move {
-            let since = std::time::Instant::now();
-            let appended = appended.await;
-            measure::appended(since.elapsed(), appended.is_ok());
-            let remedy =
-                |error: L::Error| NotStored { why: error.to_string(), remedy: L::remedy(&error) };
-            appended.map(|_| ()).map_err(remedy)
-        });
+        self.unsent.push(((slot, number), batch));
     }
 
-    /// What the store answered by now: a commit answers many appends.
+    /// Asks the store for the facts that wait for it: before anything that came later.
+    pub(super) fn append_facts(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        let since = Instant::now();
+        let (of, batches): (Vec<_>, _) = self.unsent.drain(..).unzip();
+        let mut appends = self.log.append_all(batches).into_iter();
+        for (slot, number) in of {
+            let Some(append) = appends.next() else {
+                let why = "the store gave no receipt".to_owned();
+                let result = Err(NotStored { why, remedy: Remedy::Reopen });
+                // Nothing is durable by that.
+                let _ = self.on_stored(Stored { slot, number, result });
+                continue;
+            };
+            self.appends.start((slot, number), async move {
+                let appended = append.await;
+                measure::appended(since.elapsed(), appended.is_ok());
+                let failed = |error: L::Error| NotStored {
+                    why: error.to_string(),
+                    remedy: L::remedy(&error),
+                };
+                appended.map(|_| ()).map_err(failed)
+            });
+        }
+    }
+
+    /// What the store answered by now: a commit answers many appends. Whoever waits is told first.
     pub(super) fn on_all_stored(&mut self, first: Stored) {
+        let mut durable = Vec::new();
         let mut next = Some(first);
         while let Some(stored) = next {
-            self.on_stored(stored);
+            durable.extend(self.on_stored(stored));
             next = self.appends.ready();
+        }
+        for (slot, updated) in durable {
+            self.facts_stored(slot, &updated);
         }
         self.look_at_store();
     }
 
-    /// An append of facts has ended: watches and due height follow, or whoever waits is told why.
-    fn on_stored(&mut self, stored: Stored) {
+    /// An append of facts has ended: whoever waits is told. Gives what is durable by it.
+    fn on_stored(&mut self, stored: Stored) -> Option<(Slot, Updated)> {
         let Stored { slot, number, result } = stored;
         match result {
-            Ok(()) => {
-                let updated = self.on_the_way.stored(slot, number);
-                // The channel may have been set aside or forgotten meanwhile.
-                if let Some(updated) = updated
-                    && let facts = updated.facts().clone()
-                    && self.engine.slot(&facts.id) == Some(slot)
-                {
-                    self.engine.quiet_facts_replaced(slot, &updated);
-                    if self.engine.active(slot).is_none() {
-                        self.recent.keep(slot, facts.clone());
-                    }
-                    if self.engine.standing(slot, &facts) == Standing::Current {
-                        self.notices.over(facts.id, Alert::OutdatedFacts);
-                    }
-                }
-            }
+            Ok(()) => Some((slot, self.on_the_way.stored(slot, number)?)),
             Err(NotStored { why, remedy }) => {
                 tracing::error!(slot = slot.0, why, "facts are not stored");
                 if remedy == Remedy::Reopen {
                     self.end.must(Ended::Store(why.clone()));
                 }
                 self.on_the_way.failed(slot, number, &why);
+                None
             }
+        }
+    }
+
+    /// Facts of a channel are durable: watches and due height follow.
+    fn facts_stored(&mut self, slot: Slot, updated: &Updated) {
+        let facts = updated.facts();
+        // The channel may have been set aside or forgotten meanwhile.
+        if self.engine.slot(&facts.id) != Some(slot) {
+            return;
+        }
+        self.engine.quiet_facts_replaced(slot, updated);
+        if self.engine.active(slot).is_none() {
+            self.recent.keep(slot, facts.clone());
+        }
+        if self.engine.standing(slot, facts) == Standing::Current {
+            self.notices.over(facts.id, Alert::OutdatedFacts);
         }
     }
 }

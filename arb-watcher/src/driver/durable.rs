@@ -149,6 +149,7 @@ where
         batch: Batch,
         patience: Patience,
     ) -> Result<Durable, CommandError> {
+        self.append_facts();
         self.recent.outdated_by(&batch);
         loop {
             let since = std::time::Instant::now();

@@ -51,7 +51,7 @@ use tasks::Tasks;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use trouble::Troubles;
-use work::{Appends, Workers};
+use work::{Appends, Unsent, Workers};
 
 /// The state of the one task.
 pub(crate) struct Driver<L, S, B, F, K, C> {
@@ -70,6 +70,8 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     chain: chain::Following,
     workers: Workers,
     appends: Appends,
+    /// Facts that are to be appended before anything else is.
+    unsent: Unsent,
     tasks: Tasks,
     notices: NoticeHub,
     alarms: Board,
@@ -159,7 +161,7 @@ where
             // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
                 () = self.end.come() => break,
-                Some(envelope) = self.queue.recv() => self.on_command(envelope).await,
+                Some(envelope) = self.queue.recv() => self.on_commands(envelope).await,
                 Some(stored) = self.appends.next() => self.on_all_stored(stored),
                 Some(outcome) = self.workers.next() => self.on_outcomes(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),

@@ -116,6 +116,7 @@ where
             chain: chain::Following::new(&settings),
             workers: Workers::default(),
             appends: Appends::default(),
+            unsent: Vec::new(),
             tasks: Tasks::default(),
             notices: NoticeHub::default(),
             alarms: seams.alarms,

@@ -8,7 +8,7 @@ use crate::scripts::ScriptsPort;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ChangeLog, Remedy};
+use arb_core::log::{Batch, ChangeLog, Remedy};
 use arb_core::ports::{
     BlockSource, Broadcast, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
 };
@@ -177,6 +177,10 @@ pub(super) struct NotStored {
     pub(super) why: String,
     pub(super) remedy: Remedy,
 }
+
+/// Appends of facts that are still to be asked for, with what they are known by. The store is asked for
+/// those of several commands at once: to wake it costs more than to prepare them.
+pub(super) type Unsent = Vec<((Slot, u64), Batch)>;
 
 /// Appends that do not pass through the engine. The driver itself waits for them: a task for each would be one
 /// more that is woken.

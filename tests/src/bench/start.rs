@@ -1,6 +1,7 @@
 //! `start`: from an open store to an arbiter that is ready, against reading the same entries in
 //! sequence into a bare map; and what the arbiter that is ready holds in memory.
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arb_core::ids::{ChannelId, Slot};
@@ -91,7 +92,7 @@ pub(super) fn fill(folder: &Path, count: u32) -> Result<Vec<ChannelNumbers>, Ben
         let current = &facts.candidates.current;
         let (local, remote) = (current.local.number, current.remote.number);
         numbers.push(ChannelNumbers { id: facts.id, local, remote });
-        writes.push(Write::Facts { slot: Slot(slot), facts: Box::new(facts) });
+        writes.push(Write::Facts { slot: Slot(slot), facts: Arc::new(facts) });
         if writes.len() as u32 >= IN_BATCH || slot + 1 == count {
             let batch = Batch { id: BatchId(u64::from(slot)), writes: std::mem::take(&mut writes) };
             let _receipt = wait(log.append(batch))?;

@@ -92,7 +92,7 @@ impl Log {
         let mut under_way = Vec::with_capacity(count);
         for (slot, facts) in (0..).map(Slot).zip(&self.facts).take(count) {
             self.next += 1;
-            let writes = vec![Write::Facts { slot, facts: Box::new(facts.clone()) }];
+            let writes = vec![Write::Facts { slot, facts: Arc::new(facts.clone()) }];
             under_way.push(self.log.append(Batch { id: BatchId(self.next), writes }));
         }
         for append in under_way {

@@ -7,6 +7,7 @@ use arb_core::units::CommitmentNumber;
 use arb_watcher::ChannelNumbers;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{OutPoint, Transaction};
+use std::sync::Arc;
 
 use super::BenchError;
 use super::channels::{EXPIRY, TIP};
@@ -101,7 +102,7 @@ impl Told {
     /// What the store holds of it.
     pub(super) fn writes(&self, slot: Slot) -> [Write; 2] {
         [
-            Write::Facts { slot, facts: Box::new(self.facts.clone()) },
+            Write::Facts { slot, facts: Arc::new(self.facts.clone()) },
             Write::EndedHtlcs { slot, htlcs: self.ended.clone() },
         ]
     }

@@ -3,6 +3,7 @@
 //! history.
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arb_core::codec::Record as _;
@@ -270,7 +271,7 @@ impl Ours {
         let mut under_way = Vec::with_capacity(updates.len());
         for Update { slot, facts, ended } in updates {
             self.next += 1;
-            let mut writes = vec![Write::Facts { slot, facts: Box::new(facts) }];
+            let mut writes = vec![Write::Facts { slot, facts: Arc::new(facts) }];
             if !ended.is_empty() {
                 writes.push(Write::EndedHtlcs { slot, htlcs: ended });
             }

@@ -1,7 +1,7 @@
 //! Updates: receipts after appends, appends that fail, blocks that touch channels meanwhile, and
 //! the fence.
 use super::support::*;
-use crate::{Arbiter, CommandError};
+use crate::{Arbiter, CommandError, Ended};
 use arb_core::arbitrator::{Phase, PreimageSource};
 use arb_core::classify::FundingSpend;
 use arb_core::facts::{ChannelNames, Link, ShutdownScripts, Signals, Update, UpdateError};
@@ -69,6 +69,48 @@ async fn a_refused_append_leaves_the_facts_as_they_were() {
     assert!(refused(&arbiter.channel_closed_cooperatively(id, close).await));
     world.log.refuse(false);
     assert_eq!(arbiter.update_channel(id, vec![shutdown]).await, Ok(()));
+}
+
+/// What is asked for while the driver is busy is taken together: in the order in which it came all the same.
+#[tokio::test(start_paused = true)]
+async fn what_comes_together_is_stored_in_its_order() {
+    let world = World::default();
+    let mut channels: Vec<Channel> = (1..=20).map(|at| Channel::new(at, StaticRemotekey)).collect();
+    let arbiter = world.watching(&channels[0]).await;
+    for channel in &channels[1..] {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("watched");
+    }
+    world.log.forget_order();
+    let (mut calls, mut failing) = (Vec::new(), None);
+    for (slot, channel) in (0..).zip(&mut channels) {
+        let (telling, id, update) = (arbiter.clone(), channel.id(), channel.next_local(1, &[]));
+        calls.push(tokio::spawn(async move { telling.update_channel(id, vec![update]).await }));
+        if slot == 12 {
+            // It rests on the newest facts of its channel, which are on their way.
+            let arbiter = arbiter.clone();
+            failing = Some(tokio::spawn(async move { arbiter.fail_channel(id).await.map(drop) }));
+        }
+    }
+    for call in calls {
+        call.await.expect("no panic").expect("stored");
+    }
+    failing.expect("asked for").await.expect("no panic").expect("failed");
+    let expected: Vec<u32> = (0..=12).chain(12..20).collect();
+    assert_eq!(world.log.order_of_facts(), expected);
+    for (slot, channel) in (0..).zip(&channels) {
+        assert_eq!(world.log.stored_facts(slot).as_ref(), Some(&channel.facts));
+    }
+}
+
+/// A store that answers for fewer appends than it was asked for: nobody waits for ever.
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_never_comes_ends_the_arbiter() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.log.give_no_receipts();
+    let answer = arbiter.update_channel(channel.id(), vec![channel.next_local(1, &[])]).await;
+    assert!(refused(&answer), "{answer:?}");
+    assert!(matches!(arbiter.ended().await, Ended::Store(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,8 +43,8 @@ fn what_is_written_is_not_kept() {
     for slot in 0..3 {
         recent.keep(Slot(slot), facts(0));
     }
-    let facts = Box::new((*facts(0)).clone());
-    let writes = vec![Write::Facts { slot: Slot(0), facts }, Write::Forget { slot: Slot(2) }];
+    let writes =
+        vec![Write::Facts { slot: Slot(0), facts: facts(0) }, Write::Forget { slot: Slot(2) }];
     recent.outdated_by(&Batch { id: BatchId(1), writes });
     assert!(recent.peek(Slot(0)).is_none() && recent.peek(Slot(2)).is_none());
     assert!(recent.peek(Slot(1)).is_some());

@@ -75,14 +75,14 @@ impl Shell {
             wait(log.append(Batch { id, writes: std::mem::take(writes) })).map(drop)
         };
         for slot in 0..count {
-            let facts = Box::new(quiet.facts(slot));
+            let facts = Arc::new(quiet.facts(slot));
             writes.push(Write::Facts { slot: Slot(slot), facts });
             if writes.len() == FILLED_AT_ONCE {
                 append(&mut writes)?;
             }
         }
         for (slot, facts) in &shell.closing {
-            writes.push(Write::Facts { slot: *slot, facts: Box::new((**facts).clone()) });
+            writes.push(Write::Facts { slot: *slot, facts: facts.clone() });
         }
         append(&mut writes)?;
         shell.storage = Storage::Lmdb(Box::new(log));

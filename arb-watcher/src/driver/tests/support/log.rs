@@ -31,6 +31,8 @@ struct Inner {
     channel_reads: usize,
     record_reads: usize,
     channel_writes: usize,
+    order_of_facts: Vec<u32>,
+    no_receipts: bool,
 }
 
 /// Why the log fails.
@@ -121,6 +123,20 @@ impl Log {
         inner.damaged_ended.clear();
     }
 
+    /// In which order facts of channels were written.
+    pub(in super::super) fn order_of_facts(&self) -> Vec<u32> {
+        self.inner().order_of_facts.clone()
+    }
+
+    pub(in super::super) fn forget_order(&self) {
+        self.inner().order_of_facts.clear();
+    }
+
+    /// Appends that are asked for together have no receipts from now on.
+    pub(in super::super) fn give_no_receipts(&self) {
+        self.inner().no_receipts = true;
+    }
+
     /// How the log says that it is off for space.
     pub(in super::super) fn is(&self, health: Health) {
         self.inner().health = health;
@@ -174,6 +190,7 @@ impl Log {
                 inner.channel_writes += 1;
             }
             if let Write::Facts { slot, .. } = write {
+                inner.order_of_facts.push(slot.0);
                 inner.damaged_facts.remove(slot);
                 inner.damaged_entries.remove(slot);
             }
@@ -217,6 +234,13 @@ impl ChangeLog for Log {
                 log.write(batch, allowed)
             }),
         }
+    }
+
+    fn append_all(&mut self, batches: Vec<Batch>) -> Vec<Self::Append> {
+        if self.inner().no_receipts {
+            return Vec::new();
+        }
+        batches.into_iter().map(|batch| self.append(batch)).collect()
     }
 
     fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), Failure> {
