@@ -71,6 +71,13 @@ pub enum Write {
         /// Whether forgetting a channel waits for its acknowledgement; `None` ends the subscription.
         acknowledged: Option<bool>,
     },
+    /// The channel is set aside from here on, and misses blocks; or it has seen them all again.
+    SetAside {
+        /// The channel's key.
+        slot: Slot,
+        /// Whether it is.
+        aside: bool,
+    },
     /// Everything of a channel is deleted.
     Forget {
         /// The channel's key.
@@ -120,6 +127,8 @@ pub struct StoredChannel {
     pub subscribers: Vec<(String, SubscriberState)>,
     /// Whether its log holds at least one change.
     pub has_changes: bool,
+    /// Whether it was set aside, and may have missed blocks.
+    pub aside: bool,
 }
 
 /// A record that cannot be understood. Its bytes are kept.

@@ -77,7 +77,8 @@ impl SlotUse {
             Write::Facts { slot, facts } => Some(Self::Facts(*slot, facts.id)),
             Write::EndedHtlcs { slot, .. }
             | Write::Changes { slot, .. }
-            | Write::Subscriber { slot, .. } => Some(Self::Other(*slot)),
+            | Write::Subscriber { slot, .. }
+            | Write::SetAside { slot, .. } => Some(Self::Other(*slot)),
             Write::Forget { slot } => Some(Self::Forget(*slot)),
             Write::BlockConnected(_)
             | Write::Disconnected { .. }
@@ -127,6 +128,7 @@ pub fn check_names(writes: &[Write]) -> Result<(), Refused> {
         | Write::Changes { .. }
         | Write::BlockConnected(_)
         | Write::Disconnected { .. }
+        | Write::SetAside { .. }
         | Write::Forget { .. } => false,
     };
     if writes.iter().any(too_long) { Err(Refused::NameTooLong) } else { Ok(()) }
@@ -147,6 +149,7 @@ struct Records {
     ended: BTreeMap<HtlcId, HtlcRecord>,
     changes: Vec<Change>,
     subscribers: BTreeMap<String, SubscriberState>,
+    aside: bool,
 }
 
 impl MemoryLog {
@@ -198,6 +201,7 @@ impl MemoryLog {
                     None => self.to_all.remove(&name),
                 };
             }
+            Write::SetAside { slot, aside } => self.with(slot, |records| records.aside = aside),
             Write::Forget { slot } => {
                 self.channels.remove(&slot);
             }
@@ -215,6 +219,7 @@ impl MemoryLog {
             ended: BTreeMap::new(),
             changes: Vec::new(),
             subscribers: BTreeMap::new(),
+            aside: false,
         };
         self.channels.insert(slot, records);
     }
@@ -240,6 +245,7 @@ impl Records {
             entry: Ok(ChannelEntry::of(&self.facts)),
             subscribers: self.subscribers.iter().map(|(n, s)| (n.clone(), *s)).collect(),
             has_changes: !self.changes.is_empty(),
+            aside: self.aside,
         }
     }
 }

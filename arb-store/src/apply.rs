@@ -61,6 +61,10 @@ enum Operation {
         name: String,
         state: Option<Vec<u8>>,
     },
+    SetAside {
+        slot: Slot,
+        aside: bool,
+    },
     Forget {
         slot: Slot,
     },
@@ -118,6 +122,7 @@ impl Operation {
                 let state = |acknowledged| SubscriberState { next: 0, acknowledged }.encode();
                 Self::ToAll { name, state: acknowledged.map(state) }
             }
+            Write::SetAside { slot, aside } => Self::SetAside { slot, aside },
             Write::Forget { slot } => Self::Forget { slot },
         }
     }
@@ -127,7 +132,8 @@ impl Operation {
             Self::Facts { slot, id, .. } => Some(SlotUse::Facts(*slot, *id)),
             Self::Ended { slot, .. }
             | Self::Changes { slot, .. }
-            | Self::Subscriber { slot, .. } => Some(SlotUse::Other(*slot)),
+            | Self::Subscriber { slot, .. }
+            | Self::SetAside { slot, .. } => Some(SlotUse::Other(*slot)),
             Self::Forget { slot } => Some(SlotUse::Forget(*slot)),
             Self::Connected(_)
             | Self::Disconnected(_)
@@ -208,10 +214,17 @@ impl<'a, 'txn> Applier<'a, 'txn> {
             Operation::ToAll { name, state } => {
                 self.subscriber(ALL_CHANNELS, name, state.as_deref())
             }
-            // Nothing can be added to a channel that was forgotten.
-            Operation::Ended { .. } | Operation::Changes { .. } | Operation::Subscriber { .. } => {
-                Ok(())
+            Operation::SetAside { slot, aside: true } if self.is_taken(*slot)? => {
+                self.put(self.tables.aside, &slot_key(*slot), &[])
             }
+            Operation::SetAside { slot, aside: false } => {
+                Ok(self.tables.aside.delete(self.txn, &slot_key(*slot)).map(drop)?)
+            }
+            // Nothing can be added to a channel that was forgotten.
+            Operation::Ended { .. }
+            | Operation::Changes { .. }
+            | Operation::Subscriber { .. }
+            | Operation::SetAside { .. } => Ok(()),
             Operation::Connected(block) => {
                 self.move_cursor(*block)?;
                 let lowest = block.height.plus(BlockDelta(1)).minus(KEPT_BLOCKS);
@@ -279,6 +292,7 @@ impl<'a, 'txn> Applier<'a, 'txn> {
         let key = slot_key(slot);
         self.tables.channels.delete(self.txn, &key)?;
         self.tables.facts.delete(self.txn, &key)?;
+        self.tables.aside.delete(self.txn, &key)?;
         delete_some(self.tables.subs, self.txn, slot, usize::MAX)?;
         self.put(self.tables.gone, &key, &[])
     }

@@ -16,10 +16,10 @@ pub(crate) const FEATURES: u64 = 0;
 /// far enough to be refused.
 pub(crate) const MAX_DATABASES: u32 = 32;
 /// Names of the databases, in the order of [`Databases::new`].
-pub(crate) const NAMES: [&str; 9] =
-    ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "gone", BYTES];
-/// The one that a store may lack, if it was created before there was such a thing.
-pub(crate) const BYTES: &str = "bytes";
+pub(crate) const NAMES: [&str; 10] =
+    ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "gone", "bytes", "aside"];
+/// Those that a store may lack, if it was created before there was such a thing.
+pub(crate) const LATER: [&str; 2] = ["bytes", "aside"];
 
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const NEXT_SLOT_KEY: &[u8] = b"next";
@@ -52,12 +52,14 @@ pub(crate) struct Databases {
     pub(crate) gone: Table,
     /// Folder, zero, name -> bytes that are not the arbiter's.
     pub(crate) bytes: Table,
+    /// Slots of channels that are set aside. That there is a record counts, not what is in it.
+    pub(crate) aside: Table,
 }
 
 impl Databases {
-    pub(crate) const fn new(tables: [Table; 9]) -> Self {
-        let [meta, channels, facts, penalty, log, chain, subs, gone, bytes] = tables;
-        Self { meta, channels, facts, penalty, log, chain, subs, gone, bytes }
+    pub(crate) const fn new(tables: [Table; 10]) -> Self {
+        let [meta, channels, facts, penalty, log, chain, subs, gone, bytes, aside] = tables;
+        Self { meta, channels, facts, penalty, log, chain, subs, gone, bytes, aside }
     }
 }
 

@@ -2,7 +2,7 @@
 use crate::StoreError;
 use crate::config::StoreConfig;
 use crate::layout::{
-    BYTES, Databases, FEATURES, FORMAT, FORMAT_KEY, MAX_DATABASES, Meta, NAMES, Table,
+    Databases, FEATURES, FORMAT, FORMAT_KEY, LATER, MAX_DATABASES, Meta, NAMES, Table,
 };
 use crate::space::Gauges;
 use crate::store::{Store, first_map};
@@ -146,7 +146,7 @@ fn prepare(
     let (tables, meta) = match existing(env, path)? {
         (Some(tables), meta) => (tables, meta),
         (None, _) => {
-            add_bytes(env)?;
+            add_later(env)?;
             let (tables, meta) = existing(env, path)?;
             (tables.ok_or_else(|| StoreError::NotAStore { path: path.clone() })?, meta)
         }
@@ -180,18 +180,20 @@ fn create(env: &Env<WithoutTls>, identity: [u8; 16]) -> Result<Databases, StoreE
     Ok(Databases::new(created.unwrap_commit()))
 }
 
-/// Adds the database that the first stores of this format lack.
-fn add_bytes(env: &Env<WithoutTls>) -> Result<(), StoreError> {
+/// Adds the databases that the first stores of this format lack.
+fn add_later(env: &Env<WithoutTls>) -> Result<(), StoreError> {
     let txn = env.write_txn()?;
     env.create_databases_and_commit(txn, |opener, txn| {
-        opener.create_database::<Bytes, Bytes>(txn, Some(BYTES))?;
+        for name in LATER {
+            opener.create_database::<Bytes, Bytes>(txn, Some(name))?;
+        }
         Ok::<_, StoreError>(CommitOrAbort::<_, ()>::Commit(()))
     })?;
     Ok(())
 }
 
 /// Opens the databases of a store that exists; reads only, and judges the format first. `None`:
-/// it has no [`BYTES`] yet.
+/// it lacks some of [`LATER`] yet.
 fn existing(env: &Env<WithoutTls>, path: &Path) -> Result<(Option<Databases>, Meta), StoreError> {
     let mut found = None;
     let txn = env.read_txn()?;
@@ -205,7 +207,7 @@ fn existing(env: &Env<WithoutTls>, path: &Path) -> Result<(Option<Databases>, Me
         for name in NAMES {
             match opener.open_database::<Bytes, Bytes>(txn, Some(name))? {
                 Some(table) => tables.push(table),
-                None if name == BYTES => {}
+                None if LATER.contains(&name) => {}
                 None => return Err(not_a_store()),
             }
         }

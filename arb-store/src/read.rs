@@ -16,14 +16,15 @@ use std::collections::BTreeMap;
 type Read<T> = Result<T, StoreError>;
 type Facts = Result<Box<ChannelFacts>, Damaged>;
 
-/// Hands every channel over, in one pass over the index, with its subscribers and whether it has
-/// changes: all three tables are ordered by slot.
+/// Hands every channel over, in one pass over the index, with its subscribers, whether it has changes
+/// and whether it is set aside: all four tables are ordered by slot.
 pub(crate) fn channels(
     tables: &Databases,
     txn: &RoTxn<'_>,
     each: &mut dyn FnMut(StoredChannel),
 ) -> Read<()> {
     let mut subscriptions = tables.subs.iter(txn)?.peekable();
+    let mut set_aside = tables.aside.iter(txn)?.peekable();
     let mut logged = Logged::default();
     for entry in tables.channels.iter(txn)? {
         let (key, value) = entry?;
@@ -36,7 +37,12 @@ pub(crate) fn channels(
             }
         }
         let has_changes = logged.has(tables, txn, slot)?;
-        each(stored(tables, txn, slot, value, of, has_changes)?);
+        let mut aside = false;
+        while let Some(next) = set_aside.next_if(|next| is_up_to(next, slot)) {
+            aside |= slot_of(next?.0) == Some(slot);
+        }
+        let channel = stored(tables, txn, slot, value, of)?;
+        each(StoredChannel { has_changes, aside, ..channel });
     }
     Ok(())
 }
@@ -55,16 +61,18 @@ pub(crate) fn channel(
         of.add(key, value);
     }
     let has_changes = Logged::default().has(tables, txn, slot)?;
-    stored(tables, txn, slot, value, of, has_changes).map(Some)
+    let aside = tables.aside.get(txn, &key)?.is_some();
+    let channel = stored(tables, txn, slot, value, of)?;
+    Ok(Some(StoredChannel { has_changes, aside, ..channel }))
 }
 
+/// A channel as its entry and its subscribers tell it.
 fn stored(
     tables: &Databases,
     txn: &RoTxn<'_>,
     slot: Slot,
     value: &[u8],
     of: Subscribers,
-    has_changes: bool,
 ) -> Read<StoredChannel> {
     let key = slot_key(slot);
     let mut entry = decode::<ChannelEntry>(&key, value);
@@ -75,7 +83,8 @@ fn stored(
     if let (Ok(_), Some(damage)) = (&entry, of.damage) {
         entry = Err(damage);
     }
-    Ok(StoredChannel { slot, id, entry, subscribers: of.known, has_changes })
+    let (has_changes, aside) = (false, false);
+    Ok(StoredChannel { slot, id, entry, subscribers: of.known, has_changes, aside })
 }
 
 /// Whether an entry belongs to `slot` or one before it; a failure is taken, too, to be reported.

@@ -249,7 +249,7 @@ pub enum CommandError {
     #[error("the arbiter has panicked over channel {0}: {1}")]
     Panicked(ChannelId, String),
     /// The name belongs to a subscription of the other kind, to one channel or to all: end that one
-    /// or take another name. `arbiter/set-aside` is the arbiter's own.
+    /// or take another name.
     #[error("the name {0} belongs to a subscription of another kind")]
     NameTaken(String),
     /// The channel is watched with other facts: update it instead.

@@ -5,6 +5,7 @@ use arb_core::codec::Record;
 use arb_core::facts::ChannelEntry;
 use arb_core::ids::Slot;
 use arb_core::log::{BatchId, ChangeLog, StoredChannel, SubscriberState, Write};
+use arb_core::ports::ByteStore;
 use arb_core::units::CommitmentNumber;
 use arb_store::{LmdbLog, StoreError};
 use std::fs::{self, File};
@@ -308,4 +309,43 @@ fn a_batch_that_comes_to_a_damaged_page_does_not_hurt_those_committed_with_it() 
     assert_eq!(log.changes(Slot(0)).unwrap().unwrap(), expected.map(bump).collect::<Vec<_>>());
     let statistics = log.statistics();
     assert!(statistics.commits < 20, "they came together: {statistics:?}");
+}
+
+/// Its records are sound again, but blocks have passed: a mark that cannot be read must not be lost.
+#[test]
+fn a_damaged_mark_is_a_mark() {
+    let folder = filled();
+    let mut log = open(folder.path());
+    put(&mut log, [Write::SetAside { slot: Slot(1), aside: true }]);
+    drop(log);
+    raw(folder.path(), "aside", |table, txn| table.put(txn, &[0, 0, 0, 1], b"x").unwrap());
+    let mut log = open(folder.path());
+    let aside = |log: &LmdbLog| log.channels().unwrap().iter().map(|c| c.aside).collect::<Vec<_>>();
+    assert_eq!(aside(&log), [false, true, false]);
+    assert!(log.channel(Slot(1)).unwrap().is_some_and(|channel| channel.aside));
+    put(&mut log, [Write::SetAside { slot: Slot(1), aside: false }]);
+    assert_eq!(aside(&log), [false; 3]);
+}
+
+/// The first stores had neither bytes of others nor marks.
+#[test]
+fn databases_that_came_later_are_added() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["channels", "facts", "penalty", "log", "chain", "subs", "gone"] {
+        raw(folder.path(), name, |_, _| ());
+    }
+    raw(folder.path(), "meta", |table, txn| {
+        let meta = [&2_u16.to_be_bytes()[..], &[0; 8], &[7; 16]].concat();
+        let sum = crc32c::crc32c(&[b"format", &meta[..]].concat());
+        table.put(txn, b"format", &[&meta[..], &sum.to_be_bytes()].concat()).unwrap();
+    });
+    let data = folder.path().join("data.mdb");
+    File::options().write(true).open(&data).unwrap().set_len(4 << 20).unwrap();
+    for aside in [true, false] {
+        let mut log = open(folder.path());
+        assert_eq!(log.identity(), [7; 16]);
+        put(&mut log, [register(0), Write::SetAside { slot: Slot(0), aside }]);
+        wait(log.bytes().put("folder", "name", vec![1])).unwrap();
+        assert_eq!(log.channels().unwrap()[0].aside, aside);
+    }
 }

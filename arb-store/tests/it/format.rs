@@ -85,12 +85,14 @@ fn keys_and_values_are_as_documented() {
             Write::BlockConnected(block(800_000)),
             Write::Subscriber { slot: Slot(0), name: "s1".to_owned(), state: Some(subscriber()) },
             Write::SubscriberToAll { name: "s2".to_owned(), acknowledged: Some(true) },
+            Write::SetAside { slot: Slot(0), aside: true },
         ],
     );
     wait(log.bytes().put("ldk/a/b", "key", vec![1, 2, 3])).unwrap();
     drop(log);
     let page = page();
-    for name in ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "bytes"] {
+    let names = ["meta", "channels", "facts", "penalty", "log", "chain", "subs", "bytes", "aside"];
+    for name in names {
         let entries: Vec<(String, Vec<u8>)> = raw(folder.path(), name, |table, txn| {
             let entries = table.iter(txn).unwrap().map(Result::unwrap);
             entries.map(|(key, value)| (hex(key), value.to_vec())).collect()

@@ -47,6 +47,7 @@ fn write() -> impl Strategy<Value = Write> {
                 state: next.map(|next| SubscriberState { next, acknowledged: next % 2 == 0 }),
             }
         ),
+        1 => (slot(), any::<bool>()).prop_map(|(slot, aside)| Write::SetAside { slot, aside }),
         1 => slot().prop_map(|slot| Write::Forget { slot }),
     ]
 }
@@ -64,6 +65,7 @@ fn agree(store: &LmdbLog, memory: &MemoryLog) {
     assert_eq!(store.next_slot().unwrap(), memory.next_slot().unwrap());
     for slot in (0..5).map(Slot) {
         assert_eq!(store.facts(slot).unwrap(), memory.facts(slot).unwrap());
+        assert_eq!(store.channel(slot).unwrap(), memory.channel(slot).unwrap());
         assert_eq!(store.changes(slot).unwrap(), memory.changes(slot).unwrap());
         let at = CommitmentNumber(6);
         assert_eq!(store.ended_htlcs(slot, at).unwrap(), memory.ended_htlcs(slot, at).unwrap());

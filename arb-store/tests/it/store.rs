@@ -154,12 +154,14 @@ fn a_forgotten_channel_is_gone_and_its_slot_is_never_used_again() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(folder.path());
     put(&mut log, [register(0), register(1), bumps(0, [1]), bumps(1, [5]), subscriber("s", 0)]);
+    put(&mut log, [Write::SetAside { slot: SLOT, aside: true }]);
     for chunk in 0..10 {
         let htlcs = (0..500).map(|id| (offered(chunk * 500 + id), htlc(1, Some(2)))).collect();
         put(&mut log, [Write::EndedHtlcs { slot: SLOT, htlcs }]);
     }
     // What follows in the same batch has nothing left to be added to.
     put(&mut log, [Write::Forget { slot: SLOT }, bumps(0, [2]), subscriber("t", 1)]);
+    put(&mut log, [Write::SetAside { slot: SLOT, aside: true }]);
     let check = |log: &mut LmdbLog| {
         assert_eq!(log.channels().unwrap().len(), 1);
         assert_eq!(log.facts(SLOT).unwrap(), None);
@@ -185,7 +187,7 @@ fn a_forgotten_channel_is_gone_and_its_slot_is_never_used_again() {
             break;
         }
     }
-    for name in ["gone", "penalty", "log", "subs", "facts", "channels"] {
+    for name in ["gone", "penalty", "log", "subs", "facts", "channels", "aside"] {
         assert_eq!(left(name), 0, "{name}");
     }
     let mut log = open(folder.path());

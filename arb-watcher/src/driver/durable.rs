@@ -1,5 +1,4 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
-use super::quarantine::MARK;
 use super::{Driver, measure};
 use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
@@ -7,7 +6,7 @@ use crate::ended::Ended;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Transition};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
-use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Remedy, SubscriberState, Write};
+use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Remedy, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -128,11 +127,8 @@ where
         };
         let mut batch = transition.batch().clone();
         let marks = self.quarantine.marks();
-        batch.writes.extend(marks.iter().map(|(slot, aside)| {
-            let state = SubscriberState { next: 0, acknowledged: false };
-            let state = aside.then_some(state);
-            Write::Subscriber { slot: *slot, name: MARK.to_owned(), state }
-        }));
+        let mark = |&(slot, aside): &_| Write::SetAside { slot, aside };
+        batch.writes.extend(marks.iter().map(mark));
         let receipt = self.append(batch, patience).await?;
         self.quarantine.marked(&marks);
         self.engine.advance(transition, receipt).map_err(|wrong| {

@@ -3,7 +3,7 @@
 use super::intervene::Failing;
 use super::on_the_way::OnTheWay;
 use super::panics::caught_of;
-use super::quarantine::{MARK, Quarantine, Stated};
+use super::quarantine::{Quarantine, Stated};
 use super::recent::Recent;
 use super::subscribers::Subscribers;
 use super::tasks::Tasks;
@@ -23,7 +23,7 @@ use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::Secp256k1;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -135,11 +135,11 @@ where
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
-        let (others, was_aside) = driver.resume_quiet(numbers).map_err(unreadable)?;
+        let others = driver.resume_quiet(numbers).map_err(unreadable)?;
         let stated = stated_of(&others, numbers);
         for channel in others {
             let stated = stated.get(&channel.id).copied().flatten();
-            if was_aside.contains(&channel.slot) {
+            if channel.aside {
                 let why = "it was set aside, and has missed blocks";
                 driver.put_aside(channel.slot, channel.id, Stated::Not(stated), None, why);
             } else {
@@ -154,34 +154,26 @@ where
         Ok(driver)
     }
 
-    /// Puts quiet channels back from the index alone. Gives the others, and which of them were set aside
-    /// when the driver ended.
-    fn resume_quiet(
-        &mut self,
-        stated: &[ChannelNumbers],
-    ) -> Result<(Vec<StoredChannel>, BTreeSet<Slot>), L::Error> {
+    /// Puts quiet channels back from the index alone. Gives the others.
+    fn resume_quiet(&mut self, stated: &[ChannelNumbers]) -> Result<Vec<StoredChannel>, L::Error> {
         let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
         let mut quiet = self.engine.quiet_channels(expected.min(MOST_EXPECTED));
-        let (mut others, mut was_aside) = (Vec::new(), BTreeSet::new());
+        let mut others = Vec::new();
         let Self { log, engine, subscribers, notices, .. } = self;
         log.each_channel(&mut |mut channel| {
             let slot = channel.slot;
-            let aside = channel.subscribers.iter().any(|(name, _)| name == MARK);
-            if aside {
-                was_aside.insert(slot);
-            }
             for (name, state) in std::mem::take(&mut channel.subscribers) {
                 subscribers.restore(slot, name, state);
             }
             match &channel.entry {
-                Ok(entry) if !channel.has_changes && !aside && quiet.push(slot, entry) => {}
+                Ok(entry) if !channel.has_changes && !channel.aside && quiet.push(slot, entry) => {}
                 _ => others.push(channel),
             }
         })?;
         for (_, id) in engine.restore_quiet(quiet, stated) {
             alarm_outdated(notices, id);
         }
-        Ok((others, was_aside))
+        Ok(others)
     }
 
     /// A channel with anything to remember, or that cannot be read.

@@ -22,16 +22,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 /// Channels that are read again in one step: the others are as soon as the driver comes by.
 const AT_ONCE: usize = 16;
 
-/// Name of a subscription that nobody has: it stands in the store while a channel is set aside. A start that
-/// finds its records sound must not take it for one that has seen every block.
-pub(super) const MARK: &str = "arbiter/set-aside";
-
 /// Channels that are set aside.
 #[derive(Default)]
 pub(super) struct Quarantine {
     of: BTreeMap<ChannelId, Aside>,
-    /// Channels whose mark is to be set or taken away with the next batch: no block that a channel does
-    /// not see is durable before its mark.
+    /// Channels whose mark in the store is to be set or taken away with the next batch: no block that a
+    /// channel does not see is durable before its mark, so no start takes it for one that saw every block.
     marks: BTreeMap<Slot, bool>,
 }
 

@@ -1,7 +1,6 @@
 //! Named subscriptions: what each has acknowledged is in the store, what each was sent is not.
 use super::Driver;
 use super::durable::Patience;
-use super::quarantine::MARK;
 use crate::command::{CommandError, Reply};
 use crate::mailbox::{Outbox, Readers, mailbox};
 use crate::subscription::{
@@ -121,9 +120,6 @@ impl Subscribers {
     }
 
     pub(super) fn restore(&mut self, slot: Slot, name: String, state: SubscriberState) {
-        if name == MARK {
-            return;
-        }
         if let Some(to_all) = self.to_all.get_mut(&name) {
             to_all.next.insert(slot, state.next);
             return;
@@ -275,7 +271,7 @@ where
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(self.unknown(id)));
         };
-        if name == MARK || self.subscribers.to_all.contains_key(&name) {
+        if self.subscribers.to_all.contains_key(&name) {
             return reply.send(Err(CommandError::NameTaken(name)));
         }
         let known = self.subscribers.get(slot, &name).map(|s| s.state);
@@ -311,7 +307,7 @@ where
         if reply.is_closed() {
             return;
         }
-        if name == MARK || self.subscribers.of.values().any(|of| of.contains_key(&name)) {
+        if self.subscribers.of.values().any(|of| of.contains_key(&name)) {
             return reply.send(Err(CommandError::NameTaken(name)));
         }
         let known = self.subscribers.to_all.get(&name).map(|to_all| to_all.acknowledged);
@@ -369,7 +365,7 @@ where
         id: ChannelId,
         name: &str,
     ) -> Result<(), CommandError> {
-        if name == MARK || self.subscribers.to_all.contains_key(name) {
+        if self.subscribers.to_all.contains_key(name) {
             return Err(CommandError::NameTaken(name.to_owned()));
         }
         // A subscription to a channel that is forgotten has ended; whoever asks again after a crash

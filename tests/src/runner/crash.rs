@@ -223,6 +223,7 @@ fn describe(batch: &Batch) -> String {
         }
         Write::BlockConnected(_) | Write::Disconnected { .. } => "cursor".to_owned(),
         Write::Subscriber { .. } | Write::SubscriberToAll { .. } => "subscriber".to_owned(),
+        Write::SetAside { aside, .. } => format!("set aside: {aside}"),
         Write::Forget { .. } => "forget".to_owned(),
     };
     batch.writes.iter().map(kind).collect::<Vec<_>>().join(", ")
