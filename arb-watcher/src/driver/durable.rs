@@ -1,4 +1,5 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
+use super::panics::slot_of;
 use super::{Driver, measure};
 use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
@@ -94,7 +95,8 @@ where
                             history: Vec::new(),
                         }),
                     );
-                    self.load(slots, &mut loaded, patience).await?;
+                    let asked: BTreeSet<Slot> = inputs.iter().filter_map(slot_of).collect();
+                    self.load(slots, &mut loaded, (patience, &asked)).await?;
                 }
             }
         };
@@ -191,11 +193,13 @@ where
         }
     }
 
+    /// Facts of these channels. One whose facts are damaged is set aside; an error: they cannot be had now, or
+    /// it is one that a command is about, who is told so.
     async fn load(
         &mut self,
         slots: BTreeSet<Slot>,
         loaded: &mut Loaded,
-        patience: Patience,
+        (patience, asked): (Patience, &BTreeSet<Slot>),
     ) -> Result<(), CommandError> {
         for slot in slots {
             loop {
@@ -203,7 +207,15 @@ where
                     Ok(facts) => {
                         loaded.insert(slot, facts);
                     }
-                    Err(Unreadable::Channel(why)) => self.set_aside(slot, &why),
+                    Err(Unreadable::Channel(why)) => {
+                        let id = self.id_of(slot);
+                        self.set_aside(slot, &why);
+                        if let (Patience::Once, Some(id)) = (patience, id)
+                            && asked.contains(&slot)
+                        {
+                            return Err(self.unknown(id));
+                        }
+                    }
                     Err(Unreadable::Medium(why)) => {
                         tracing::error!(slot = slot.0, why, "the store cannot be read");
                         if patience == Patience::Once {

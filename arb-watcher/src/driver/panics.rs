@@ -85,7 +85,7 @@ impl<F: Future> Future for Caught<F> {
 }
 
 /// The channel that an input is for; `None`: it is for all.
-const fn slot_of(input: &EngineInput) -> Option<Slot> {
+pub(super) const fn slot_of(input: &EngineInput) -> Option<Slot> {
     match input {
         EngineInput::Block { .. } | EngineInput::Disconnected { .. } | EngineInput::ReachedTip => {
             None
@@ -199,7 +199,7 @@ where
         })
     }
 
-    fn id_of(&self, slot: Slot) -> Option<ChannelId> {
+    pub(super) fn id_of(&self, slot: Slot) -> Option<ChannelId> {
         self.engine.watcher(slot).map(|watcher| watcher.id)
     }
 

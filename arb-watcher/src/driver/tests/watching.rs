@@ -1,10 +1,11 @@
 //! Watching: rescans from birth, whatever the chain does meanwhile; twice; quarantine.
 use super::support::channel::spend;
 use super::support::*;
-use crate::CommandError;
-use arb_core::arbitrator::{Alert, Change, Notice, Phase};
+use crate::{BumpGoal, BumpTarget, CommandError};
+use arb_core::arbitrator::{Alert, Change, Notice, NoticeKey, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
 use bitcoin::{Amount, OutPoint};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -212,9 +213,13 @@ async fn a_channel_with_damaged_facts_is_set_aside_and_healed_by_watching_it_aga
     assert_eq!(phase(&arbiter, &broken).await, Phase::Failing);
 }
 
+fn is_aside(answer: Result<(), CommandError>, of: ChannelId) {
+    assert!(matches!(answer, Err(CommandError::SetAside { id, .. }) if id == of), "{answer:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn damaged_facts_of_a_quiet_channel_are_found_when_something_touches_it() {
-    let touches = ["watch", "fail", "update", "report", "block", "deadline"];
+    let touches = ["watch", "fail", "update", "report", "block", "deadline", "budget", "notice"];
     for touch in touches {
         let (world, mut broken) = (World::default(), Channel::new(1, StaticRemotekey));
         let sound = Channel::new(2, StaticRemotekey);
@@ -232,6 +237,12 @@ async fn damaged_facts_of_a_quiet_channel_are_found_when_something_touches_it() 
         match touch {
             "fail" => assert!(arbiter.fail_channel(id).await.is_err()),
             "update" => assert!(arbiter.update_channel(id, vec![]).await.is_err()),
+            // They ask for no facts before they are staged.
+            "budget" => {
+                let goal = BumpGoal::Budget(Amount::from_sat(1_000));
+                is_aside(arbiter.bump(BumpTarget::Channel(id), goal).await, id);
+            }
+            "notice" => is_aside(arbiter.acknowledge(id, NoticeKey::Failing).await, id),
             "report" => assert!(is_set_aside(&arbiter, id).await),
             "block" => drop(world.chain.mine(vec![broken.remote_tx(0, &[])])),
             "deadline" => world.chain.mine_many(405),
