@@ -28,6 +28,18 @@ pub struct Alarms {
     pub chain: Option<ChainAlarm>,
     /// Something is wrong with the store.
     pub store: Option<StoreAlarm>,
+    /// Something is wrong with the block source itself.
+    pub source: Option<SourceAlarm>,
+}
+
+/// The block source needs a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SourceAlarm {
+    /// [`BlockSource::changed`](arb_core::ports::BlockSource::changed) panicked: a bug of the source. It is called
+    /// again after a pause, which doubles with each panic in a row; until it has returned, the source is asked for
+    /// new blocks as often, and at least as often as [`Settings::heartbeat`](crate::Settings::heartbeat) says.
+    Panics,
 }
 
 /// Something is wrong with the chain itself, for all channels.
@@ -96,6 +108,20 @@ impl Board {
                 None => tracing::info!("the chain is well again"),
             }
             alarms.chain = now;
+            true
+        });
+    }
+
+    pub(crate) fn source(&self, now: Option<SourceAlarm>) {
+        self.0.send_if_modified(|alarms| {
+            if alarms.source == now {
+                return false;
+            }
+            match now {
+                Some(alarm) => tracing::error!(?alarm, "alarm"),
+                None => tracing::info!("the block source is well again"),
+            }
+            alarms.source = now;
             true
         });
     }

@@ -23,7 +23,7 @@ mod settings;
 mod subscription;
 
 pub use abandon::{AbandonError, Unfunded};
-pub use alarms::{Alarms, ChainAlarm, StoreAlarm};
+pub use alarms::{Alarms, ChainAlarm, SourceAlarm, StoreAlarm};
 pub use bump::{BumpGoal, BumpTarget};
 pub use command::{Answer, Command, CommandError, Counts, Reserve};
 pub use core_rpc::{StalledTip, TipAlarm};

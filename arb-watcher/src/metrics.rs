@@ -50,7 +50,7 @@ pub const FEES_PAID: &str = "arb_fees_paid_sat_total";
 pub const SUBSCRIPTIONS: &str = "arb_subscriptions_open";
 /// Gauge: epochs that somebody reads.
 pub const EPOCHS: &str = "arb_epochs_open";
-/// Gauge: 1 while an alarm stands, by `of`: `chain`, `store`.
+/// Gauge: 1 while an alarm stands, by `of`: `chain`, `store`, `source`.
 pub const ALARMS: &str = "arb_alarm";
 
 /// Tells the recorder what each name means.

@@ -110,7 +110,12 @@ where
         gauge!(names::SUBSCRIPTIONS).set(count(self.subscribers.readers.count()));
         gauge!(names::EPOCHS).set(count(self.epochs.count()));
         let alarms = self.alarms.now();
-        for (of, raised) in [("chain", alarms.chain.is_some()), ("store", alarms.store.is_some())] {
+        let raised = [
+            ("chain", alarms.chain.is_some()),
+            ("store", alarms.store.is_some()),
+            ("source", alarms.source.is_some()),
+        ];
+        for (of, raised) in raised {
             gauge!(names::ALARMS, "of" => of).set(if raised { 1.0 } else { 0.0 });
         }
     }

@@ -25,7 +25,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use crate::alarms::Board;
+use crate::alarms::{Board, SourceAlarm};
 use crate::command::{Envelope, Reply};
 use crate::ended::{Ended, LastWord};
 use crate::epochs::EpochHub;
@@ -74,7 +74,7 @@ pub(crate) struct Driver<L, S, B, F, K, C> {
     unsent: Unsent,
     tasks: Tasks,
     notices: NoticeHub,
-    alarms: Board,
+    alarms: Arc<Board>,
     subscribers: Subscribers,
     epochs: EpochHub,
     failing: Failing,
@@ -201,12 +201,28 @@ where
         }
     }
 
-    /// Rings the bell whenever the source may have something new, until the guard is dropped.
+    /// Rings the bell whenever the source may have something new, until the guard is dropped. A source that
+    /// panics is told of, and asked again after a pause that doubles: nothing else says that it is deaf.
     fn listen(&self) -> Guard {
-        let (bell, ports) = (self.bell.clone(), self.ports.clone());
+        let (bell, ports, settings) = (self.bell.clone(), self.ports.clone(), self.settings);
+        // Who watches the alarms learns of the driver's end even if the source never comes back.
+        let alarms = Arc::downgrade(&self.alarms);
+        let tell = move |alarm| alarms.upgrade().into_iter().for_each(|board| board.source(alarm));
         let listening = async move {
+            let mut pause = settings.retry;
             loop {
-                ports.source.changed().await;
+                match Caught::new(async { ports.source.changed().await }).await {
+                    Ok(()) => {
+                        pause = settings.retry;
+                        tell(None);
+                    }
+                    Err(what) => {
+                        tracing::error!(what, "the block source has panicked");
+                        tell(Some(SourceAlarm::Panics));
+                        tokio::time::sleep(pause).await;
+                        pause = pause.saturating_mul(2).min(settings.heartbeat.max(settings.retry));
+                    }
+                }
                 bell.notify_one();
             }
         };

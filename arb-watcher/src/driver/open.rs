@@ -119,7 +119,7 @@ where
             unsent: Vec::new(),
             tasks: Tasks::default(),
             notices: NoticeHub::default(),
-            alarms: seams.alarms,
+            alarms: Arc::new(seams.alarms),
             subscribers: Subscribers::default(),
             epochs: EpochHub::default(),
             failing: Failing::default(),

@@ -1,6 +1,6 @@
 //! What the driver asks its ports, how often, and in which order.
 use super::support::*;
-use crate::{Arbiter, Ports, Settings};
+use crate::{Arbiter, Ports, Settings, SourceAlarm};
 use arb_core::arbitrator::Phase;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ports::{
@@ -13,6 +13,8 @@ use bitcoin::{Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use mockall::{Sequence, mock};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 mock! {
     Source {}
@@ -176,6 +178,40 @@ async fn a_source_that_fails_and_contradicts_itself() {
     assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
     let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
     assert_eq!(report.phase, Phase::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_whose_bell_panics_is_told_of_and_asked_again() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let mut source = MockSource::new();
+    source.expect_changed().times(4).returning(|| Box::pin(async { panic!("as the test wants") }));
+    source.otherwise(&world.chain);
+    let ports = Ports {
+        source,
+        broadcast: world.net.clone(),
+        fees: world.fees.clone(),
+        signer: world.signer.clone(),
+        coins: world.wallet.clone(),
+        scripts: crate::ScriptsPort::default(),
+    };
+    let arbiter = watching(&world.log, ports, &channel).await;
+    let mut alarms = arbiter.alarms();
+    alarms.wait_for(|now| now.source == Some(SourceAlarm::Panics)).await.expect("running");
+    // 0.5, 1, 2 and 4 seconds; meanwhile the source is asked each time.
+    let first = world.chain.mine(vec![]);
+    let since = Instant::now();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.log.tip(), Some(first));
+    assert_eq!(alarms.borrow_and_update().source, Some(SourceAlarm::Panics));
+    // It rings for the first block as soon as it is called again; then for each at once.
+    alarms.wait_for(|now| now.source.is_none()).await.expect("running");
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    let second = world.chain.mine(vec![]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.log.tip(), Some(second));
+    arbiter.shutdown().await;
+    let ended = timeout(Duration::from_secs(1), alarms.changed()).await.expect("at once");
+    assert!(ended.is_err(), "nobody raises any more");
 }
 
 #[tokio::test(start_paused = true)]
