@@ -152,9 +152,11 @@ impl<T> Inbox<T> {
         item
     }
 
-    /// How much waits elsewhere because there was no room here.
-    pub(crate) fn late(&self) -> u64 {
-        lock(&self.shared).late
+    /// How much waits, here or elsewhere, beyond the first `room`.
+    pub(crate) fn late(&self, room: usize) -> u64 {
+        let state = lock(&self.shared);
+        let here = u64::try_from(state.waiting.len().saturating_sub(room)).unwrap_or(u64::MAX);
+        state.late.saturating_add(here)
     }
 
     fn room(&self, room: bool) {

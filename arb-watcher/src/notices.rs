@@ -53,7 +53,7 @@ impl NoticeStream {
     /// read on, those that concern payments first.
     #[must_use]
     pub fn lag(&self) -> u64 {
-        self.0.late()
+        self.0.late(usize::MAX)
     }
 }
 

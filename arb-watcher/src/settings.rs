@@ -43,6 +43,9 @@ pub struct Settings {
     /// Channels whose facts stay in memory after an update, so that the next one need not read them. One with many
     /// HTLCs counts for several.
     pub busy_channels: usize,
+    /// Events that a [`Detached`](crate::Delivery::Detached) subscription to all channels holds for a reader that does
+    /// not read, once there are no records that hold them. With more, the subscription ends.
+    pub unread_events: usize,
     /// How long the tip may stand still before it is an alarm.
     pub stalled_after: Duration,
 }
@@ -58,6 +61,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(60),
             mempool_slice: 10_000,
             busy_channels: 1_024,
+            unread_events: 8_192,
             stalled_after: Duration::from_secs(90 * 60),
         }
     }

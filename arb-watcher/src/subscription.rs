@@ -25,7 +25,8 @@ pub(crate) const WAITING_OF_ALL: usize = 1024;
 pub enum Delivery {
     /// Nobody is waited for. Events that were not acknowledged come again after a restart as long as the
     /// channel has records: a hundred blocks from the last confirmation on. What of a forgotten channel was
-    /// not read by then waits in the subscription alone, and ends with it and with the process.
+    /// not read by then waits in the subscription alone, and ends with it and with the process. A subscription to
+    /// all channels ends when more than [`Settings::unread_events`](crate::Settings::unread_events) wait there.
     Detached,
     /// The records are not cleaned up before the last event is acknowledged, whatever happens to the
     /// process: every event comes at least once. A subscriber that is gone for good must be ended by
@@ -141,10 +142,11 @@ impl ChainEventSubscription {
         self.events.try_next()
     }
 
-    /// How many events wait in the log because this subscriber is slow: it lags if there are any.
+    /// How many events wait behind the 64 that there is room for, because this subscriber is slow: it lags if
+    /// there are any.
     #[must_use]
     pub fn lag(&self) -> u64 {
-        self.events.late()
+        self.events.late(WAITING)
     }
 
     /// Acknowledges every event up to and including `number`, durably.
@@ -192,8 +194,9 @@ pub struct AllChannelsSubscription {
 }
 
 impl AllChannelsSubscription {
-    /// The next event; `None` once the driver has ended or another of the same name was opened.
-    /// Nothing is lost if the future is dropped.
+    /// The next event; `None` once the driver has ended, another of the same name was opened, or too much
+    /// of forgotten channels was left unread: then [`Self::lag`] is not 0, and what it counts did not come. Nothing
+    /// is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Delivered> {
         self.events.next().await
     }
@@ -203,10 +206,11 @@ impl AllChannelsSubscription {
         self.events.try_next()
     }
 
-    /// How many events wait in the log because this subscriber is slow: it lags if there are any.
+    /// How many events wait behind the 1,024 that there is room for, because this subscriber is slow: it lags if
+    /// there are any.
     #[must_use]
     pub fn lag(&self) -> u64 {
-        self.events.late()
+        self.events.late(WAITING_OF_ALL)
     }
 
     /// Acknowledges every event of a channel up to and including `number`, durably.

@@ -1,5 +1,6 @@
 //! Abandoning a channel that was never funded: refused while anything of it may be ours.
 use super::Driver;
+use super::subscribers::Sending;
 use crate::abandon::{AbandonError, Sought, Unfunded, nothing_at_stake, upstream_is_told};
 use crate::command::{CommandError, Reply};
 use arb_core::arbitrator::BlockView;
@@ -63,7 +64,7 @@ where
         let judged = judged.and(if awaited { Err(AbandonError::Unacknowledged) } else { Ok(()) });
         judged.map_err(|why| CommandError::NotAbandoned(id, why))?;
         // As when a resolved one is forgotten.
-        self.send_events(slot, false);
+        self.send_events(slot, Sending::Last);
         self.try_step(vec![EngineInput::Forget { slot }]).await?;
         tracing::info!(channel = %id, slot = slot.0, "abandoned");
         self.is_forgotten(slot, id);

@@ -133,7 +133,7 @@ where
             idlers: Vec::new(),
         };
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
-        driver.subscribers = Subscribers::to_all(to_all);
+        driver.subscribers = Subscribers::to_all(to_all, settings.unread_events);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
         let others = driver.resume_quiet(numbers).map_err(unreadable)?;
         let stated = stated_of(&others, numbers);

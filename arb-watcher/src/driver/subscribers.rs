@@ -24,6 +24,8 @@ pub(super) struct Subscribers {
     news: BTreeSet<Slot>,
     /// Channels with events that somebody had no room for: they wait until there is room, or news.
     late: BTreeSet<Slot>,
+    /// Events that the outbox of a subscription to all may hold.
+    unread: usize,
     pub(super) readers: Arc<Readers>,
 }
 
@@ -65,6 +67,15 @@ impl ToAll {
     fn state(&self, slot: Slot) -> SubscriberState {
         SubscriberState { next: self.next(slot), acknowledged: self.acknowledged }
     }
+}
+
+/// Whether events that there is no room for may be sent later.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// They may: the log holds them.
+    Now,
+    /// They may not: the channel is about to be forgotten.
+    Last,
 }
 
 /// The events of one channel, and what is delivered with them.
@@ -114,9 +125,9 @@ fn count(events: usize) -> u64 {
 
 impl Subscribers {
     /// Those of all channels, from the store: they must be known before those of one.
-    pub(super) fn to_all(stored: Vec<(String, bool)>) -> Self {
+    pub(super) fn to_all(stored: Vec<(String, bool)>, unread: usize) -> Self {
         let subscriber = |(name, acknowledged)| (name, ToAll { acknowledged, ..ToAll::default() });
-        Self { to_all: stored.into_iter().map(subscriber).collect(), ..Self::default() }
+        Self { to_all: stored.into_iter().map(subscriber).collect(), unread, ..Self::default() }
     }
 
     pub(super) fn restore(&mut self, slot: Slot, name: String, state: SubscriberState) {
@@ -187,25 +198,36 @@ impl Subscribers {
         all.any(|state| state.acknowledged && state.next < events)
     }
 
-    /// Sends the events of one channel. True if somebody had no room for all of them.
-    fn send(&mut self, slot: Slot, news: &News<'_>, bounded: bool) -> bool {
-        let room = |most| if bounded { most } else { usize::MAX };
+    /// Sends the events of one channel. True if somebody had no room for all of them. The last time, what
+    /// there is no room for is lost: a subscription to all ends with it, so that it has no gap.
+    fn send(&mut self, slot: Slot, news: &News<'_>, how: Sending) -> bool {
+        let (most, most_of_all) = match how {
+            Sending::Now => (WAITING, WAITING_OF_ALL.min(self.unread)),
+            Sending::Last => (usize::MAX, self.unread),
+        };
         let mut is_late = false;
         for subscriber in self.of.get_mut(&slot).into_iter().flat_map(BTreeMap::values_mut) {
             let Some(outbox) = &subscriber.outbox else { continue };
-            subscriber.sent = news.send(outbox, subscriber.sent, room(WAITING));
+            subscriber.sent = news.send(outbox, subscriber.sent, most);
             let late = news.count().saturating_sub(subscriber.sent);
             outbox.set_late(late);
             is_late |= late > 0;
         }
-        for to_all in self.to_all.values_mut() {
+        for (name, to_all) in &mut self.to_all {
             let next = to_all.next(slot);
             let Some(outbox) = &to_all.outbox else { continue };
             let sent = to_all.sent.entry(slot).or_insert(next);
-            *sent = news.send(outbox, *sent, room(WAITING_OF_ALL));
+            *sent = news.send(outbox, *sent, most_of_all);
             let late = news.count().saturating_sub(*sent);
             to_all.set_late(slot, late);
             is_late |= late > 0;
+            if late > 0 && how == Sending::Last {
+                tracing::warn!(
+                    name,
+                    "a subscription to all channels has left too much unread, and ends"
+                );
+                to_all.outbox = None;
+            }
         }
         is_late
     }
@@ -235,7 +257,7 @@ where
     /// later; nobody waits for it.
     pub(super) fn deliver_events(&mut self) {
         for slot in std::mem::take(&mut self.subscribers.news) {
-            if self.send_events(slot, true) {
+            if self.send_events(slot, Sending::Now) {
                 self.subscribers.late.insert(slot);
             }
         }
@@ -248,12 +270,12 @@ where
     }
 
     /// Sends the events of one channel. True if somebody had no room for all of them.
-    pub(super) fn send_events(&mut self, slot: Slot, bounded: bool) -> bool {
+    pub(super) fn send_events(&mut self, slot: Slot, how: Sending) -> bool {
         let detail =
             self.of_channel(slot, |driver| driver.engine.active(slot).and_then(News::detail));
         let (Ok(detail), Some(active)) = (detail, self.engine.active(slot)) else { return false };
         self.subscribers.late.remove(&slot);
-        self.subscribers.send(slot, &News { active, detail }, bounded)
+        self.subscribers.send(slot, &News { active, detail }, how)
     }
 
     /// Opens a subscription. One whose caller has given up leaves nothing behind that was not there
@@ -429,7 +451,7 @@ where
         let id = active.facts.id;
         tracing::info!(channel = %id, "forgotten");
         // The log will not be there to hold it for those who are slow: they hold it themselves.
-        self.send_events(slot, false);
+        self.send_events(slot, Sending::Last);
         if self.engine.active(slot).is_none() {
             // It was set aside by that.
             return;

@@ -1,6 +1,6 @@
 //! Subscriptions to all channels, and what is delivered with an event.
 use super::support::*;
-use crate::{AllChannelsSubscription, Arbiter, CommandError, Delivered, Delivery};
+use crate::{AllChannelsSubscription, Arbiter, CommandError, Delivered, Delivery, Settings};
 use arb_core::arbitrator::{ChannelEvent, CloseKind, OutputProgress};
 use arb_core::claim::SigningKey;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
@@ -132,6 +132,44 @@ async fn a_slow_subscriber_to_all_loses_nothing_and_holds_nothing_up() {
         let of = got.iter().filter(|d| d.channel == channel.id());
         assert!(of.map(|d| d.number).eq(0..600));
     }
+}
+
+/// Nothing of a forgotten channel is anywhere else.
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_never_reads_is_let_go_of_before_it_takes_too_much() {
+    let world = World::default();
+    let settings = Settings { unread_events: 20, ..Settings::default() };
+    let arbiter = world.start_with(settings, vec![]).await;
+    let mut dead = subscribe(&arbiter, Delivery::Detached).await;
+    let mut slow = arbiter.subscribe_all("slow", Delivery::Detached).await.expect("stored");
+    // Three events each: seven channels are one event too many.
+    let mut read = 0;
+    let channels: Vec<Channel> = (1..=8).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    for (at, channel) in channels.iter().enumerate() {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        world.chain.mine_many(99);
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.log.stored_facts(at as u32), None, "nobody waits for it");
+        let expected = if at < 6 { 0 } else { 1 };
+        assert_eq!(dead.lag(), expected, "{at}");
+        if at % 4 == 3 {
+            read += all(&mut slow).len();
+        }
+    }
+    assert_eq!((read, slow.lag()), (24, 0), "whoever reads in time misses nothing");
+    let got = all(&mut dead);
+    let expected = channels.iter().take(7).flat_map(|c| (0..3).map(move |number| (c.id(), number)));
+    assert!(got.iter().map(|(id, number, _)| (*id, *number)).eq(expected.take(20)), "no gap");
+    assert!(dead.next().await.is_none(), "it has ended");
+    assert_eq!(dead.lag(), 1, "and it is told that something did not come");
+    // The name is still there, and what happens from now on comes.
+    let mut again = subscribe(&arbiter, Delivery::Detached).await;
+    let later = Channel::new(9, StaticRemotekey);
+    arbiter.watch_channel(later.facts.clone()).await.expect("sound facts");
+    world.chain.mine(vec![later.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut again), [(later.id(), 0, CLOSED)]);
 }
 
 #[tokio::test(start_paused = true)]
