@@ -15,6 +15,8 @@ pub mod layers;
 mod mailbox;
 pub mod memory;
 pub mod metrics;
+#[cfg(test)]
+mod mocked;
 mod notices;
 mod past_fees;
 mod queue;

@@ -2,6 +2,7 @@
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
 use super::chain::{FollowError, Found, MempoolSlice};
 use super::isolate::{Signed, Spoiler, sign};
+use super::panics::Caught;
 use super::rescan::Watching;
 use super::{Driver, measure};
 use crate::scripts::ScriptsPort;
@@ -18,7 +19,6 @@ use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -194,10 +194,10 @@ impl Appends {
         append: impl Future<Output = Result<(), NotStored>> + Send + 'static,
     ) {
         self.0.push(Box::pin(async move {
-            let ended = AssertUnwindSafe(append).catch_unwind().await;
-            let result = ended.unwrap_or_else(|_| {
+            let result = Caught::new(append).await.unwrap_or_else(|what| {
                 // What it left behind nobody knows.
-                Err(NotStored { why: "the store panicked".to_owned(), remedy: Remedy::Reopen })
+                let why = format!("the store panicked: {what}");
+                Err(NotStored { why, remedy: Remedy::Reopen })
             });
             Stored { slot, number, result }
         }));

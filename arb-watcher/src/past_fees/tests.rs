@@ -1,51 +1,10 @@
 //! What is asked of the blocks, how often, and what becomes of the estimates.
 use super::*;
-use arb_core::ports::BlockSource;
+use crate::mocked::{Down, MockEstimator, MockSource};
+use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
-use bitcoin::{Block, BlockHash, OutPoint, Transaction};
-use mockall::mock;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
-
-#[derive(Debug, thiserror::Error)]
-#[error("down")]
-struct Down;
-
-mock! {
-    Blocks {}
-    impl BlockSource for Blocks {
-        type Error = Down;
-        fn tip(&self) -> impl Future<Output = Result<BlockRef, Down>> + Send;
-        fn hash_at(
-            &self,
-            height: BlockHeight,
-        ) -> impl Future<Output = Result<Option<BlockHash>, Down>> + Send;
-        fn block(
-            &self,
-            hash: BlockHash,
-        ) -> impl Future<Output = Result<Option<Block>, Down>> + Send;
-        fn mempool_spenders(
-            &self,
-            outpoints: Vec<OutPoint>,
-        ) -> impl Future<Output = Result<Vec<Transaction>, Down>> + Send;
-        fn changed(&self) -> impl Future<Output = ()> + Send;
-    }
-    impl BlockFees for Blocks {
-        fn feerate_of(
-            &self,
-            hash: BlockHash,
-        ) -> impl Future<Output = Result<Option<FeeRate>, Down>> + Send;
-    }
-}
-
-mock! {
-    Estimator {}
-    impl FeeSource for Estimator {
-        type Error = Down;
-        fn estimates(&self) -> impl Future<Output = Result<FeeEstimates, Down>> + Send;
-    }
-}
 
 const RATE: FeeRate = FeeRate::from_sat_per_kwu(5_000);
 
@@ -81,8 +40,8 @@ impl Chain {
     fn blocks(
         &self,
         taken: impl Fn(BlockHash) -> Result<Option<FeeRate>, Down> + Send + Sync + 'static,
-    ) -> MockBlocks {
-        let mut blocks = MockBlocks::new();
+    ) -> MockSource {
+        let mut blocks = MockSource::new();
         let chain = self.clone();
         blocks.expect_tip().returning(move || {
             let height = chain.tip.load(SeqCst);
@@ -118,11 +77,11 @@ fn estimator() -> MockEstimator {
     estimator
 }
 
-fn of(chain: &Chain) -> PastFees<MockEstimator, MockBlocks> {
+fn of(chain: &Chain) -> PastFees<MockEstimator, MockSource> {
     PastFees::new(estimator(), chain.blocks(|_| Ok(Some(RATE))))
 }
 
-async fn trough(fees: &PastFees<MockEstimator, MockBlocks>) -> Option<u64> {
+async fn trough(fees: &PastFees<MockEstimator, MockSource>) -> Option<u64> {
     let told = fees.estimates().await.unwrap();
     assert_eq!(FeeEstimates { troughs: Troughs::default(), ..told.clone() }, estimates());
     told.troughs.within(10).map(FeeRate::to_sat_per_kwu)
@@ -222,7 +181,7 @@ async fn an_empty_block_counts_like_the_one_before_and_pruned_ones_not_at_all() 
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_never_answers_holds_the_estimates_up_for_seconds_only() {
-    let mut blocks = MockBlocks::new();
+    let mut blocks = MockSource::new();
     blocks.expect_tip().returning(|| Box::pin(std::future::pending()));
     let fees = PastFees::new(estimator(), blocks);
     let since = tokio::time::Instant::now();

@@ -1,41 +1,20 @@
 //! What the driver asks its ports, how often, and in which order.
 use super::support::*;
+use crate::mocked::{MockEstimator, MockSource};
 use crate::{Arbiter, Ports, Settings, SourceAlarm};
 use arb_core::arbitrator::Phase;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, Package,
-    SignRequest, Signer, Verdict,
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, SignRequest, Signer,
+    Verdict,
 };
-use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::secp256k1::ecdsa;
-use bitcoin::{Block, BlockHash, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use mockall::{Sequence, mock};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-
-mock! {
-    Source {}
-    impl BlockSource for Source {
-        type Error = Down;
-        fn tip(&self) -> impl Future<Output = Result<BlockRef, Down>> + Send;
-        fn hash_at(
-            &self,
-            height: BlockHeight,
-        ) -> impl Future<Output = Result<Option<BlockHash>, Down>> + Send;
-        fn block(
-            &self,
-            hash: BlockHash,
-        ) -> impl Future<Output = Result<Option<Block>, Down>> + Send;
-        fn mempool_spenders(
-            &self,
-            outpoints: Vec<OutPoint>,
-        ) -> impl Future<Output = Result<Vec<Transaction>, Down>> + Send;
-        fn changed(&self) -> impl Future<Output = ()> + Send;
-    }
-}
 
 mock! {
     Caster {}
@@ -45,14 +24,6 @@ mock! {
             &self,
             package: Package,
         ) -> impl Future<Output = Result<Vec<(Txid, Verdict)>, Down>> + Send;
-    }
-}
-
-mock! {
-    Estimator {}
-    impl FeeSource for Estimator {
-        type Error = Down;
-        fn estimates(&self) -> impl Future<Output = Result<FeeEstimates, Down>> + Send;
     }
 }
 

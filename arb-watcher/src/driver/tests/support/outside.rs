@@ -21,10 +21,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// Why a port fails.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("down")]
-pub(in super::super) struct Down;
+pub(in super::super) use crate::mocked::Down;
 
 /// What a port does when it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
