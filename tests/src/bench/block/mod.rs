@@ -1,6 +1,7 @@
 //! `block`: what a block costs with many quiet channels. The engine alone against the bare lookups
 //! and against computing the block's txids, which whoever looks at a block must do at least; with
 //! facts loaded and everything durable against `lightning`'s `ChainMonitor`.
+mod durable;
 mod shell;
 
 use std::hint::black_box;
@@ -17,6 +18,7 @@ use super::measure::{Eviction, Pairs, interleaved, timed};
 use super::report::{Goal, Row, Unit};
 use super::store::beside_this_program;
 use super::{BenchError, ldk, synthetic};
+use durable::Extent;
 use shell::{SEED, Shell};
 
 const WARM_PAIRS: usize = 201;
@@ -46,11 +48,6 @@ const GOAL_LOOKUPS: Goal = Goal::Below(1.3);
 const GOAL_GROWTH: Goal = Goal::Below(1.3);
 /// A block is cheaper than its txids.
 const GOAL_TXIDS: Goal = Goal::Below(1.0);
-/// One index for all channels, against one pass a monitor: everything included, disk and all.
-const GOAL_LDK: Goal = Goal::Below(0.01);
-/// A thousand times the channels: more of the index is out of the processor's caches, and the
-/// trees on disk are a level higher, but nothing is done a channel.
-const GOAL_FLAT: Goal = Goal::Below(2.0);
 
 /// What is measured, and the blocks that it is measured with.
 struct Blocks {
@@ -96,7 +93,13 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     progress.set_message("block: growth");
     growth(&mut engines, &blocks.quiet, &mut rows)?;
     drop(engines);
-    durable(progress, &blocks, &mut rows)?;
+    let extent = Extent {
+        channels: &CHANNELS,
+        monitors: MOST_MONITORS,
+        pairs: [DURABLE_PAIRS, COLD_PAIRS, LDK_PAIRS],
+    };
+    let folder = tempfile::tempdir_in(beside_this_program()?)?;
+    rows.extend(durable::run(progress, &blocks, &extent, folder.path())?);
     against_ldk(progress, &blocks, &mut rows)?;
     Ok(rows)
 }
@@ -164,39 +167,6 @@ fn growth(engines: &mut [Engine], quiet: &Case, rows: &mut Vec<Row>) -> Result<(
             ratio: engine.ratio / bare.ratio,
             goal: Some(GOAL_GROWTH),
         });
-    }
-    Ok(())
-}
-
-/// Everything included, and how that depends on the number of channels.
-fn durable(progress: &ProgressBar, blocks: &Blocks, rows: &mut Vec<Row>) -> Result<(), BenchError> {
-    let folder = tempfile::tempdir_in(beside_this_program()?)?;
-    let mut shells = Vec::new();
-    for count in [LEAST, MOST] {
-        progress.set_message(format!("block: store of {count}"));
-        let place = folder.path().join(count.to_string());
-        shells.push(Shell::with_store(count, &blocks.closing, &place)?);
-    }
-    let [least, most] = shells.as_mut_slice() else {
-        return Err(BenchError::Engine("two shells".to_owned()));
-    };
-    progress.set_message("block: everything");
-    let sizes = format!("of {MOST} / of {LEAST}");
-    for (what, case) in [("no channel closes", &blocks.quiet), ("2 channels close", &blocks.few)] {
-        let measured =
-            interleaved(DURABLE_PAIRS, &mut || connect(most, case), &mut || connect(least, case))?;
-        let name = format!("block: scan, load, stage, append, fsync, commit, {what}, {sizes}");
-        rows.push(Row::of(name, measured, Some(GOAL_FLAT)));
-    }
-    progress.set_message("block: monitors");
-    let mut monitors = ldk::Model::open_channel()?.load(MOST_MONITORS)?;
-    let quiet = &blocks.quiet;
-    for (shell, count) in [(least, LEAST), (most, MOST)] {
-        let measured = interleaved(LDK_PAIRS, &mut || connect(shell, quiet), &mut || {
-            Ok(timed(|| monitors.connect(&quiet.block)).0)
-        })?;
-        let name = format!("block: everything, {count} channels / {MOST_MONITORS} LDK monitors");
-        rows.push(Row::of(name, measured, Some(GOAL_LDK)));
     }
     Ok(())
 }
