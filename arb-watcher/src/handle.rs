@@ -1,5 +1,6 @@
 //! `Arbiter`: the handle that the node holds. Cheap to clone, and a `tower` service.
 mod reports;
+mod streams;
 
 use crate::abandon::Unfunded;
 use crate::alarms::{Alarms, Board};
@@ -7,12 +8,10 @@ use crate::bump::{BumpGoal, BumpTarget};
 use crate::command::{Answer, Command, CommandError};
 use crate::driver::{Driver, End, Seams, StartError};
 use crate::ended::{Ended, LastWord};
-use crate::notices::NoticeStream;
 use crate::queue::{Answering, Sender};
 use crate::scripts::ScriptsPort;
 use crate::settings::{ChannelNumbers, Ports, Settings};
-use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
-use arb_core::arbitrator::{NoticeKey, PreimageSource};
+use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
 use arb_core::log::ChangeLog;
@@ -373,98 +372,17 @@ impl Arbiter {
         self.do_it(Command::Abandon { id, why }).await
     }
 
-    /// Acknowledges a notice: it is not repeated.
-    ///
-    /// # Errors
-    /// No such channel; or it is set aside, and the notice comes again when it is back.
-    pub async fn acknowledge(&self, id: ChannelId, key: NoticeKey) -> Result<(), CommandError> {
-        self.do_it(Command::Acknowledge { id, key }).await
-    }
-
-    /// Notices to the node, outstanding ones first.
-    ///
-    /// # Errors
-    /// The driver has ended.
-    pub async fn notices(&self) -> Result<NoticeStream, CommandError> {
-        match self.ask(Command::Notices).await? {
-            Answer::Notices(stream) => Ok(stream),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// Opens a named subscription to a channel's events, from the first that it has not
-    /// acknowledged.
-    ///
-    /// # Errors
-    /// No such channel.
-    pub async fn subscribe(
-        &self,
-        id: ChannelId,
-        name: &str,
-        delivery: Delivery,
-    ) -> Result<ChainEventSubscription, CommandError> {
-        let name = name.to_owned();
-        match self.ask(Command::Subscribe { id, name, delivery }).await? {
-            Answer::Subscription(subscription) => Ok(subscription),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// Opens a named subscription to the events of all channels, those that are watched later
-    /// included, of each from the first that it has not acknowledged.
-    ///
-    /// # Errors
-    /// The name is too long, or that of a subscription to one channel.
-    pub async fn subscribe_all(
-        &self,
-        name: &str,
-        delivery: Delivery,
-    ) -> Result<AllChannelsSubscription, CommandError> {
-        let name = name.to_owned();
-        match self.ask(Command::SubscribeAll { name, delivery }).await? {
-            Answer::AllChannels(subscription) => Ok(subscription),
-            _ => Err(CommandError::Stopped),
-        }
-    }
-
-    /// Ends a named subscription to all channels for good: nobody waits for it any more. That there
-    /// is none is no error.
-    ///
-    /// # Errors
-    /// The store refused the write.
-    pub async fn unsubscribe_all(&self, name: &str) -> Result<(), CommandError> {
-        self.do_it(Command::UnsubscribeAll { name: name.to_owned() }).await
-    }
-
-    /// Ends a named subscription for good: nobody waits for it any more. That there is none is no
-    /// error, nor that the channel is forgotten, or was never watched.
-    ///
-    /// ```
-    /// use arb_core::arbitrator::ChannelEvent;
-    /// use arb_core::ids::ChannelId;
-    /// use arb_watcher::{Arbiter, CommandError, Delivery};
-    ///
-    /// /// Until the channel's end; then its records need not wait for us any more.
-    /// async fn until_resolved(arbiter: &Arbiter, id: ChannelId) -> Result<(), CommandError> {
-    ///     let mut events = arbiter.subscribe(id, "ledger", Delivery::Acknowledged).await?;
-    ///     while let Some(delivered) = events.next().await {
-    ///         if delivered.event == ChannelEvent::Resolved {
-    ///             break;
-    ///         }
-    ///     }
-    ///     arbiter.unsubscribe(id, "ledger").await
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// The store refused the write, or the name is that of a subscription to all channels.
-    pub async fn unsubscribe(&self, id: ChannelId, name: &str) -> Result<(), CommandError> {
-        let name = name.to_owned();
-        self.do_it(Command::Unsubscribe { id, name }).await
-    }
-
     /// Resolves once the engine is at the source's tip, has looked at the mempool since this call,
     /// and nothing is under way. What has failed may wait for the end of its pause, or the next block.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::Arbiter;
+    #[doc = include_str!("../doc/start.md")]
+    /// arbiter.idle().await?;
+    /// assert_eq!(arbiter.counts().await?.workers, 0);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The driver has ended.
@@ -508,6 +426,15 @@ impl Arbiter {
     }
 
     /// Ends the driver at once, wherever it is. Always safe.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, Ended};
+    #[doc = include_str!("../doc/start.md")]
+    /// arbiter.kill();
+    /// assert_eq!(arbiter.ended().await, Ended::Killed);
+    /// # Ok(()) }
+    /// ```
     pub fn kill(&self) {
         self.task.abort();
     }
@@ -540,6 +467,16 @@ impl Arbiter {
     }
 
     /// Whether the driver has ended.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::Arbiter;
+    #[doc = include_str!("../doc/start.md")]
+    /// assert!(!arbiter.is_stopped());
+    /// arbiter.shutdown().await;
+    /// assert!(arbiter.is_stopped());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.task.is_finished()

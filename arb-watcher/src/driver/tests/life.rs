@@ -112,7 +112,8 @@ async fn a_kill_at_any_moment_is_made_good_by_the_next_start() {
 async fn a_flood_of_commands_holds_no_block_up() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
-    let flood: Vec<_> = (0..20)
+    // More than the queue holds: it is never empty.
+    let flood: Vec<_> = (0..600)
         .map(|_| {
             let (arbiter, id) = (arbiter.clone(), channel.id());
             tokio::spawn(async move { while arbiter.report(id).await.is_ok() {} })

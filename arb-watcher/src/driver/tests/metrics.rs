@@ -17,7 +17,7 @@ use tracing::{Event, Metadata as Meta, Subscriber};
 
 /// Everything that was emitted: values by name and labels, and kinds by described name.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<Inner>>);
+pub(super) struct Seen(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -41,7 +41,7 @@ impl Seen {
         Arc::new(Value { seen: self.clone(), key: name })
     }
 
-    fn value(&self, key: &str) -> Option<f64> {
+    pub(super) fn value(&self, key: &str) -> Option<f64> {
         self.0.lock().expect("no panic").values.get(key).copied()
     }
 

@@ -1,4 +1,5 @@
 //! What the driver asks its ports, how often, and in which order.
+use super::metrics::Seen;
 use super::support::*;
 use crate::mocked::{MockEstimator, MockSource};
 use crate::{Arbiter, Ports, Settings, SourceAlarm};
@@ -153,6 +154,8 @@ async fn a_source_that_fails_and_contradicts_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_whose_bell_panics_is_told_of_and_asked_again() {
+    let seen = Seen::default();
+    let _guard = metrics::set_default_local_recorder(&seen);
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let mut source = MockSource::new();
     source.expect_changed().times(4).returning(|| Box::pin(async { panic!("as the test wants") }));
@@ -174,12 +177,14 @@ async fn a_source_whose_bell_panics_is_told_of_and_asked_again() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(world.log.tip(), Some(first));
     assert_eq!(alarms.borrow_and_update().source, Some(SourceAlarm::Panics));
+    assert_eq!(seen.value("arb_alarm of=source"), Some(1.0));
     // It rings for the first block as soon as it is called again; then for each at once.
     alarms.wait_for(|now| now.source.is_none()).await.expect("running");
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     let second = world.chain.mine(vec![]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(world.log.tip(), Some(second));
+    assert_eq!(seen.value("arb_alarm of=source"), Some(0.0));
     arbiter.shutdown().await;
     let ended = timeout(Duration::from_secs(1), alarms.changed()).await.expect("at once");
     assert!(ended.is_err(), "nobody raises any more");

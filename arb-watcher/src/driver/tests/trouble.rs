@@ -1,6 +1,6 @@
 //! One channel in trouble: told when it lasts, withdrawn when it is over, and no matter to others.
 use super::support::*;
-use crate::Arbiter;
+use crate::{Arbiter, Delivery};
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use std::time::Duration;
@@ -73,15 +73,22 @@ async fn damaged_penalty_data_is_told_and_read_again() {
     channel.revoke(0);
     let arbiter = world.watching(&channel).await;
     world.log.damage_ended(0, true);
+    let of = || arbiter.subscribe(channel.id(), "a", Delivery::Detached);
+    let mut events = of().await.expect("watched");
     world.chain.mine(vec![channel.remote_tx(0, &[])]);
     arbiter.idle().await.expect("running");
     let unreadable = Alert::PenaltyDataUnreadable(number(0));
     assert!(alerts(&arbiter, &channel).await.contains(&unreadable));
+    let complete = |told: Option<crate::Delivered>| told.and_then(|t| t.detail).map(|d| d.complete);
+    assert_eq!(complete(events.try_next()), Some(false), "its HTLCs are not known");
     world.pass(&arbiter, 1).await;
     assert!(!world.net.txids().is_empty(), "what needs no penalty data is punished all the same");
     world.log.damage_ended(0, false);
     world.pass(&arbiter, 1).await;
     assert!(!alerts(&arbiter, &channel).await.contains(&unreadable));
+    let mut again = of().await.expect("watched");
+    arbiter.idle().await.expect("running");
+    assert_eq!(complete(again.try_next()), Some(true), "they are");
 }
 
 /// However many signers never answer: the others are asked.
