@@ -1,7 +1,7 @@
 //! Manual intervention: what it does, and what it refuses because money would be lost.
 use super::support::*;
 use crate::{Arbiter, BumpGoal, BumpTarget, CommandError};
-use arb_core::arbitrator::{CloseKind, PreimageSource};
+use arb_core::arbitrator::{Change, CloseKind, PreimageSource};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf};
@@ -10,6 +10,26 @@ use tokio::time::timeout;
 
 async fn close(arbiter: &Arbiter, channel: &Channel) -> Option<CloseKind> {
     arbiter.report(channel.id()).await.expect("running").expect("watched").close
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_is_not_answered_before_the_network_has_the_commitment() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (mut arbiter, id) = (world.watching(&channel).await, channel.id());
+    world.net.is(Mood::Hangs);
+    // Nor after a restart, when it has been in the log for long.
+    for _ in 0..2 {
+        let asked = timeout(Duration::from_secs(5), arbiter.fail_channel(id)).await;
+        asked.expect_err("nobody has it");
+        let in_log = |change: &Change| matches!(change, Change::HandedOut(_));
+        assert!(world.log.stored_changes(0).iter().any(in_log));
+        arbiter.shutdown().await;
+        arbiter = world.restart(&[&channel]).await;
+    }
+    world.net.is(Mood::Well);
+    let asked = timeout(Duration::from_secs(600), arbiter.fail_channel(id)).await;
+    let commitment = asked.expect("in time").expect("current facts");
+    assert_eq!(world.net.txids(), [commitment.compute_txid()]);
 }
 
 #[tokio::test(start_paused = true)]
