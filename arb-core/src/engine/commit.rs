@@ -38,26 +38,13 @@ impl fmt::Display for WrongReceipt {
 impl core::error::Error for WrongReceipt {}
 
 impl ChainArbitrator {
-    /// Takes the state that `transition` leads to, and hands over its effects.
+    /// Takes the state that `transition` leads to. Gives the channels that it concerned: [`Self::released`] has
+    /// what is desired of them now, as have [`Self::plan`] and [`Self::tasks`], channel by channel.
     ///
     /// # Errors
     /// The receipt is that of another batch, or another transition was committed since this one
     /// was staged.
     pub fn commit(
-        &mut self,
-        transition: Transition,
-        receipt: Durable,
-    ) -> Result<Released, WrongReceipt> {
-        let concerned = self.advance(transition, receipt)?;
-        Ok(self.released(concerned))
-    }
-
-    /// As [`Self::commit`], without the effects: gives the channels that the transition concerned. Ask
-    /// for their tasks after [`Self::plan`].
-    ///
-    /// # Errors
-    /// As those of [`Self::commit`].
-    pub fn advance(
         &mut self,
         transition: Transition,
         receipt: Durable,
@@ -74,16 +61,7 @@ impl ChainArbitrator {
     ///
     /// # Errors
     /// It has something to write: append it first. The transition is handed back.
-    pub fn commit_empty(&mut self, transition: Transition) -> Result<Released, Box<Transition>> {
-        let concerned = self.advance_empty(transition)?;
-        Ok(self.released(concerned))
-    }
-
-    /// As [`Self::advance`], for a transition that has nothing to write.
-    ///
-    /// # Errors
-    /// As those of [`Self::commit_empty`].
-    pub fn advance_empty(
+    pub fn commit_empty(
         &mut self,
         transition: Transition,
     ) -> Result<BTreeSet<Slot>, Box<Transition>> {
@@ -124,7 +102,9 @@ impl ChainArbitrator {
         concerned
     }
 
-    fn released(&mut self, concerned: BTreeSet<Slot>) -> Released {
+    /// What is to be done for the channels that a commit concerned.
+    #[must_use]
+    pub fn released(&mut self, concerned: BTreeSet<Slot>) -> Released {
         self.plan(&mut |_| ());
         let mut released = Released { concerned, ..Released::default() };
         for slot in &released.concerned {

@@ -75,8 +75,8 @@ pub enum EngineInput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeedFacts(pub BTreeSet<Slot>);
 
-/// One append and what it will lead to. Its effects cannot be read: they are computed by
-/// [`ChainArbitrator::commit`], which wants the receipt of this very batch.
+/// One append and what it will lead to. Its effects cannot be read: they are those of the
+/// engine after [`ChainArbitrator::commit`], which wants the receipt of this very batch.
 ///
 /// The pairs differ in one line each, and only the second of a pair compiles.
 ///
@@ -94,13 +94,13 @@ pub struct NeedFacts(pub BTreeSet<Slot>);
 /// ```compile_fail,E0061
 /// use arb_core::{engine::*, log::Durable};
 /// fn release(e: &mut ChainArbitrator, t: Transition, receipt: Durable) -> Option<Released> {
-///     e.commit(t).ok()
+///     e.commit(t).ok().map(|concerned| e.released(concerned))
 /// }
 /// ```
 /// ```
 /// use arb_core::{engine::*, log::Durable};
 /// fn release(e: &mut ChainArbitrator, t: Transition, receipt: Durable) -> Option<Released> {
-///     e.commit(t, receipt).ok()
+///     e.commit(t, receipt).ok().map(|concerned| e.released(concerned))
 /// }
 /// ```
 #[derive(Debug)]
@@ -149,21 +149,13 @@ impl Transition {
 }
 
 impl ChainArbitrator {
-    /// What `inputs` mean, in order. The engine is as before.
+    /// What `inputs` mean, in order. The engine is as before. `at` is told whose turn it is before a channel is
+    /// decided about, and `None` when it is no channel's: a shell that catches a panic knows which channel to go on
+    /// without. The engine is as before then, too.
     ///
     /// # Errors
     /// Facts of quiet channels are needed: load them and call again.
-    pub fn stage(&self, inputs: &[EngineInput], loaded: &Loaded) -> Result<Transition, NeedFacts> {
-        self.stage_and_tell(inputs, loaded, &mut |_| ())
-    }
-
-    /// As [`Self::stage`]. `at` is told whose turn it is before a channel is decided about, and `None`
-    /// when it is no channel's: a shell that catches a panic knows which channel to go on without. The
-    /// engine is as before then, too.
-    ///
-    /// # Errors
-    /// Facts of quiet channels are needed: load them and call again.
-    pub fn stage_and_tell(
+    pub fn stage(
         &self,
         inputs: &[EngineInput],
         loaded: &Loaded,
@@ -208,7 +200,7 @@ impl ChainArbitrator {
         position: Position,
         loaded: &Loaded,
     ) -> Result<Transition, NeedFacts> {
-        self.stage(&[EngineInput::Block { at, touched, position }], loaded)
+        self.stage(&[EngineInput::Block { at, touched, position }], loaded, &mut |_| ())
     }
 
     /// Back to `fork_point`.
@@ -220,7 +212,7 @@ impl ChainArbitrator {
         fork_point: BlockRef,
         loaded: &Loaded,
     ) -> Result<Transition, NeedFacts> {
-        self.stage(&[EngineInput::Disconnected { fork_point }], loaded)
+        self.stage(&[EngineInput::Disconnected { fork_point }], loaded, &mut |_| ())
     }
 }
 

@@ -25,7 +25,7 @@ fn block(engine: &ChainArbitrator, height: u32) -> Transition {
 }
 
 fn nothing(engine: &ChainArbitrator) -> Transition {
-    engine.stage(&[EngineInput::ReachedTip], &Loaded::new()).expect("no facts needed")
+    engine.stage(&[EngineInput::ReachedTip], &Loaded::new(), &mut |_| ()).expect("no facts needed")
 }
 
 #[test]

@@ -79,7 +79,8 @@ impl AllReports {
 }
 
 impl ChainArbitrator {
-    /// Reports of at most `most` channels with a slot above `after`.
+    /// Reports of at most `most` channels with a slot above `after`. `at` is told of each channel before it is
+    /// looked at, and `None` after the last.
     ///
     /// ```
     /// use arb_core::engine::ChainArbitrator;
@@ -89,7 +90,7 @@ impl ChainArbitrator {
     /// let arbiter = ChainArbitrator::new(Policy::default(), vec![]);
     /// let (mut all, mut after) = (AllReports::default(), None);
     /// loop {
-    ///     let page = arbiter.report_page(after, 64);
+    ///     let page = arbiter.report_page(after, 64, &mut |_| ());
     ///     after = page.next;
     ///     all.take(page);
     ///     if after.is_none() {
@@ -99,14 +100,7 @@ impl ChainArbitrator {
     /// assert_eq!(all.phases.open, 0);
     /// ```
     #[must_use]
-    pub fn report_page(&self, after: Option<Slot>, most: usize) -> ReportPage {
-        self.report_page_and_tell(after, most, &mut |_| ())
-    }
-
-    /// As [`Self::report_page`]. `at` is told of each channel before it is looked at, and `None` after
-    /// the last.
-    #[must_use]
-    pub fn report_page_and_tell(
+    pub fn report_page(
         &self,
         after: Option<Slot>,
         most: usize,

@@ -99,7 +99,7 @@ async fn step<L: ChangeLog>(
 ) -> Result<(), FeedError<L::Error>> {
     let mut loaded = Loaded::new();
     let transition = loop {
-        match engine.stage(inputs, &loaded) {
+        match engine.stage(inputs, &loaded, &mut |_| ()) {
             Ok(transition) => break transition,
             Err(NeedFacts(slots)) => {
                 let unreadable = load(log, slots, &mut loaded).map_err(FeedError::Log)?;
@@ -121,11 +121,12 @@ async fn commit<L: ChangeLog>(
     transition: Transition,
 ) -> Result<Released, FeedError<L::Error>> {
     let transition = match engine.commit_empty(transition) {
-        Ok(released) => return Ok(released),
+        Ok(concerned) => return Ok(engine.released(concerned)),
         Err(transition) => *transition,
     };
     let receipt = log.append(transition.batch().clone()).await.map_err(FeedError::Log)?;
-    engine.commit(transition, receipt).map_err(|_| FeedError::WrongReceipt)
+    let concerned = engine.commit(transition, receipt).map_err(|_| FeedError::WrongReceipt)?;
+    Ok(engine.released(concerned))
 }
 
 /// Loads facts; gives the channels whose facts cannot be read.

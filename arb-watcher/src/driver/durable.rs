@@ -123,7 +123,7 @@ where
         transition: Transition,
         patience: Patience,
     ) -> Result<BTreeSet<Slot>, CommandError> {
-        let transition = match self.engine.advance_empty(transition) {
+        let transition = match self.engine.commit_empty(transition) {
             Ok(concerned) => return Ok(concerned),
             Err(transition) => *transition,
         };
@@ -133,7 +133,7 @@ where
         batch.writes.extend(marks.iter().map(mark));
         let receipt = self.append(batch, patience).await?;
         self.quarantine.marked(&marks);
-        self.engine.advance(transition, receipt).map_err(|wrong| {
+        self.engine.commit(transition, receipt).map_err(|wrong| {
             // Cannot happen with a store that keeps the contract of `ChangeLog`.
             let why = format!("it answered with another batch's receipt: {wrong}");
             self.end.must(Ended::Store(why.clone()));

@@ -113,7 +113,7 @@ where
         inputs: &mut Vec<EngineInput>,
         loaded: &Loaded,
     ) -> Result<Option<Result<Transition, NeedFacts>>, CommandError> {
-        let panicked = match caught(|at| self.engine.stage_and_tell(inputs, loaded, at)) {
+        let panicked = match caught(|at| self.engine.stage(inputs, loaded, at)) {
             Ok(staged) => return Ok(Some(staged)),
             Err(panicked) => panicked,
         };

@@ -51,8 +51,7 @@ where
 
     /// A page of reports, and with the first one the channels that are set aside.
     pub(super) fn report_page(&mut self, after: Option<Slot>) -> ReportPage {
-        let mut page =
-            self.of_each(|driver, at| driver.engine.report_page_and_tell(after, PAGE, at));
+        let mut page = self.of_each(|driver, at| driver.engine.report_page(after, PAGE, at));
         page.channels.iter_mut().for_each(|report| self.add_alarms(report));
         if after.is_none() {
             page.quarantined = self.quarantine.ids().collect();

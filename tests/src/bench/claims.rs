@@ -86,7 +86,7 @@ impl Closed {
     }
 
     fn step(&mut self, inputs: &[EngineInput], loaded: &Loaded) -> Result<(), BenchError> {
-        let staged: Result<Transition, _> = self.engine.stage(inputs, loaded);
+        let staged: Result<Transition, _> = self.engine.stage(inputs, loaded, &mut |_| ());
         let staged = staged.map_err(|_| BenchError::Engine("facts are missing".to_owned()))?;
         let receipt = Durable::assert_durable(staged.id());
         let committed = self.engine.commit(staged, receipt);

@@ -32,7 +32,7 @@ impl Watched {
 
     pub(super) fn stage(&self, inputs: &[EngineInput]) -> Transition {
         let loaded = Loaded::from([(SLOT, Arc::new(self.world.facts.clone()))]);
-        self.engine.stage(inputs, &loaded).expect("its facts are loaded")
+        self.engine.stage(inputs, &loaded, &mut |_| ()).expect("its facts are loaded")
     }
 
     /// Stages and commits; tells what was refused.

@@ -122,8 +122,8 @@ impl Shell {
         };
         let receipt = self.append(&transition)?;
         let committed = self.engine.commit(transition, receipt);
-        let released = committed.map_err(|error| BenchError::Engine(error.to_string()))?;
-        Ok(black_box(released).concerned)
+        let concerned = committed.map_err(|error| BenchError::Engine(error.to_string()))?;
+        Ok(black_box(self.engine.released(concerned)).concerned)
     }
 
     fn append(&mut self, transition: &Transition) -> Result<Durable, BenchError> {

@@ -82,8 +82,9 @@ impl World {
         let begin = EngineInput::Block { at, touched: BTreeMap::new(), position };
         let facts = Box::new(self.facts.clone());
         let watch = EngineInput::Watch { slot: SLOT, facts, history: Vec::new() };
-        let transition =
-            engine.stage(&[begin, watch], &Loaded::new()).map_err(|_| "facts wanted")?;
+        let transition = engine
+            .stage(&[begin, watch], &Loaded::new(), &mut |_| ())
+            .map_err(|_| "facts wanted")?;
         let receipt = log.append(transition.batch().clone()).await?;
         engine.commit(transition, receipt)?;
         Ok(Watching { engine, log, facts: Arc::new(self.facts.clone()) })

@@ -72,7 +72,7 @@ pub(crate) fn restart(log: &MemoryLog) -> ChainArbitrator {
 pub(crate) fn step(engine: &mut ChainArbitrator, log: &mut MemoryLog, inputs: &[EngineInput]) {
     let mut loaded = Loaded::new();
     let transition = loop {
-        match engine.stage(inputs, &loaded) {
+        match engine.stage(inputs, &loaded, &mut |_| ()) {
             Ok(transition) => break transition,
             Err(needed) => {
                 for slot in needed.0 {
