@@ -1,5 +1,7 @@
 //! What is desired, what is under way, and what was tried. Kept so that nothing here depends on
 //! how many channels there are: only channels that something happened to are looked at.
+mod verdicts;
+
 use arb_core::arbitrator::EffectKey;
 use arb_core::claim::Claim;
 use arb_core::engine::{Task, TaskKey};
@@ -10,6 +12,7 @@ use bitcoin::{OutPoint, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
+use verdicts::Verdicts;
 
 /// One channel may have this part of the workers: one whose signer never answers must not hold the
 /// others up.
@@ -47,11 +50,8 @@ pub(super) struct Tasks {
     funded: BTreeMap<Slot, BTreeSet<OutPoint>>,
     /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
     in_mempool: HashSet<Txid>,
-    /// What the network took since the tip has moved, and what it found to pay too little.
-    accepted: HashSet<Txid>,
-    outbid: HashSet<Txid>,
-    /// Of these, what was handed over once more.
-    bid_again: HashSet<Txid>,
+    /// What the network said since the tip has moved.
+    verdicts: Verdicts,
     /// Claims for which the signer failed when it was last asked, by the channel whose they are.
     unsigned: BTreeMap<Slot, BTreeMap<OutPoint, Unsigned>>,
 }
@@ -161,9 +161,7 @@ impl Tasks {
         if self.tip != tip {
             self.tip = tip;
             self.stirred.extend(self.of.keys());
-            self.accepted.clear();
-            self.outbid.clear();
-            self.bid_again.clear();
+            self.verdicts = Verdicts::default();
         }
     }
 
@@ -300,25 +298,18 @@ impl Tasks {
 
     /// The network took a transaction. Gives whether it found others to pay too little at this tip.
     pub(super) fn is_accepted(&mut self, txid: Txid) -> bool {
-        self.accepted.insert(txid);
-        !self.outbid.is_empty()
+        self.verdicts.is_accepted(txid)
     }
 
     /// The network found a transaction to pay too little. Gives whether it took others at this tip.
     pub(super) fn is_outbid(&mut self, txid: Txid) -> bool {
-        self.outbid.insert(txid);
-        !self.accepted.is_empty()
+        self.verdicts.is_outbid(txid)
     }
 
     /// These were one transaction before. The network takes any of them only once one that pays for the whole
     /// is accepted, and workers hand them over in no order: if one is, those that came too early go out again.
     pub(super) fn taken_apart(&mut self, all: &BTreeSet<Txid>) {
-        if !all.iter().any(|txid| self.accepted.contains(txid)) {
-            return;
-        }
-        let early = all.iter().filter(|txid| self.outbid.contains(*txid));
-        let early: HashSet<Txid> =
-            early.copied().filter(|txid| self.bid_again.insert(*txid)).collect();
+        let early = self.verdicts.too_early(all);
         if !early.is_empty() {
             self.try_again(|package| {
                 package.transactions.iter().any(|tx| early.contains(&tx.compute_txid()))
