@@ -266,7 +266,7 @@ impl Serialize for ClosingReport {
 
 impl Serialize for OutputReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut output = serializer.serialize_struct("OutputReport", 18)?;
+        let mut output = serializer.serialize_struct("OutputReport", 19)?;
         output.serialize_field("outpoint", &Text(self.outpoint))?;
         output.serialize_field("role", &What(self.role))?;
         output.serialize_field("amount", &sat(self.amount))?;
@@ -275,6 +275,7 @@ impl Serialize for OutputReport {
         output.serialize_field("deadline", &height(self.deadline))?;
         output.serialize_field("rival", &self.rival)?;
         output.serialize_field("payer", &self.payer.map(names::payer))?;
+        output.serialize_field("withheld", &self.withheld)?;
         output.serialize_field("spent_by", &self.spent_by.map(names::side))?;
         output.serialize_field("spender", &self.spender.map(Text))?;
         output.serialize_field("spent_at", &height(self.spent_at))?;

@@ -29,6 +29,9 @@ pub struct OutputReport {
     pub rival: Option<Rival>,
     /// Who pays for the transaction that spends it; `None`: it needs none.
     pub payer: Option<Payer>,
+    /// Whether a preimage of its hash is known that serves other HTLCs, and not this one: an HTLC that is
+    /// not committed, or forwarded elsewhere, is not claimed with it.
+    pub withheld: bool,
     /// Who spent it.
     pub spent_by: Option<Side>,
     /// The confirmed spend.
@@ -107,6 +110,7 @@ pub(super) fn output(
         },
         rival: rival(facts, state, picture, output),
         payer: payer(state, output),
+        withheld: is_withheld(facts, state, output),
         spent_by: output.spent.map(|spent| spent.by),
         spender: output.spent.map(|spent| spent.txid),
         spent_at: output.spent.map(|spent| spent.at.height),
@@ -172,6 +176,16 @@ fn payer(state: &ChannelArbitrator, output: &Output) -> Option<Payer> {
         Way::Spend { path: SpendPath::Anchor { .. }, .. } => Some(Payer::Wallet),
         Way::Spend { .. } => Some(Payer::Output),
         Way::Home | Way::Nothing | Way::Lost => None,
+    }
+}
+
+fn is_withheld(facts: &ChannelFacts, state: &ChannelArbitrator, output: &Output) -> bool {
+    match (&output.way, output.role) {
+        (Way::NeedsPreimage { .. }, Role::Htlc(id)) => {
+            let hash = state.terms(facts, id).map(|htlc| htlc.hash);
+            hash.is_some_and(|hash| state.sources(hash).next().is_some())
+        }
+        _ => false,
     }
 }
 

@@ -79,13 +79,13 @@ pub struct Kept {
     pub descriptor: SpendableOutputDescriptor,
 }
 
-/// The key-value store failed, or a record of it cannot be read.
+/// The key-value store failed, or a record in it cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptError(pub String);
 
 impl fmt::Display for KeptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spendable outputs: {}", self.0)
+        f.write_str(&self.0)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `Witness`: LDK's monitors and the arbiter look at the same chain; where they see a closed channel
 //! differently for longer than a moment, a person must look.
+use super::events::KeptError;
+use super::facts::NAMESPACE;
 use arb_core::arbitrator::CloseKind;
 use arb_core::height::Reason;
 use arb_core::ids::{ChannelId, HtlcId, Side};
@@ -8,7 +10,9 @@ use arb_core::report::{ChannelReport, OutputReport, Payer};
 use arb_core::units::{BlockDelta, BlockHeight};
 use core::fmt;
 use lightning::chain::channelmonitor::{ANTI_REORG_DELAY, Balance, BalanceSource, ChannelMonitor};
+use lightning::io::ErrorKind;
 use lightning::sign::ecdsa::EcdsaChannelSigner;
+use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
 
 /// Blocks for which a difference has to stand before it is told: facts that LDK has just written
@@ -205,6 +209,10 @@ fn pending(id: HtlcId, output: &OutputReport) -> &'static [BalanceKind] {
     match (id.offerer, output.spent_by) {
         (Side::Local, _) => &[BalanceKind::Timeout],
         (Side::Remote, Some(_)) => &[BalanceKind::Contentious, BalanceKind::Preimage],
+        // LDK knows preimages by hash alone, whichever HTLC they are for.
+        (Side::Remote, None) if output.withheld => {
+            &[BalanceKind::Preimage, BalanceKind::Contentious]
+        }
         (Side::Remote, None) if output.payer == Some(Payer::Peer) => &[BalanceKind::Preimage],
         (Side::Remote, None) => &[BalanceKind::Contentious],
     }
@@ -305,26 +313,67 @@ pub struct Standing {
     pub differences: Vec<Difference>,
 }
 
+/// Second namespace of what a [`Witness`] keeps.
+const WITNESS: &str = "witness";
+const HIGHEST: &str = "highest";
+
 /// Compares the two views of every channel, block by block. It publishes nothing and decides
 /// nothing: whoever runs it raises the alarm.
+///
+/// What LDK counted as final before a reorganisation stays so for it. So a witness that is stopped below the
+/// highest tip has to know that tip when it starts again: [`open`](Self::open) and [`keep`](Self::keep).
 #[derive(Debug)]
 pub struct Witness {
     /// The highest tip that was looked at.
     highest: BlockHeight,
+    /// What a store has of it.
+    kept: BlockHeight,
     standing: BTreeMap<ChannelId, Standing>,
 }
 
 impl Default for Witness {
     fn default() -> Self {
-        Self { highest: BlockHeight(0), standing: BTreeMap::new() }
+        Self { highest: BlockHeight(0), kept: BlockHeight(0), standing: BTreeMap::new() }
     }
 }
 
 impl Witness {
-    /// Nothing compared yet.
+    /// Nothing compared yet, and LDK was shown no block higher than those to come.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Nothing compared yet; the highest tip is the one that was [kept](Self::keep), if any was.
+    ///
+    /// # Errors
+    /// The store fails, or what it has is no height.
+    pub fn open<S: KVStoreSync + ?Sized>(store: &S) -> Result<Self, KeptError> {
+        let highest = match store.read(NAMESPACE, WITNESS, HIGHEST) {
+            Ok(bytes) => {
+                let height = <[u8; 4]>::try_from(bytes);
+                let height =
+                    height.map_err(|_| KeptError("the witness has no height".to_owned()))?;
+                BlockHeight(u32::from_be_bytes(height))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => BlockHeight(0),
+            Err(error) => return Err(KeptError(error.to_string())),
+        };
+        Ok(Self { highest, kept: highest, standing: BTreeMap::new() })
+    }
+
+    /// Keeps the highest tip, if it is a new one: after each block.
+    ///
+    /// # Errors
+    /// The store takes nothing at the moment.
+    pub fn keep<S: KVStoreSync + ?Sized>(&mut self, store: &S) -> Result<(), KeptError> {
+        if self.kept < self.highest {
+            let bytes = self.highest.0.to_be_bytes().to_vec();
+            let written = store.write(NAMESPACE, WITNESS, HIGHEST, bytes);
+            written.map_err(|error| KeptError(error.to_string()))?;
+            self.kept = self.highest;
+        }
+        Ok(())
     }
 
     /// Compares what both say of a channel. At different heights they are not compared.

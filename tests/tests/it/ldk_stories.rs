@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 13] = [
+const OTHERWISE: [(&str, &str); 11] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -55,7 +55,6 @@ const OTHERWISE: [(&str, &str); 13] = [
         "local_offered_timeout",
         "LDK fails an HTLC upstream at a depth of 6, and the story settles before",
     ),
-    ("local_received_uncommitted", "LDK claims all of a hash, committed to or not"),
     ("low_fees_are_waited_for_not_for_ever", "LDK wants more for its reserve than we have"),
     ("mutual_close_after_the_request", "LDK agrees upon no mutual close of what it has closed"),
     ("peer_takes_two_together", "LDK fulfils two HTLCs with one commitment"),
@@ -64,7 +63,6 @@ const OTHERWISE: [(&str, &str); 13] = [
         "revoked_twins_second_stages_together",
         "LDK takes no payment that expires in fewer than 42 blocks",
     ),
-    ("twin_incoming_one_link", "LDK claims all of a hash, forwarded or not"),
     ("twin_received", "LDK fails a second payment of the same hash"),
     (
         "zero_fee_local_offered_timeout",

@@ -42,6 +42,7 @@ fn output() -> OutputReport {
         deadline: Some(BlockHeight(800_040)),
         rival: Some(Rival { who: Taker::Peer, from: due(Reason::Cltv) }),
         payer: Some(Payer::Wallet),
+        withheld: false,
         spent_by: None,
         spender: None,
         spent_at: None,

@@ -9,7 +9,7 @@ use arb_core::units::{BlockHeight, CommitmentNumber};
 use arb_node_adapter::{
     BalanceKind, Closer, Difference, Mode, WITNESS_PATIENCE, Witness, differences,
 };
-use arb_tests::ldk::{Beside, Kind, cut_off, started};
+use arb_tests::ldk::{Beside, Kind, MemoryKv, cut_off, started};
 use lightning::chain::channelmonitor::Balance;
 use std::collections::BTreeSet;
 
@@ -158,5 +158,45 @@ async fn what_differs_is_told() -> Result<(), Failed> {
     assert_eq!(standing.differences, [Difference::OnlyLdk { kind, sat }]);
     witness.compare(&balances, &report);
     assert_eq!(witness.alerts().next(), None);
+    Ok(())
+}
+
+/// LDK counted our balance as final, and the tip is lower now. A witness that was started again in between
+/// knows it by what was kept; one that knows nothing takes it for a difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_final_before_a_restart_is_known() -> Result<(), Failed> {
+    let mut world = closed(Kind::Anchors, Mode::Own, Close::Local).await?;
+    let mut before = None;
+    let (balances, report, below) = loop {
+        world.broadcast_of_ldk();
+        world.mine(1).await?;
+        let (balances, report) = views(&world).await?;
+        let report = report.ok_or("our balance is never final")?;
+        if let Some(before) = before
+            && let [Difference::OnlyArbiter { kind: BalanceKind::Awaiting, .. }] =
+                differences(&balances, &before)[..]
+        {
+            break (balances, report, before);
+        }
+        before = Some(report);
+    };
+    world.arbiter.shutdown().await;
+
+    let store = MemoryKv::default();
+    let mut witness = Witness::open(&store)?;
+    witness.compare(&balances, &report);
+    store.fail_after(Some(0));
+    assert!(witness.keep(&store).is_err());
+    store.fail_after(None);
+    witness.keep(&store)?;
+    let alerts = |mut witness: Witness| {
+        for lower in (0..=WITNESS_PATIENCE).rev() {
+            let tip = BlockHeight(below.tip.0 - lower);
+            witness.compare(&balances, &ChannelReport { tip, ..below.clone() });
+        }
+        witness.alerts().count()
+    };
+    assert_eq!(alerts(Witness::open(&store)?), 0);
+    assert_eq!(alerts(Witness::new()), 1);
     Ok(())
 }
