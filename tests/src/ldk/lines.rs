@@ -6,6 +6,7 @@ use lightning::ln::msgs::{
     BaseMessageHandler, ChannelMessageHandler, CommitmentUpdate, ErrorAction, Init,
     MessageSendEvent,
 };
+use lightning::ln::types::ChannelId;
 use std::collections::BTreeSet;
 
 /// Connections between nodes, which are named by their place in a list.
@@ -84,37 +85,46 @@ impl Lines {
     fn deliver(&self, nodes: &[Node], from: usize, message: MessageSendEvent) {
         use MessageSendEvent as M;
         let me = nodes[from].id();
-        let to = |id| self.reach(nodes, from, id).map(|node| &node.messages);
+        let to = |id: PublicKey| self.reach(nodes, from, &id).map(|node| &node.messages);
         match message {
             M::SendOpenChannel { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_open_channel(me, &msg));
+                to(node_id).inspect(|to| to.handle_open_channel(me, &msg));
             }
             M::SendAcceptChannel { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_accept_channel(me, &msg));
+                to(node_id).inspect(|to| to.handle_accept_channel(me, &msg));
             }
             M::SendFundingCreated { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_funding_created(me, &msg));
+                to(node_id).inspect(|to| to.handle_funding_created(me, &msg));
             }
             M::SendFundingSigned { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_funding_signed(me, &msg));
+                to(node_id).inspect(|to| to.handle_funding_signed(me, &msg));
             }
             M::SendChannelReady { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_channel_ready(me, &msg));
+                to(node_id).inspect(|to| to.handle_channel_ready(me, &msg));
             }
-            M::UpdateHTLCs { node_id, updates, .. } => {
-                to(&node_id).inspect(|to| deliver_updates(*to, me, updates));
+            M::UpdateHTLCs { node_id, channel_id, updates } => {
+                to(node_id).inspect(|to| deliver_updates(*to, me, channel_id, updates));
             }
             M::SendRevokeAndACK { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_revoke_and_ack(me, &msg));
+                to(node_id).inspect(|to| to.handle_revoke_and_ack(me, &msg));
             }
             M::SendShutdown { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_shutdown(me, &msg));
+                to(node_id).inspect(|to| to.handle_shutdown(me, &msg));
             }
             M::SendClosingSigned { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_closing_signed(me, &msg));
+                to(node_id).inspect(|to| to.handle_closing_signed(me, &msg));
             }
+            M::SendStfu { .. }
+            | M::SendSpliceInit { .. }
+            | M::SendSpliceAck { .. }
+            | M::SendSpliceLocked { .. }
+            | M::SendTxAddInput { .. }
+            | M::SendTxAddOutput { .. }
+            | M::SendTxComplete { .. }
+            | M::SendTxSignatures { .. }
+            | M::SendTxAbort { .. } => deliver_splicing(to, me, message),
             M::SendChannelReestablish { node_id, msg } => {
-                to(&node_id).inspect(|to| to.handle_channel_reestablish(me, &msg));
+                to(node_id).inspect(|to| to.handle_channel_reestablish(me, &msg));
             }
             M::HandleError { node_id, action } => {
                 let msg = match action {
@@ -122,7 +132,7 @@ impl Lines {
                     ErrorAction::DisconnectPeer { msg } => msg,
                     _ => None,
                 };
-                if let (Some(msg), Some(to)) = (msg, to(&node_id)) {
+                if let (Some(msg), Some(to)) = (msg, to(node_id)) {
                     to.handle_error(me, &msg);
                 }
             }
@@ -132,7 +142,51 @@ impl Lines {
     }
 }
 
-fn deliver_updates(to: &impl ChannelMessageHandler, me: PublicKey, updates: CommitmentUpdate) {
+/// What two nodes say about a splice.
+fn deliver_splicing<'a, H: ChannelMessageHandler + 'a>(
+    to: impl Fn(PublicKey) -> Option<&'a H>,
+    me: PublicKey,
+    message: MessageSendEvent,
+) {
+    use MessageSendEvent as M;
+    match message {
+        M::SendStfu { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_stfu(me, &msg));
+        }
+        M::SendSpliceInit { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_splice_init(me, &msg));
+        }
+        M::SendSpliceAck { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_splice_ack(me, &msg));
+        }
+        M::SendSpliceLocked { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_splice_locked(me, &msg));
+        }
+        M::SendTxAddInput { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_tx_add_input(me, &msg));
+        }
+        M::SendTxAddOutput { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_tx_add_output(me, &msg));
+        }
+        M::SendTxComplete { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_tx_complete(me, &msg));
+        }
+        M::SendTxSignatures { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_tx_signatures(me, &msg));
+        }
+        M::SendTxAbort { node_id, msg } => {
+            to(node_id).inspect(|to| to.handle_tx_abort(me, &msg));
+        }
+        _ => {}
+    }
+}
+
+fn deliver_updates(
+    to: &impl ChannelMessageHandler,
+    me: PublicKey,
+    channel: ChannelId,
+    updates: CommitmentUpdate,
+) {
     for msg in &updates.update_add_htlcs {
         to.handle_update_add_htlc(me, msg);
     }
@@ -148,7 +202,10 @@ fn deliver_updates(to: &impl ChannelMessageHandler, me: PublicKey, updates: Comm
     if let Some(msg) = &updates.update_fee {
         to.handle_update_fee(me, msg);
     }
-    for msg in &updates.commitment_signed {
-        to.handle_commitment_signed(me, msg);
+    match updates.commitment_signed.as_slice() {
+        [] => {}
+        [msg] => to.handle_commitment_signed(me, msg),
+        // One for each funding candidate.
+        all => to.handle_commitment_signed_batch(me, channel, all.to_vec()),
     }
 }

@@ -12,6 +12,7 @@ mod node;
 mod restart;
 mod route;
 mod sink;
+mod splice;
 mod store;
 mod style;
 mod wallet;

@@ -7,7 +7,7 @@ use arb_node_adapter::{
     Egress, LdkFees, MonitorEgress, TappedMessages, TappedSigner, TappedSigners, Taps,
 };
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Block, BlockHash, FeeRate, Network, Transaction};
+use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Transaction};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
@@ -81,6 +81,7 @@ impl Kind {
         config.channel_handshake_limits.force_announced_channel_preference = false;
         config.manually_accept_inbound_channels = true;
         config.accept_forwards_to_priv_channels = true;
+        config.reject_inbound_splices = false;
         config
     }
 }
@@ -297,9 +298,42 @@ impl Node {
     /// # Errors
     /// LDK cannot read the monitor.
     pub fn commitment_in(&self, monitor: &[u8]) -> Result<Option<Transaction>, LdkError> {
+        let monitor = self.read(monitor)?;
+        self.closes(&monitor, monitor.get_funding_txo().into_bitcoin_outpoint())
+    }
+
+    /// The same of a channel that is spliced, for one of its funding outputs, after the monitor was shown
+    /// the blocks that came since.
+    ///
+    /// # Errors
+    /// LDK cannot read the monitor.
+    pub fn commitment_of(
+        &self,
+        monitor: &[u8],
+        funding: OutPoint,
+        chain: &EmbeddedChain,
+    ) -> Result<Option<Transaction>, LdkError> {
+        let monitor = self.read(monitor)?;
+        let (outbox, quiet) = (Outbox::default(), &Quiet);
+        for height in monitor.current_best_block().height + 1..=chain.height() {
+            let Some(block) = chain.block_at(height) else { continue };
+            let all: Vec<_> = block.txdata.iter().enumerate().collect();
+            monitor.block_connected(&block.header, &all, height, &outbox, &*self.fees, &quiet);
+        }
+        self.closes(&monitor, funding)
+    }
+
+    fn read(&self, monitor: &[u8]) -> Result<ChannelMonitor<ChannelKeys>, LdkError> {
         let args = (&*self.keys, &*self.signers);
-        let (_, monitor) = <(BlockHash, ChannelMonitor<ChannelKeys>)>::read(&mut &*monitor, args)
-            .map_err(LdkError::refused)?;
+        let read = <(BlockHash, ChannelMonitor<ChannelKeys>)>::read(&mut &*monitor, args);
+        Ok(read.map_err(LdkError::refused)?.1)
+    }
+
+    fn closes(
+        &self,
+        monitor: &ChannelMonitor<ChannelKeys>,
+        funding: OutPoint,
+    ) -> Result<Option<Transaction>, LdkError> {
         let (outbox, quiet) = (Arc::new(Outbox::default()), Arc::new(Quiet));
         monitor.broadcast_latest_holder_commitment_txn(&outbox, &self.fees, &quiet);
         let closing = Mutex::new(outbox.take().concat());
@@ -315,7 +349,6 @@ impl Node {
         };
         monitor.process_pending_events(&&take, &quiet).map_err(LdkError::refused)?;
         let closing = closing.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
         let spends = |tx: &Transaction| tx.input.iter().any(|i| i.previous_output == funding);
         Ok(closing.into_iter().find(spends))
     }

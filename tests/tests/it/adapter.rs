@@ -13,6 +13,7 @@ mod nodes;
 mod ports;
 mod signing;
 mod source;
+mod splices;
 mod styles;
 mod unwatched;
 mod wallet;

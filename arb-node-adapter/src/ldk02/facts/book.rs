@@ -4,6 +4,7 @@ use super::update::SourceKey;
 use arb_core::facts::{ChannelFacts, Htlc, HtlcLink, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
+use bitcoin::OutPoint;
 use lightning::ln::chan_utils::{ChannelTransactionParameters, HTLCOutputInCommitment};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,8 +41,10 @@ pub(super) struct Book {
     pub(super) facts: ChannelFacts,
     /// What LDK derives the channel's keys from.
     pub(super) keys: [u8; 32],
-    /// LDK's own word on keys, delays and funding output.
+    /// LDK's own word on keys, delays and funding output, as the channel was registered.
     pub(super) parameters: ChannelTransactionParameters,
+    /// The same of every splice since.
+    pub(super) splices: Vec<ChannelTransactionParameters>,
     /// The last update of LDK's that they contain.
     pub(super) applied: u64,
     /// A digest of that update. A node that lost its last steps may make another update of the
@@ -84,6 +87,7 @@ impl Book {
             facts,
             keys: opening.keys,
             parameters: opening.parameters.clone(),
+            splices: Vec::new(),
             applied,
             digest: [0; 32],
             offered: BTreeMap::new(),
@@ -100,12 +104,52 @@ impl Book {
         let known = |side, id: u64| facts.htlcs.contains_key(&HtlcId { offerer: side, id });
         self.offered.retain(|_, id| known(Side::Local, *id));
         self.opened.retain(|id| known(Side::Remote, *id));
+        let is_candidate = |of: &ChannelTransactionParameters| {
+            outpoint(of).is_some_and(|funding| facts.candidates.get(&funding).is_some())
+        };
+        self.splices.retain(is_candidate);
         let twins: BTreeSet<Terms> = self
             .received()
             .filter(|(id, _)| self.facts.is_committed(HtlcId { offerer: Side::Remote, id: *id }))
             .map(|(_, record)| Terms::of_record(&record.htlc))
             .collect();
         self.left.retain(|_, terms| twins.contains(terms));
+    }
+
+    /// LDK's own word on every funding candidate.
+    pub(super) fn all_parameters(&self) -> impl Iterator<Item = &ChannelTransactionParameters> {
+        core::iter::once(&self.parameters).chain(&self.splices)
+    }
+
+    /// LDK's own word on this funding candidate.
+    pub(super) fn parameters_of(
+        &self,
+        funding: &OutPoint,
+    ) -> Option<&ChannelTransactionParameters> {
+        self.all_parameters().find(|of| outpoint(of) == Some(*funding))
+    }
+
+    /// Remembers LDK's own word on a splice.
+    pub(super) fn spliced(&mut self, parameters: ChannelTransactionParameters) {
+        let funding = outpoint(&parameters);
+        if !self.all_parameters().any(|known| outpoint(known) == funding) {
+            self.splices.push(parameters);
+        }
+    }
+
+    /// Whether nothing but the funding output and its keys is another.
+    pub(super) fn is_splice(&self, parameters: &ChannelTransactionParameters) -> bool {
+        let (mut known, new) = (self.parameters.clone(), parameters);
+        known.holder_pubkeys.funding_pubkey = new.holder_pubkeys.funding_pubkey;
+        if let (Some(known), Some(new)) =
+            (&mut known.counterparty_parameters, &new.counterparty_parameters)
+        {
+            known.pubkeys.funding_pubkey = new.pubkeys.funding_pubkey;
+        }
+        known.funding_outpoint = new.funding_outpoint;
+        known.splice_parent_funding_txid = new.splice_parent_funding_txid;
+        known.channel_value_satoshis = new.channel_value_satoshis;
+        known == *new
     }
 
     pub(super) fn received(&self) -> impl Iterator<Item = (u64, &HtlcRecord)> {
@@ -190,6 +234,10 @@ impl Book {
         let chosen: Vec<u64> = all.into_iter().take(count).map(|(_, _, id)| id).collect();
         (chosen.len() == count).then_some(chosen)
     }
+}
+
+fn outpoint(parameters: &ChannelTransactionParameters) -> Option<OutPoint> {
+    parameters.funding_outpoint.map(|funding| funding.into_bitcoin_outpoint())
 }
 
 /// An outgoing HTLC of a channel that is not watched, or of an unknown one: no HTLC has this name.

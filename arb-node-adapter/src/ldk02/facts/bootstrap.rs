@@ -143,6 +143,9 @@ where
 {
     let secp = Secp256k1::new();
     let read = monitor::read(bytes)?;
+    if read.is_spliced {
+        return Err(Unadopted::Splice);
+    }
     agrees(monitor, &read)?;
     if details.channel_id.0 != read.channel || details.counterparty.node_id != read.peer {
         return Err(Unadopted::Contradiction("the channel manager's word is of another channel"));

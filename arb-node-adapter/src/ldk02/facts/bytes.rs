@@ -89,6 +89,16 @@ impl<'a> Bytes<'a> {
         if self.is_empty() { Ok(()) } else { Err(Unreadable("bytes are left over")) }
     }
 
+    /// Reads one structure that fills all bytes.
+    pub(super) fn structure<T>(
+        mut self,
+        read: impl FnOnce(&mut &'a [u8]) -> Option<T>,
+    ) -> Result<T, Unreadable> {
+        let value = read(&mut self.0).ok_or(Unreadable("a structure cannot be read"))?;
+        self.end()?;
+        Ok(value)
+    }
+
     /// Reads one value that fills all bytes.
     pub(super) fn whole<T: Readable>(mut self) -> Result<T, Unreadable> {
         let value = self.value()?;

@@ -27,9 +27,6 @@ use std::sync::Arc;
 
 /// A channel manager whose messages are watched: give it to LDK's `PeerManager` in the manager's
 /// place.
-///
-/// Splices are not translated, so none is begun: peers are told that this node does not splice, and
-/// LDK is told the same of them. `ChannelManager::splice_channel` then says so.
 #[derive(Debug)]
 pub struct TappedMessages<M> {
     inner: M,
@@ -113,15 +110,11 @@ where
     }
 
     fn provided_node_features(&self) -> NodeFeatures {
-        let mut features = self.inner.provided_node_features();
-        features.clear_splicing();
-        features
+        self.inner.provided_node_features()
     }
 
     fn provided_init_features(&self, their_node_id: PublicKey) -> InitFeatures {
-        let mut features = self.inner.provided_init_features(their_node_id);
-        features.clear_splicing();
-        features
+        self.inner.provided_init_features(their_node_id)
     }
 
     fn peer_connected(
@@ -130,9 +123,7 @@ where
         msg: &Init,
         inbound: bool,
     ) -> Result<(), ()> {
-        let mut msg = msg.clone();
-        msg.features.clear_splicing();
-        self.inner.peer_connected(their_node_id, &msg, inbound)?;
+        self.inner.peer_connected(their_node_id, msg, inbound)?;
         let channels = self.inner.get_cm().list_channels_with_counterparty(&their_node_id);
         self.taps.connected(their_node_id, by_name(&channels));
         Ok(())
@@ -195,13 +186,6 @@ where
         self.inner.handle_commitment_signed_batch(their_node_id, channel_id, batch);
     }
 
-    /// A peer that asks for a splice although it was told that there are none.
-    fn handle_splice_init(&self, their_node_id: PublicKey, msg: &SpliceInit) {
-        if !self.taps.follows(ChannelId(msg.channel_id.0)) {
-            self.inner.handle_splice_init(their_node_id, msg);
-        }
-    }
-
     fn handle_shutdown(&self, their_node_id: PublicKey, msg: &Shutdown) {
         let scripts = ShutdownScripts { local: None, remote: Some(msg.scriptpubkey.clone()) };
         self.taps.shut_down(their_node_id, ChannelId(msg.channel_id.0), scripts);
@@ -226,6 +210,7 @@ where
         handle_peer_storage_retrieval: PeerStorageRetrieval,
         handle_closing_signed: &ClosingSigned,
         handle_stfu: &Stfu,
+        handle_splice_init: &SpliceInit,
         handle_splice_ack: &SpliceAck,
         handle_splice_locked: &SpliceLocked,
         handle_tx_add_input: &TxAddInput,

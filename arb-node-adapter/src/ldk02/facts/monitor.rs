@@ -29,7 +29,7 @@ pub(super) enum NotAtRest {
     Unreadable(Unreadable),
     /// The monitor has seen something on chain, or was told to close.
     Closing,
-    /// The funding output is another one than at first, or will be.
+    /// The funding output may be another one soon.
     Splice,
 }
 
@@ -48,6 +48,8 @@ pub(super) struct Monitor {
     pub(super) destination: ScriptBuf,
     pub(super) keys: [u8; 32],
     pub(super) funding: (Txid, u16),
+    /// Whether the funding output is another one than at first.
+    pub(super) is_spliced: bool,
     pub(super) funding_script: ScriptBuf,
     pub(super) value: u64,
     pub(super) remote: Option<Txid>,
@@ -175,9 +177,6 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let Tail { peer, channel, parameters, first_funding, opened: opened_for } =
         tail(&mut all, &mut canon)?;
     all.end()?;
-    if first_funding != funding {
-        return Err(NotAtRest::Splice);
-    }
     let local = handler.local;
     let opened_for_all = opened_for.values().map(|(preimage, _)| preimage.0);
     let outputs = local_htlcs.iter().map(|seen| &seen.htlc).take(local.nondust_htlcs().len());
@@ -212,6 +211,7 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
         destination,
         keys,
         funding,
+        is_spliced: first_funding != funding,
         funding_script,
         value,
         remote,

@@ -9,8 +9,10 @@ use arb_core::format::{CommitmentFormat, local_commitment, remote_commitment};
 use arb_core::ids::Side;
 use arb_core::units::{BlockDelta, BlockHeight, FeeratePerKw, MilliSat};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
-use bitcoin::{Amount, Txid};
-use lightning::ln::chan_utils::{ChannelPublicKeys, CommitmentTransaction};
+use bitcoin::{Amount, OutPoint, Txid};
+use lightning::ln::chan_utils::{
+    ChannelPublicKeys, ChannelTransactionParameters, CommitmentTransaction,
+};
 
 /// The peer's commitment that the facts begin with.
 #[derive(Clone, Debug)]
@@ -56,14 +58,11 @@ pub(super) fn facts(
         return Err(Untranslated::Format);
     };
     let peer = parameters.counterparty_parameters.as_ref().ok_or(Untranslated::UnknownChannel)?;
-    let funding = parameters.funding_outpoint.ok_or(Untranslated::UnknownChannel)?;
+    let (funding, keys_of_funding, capacity) = self::funding(parameters)?;
     let candidate = FundingCandidate {
-        funding: funding.into_bitcoin_outpoint(),
-        keys: FundingKeys {
-            local: parameters.holder_pubkeys.funding_pubkey,
-            remote: peer.pubkeys.funding_pubkey,
-        },
-        capacity: Amount::from_sat(parameters.channel_value_satoshis),
+        funding,
+        keys: keys_of_funding,
+        capacity,
         format,
         local: first_local(opening)?,
         remote: first_remote(opening)?,
@@ -94,6 +93,20 @@ pub(super) fn facts(
     let facts = with_balances(facts, opening, secp)?;
     facts.verify(secp)?;
     Ok(facts)
+}
+
+/// A funding output, whose keys it pays to, and its value.
+pub(super) fn funding(
+    parameters: &ChannelTransactionParameters,
+) -> Result<(OutPoint, FundingKeys, Amount), Untranslated> {
+    let peer = parameters.counterparty_parameters.as_ref().ok_or(Untranslated::UnknownChannel)?;
+    let funding = parameters.funding_outpoint.ok_or(Untranslated::UnknownChannel)?;
+    let keys = FundingKeys {
+        local: parameters.holder_pubkeys.funding_pubkey,
+        remote: peer.pubkeys.funding_pubkey,
+    };
+    let capacity = Amount::from_sat(parameters.channel_value_satoshis);
+    Ok((funding.into_bitcoin_outpoint(), keys, capacity))
 }
 
 fn keys(keys: &ChannelPublicKeys) -> ChannelKeys {
@@ -144,7 +157,8 @@ fn with_balances(
         local: local.to_broadcaster_value_sat(),
         remote: local.to_countersignatory_value_sat(),
     };
-    let of_local = balances(&facts, htlcs, &outputs, |local_balance, remote_balance| {
+    let capacity = current.capacity;
+    let of_local = balances(&facts, capacity, htlcs, &outputs, |local_balance, remote_balance| {
         let stated = LocalCommitment { local_balance, remote_balance, ..current.local.clone() };
         local_commitment(&facts, current, &stated, secp).ok()
     });
@@ -156,7 +170,7 @@ fn with_balances(
     let of_remote = match remote.outputs {
         Some((ours, theirs)) => {
             let outputs = Outputs { txid: remote.txid, local: ours, remote: theirs };
-            balances(&facts, htlcs, &outputs, build)
+            balances(&facts, capacity, htlcs, &outputs, build)
         }
         None => {
             let built = build(of_local.0, of_local.1);

@@ -63,11 +63,15 @@ impl<S: EcdsaChannelSigner> Persist<S> for GatedPersist {
         let job = match monitor_update {
             Some(update) => {
                 let remotes = monitor.counterparty_commitment_txs_from_update(update);
+                for (funding, _) in update.renegotiated_funding_data() {
+                    self.taps.spliced(&funding.into_bitcoin_outpoint());
+                }
                 Job::Update {
                     channel,
                     update: update.update_id,
                     bytes: update.encode(),
                     txids: remotes.iter().map(|remote| remote.trust().txid()).collect(),
+                    height: monitor.current_best_block().height,
                     announced: self.taps.take_committed(channel),
                     monitor: stored(monitor_name, monitor),
                 }

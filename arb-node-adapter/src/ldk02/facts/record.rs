@@ -10,7 +10,9 @@ use lightning::ln::chan_utils::ChannelTransactionParameters;
 use lightning::util::ser::{BigSize, ReadableArgs, Writeable};
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without splices.
+const UNSPLICED: u8 = 1;
 
 impl Book {
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -42,19 +44,21 @@ impl Book {
         put_size(&mut out, self.opened.len());
         out.extend(self.opened.iter().flat_map(Writeable::encode));
         put_terms(&mut out, &self.left);
+        put_size(&mut out, self.splices.len());
+        out.extend(self.splices.iter().flat_map(Writeable::encode));
         out
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let mut all = Bytes(bytes);
-        if all.value::<u8>()? != VERSION {
+        let version = all.value::<u8>()?;
+        if ![UNSPLICED, VERSION].contains(&version) {
             return Err(Unreadable("the record has another version"));
         }
         let facts = ChannelFacts::decode(all.prefixed()?.0)
             .map_err(|_| Unreadable("the facts cannot be read"))?;
         let keys = all.value()?;
-        let parameters = ChannelTransactionParameters::read(&mut all.0, None)
-            .map_err(|_| Unreadable("the channel's parameters cannot be read"))?;
+        let parameters = parameters(&mut all)?;
         let applied = all.value()?;
         let digest = all.value()?;
         let next_offered = all.value()?;
@@ -73,11 +77,18 @@ impl Book {
             opened.insert(all.value()?);
         }
         let left = terms(&mut all)?;
+        let mut splices = Vec::new();
+        if version != UNSPLICED {
+            for _ in 0..all.big_size()? {
+                splices.push(self::parameters(&mut all)?);
+            }
+        }
         all.end()?;
         Ok(Self {
             facts,
             keys,
             parameters,
+            splices,
             applied,
             digest,
             offered,
@@ -87,6 +98,11 @@ impl Book {
             left,
         })
     }
+}
+
+fn parameters(all: &mut Bytes<'_>) -> Result<ChannelTransactionParameters, Unreadable> {
+    ChannelTransactionParameters::read(&mut all.0, None)
+        .map_err(|_| Unreadable("the channel's parameters cannot be read"))
 }
 
 fn put_size(out: &mut Vec<u8>, size: usize) {

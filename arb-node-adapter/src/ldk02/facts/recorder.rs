@@ -368,7 +368,9 @@ where
         job: &Job,
         commitments: Commitments,
     ) -> Result<Option<Translated>, Stop> {
-        let Job::Update { update, bytes, txids, announced, .. } = job else { return Ok(None) };
+        let Job::Update { update, bytes, txids, height, announced, .. } = job else {
+            return Ok(None);
+        };
         let digest = sha256::Hash::hash(bytes).to_byte_array();
         let applied = {
             let books = self.shelf.books();
@@ -393,7 +395,7 @@ where
             if commitments == Commitments::Skipped {
                 translation.fence();
             }
-            translation.steps(&steps, txids)?;
+            translation.steps(&steps, txids, *height)?;
             if commitments == Commitments::Told {
                 let book = translation.book_mut(channel)?;
                 (book.applied, book.digest) = (*update, digest);

@@ -4,6 +4,7 @@ use super::book::Book;
 use super::shelf::Shelf;
 use super::update::FIRST_NUMBER;
 use arb_core::claim::SigningKey;
+use arb_core::facts::FundingCandidate;
 use arb_core::format::{Commitment, OutputKind, local_commitment};
 use arb_core::ids::{ChannelId, PerCommitmentSecret, Side};
 use arb_core::ports::{SignRequest, Signer};
@@ -137,14 +138,8 @@ where
     async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, SignError> {
         let book = self.shelf.book(&request.channel);
         let book = book.ok_or(SignError::UnknownChannel(request.channel))?;
-        let peer = book.parameters.counterparty_parameters.clone();
-        let peer = peer.ok_or(SignError::Inconsistent)?;
-        let spent = request.prevouts.get(request.input).cloned();
-        let spent = spent.ok_or(SignError::Inconsistent)?;
         let signer = self.provider.derive_channel_signer(book.keys);
-        let job =
-            Job { request: &request, book: &book, peer: &peer, spent: &spent, secp: &self.secp };
-        job.sign(&signer, &self.shelf)
+        Job::new(&request, &book, &self.secp)?.sign(&signer, &self.shelf)
     }
 }
 
@@ -152,12 +147,27 @@ where
 struct Job<'a> {
     request: &'a SignRequest,
     book: &'a Book,
+    /// The funding candidate that it is about.
+    candidate: &'a FundingCandidate,
+    parameters: &'a ChannelTransactionParameters,
     peer: &'a CounterpartyChannelTransactionParameters,
     spent: &'a TxOut,
     secp: &'a Secp256k1<All>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(
+        request: &'a SignRequest,
+        book: &'a Book,
+        secp: &'a Secp256k1<All>,
+    ) -> Result<Self, SignError> {
+        let spent = request.prevouts.get(request.input).ok_or(SignError::Inconsistent)?;
+        let candidate = candidate(request, book, secp)?;
+        let parameters = book.parameters_of(&candidate.funding).ok_or(SignError::Inconsistent)?;
+        let peer = parameters.counterparty_parameters.as_ref().ok_or(SignError::Inconsistent)?;
+        Ok(Self { request, book, candidate, parameters, peer, spent, secp })
+    }
+
     fn sign<S, K>(&self, signer: &S, shelf: &Shelf<K>) -> Result<ecdsa::Signature, SignError>
     where
         S: EcdsaChannelSigner + SpendsOwn,
@@ -179,7 +189,7 @@ impl Job<'_> {
     }
 
     const fn parameters(&self) -> &ChannelTransactionParameters {
-        &self.book.parameters
+        self.parameters
     }
 
     fn script(&self) -> Result<&Script, SignError> {
@@ -217,11 +227,8 @@ impl Job<'_> {
 
     /// Our recorded commitment as LDK has it.
     fn commitment(&self) -> Result<HolderCommitmentTransaction, SignError> {
-        let facts = &self.book.facts;
-        let current = &facts.candidates.current;
-        let stated = &current.local;
-        let built = local_commitment(facts, current, stated, self.secp)
-            .map_err(|_| SignError::Inconsistent)?;
+        let stated = &self.candidate.local;
+        let built = built(self.book, self.candidate, self.secp)?;
         let txid = self.request.transaction.compute_txid();
         if built.transaction.compute_txid() != txid {
             return Err(SignError::OtherCommitment);
@@ -362,7 +369,7 @@ impl Job<'_> {
         }
         let htlc = self.htlc_of(shelf, &self.keys(Side::Local, &point))?;
         let htlc = htlc.ok_or(SignError::UnknownHtlc)?;
-        let local = &self.book.facts.candidates.current.local;
+        let local = &self.candidate.local;
         let descriptor = HTLCDescriptor {
             channel_derivation_parameters: ChannelDerivationParameters {
                 value_satoshis: parameters.channel_value_satoshis,
@@ -387,12 +394,9 @@ impl Job<'_> {
         &self,
         htlc: &HTLCOutputInCommitment,
     ) -> Result<ecdsa::Signature, SignError> {
-        let facts = &self.book.facts;
-        let current = &facts.candidates.current;
-        let built = local_commitment(facts, current, &current.local, self.secp)
-            .map_err(|_| SignError::Inconsistent)?;
+        let built = built(self.book, self.candidate, self.secp)?;
         let outputs = built.outputs.iter().filter(|o| matches!(o.kind, OutputKind::Htlc(_)));
-        let mut signatures = outputs.zip(&current.local.htlc_signatures);
+        let mut signatures = outputs.zip(&self.candidate.local.htlc_signatures);
         let found =
             signatures.find(|(output, _)| Some(output.vout) == htlc.transaction_output_index);
         found.map(|(_, signature)| *signature).ok_or(SignError::OtherCommitment)
@@ -441,6 +445,47 @@ impl Job<'_> {
         );
         Ok(signed.ok())
     }
+}
+
+/// The funding candidate that a request is about: that of the key or, for a second stage of ours, of the
+/// commitment that it spends. Anything else is the same for all of them but for the funding output, which
+/// is in no script there.
+fn candidate<'a>(
+    request: &SignRequest,
+    book: &'a Book,
+    secp: &Secp256k1<All>,
+) -> Result<&'a FundingCandidate, SignError> {
+    let candidates = &book.facts.candidates;
+    let outpoint = request.transaction.input.get(request.input).map(|input| input.previous_output);
+    let outpoint = outpoint.ok_or(SignError::Inconsistent)?;
+    match request.key {
+        SigningKey::Funding(key) => {
+            // A peer is free to have one key for several: then the output tells.
+            let is_it = |of: &&FundingCandidate| of.keys.local == key;
+            let spent = candidates.iter().find(|of| of.funding == outpoint).filter(is_it);
+            spent.or_else(|| candidates.iter().find(is_it)).ok_or(SignError::Inconsistent)
+        }
+        SigningKey::Htlc(_) => {
+            let is_it = |of: &&FundingCandidate| {
+                let built = built(book, of, secp);
+                built.is_ok_and(|built| built.transaction.compute_txid() == outpoint.txid)
+            };
+            Ok(candidates.iter().find(is_it).unwrap_or(&candidates.current))
+        }
+        SigningKey::Payment | SigningKey::DelayedPayment(_) | SigningKey::Revocation(_) => {
+            Ok(&candidates.current)
+        }
+    }
+}
+
+/// Our commitment of a candidate.
+fn built(
+    book: &Book,
+    candidate: &FundingCandidate,
+    secp: &Secp256k1<All>,
+) -> Result<Commitment, SignError> {
+    local_commitment(&book.facts, candidate, &candidate.local, secp)
+        .map_err(|_| SignError::Inconsistent)
 }
 
 fn value(built: &Commitment, kind: OutputKind) -> u64 {

@@ -100,6 +100,8 @@ pub(super) enum Job {
         bytes: Vec<u8>,
         /// The peer's commitments in it, by LDK's typed word.
         txids: Vec<Txid>,
+        /// The monitor's best block.
+        height: u32,
         announced: BTreeMap<u64, Terms>,
         monitor: Stored,
     },
@@ -333,11 +335,6 @@ impl Taps {
         lock(&self.state).announced.entry(channel).or_insert_with(none);
     }
 
-    /// Whether what peers announce in a channel is followed.
-    pub(super) fn follows(&self, channel: ChannelId) -> bool {
-        lock(&self.state).announced.contains_key(&channel)
-    }
-
     pub(super) fn unfollow(&self, channel: ChannelId) {
         lock(&self.state).announced.remove(&channel);
     }
@@ -346,6 +343,11 @@ impl Taps {
         let mut state = lock(&self.state);
         let announced = state.announced.get_mut(&channel);
         announced.map(|announced| core::mem::take(&mut announced.committed)).unwrap_or_default()
+    }
+
+    /// A funding output is that of a splice, and begins no channel.
+    pub(super) fn spliced(&self, funding: &OutPoint) {
+        lock(&self.state).signed.remove(funding);
     }
 
     /// Takes all that was seen of a channel's beginning.

@@ -1,18 +1,26 @@
 //! From LDK's updates to ours.
+mod balances;
+
+pub(super) use balances::{Outputs, balances};
+
 use super::book::{Book, Terms, elsewhere};
 use super::bytes::Unreadable;
-use super::update::{LocalStep, RemoteStep, Seen, Source, SourceKey, Step};
+use super::opening::funding;
+use super::update::{
+    LocalStep, RemoteStep, RemoteTx, Seen, Source, SourceKey, SpliceStep, Step, spent,
+};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{
-    ChannelFacts, FundingCandidate, HtlcLink, LocalCommitment, RemoteCommitment, ShutdownScripts,
-    Update, UpdateError,
+    FundingCandidate, HtlcLink, LocalCommitment, RemoteCommitment, ShutdownScripts, Update,
+    UpdateError,
 };
-use arb_core::format::{Commitment, OutputKind, local_commitment, remote_commitment};
+use arb_core::format::{local_commitment, remote_commitment};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PaymentHash, Preimage, Side};
-use arb_core::units::{CommitmentNumber, FeeratePerKw, MilliSat};
+use arb_core::units::{BlockHeight, CommitmentNumber, FeeratePerKw, MilliSat};
 use bitcoin::secp256k1::{All, Secp256k1};
-use bitcoin::{Amount, Txid};
+use bitcoin::{OutPoint, Txid};
 use core::fmt;
+use lightning::ln::chan_utils::HolderCommitmentTransaction;
 use std::collections::BTreeMap;
 
 /// Something to be told to the arbiter.
@@ -33,7 +41,9 @@ pub enum Untranslated {
     Unreadable(&'static str),
     /// Nothing is remembered of this channel: it was opened before the arbiter was there.
     UnknownChannel,
-    /// A splice: another funding output.
+    /// A commitment of a funding output that nothing is known of.
+    UnknownFunding(Option<OutPoint>),
+    /// A splice that changes more than the funding output.
     Splice,
     /// A commitment format that arb-core does not know.
     Format,
@@ -64,7 +74,11 @@ impl fmt::Display for Untranslated {
         match self {
             Self::Unreadable(why) => write!(f, "LDK's update cannot be read: {why}"),
             Self::UnknownChannel => f.write_str("nothing is known of the channel's beginning"),
-            Self::Splice => f.write_str("splices are not translated"),
+            Self::UnknownFunding(Some(funding)) => {
+                write!(f, "funding output {funding} is not known")
+            }
+            Self::UnknownFunding(None) => f.write_str("a funding output is not known"),
+            Self::Splice => f.write_str("a splice changes more than the funding output"),
             Self::Format => f.write_str("commitments of this format are not known"),
             Self::UnknownHtlc => f.write_str("an HTLC was not announced"),
             Self::OtherTransaction(number) => {
@@ -151,15 +165,21 @@ impl<'a> Translation<'a> {
         Translated { changed: self.changed, told: self.told, ended: self.ended }
     }
 
-    /// Translates the steps of one update.
-    pub(super) fn steps(&mut self, steps: &[Step], txids: &[Txid]) -> Result<(), Untranslated> {
+    /// Translates the steps of one update, which LDK made at this height.
+    pub(super) fn steps(
+        &mut self,
+        steps: &[Step],
+        txids: &[Txid],
+        height: u32,
+    ) -> Result<(), Untranslated> {
         let mut txids = txids.iter();
         for step in steps {
             match step {
                 Step::Local(step) => self.local(step)?,
                 Step::Remote(step) => {
                     // LDK gives these in typed form as well.
-                    if txids.next() != Some(&step.txid) {
+                    let mut said = step.transactions.iter().map(|tx| &tx.txid);
+                    if !said.all(|txid| txids.next() == Some(txid)) {
                         return Err(Untranslated::Differs(step.number));
                     }
                     if !self.fenced {
@@ -178,7 +198,17 @@ impl<'a> Translation<'a> {
                     self.tell(Update::Shutdown(ShutdownScripts { local, remote: None }))?;
                 }
                 Step::Nothing => {}
-                Step::Splice => return Err(Untranslated::Splice),
+                Step::Splice(step) => {
+                    if txids.next() != Some(&step.remote.trust().txid()) {
+                        return Err(Untranslated::Differs(number(
+                            step.remote.commitment_number(),
+                        )?));
+                    }
+                    if !self.fenced {
+                        self.splice(step, height)?;
+                    }
+                }
+                Step::Locked(txid) => self.locked(*txid)?,
             }
         }
         match txids.next() {
@@ -233,7 +263,62 @@ impl<'a> Translation<'a> {
         }
         let now = self.own()?.facts.candidates.current.local.htlcs.clone();
         let htlcs = self.identify(&step.htlcs, &now, Side::Local)?;
-        let commitment = &step.commitment;
+        let fundings = step.transactions.iter().map(|tx| spent(tx)).collect();
+        for (funding, commitment) in self.candidates(fundings)?.into_iter().zip(&step.transactions)
+        {
+            let commitment = self.local_of(&funding, commitment, htlcs.clone())?;
+            self.tell(Update::LocalCommitment { funding: funding.funding, commitment })?;
+        }
+        Ok(())
+    }
+
+    fn remote(&mut self, step: &RemoteStep) -> Result<(), Untranslated> {
+        let current = &self.own()?.facts.candidates.current;
+        let newest = current.remote_next.as_ref().unwrap_or(&current.remote);
+        let (now, current) = (newest.htlcs.clone(), current.funding);
+        let htlcs = self.identify(&step.htlcs, &now, Side::Remote)?;
+        let stated = RemoteCommitment {
+            number: step.number,
+            point: step.point,
+            feerate: FeeratePerKw(step.feerate),
+            local_balance: MilliSat(0),
+            remote_balance: MilliSat(0),
+            htlcs,
+        };
+        let funding = |tx: &RemoteTx| {
+            if step.transactions.len() == 1 { tx.funding.or(Some(current)) } else { tx.funding }
+        };
+        let fundings = step.transactions.iter().map(funding).collect();
+        for (funding, tx) in self.candidates(fundings)?.into_iter().zip(&step.transactions) {
+            let commitment = self.remote_of(&funding, tx, stated.clone())?;
+            self.tell(Update::RemoteCommitment { funding: funding.funding, commitment })?;
+        }
+        Ok(())
+    }
+
+    /// The candidates that these funding outputs are of: all those that go on, and no other.
+    fn candidates(
+        &self,
+        fundings: Vec<Option<OutPoint>>,
+    ) -> Result<Vec<FundingCandidate>, Untranslated> {
+        let candidates = &self.own()?.facts.candidates;
+        if let Some(left) = candidates.moving().find(|of| !fundings.contains(&Some(of.funding))) {
+            return Err(UpdateError::CandidateBehind(left.funding).into());
+        }
+        let find = |funding: Option<OutPoint>| {
+            let found = candidates.moving().find(|of| Some(of.funding) == funding);
+            found.cloned().ok_or(Untranslated::UnknownFunding(funding))
+        };
+        fundings.into_iter().map(find).collect()
+    }
+
+    /// A commitment of ours that spends a candidate.
+    fn local_of(
+        &self,
+        candidate: &FundingCandidate,
+        commitment: &HolderCommitmentTransaction,
+        htlcs: Vec<HtlcId>,
+    ) -> Result<LocalCommitment, Untranslated> {
         let number = number(commitment.commitment_number())?;
         let stated = LocalCommitment {
             number,
@@ -251,45 +336,70 @@ impl<'a> Translation<'a> {
             local: commitment.to_broadcaster_value_sat(),
             remote: commitment.to_countersignatory_value_sat(),
         };
-        let funding = facts.candidates.current.funding;
-        let secp = self.secp;
         let build = |local_balance, remote_balance| {
             let stated = LocalCommitment { local_balance, remote_balance, ..stated.clone() };
-            local_commitment(facts, &facts.candidates.current, &stated, secp).ok()
+            local_commitment(facts, candidate, &stated, self.secp).ok()
         };
-        let balances = balances(facts, &stated.htlcs, &outputs, build);
+        let balances = balances(facts, candidate.capacity, &stated.htlcs, &outputs, build);
         let (local_balance, remote_balance) =
             balances.ok_or(Untranslated::OtherTransaction(number))?;
-        let commitment = LocalCommitment { local_balance, remote_balance, ..stated };
-        self.tell(Update::LocalCommitment { funding, commitment })
+        Ok(LocalCommitment { local_balance, remote_balance, ..stated })
     }
 
-    fn remote(&mut self, step: &RemoteStep) -> Result<(), Untranslated> {
-        let current = &self.own()?.facts.candidates.current;
-        let newest = current.remote_next.as_ref().unwrap_or(&current.remote);
-        let now = newest.htlcs.clone();
-        let htlcs = self.identify(&step.htlcs, &now, Side::Remote)?;
-        let stated = RemoteCommitment {
-            number: step.number,
-            point: step.point,
-            feerate: FeeratePerKw(step.feerate),
-            local_balance: MilliSat(0),
-            remote_balance: MilliSat(0),
-            htlcs,
-        };
+    /// A commitment of the peer's that spends a candidate: what is `stated`, with its balances.
+    fn remote_of(
+        &self,
+        candidate: &FundingCandidate,
+        tx: &RemoteTx,
+        stated: RemoteCommitment,
+    ) -> Result<RemoteCommitment, Untranslated> {
         let facts = &self.own()?.facts;
-        let funding = facts.candidates.current.funding;
-        let outputs = Outputs { txid: step.txid, local: step.to_local, remote: step.to_remote };
-        let secp = self.secp;
+        let outputs = Outputs { txid: tx.txid, local: tx.to_local, remote: tx.to_remote };
         let build = |local_balance, remote_balance| {
             let stated = RemoteCommitment { local_balance, remote_balance, ..stated.clone() };
-            remote_commitment(facts, &facts.candidates.current, &stated, secp).ok()
+            remote_commitment(facts, candidate, &stated, self.secp).ok()
         };
-        let balances = balances(facts, &stated.htlcs, &outputs, build);
+        let balances = balances(facts, candidate.capacity, &stated.htlcs, &outputs, build);
         let (local_balance, remote_balance) =
-            balances.ok_or(Untranslated::OtherTransaction(step.number))?;
-        let commitment = RemoteCommitment { local_balance, remote_balance, ..stated };
-        self.tell(Update::RemoteCommitment { funding, commitment })
+            balances.ok_or(Untranslated::OtherTransaction(stated.number))?;
+        Ok(RemoteCommitment { local_balance, remote_balance, ..stated })
+    }
+
+    /// Another funding output: its commitments have the HTLCs of the current one's, for the channel
+    /// is quiet while a splice is agreed upon.
+    fn splice(&mut self, step: &SpliceStep, height: u32) -> Result<(), Untranslated> {
+        let book = self.own()?;
+        if !book.is_splice(&step.parameters) {
+            return Err(Untranslated::Splice);
+        }
+        let (funding, keys, capacity) = funding(&step.parameters)?;
+        let [ours, theirs] = [spent(&step.local), spent(&step.remote)];
+        if let Some(other) = [ours, theirs].into_iter().find(|of| *of != Some(funding)) {
+            return Err(Untranslated::UnknownFunding(other));
+        }
+        let current = book.facts.candidates.current.clone();
+        let candidate = FundingCandidate { funding, keys, capacity, ..current };
+        let local = self.local_of(&candidate, &step.local, candidate.local.htlcs.clone())?;
+        let remote = RemoteCommitment {
+            number: number(step.remote.commitment_number())?,
+            point: step.remote.per_commitment_point(),
+            feerate: FeeratePerKw(step.remote.negotiated_feerate_per_kw()),
+            ..candidate.remote.clone()
+        };
+        let remote = self.remote_of(&candidate, &RemoteTx::of(&step.remote), remote)?;
+        let candidate = FundingCandidate { local, remote, ..candidate };
+        let birth = BlockHeight(height);
+        self.tell(Update::CandidateAdded { candidate: Box::new(candidate), birth })?;
+        self.book_mut(self.channel)?.spliced(step.parameters.clone());
+        Ok(())
+    }
+
+    /// A splice is the funding transaction from now on.
+    fn locked(&mut self, txid: Txid) -> Result<(), Untranslated> {
+        let candidates = &self.own()?.facts.candidates;
+        let found = candidates.iter().find(|candidate| candidate.funding.txid == txid);
+        let funding = found.ok_or(Untranslated::UnknownFunding(None))?.funding;
+        self.tell(Update::CandidateLocked { funding })
     }
 
     /// Which HTLCs a commitment contains; new ones are told.
@@ -459,64 +569,4 @@ pub(super) fn number(ldk: u64) -> Result<CommitmentNumber, Untranslated> {
     number
         .map(CommitmentNumber)
         .ok_or(Untranslated::Unreadable("a commitment number is out of range"))
-}
-
-/// What is known of a commitment transaction of LDK's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Outputs {
-    pub(super) txid: Txid,
-    /// Our own output, in satoshis; zero if there is none.
-    pub(super) local: u64,
-    /// The peer's output, in satoshis; zero if there is none.
-    pub(super) remote: u64,
-}
-
-/// Balances that give LDK's transaction: LDK states outputs, which are after fees, anchors and
-/// rounding. Which of the balances that round to the same outputs it is makes no difference on
-/// chain. `None`: no balances give it.
-pub(super) fn balances(
-    facts: &ChannelFacts,
-    htlcs: &[HtlcId],
-    outputs: &Outputs,
-    build: impl Fn(MilliSat, MilliSat) -> Option<Commitment>,
-) -> Option<(MilliSat, MilliSat)> {
-    let candidate: &FundingCandidate = &facts.candidates.current;
-    let mut rest = MilliSat::from_amount(candidate.capacity).0;
-    for id in htlcs {
-        rest = rest.checked_sub(facts.htlcs.get(id)?.htlc.amount.0)?;
-    }
-    let opener = facts.opener;
-    let (opener_output, other_output) = match opener {
-        Side::Local => (outputs.local, outputs.remote),
-        Side::Remote => (outputs.remote, outputs.local),
-    };
-    let split = |other: u64| {
-        let paying = MilliSat(rest.checked_sub(other)?);
-        let other = MilliSat(other);
-        Some(match opener {
-            Side::Local => (paying, other),
-            Side::Remote => (other, paying),
-        })
-    };
-    let fits = |other: u64| {
-        let (local, remote) = split(other)?;
-        let built = build(local, remote)?;
-        (built.transaction.compute_txid() == outputs.txid).then_some((local, remote))
-    };
-    let whole = other_output.checked_mul(1000)?;
-    if let Some(found) = fits(whole).or_else(|| fits(whole.checked_add(999)?)) {
-        return Some(found);
-    }
-    // The other party's output is trimmed: its balance is what the opener's output lacks.
-    let (local, remote) = split(0)?;
-    let built = build(local, remote)?;
-    let largest = opener_value(&built, opener)?;
-    let lacking = largest.to_sat().checked_sub(opener_output)?.checked_mul(1000)?;
-    fits(lacking)
-}
-
-fn opener_value(built: &Commitment, opener: Side) -> Option<Amount> {
-    let kind =
-        if built.spec.keys.owner == opener { OutputKind::ToLocal } else { OutputKind::ToRemote };
-    built.outputs.iter().find(|output| output.kind == kind).map(|output| output.output.value)
 }

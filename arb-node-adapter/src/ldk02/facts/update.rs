@@ -2,14 +2,18 @@
 //!
 //! What is read here is what LDK 0.2.7 writes; the crate is pinned to that version. What it writes
 //! in typed form as well (every remote commitment transaction) is compared with it.
-use super::bytes::{Bytes, Unreadable};
+use super::bytes::{Bytes, Fields, Unreadable};
 use arb_core::facts::HtlcLink;
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, PerCommitmentSecret, Preimage, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{ScriptBuf, Txid};
-use lightning::ln::chan_utils::{HTLCOutputInCommitment, HolderCommitmentTransaction};
+use bitcoin::{OutPoint, ScriptBuf, Txid};
+use lightning::ln::chan_utils::{
+    ChannelTransactionParameters, CommitmentTransaction, HTLCOutputInCommitment,
+    HolderCommitmentTransaction,
+};
+use lightning::util::ser::ReadableArgs;
 
 /// LDK counts commitments down from here.
 pub(super) const FIRST_NUMBER: u64 = (1 << 48) - 1;
@@ -56,27 +60,60 @@ pub(super) struct Seen {
     pub(super) source: Option<Source>,
 }
 
-/// A commitment of the peer.
-#[derive(Clone, Debug)]
-pub(super) struct RemoteStep {
+/// What one funding candidate's transaction of a peer's commitment is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RemoteTx {
+    /// The funding output that it spends; `None`: the current one.
+    pub(super) funding: Option<OutPoint>,
     pub(super) txid: Txid,
-    pub(super) number: CommitmentNumber,
-    pub(super) point: PublicKey,
-    pub(super) feerate: u32,
     /// The peer's output, in satoshis; zero if it has none.
     pub(super) to_remote: u64,
     /// Our output, in satoshis; zero if it has none.
     pub(super) to_local: u64,
+}
+
+impl RemoteTx {
+    pub(super) fn of(commitment: &CommitmentTransaction) -> Self {
+        Self {
+            funding: spent(commitment),
+            txid: commitment.trust().txid(),
+            to_remote: commitment.to_broadcaster_value_sat(),
+            to_local: commitment.to_countersignatory_value_sat(),
+        }
+    }
+}
+
+/// The funding output that a commitment spends.
+pub(super) fn spent(commitment: &CommitmentTransaction) -> Option<OutPoint> {
+    let trusted = commitment.trust();
+    trusted.built_transaction().transaction.input.first().map(|input| input.previous_output)
+}
+
+/// A commitment of the peer: one transaction for each funding candidate that goes on.
+#[derive(Clone, Debug)]
+pub(super) struct RemoteStep {
+    pub(super) transactions: Vec<RemoteTx>,
+    pub(super) number: CommitmentNumber,
+    pub(super) point: PublicKey,
+    pub(super) feerate: u32,
     pub(super) htlcs: Vec<Seen>,
 }
 
-/// A commitment of ours.
+/// A commitment of ours: one transaction for each funding candidate that goes on.
 #[derive(Clone, Debug)]
 pub(super) struct LocalStep {
-    pub(super) commitment: HolderCommitmentTransaction,
+    pub(super) transactions: Vec<HolderCommitmentTransaction>,
     pub(super) htlcs: Vec<Seen>,
     /// Offered HTLCs that the peer took, with their preimages.
     pub(super) claimed: Vec<(SourceKey, Preimage)>,
+}
+
+/// Another funding output, with both parties' commitments as far as they are at that time.
+#[derive(Clone, Debug)]
+pub(super) struct SpliceStep {
+    pub(super) parameters: ChannelTransactionParameters,
+    pub(super) local: HolderCommitmentTransaction,
+    pub(super) remote: CommitmentTransaction,
 }
 
 /// One step of an update.
@@ -98,8 +135,10 @@ pub(super) enum Step {
     Shutdown(ScriptBuf),
     /// Bookkeeping of LDK's own.
     Nothing,
-    /// Another funding output: not translated.
-    Splice,
+    /// A splice was agreed upon.
+    Splice(Box<SpliceStep>),
+    /// A splice is the funding transaction from now on.
+    Locked(Txid),
 }
 
 impl Step {
@@ -113,7 +152,8 @@ impl Step {
             | Self::ForceClosed
             | Self::Shutdown(_)
             | Self::Nothing
-            | Self::Splice => &[],
+            | Self::Splice(_)
+            | Self::Locked(_) => &[],
         };
         seen.iter().filter_map(|seen| seen.source)
     }
@@ -147,17 +187,23 @@ fn step(all: &mut Bytes<'_>) -> Result<Step, Unreadable> {
             let claimed = fields.optional(1).map(|list| list.all(claimed)).transpose()?;
             let trimmed = fields.required(2)?.all(trimmed)?;
             let sources = fields.optional(4).map(|list| list.all(source)).transpose()?;
-            let htlcs = join(&commitment, sources.unwrap_or_default(), trimmed)?;
+            let ours = |htlc: &HTLCOutputInCommitment| htlc.offered;
+            let nondust = commitment.nondust_htlcs();
+            let htlcs = join(nondust, ours, sources.unwrap_or_default(), trimmed)?;
             let claimed = claimed.unwrap_or_default();
-            Step::Local(Box::new(LocalStep { commitment, htlcs, claimed }))
+            let transactions = vec![commitment];
+            Step::Local(Box::new(LocalStep { transactions, htlcs, claimed }))
         }
         1 => Step::Remote(Box::new(RemoteStep {
-            txid: fields.required(0)?.whole()?,
+            transactions: vec![RemoteTx {
+                funding: None,
+                txid: fields.required(0)?.whole()?,
+                to_remote: fields.required(3)?.whole()?,
+                to_local: fields.required(5)?.whole()?,
+            }],
             feerate: fields.required(1)?.whole()?,
             number: number(fields.required(2)?.whole()?)?,
-            to_remote: fields.required(3)?.whole()?,
             point: fields.required(4)?.whole()?,
-            to_local: fields.required(5)?.whole()?,
             htlcs: fields.required(6)?.all(with_source)?,
         })),
         2 => Step::Preimage {
@@ -175,11 +221,20 @@ fn step(all: &mut Bytes<'_>) -> Result<Step, Unreadable> {
             Step::ForceClosed
         }
         5 => Step::Shutdown(fields.required(0)?.whole()?),
-        6 | 8 | 10 | 12 => return Ok(Step::Splice),
+        6 => Step::Remote(Box::new(remotes(&mut fields)?)),
         7 => {
             fields.skip(1);
             Step::Nothing
         }
+        8 => Step::Local(Box::new(locals(&mut fields)?)),
+        10 => Step::Splice(Box::new(SpliceStep {
+            parameters: fields
+                .required(1)?
+                .structure(|bytes| ChannelTransactionParameters::read(bytes, None).ok())?,
+            local: fields.required(3)?.whole()?,
+            remote: fields.required(5)?.whole()?,
+        })),
+        12 => Step::Locked(Txid::from_byte_array(fields.required(1)?.whole()?)),
         _ => return Err(Unreadable("a step is not known")),
     };
     fields.end()?;
@@ -191,16 +246,83 @@ fn number(ldk: u64) -> Result<CommitmentNumber, Unreadable> {
     number.map(CommitmentNumber).ok_or(Unreadable("a commitment number is out of range"))
 }
 
-/// LDK names the sources of offered HTLCs with an output in output order.
+/// The peer's commitments of several funding candidates (`LatestCounterpartyCommitment`).
+fn remotes(fields: &mut Fields<'_>) -> Result<RemoteStep, Unreadable> {
+    let all: Vec<CommitmentTransaction> = fields.required(1)?.all(Bytes::value)?;
+    let (sources, trimmed) = htlc_data(fields.required(3)?)?;
+    let first = all.first().ok_or(Unreadable("there is no commitment"))?;
+    let same = |of: &CommitmentTransaction| {
+        let terms = (of.commitment_number(), of.per_commitment_point());
+        terms == (first.commitment_number(), first.per_commitment_point())
+            && of.negotiated_feerate_per_kw() == first.negotiated_feerate_per_kw()
+            && are_equal(of.nondust_htlcs(), first.nondust_htlcs())
+    };
+    if !all.iter().all(same) {
+        return Err(Unreadable("commitments of one step differ"));
+    }
+    // LDK says "offered" of the commitment's owner.
+    let ours = |htlc: &HTLCOutputInCommitment| !htlc.offered;
+    Ok(RemoteStep {
+        number: number(first.commitment_number())?,
+        point: first.per_commitment_point(),
+        feerate: first.negotiated_feerate_per_kw(),
+        htlcs: join(first.nondust_htlcs(), ours, sources, trimmed)?,
+        transactions: all.iter().map(RemoteTx::of).collect(),
+    })
+}
+
+/// Our commitments of several funding candidates (`LatestHolderCommitment`).
+fn locals(fields: &mut Fields<'_>) -> Result<LocalStep, Unreadable> {
+    let transactions: Vec<HolderCommitmentTransaction> = fields.required(1)?.all(Bytes::value)?;
+    let (sources, trimmed) = htlc_data(fields.required(3)?)?;
+    let claimed = fields.required(5)?.all(claimed)?;
+    let first = transactions.first().ok_or(Unreadable("there is no commitment"))?;
+    let same = |of: &HolderCommitmentTransaction| {
+        let terms = (of.commitment_number(), of.per_commitment_point());
+        terms == (first.commitment_number(), first.per_commitment_point())
+            && of.negotiated_feerate_per_kw() == first.negotiated_feerate_per_kw()
+            && are_equal(of.nondust_htlcs(), first.nondust_htlcs())
+    };
+    if !transactions.iter().all(same) {
+        return Err(Unreadable("commitments of one step differ"));
+    }
+    let ours = |htlc: &HTLCOutputInCommitment| htlc.offered;
+    let htlcs = join(first.nondust_htlcs(), ours, sources, trimmed)?;
+    Ok(LocalStep { transactions, htlcs, claimed })
+}
+
+/// Whether HTLCs are the same in the same order; their outputs may stand elsewhere.
+fn are_equal(one: &[HTLCOutputInCommitment], two: &[HTLCOutputInCommitment]) -> bool {
+    let terms = |htlc: &HTLCOutputInCommitment| {
+        (htlc.offered, htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash)
+    };
+    one.iter().map(terms).eq(two.iter().map(terms))
+}
+
+/// `CommitmentHTLCData`: sources of our offered HTLCs with an output, and the HTLCs without one.
+fn htlc_data(mut data: Bytes<'_>) -> Result<(Vec<Source>, Vec<Seen>), Unreadable> {
+    let mut fields = data.fields()?;
+    let sources = fields.required(1)?.all(source)?;
+    let trimmed = fields.required(3)?.all(with_source)?;
+    fields.end()?;
+    data.end()?;
+    if trimmed.iter().any(|seen| seen.htlc.transaction_output_index.is_some()) {
+        return Err(Unreadable("a trimmed HTLC has an output"));
+    }
+    Ok((sources, trimmed))
+}
+
+/// LDK names the sources of our offered HTLCs with an output in output order.
 fn join(
-    commitment: &HolderCommitmentTransaction,
+    nondust: &[HTLCOutputInCommitment],
+    is_ours: impl Fn(&HTLCOutputInCommitment) -> bool,
     sources: Vec<Source>,
     trimmed: Vec<Seen>,
 ) -> Result<Vec<Seen>, Unreadable> {
     let mut sources = sources.into_iter();
     let mut htlcs = Vec::new();
-    for htlc in commitment.nondust_htlcs() {
-        let source = if htlc.offered {
+    for htlc in nondust {
+        let source = if is_ours(htlc) {
             Some(sources.next().ok_or(Unreadable("an offered HTLC has no source"))?)
         } else {
             None

@@ -2,6 +2,8 @@
 use super::{Step, read};
 use arb_core::ids::PerCommitmentSecret;
 use arb_core::units::CommitmentNumber;
+use bitcoin::Txid;
+use bitcoin::hashes::Hash;
 
 /// One update with one step: the secret of commitment 5.
 fn secret() -> Vec<u8> {
@@ -54,9 +56,26 @@ fn what_is_not_known_is_refused() {
 }
 
 #[test]
-fn a_splice_is_named() {
+fn a_locked_splice_is_read() {
     let mut bytes = secret();
-    bytes[18] = 10;
+    bytes.splice(18..bytes.len() - 35, [12, 34, 1, 32].into_iter().chain([4; 32]));
     let (_, steps) = read(&bytes).unwrap();
-    assert!(matches!(steps.as_slice(), [Step::Splice]));
+    let [Step::Locked(txid)] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(*txid, Txid::from_byte_array([4; 32]));
+}
+
+/// A splice without its commitments, and one commitment for no funding output.
+#[test]
+fn half_a_splice_is_refused() {
+    for (kind, error) in [(10, "a field is missing"), (8, "a field is missing")] {
+        let mut bytes = secret();
+        bytes[18] = kind;
+        assert_eq!(read(&bytes).map(|_| ()).map_err(|error| error.0), Err(error));
+    }
+    let mut bytes = secret();
+    let empty_data = [4, 1, 0, 3, 0];
+    let fields = [1, 0, 3, 5].into_iter().chain(empty_data);
+    bytes.splice(18..bytes.len() - 35, [6, 9].into_iter().chain(fields));
+    let error = read(&bytes).map(|_| ()).map_err(|error| error.0);
+    assert_eq!(error, Err("there is no commitment"));
 }

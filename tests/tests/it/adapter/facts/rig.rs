@@ -3,6 +3,7 @@ use super::super::Failed;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, HtlcRecord, Link as PeerLink, Update};
 use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
+use arb_core::units::MilliSat;
 use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal, Taps};
 use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, StoredMonitors};
 use bitcoin::secp256k1::{All, Secp256k1};
@@ -229,11 +230,17 @@ impl Rig {
             assert!(self.desks.borrow()[node].recorder.numbers().contains(&stated));
         }
         for (near, far) in [(&one, &two), (&two, &one)] {
-            let local = &near.candidates.current.local;
-            let remote = &far.candidates.current.remote;
-            assert_eq!((local.number, local.point), (remote.number, remote.point));
-            assert_eq!(local.feerate, remote.feerate);
-            assert_eq!(far.candidates.current.remote_next, None);
+            assert_eq!(near.candidates.iter().count(), far.candidates.iter().count());
+            for (near, far) in near.candidates.iter().zip(far.candidates.iter()) {
+                assert_eq!((near.funding, near.capacity), (far.funding, far.capacity));
+                let (local, remote) = (&near.local, &far.remote);
+                assert_eq!((local.number, local.point), (remote.number, remote.point));
+                assert_eq!(local.feerate, remote.feerate);
+                assert_eq!(far.remote_next, None);
+                // What rounds away is not in any transaction.
+                let sat = |sum: MilliSat| sum.0 / 1000;
+                assert_eq!(sat(local.local_balance), sat(remote.remote_balance));
+            }
         }
         self.check_ids(link.opener, link, &one)?;
         self.check_ids(link.other, link, &two)
