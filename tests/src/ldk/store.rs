@@ -3,7 +3,10 @@
 use arb_node_adapter::{KvWrite, WriteAll};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
-use lightning::util::persist::KVStoreSync;
+use lightning::util::persist::{
+    CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE, CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE,
+    KVStoreSync,
+};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +25,24 @@ impl MemoryKv {
     /// Every write after the next `writes` fails; `None`: none does.
     pub fn fail_after(&self, writes: Option<u64>) {
         *self.writes_left.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    /// A store with the same values.
+    pub fn copied(&self) -> Self {
+        Self { values: Mutex::new(self.values().clone()), ..Self::default() }
+    }
+
+    /// Puts LDK's monitor where its own persisters do.
+    ///
+    /// # Errors
+    /// As it was told to fail.
+    pub fn put_monitor(&self, name: &str, monitor: Vec<u8>) -> Result<(), io::Error> {
+        self.write(
+            CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE,
+            CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE,
+            name,
+            monitor,
+        )
     }
 
     /// Bytes of all values that were written so far.

@@ -1,6 +1,8 @@
 //! Channels that were open before the arbiter was there, from LDK's serialised monitor.
 mod htlcs;
 
+pub(super) use htlcs::{Before, known_before};
+
 use super::messages::names;
 use super::monitor::{self, Monitor, NotAtRest};
 use super::opening::{self, First};

@@ -1,5 +1,6 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
+mod again;
 mod signals;
 mod together;
 
@@ -57,6 +58,7 @@ pub struct Recorder<K> {
     shelf: Arc<Shelf<K>>,
     held: BTreeMap<ChannelId, Holding>,
     left: BTreeSet<ChannelId>,
+    again: BTreeSet<ChannelId>,
     secp: Secp256k1<All>,
 }
 
@@ -95,8 +97,8 @@ where
             }
         }
         drop(books);
-        let (held, left) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { taps, shelf: Arc::new(shelf), held, left, secp: Secp256k1::new() })
+        let (held, left, again) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, secp: Secp256k1::new() })
     }
 
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
@@ -105,9 +107,11 @@ where
     }
 
     /// What the node states of its channels when it starts the arbiter. An arbiter whose own store is
-    /// older than that publishes no commitment of ours.
+    /// older than that publishes no commitment of ours. Where LDK's monitor is further than what is
+    /// recorded (it went on alone meanwhile), its numbers count.
     pub fn numbers(&self) -> Vec<ChannelNumbers> {
-        self.shelf.books().values().map(|book| numbers(&book.facts)).collect()
+        let channels: Vec<ChannelId> = self.shelf.books().keys().copied().collect();
+        channels.into_iter().filter_map(|channel| self.true_numbers(channel)).collect()
     }
 
     /// Channels that are held.
@@ -156,7 +160,7 @@ where
                         self.hold(channel, &job, HeldFor::Fenced);
                         self.while_held(channel, &job, sink, &completed).await?;
                     }
-                    Err((_, Stop::Gone)) => {}
+                    Err((_, Stop::Gone | Stop::Behind)) => {}
                 },
             }
             self.taps.first_done();
@@ -194,7 +198,7 @@ where
             Err(Stop::Wait(waiting)) => return Err(waiting),
             Err(Stop::Hold(why)) => Some(why),
             Err(Stop::Fence) => Some(HeldFor::Refused(Refusal::Fenced.to_string())),
-            Ok(()) | Err(Stop::Gone) => None,
+            Ok(()) | Err(Stop::Gone | Stop::Behind) => None,
         };
         if let Some(holding) = self.held.get_mut(&channel) {
             if let Some(why) = why {
@@ -280,8 +284,17 @@ where
     /// Tells the arbiter first; LDK's own record follows.
     async fn write<S: FactSink>(&mut self, job: &Job, sink: &S) -> Result<(), (ChannelId, Stop)> {
         if let Some(channel) = job.channel() {
-            let told = match self.one(channel, job, sink).await {
+            let mut told = self.one(channel, job, sink).await;
+            if matches!(told, Err(Stop::Gone)) && again::is_open(job) {
+                told = match self.watch_again(channel, sink).await {
+                    Ok(()) => self.one(channel, job, sink).await,
+                    stopped => stopped,
+                };
+            }
+            let told = match told {
+                Err(Stop::Gone) if self.may_be_open(channel, job) => Ok(()),
                 Err(Stop::Gone) => self.forget(channel).map_err(Stop::Wait),
+                Err(Stop::Behind) => self.fell_behind(channel, job, sink).await,
                 told => told,
             };
             told.map_err(|stop| (channel, stop))?;
@@ -385,6 +398,9 @@ where
             }
             Some((applied, _)) if applied > *update => return Ok(None),
             Some((applied, of)) if applied == *update && of == digest => return Ok(None),
+            Some((applied, _)) if again::is_behind(applied, *update, commitments) => {
+                return Err(Stop::Behind);
+            }
             Some(_) => {}
         }
         let (_, steps) = update::read(bytes).map_err(Untranslated::from)?;
@@ -499,6 +515,8 @@ enum Stop {
     Gone,
     /// The arbiter takes no newer commitment of ours.
     Fence,
+    /// LDK went on without the recorder.
+    Behind,
     Hold(HeldFor),
 }
 

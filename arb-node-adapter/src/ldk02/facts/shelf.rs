@@ -13,7 +13,7 @@ use lightning::util::persist::{
     ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as ARCHIVE,
     ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as ARCHIVE_SECOND,
     CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS,
-    CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as MONITORS_SECOND, KVStoreSync,
+    CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as MONITORS_SECOND, KVStoreSync, MonitorName,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -173,6 +173,21 @@ where
         self.store
             .write(MONITORS, MONITORS_SECOND, &monitor.name, monitor.bytes.clone())
             .map_err(|error| error.to_string())
+    }
+
+    /// LDK's monitor of a channel, if it is written here.
+    pub(super) fn monitor(&self, book: &Book) -> Result<Option<Vec<u8>>, String> {
+        let funding = book.parameters.funding_outpoint;
+        let first = funding.map(|funding| MonitorName::V1Channel(funding).to_string());
+        let names = first.into_iter().chain([book.facts.id.to_string()]);
+        for name in names {
+            match self.store.read(MONITORS, MONITORS_SECOND, &name) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(None)
     }
 
     /// Puts a monitor away, as LDK's own persisters do.

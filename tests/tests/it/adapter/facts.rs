@@ -1,4 +1,5 @@
 //! Facts from LDK: told whole and verified, HTLCs under their own ids, before LDK goes on.
+mod again;
 mod bootstrap;
 mod elsewhere;
 mod fence;

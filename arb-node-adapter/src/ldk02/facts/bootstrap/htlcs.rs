@@ -4,7 +4,7 @@ use crate::ldk02::facts::book::{Terms, elsewhere};
 use crate::ldk02::facts::monitor::Monitor;
 use crate::ldk02::facts::update::{FIRST_NUMBER, Seen, Source, SourceKey};
 use arb_core::arbitrator::PreimageSource;
-use arb_core::facts::{HtlcLink, HtlcRecord};
+use arb_core::facts::{ChannelFacts, HtlcLink, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, PaymentHash, Preimage, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, CommitmentNumber, MilliSat};
 use lightning::ln::channel_state::ChannelDetails;
@@ -122,27 +122,60 @@ impl Htlcs {
     }
 }
 
+/// What a monitor has that is in no facts.
+#[derive(Debug)]
+pub(in crate::ldk02::facts) struct Before {
+    /// HTLCs of revoked commitments.
+    pub(in crate::ldk02::facts) ended: Vec<(HtlcId, HtlcRecord)>,
+    /// Preimages of received HTLCs that are pending, with whom they serve.
+    pub(in crate::ldk02::facts) preimages: Vec<(Preimage, PreimageSource)>,
+}
+
+/// HTLCs of revoked commitments, for facts that were recorded without them, and the preimages that LDK
+/// knows of those in the facts.
+pub(in crate::ldk02::facts) fn known_before(read: &Monitor, facts: &ChannelFacts) -> Before {
+    let until = facts.candidates.current.remote.number;
+    let pending = |offerer: Side, terms: Terms| {
+        let same = |(id, record): &(&HtlcId, &HtlcRecord)| {
+            id.offerer == offerer && Terms::of_record(&record.htlc) == terms
+        };
+        facts.htlcs.iter().filter(same).count()
+    };
+    let mut ended = Vec::new();
+    // One below the name that no HTLC has (`elsewhere`).
+    let (mut next_offered, mut next_received) = (u64::MAX - 1, u64::MAX);
+    for ((offerer, terms), count) in most(read) {
+        for _ in 0..count.saturating_sub(pending(offerer, terms)) {
+            let (next, link) = match offerer {
+                Side::Local => (&mut next_offered, HtlcLink::OwnPayment),
+                Side::Remote => (&mut next_received, HtlcLink::Uncommitted),
+            };
+            let id = HtlcId { offerer, id: *next };
+            *next = next.saturating_sub(1);
+            // The peer had revoked nothing before its first commitment.
+            if until > CommitmentNumber(0) {
+                ended.push((id, since_ever(terms, link, Some(until))));
+            }
+        }
+    }
+    let preimages = facts.htlcs.iter().filter_map(|(id, record)| {
+        let (preimage, _) = read.opened.get(&record.htlc.hash.0)?;
+        match record.htlc.link {
+            HtlcLink::Final => Some((*preimage, PreimageSource::Node)),
+            HtlcLink::ForwardedTo { .. } => Some((*preimage, PreimageSource::Linked(*id))),
+            HtlcLink::OwnPayment | HtlcLink::ForwardOf { .. } | HtlcLink::Uncommitted => None,
+        }
+    });
+    Before { ended, preimages: preimages.collect() }
+}
+
 /// HTLCs of revoked commitments that are pending no more. LDK's list has txids, not numbers: so each
 /// counts as if it might be in any of them, and the outputs decide. Of equal ones there are as many as
 /// any one commitment has.
 fn ended(read: &Monitor, listed: &Listed) -> Result<Vec<(HtlcId, HtlcRecord)>, Unadopted> {
     let odd = Unadopted::Unreadable("a number is out of range");
     let current = FIRST_NUMBER.checked_sub(read.remote_number).ok_or(odd)?;
-    let mut most: BTreeMap<(Side, Terms), usize> = BTreeMap::new();
-    for commitment in read.commitments.values() {
-        let mut here: BTreeMap<(Side, Terms), usize> = BTreeMap::new();
-        // What is trimmed in all of them has no output that could be punished.
-        let outputs = commitment.iter().filter(|s| s.htlc.transaction_output_index.is_some());
-        for seen in outputs {
-            let count =
-                here.entry((offerer(seen, Side::Remote), Terms::of(&seen.htlc))).or_default();
-            *count = count.saturating_add(1);
-        }
-        for (htlc, count) in here {
-            let known = most.entry(htlc).or_default();
-            *known = count.max(*known);
-        }
-    }
+    let most = most(read);
     let mut ended = Vec::new();
     let (mut next_offered, mut next_received) = (0, u64::MAX);
     for ((offerer, terms), count) in most {
@@ -165,6 +198,26 @@ fn ended(read: &Monitor, listed: &Listed) -> Result<Vec<(HtlcId, HtlcRecord)>, U
         }
     }
     Ok(ended)
+}
+
+/// How often HTLCs with an output are in any one commitment of the peer's, of equal ones.
+fn most(read: &Monitor) -> BTreeMap<(Side, Terms), usize> {
+    let mut most: BTreeMap<(Side, Terms), usize> = BTreeMap::new();
+    for commitment in read.commitments.values() {
+        let mut here: BTreeMap<(Side, Terms), usize> = BTreeMap::new();
+        // What is trimmed in all of them has no output that could be punished.
+        let outputs = commitment.iter().filter(|s| s.htlc.transaction_output_index.is_some());
+        for seen in outputs {
+            let count =
+                here.entry((offerer(seen, Side::Remote), Terms::of(&seen.htlc))).or_default();
+            *count = count.saturating_add(1);
+        }
+        for (htlc, count) in here {
+            let known = most.entry(htlc).or_default();
+            *known = count.max(*known);
+        }
+    }
+    most
 }
 
 const fn since_ever(terms: Terms, link: HtlcLink, until: Option<CommitmentNumber>) -> HtlcRecord {

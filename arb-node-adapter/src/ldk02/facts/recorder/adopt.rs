@@ -1,4 +1,5 @@
 //! Channels that were open before the arbiter was there.
+use super::again::AT_ONCE;
 use super::{Recorder, numbers, watch};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::book::Book;
@@ -9,9 +10,6 @@ use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Side};
 use arb_core::units::BlockHeight;
 use core::ops::Deref;
 use std::collections::BTreeMap;
-
-/// Ended HTLCs that are told at once.
-const AT_ONCE: usize = 500;
 
 /// The link of a received HTLC that is recorded already.
 struct Relink {
@@ -30,7 +28,8 @@ where
     /// is older than the recorder's) is adopted again. What a crash interrupted is to be repeated.
     ///
     /// A channel that the arbiter watches by other facts is refused: LDK went on with it alone. The
-    /// arbiter is told the true numbers, so that it publishes no commitment of ours that is outdated.
+    /// arbiter is told the true numbers, so that it publishes no commitment of ours that is outdated. One
+    /// that it does not know, and whose record here is older than the monitor, is adopted from the monitor.
     ///
     /// Returns the channels that are not adopted, and why the sink or the store did not take them:
     /// they are LDK's alone as before.
@@ -48,7 +47,7 @@ where
                 refused.push((channel, Refusal::Refused(why)));
                 continue;
             }
-            match self.is_watched(channel, sink).await {
+            match self.is_watched(&adoption, sink).await {
                 Ok(true) => {}
                 Ok(false) => {
                     all.insert(channel, adoption);
@@ -72,9 +71,23 @@ where
     }
 
     /// Whether a channel is recorded, and the arbiter knows it. A record of which it knows nothing is
-    /// deleted.
-    async fn is_watched<S: FactSink>(&self, channel: ChannelId, sink: &S) -> Result<bool, Refusal> {
+    /// deleted, and so is one that is older than LDK's monitor: the arbiter hears how far LDK is.
+    async fn is_watched<S: FactSink>(
+        &self,
+        adoption: &Adoption,
+        sink: &S,
+    ) -> Result<bool, Refusal> {
+        let channel = adoption.facts.id;
         let Some(book) = self.shelf.book(&channel) else { return Ok(false) };
+        if adoption.update > book.applied {
+            return match sink.state_numbers(numbers(&adoption.facts)).await {
+                Ok(()) | Err(Refusal::NotWatched) => {
+                    self.shelf.remove(channel).map_err(Refusal::Later)?;
+                    Ok(false)
+                }
+                Err(why) => Err(why),
+            };
+        }
         match sink.state_numbers(numbers(&book.facts)).await {
             Ok(()) => Ok(true),
             Err(Refusal::NotWatched) => {

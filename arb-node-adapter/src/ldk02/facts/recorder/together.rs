@@ -65,7 +65,7 @@ where
             match answer {
                 Ok(()) => written.push(this.written(of)),
                 Err(Stop::Wait(why)) => waiting = waiting.or(Some(why)),
-                Err(Stop::Gone | Stop::Fence | Stop::Hold(_)) => {}
+                Err(Stop::Gone | Stop::Behind | Stop::Fence | Stop::Hold(_)) => {}
             }
         }
         let mut done = Vec::new();
