@@ -111,38 +111,43 @@ async fn away(world: &mut Beside, blocks: u32) -> Result<(), Failed> {
 /// Penalties for `to_local` and HTLCs of both directions, and our own balance.
 #[tokio::test(flavor = "multi_thread")]
 async fn penalties_wait_for_a_late_signer() -> Result<(), Failed> {
-    let (mut world, offered, received) = started(Kind::Anchors, Mode::Own).await?;
-    let old = world.peer_monitor()?;
-    world.net.claim(&offered);
-    world.net.claim(&received);
-    let revoked = world.peer_commitment(&old)?;
-    world.signers_away.store(true, Ordering::SeqCst);
-    world.mine_these(std::slice::from_ref(&revoked)).await?;
-    away(&mut world, 3).await?;
-    world.mine(6).await?;
-    let spent = world.spent(&[revoked.compute_txid()].into());
-    assert_eq!(spent.len(), 4, "{spent:?} of {revoked:?}");
-    world.arbiter.shutdown().await;
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        let (mut world, offered, received) = started(kind, Mode::Own).await?;
+        let old = world.peer_monitor()?;
+        world.net.claim(&offered);
+        world.net.claim(&received);
+        let revoked = world.peer_commitment(&old)?;
+        world.signers_away.store(true, Ordering::SeqCst);
+        world.mine_these(std::slice::from_ref(&revoked)).await?;
+        away(&mut world, 3).await?;
+        world.mine(6).await?;
+        let spent = world.spent(&[revoked.compute_txid()].into());
+        assert_eq!(spent.len(), 3 + to_remote(kind), "{kind:?}: {spent:?} of {revoked:?}");
+        world.arbiter.shutdown().await;
+    }
     Ok(())
 }
 
 /// HTLCs of the peer's commitment, by preimage and by timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_of_the_peers_commitment_wait_for_a_late_signer() -> Result<(), Failed> {
-    let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
-    let commitment = world.peer_commitment(&world.peer_monitor()?)?;
-    world.signers_away.store(true, Ordering::SeqCst);
-    world.mine_these(std::slice::from_ref(&commitment)).await?;
-    away(&mut world, 3).await?;
-    world.mine(1).await?;
-    world.signers_away.store(true, Ordering::SeqCst);
-    // Past the expiry of what we offered.
-    world.mine(90).await?;
-    away(&mut world, 1).await?;
-    world.mine(3).await?;
-    let spent = world.spent(&[commitment.compute_txid()].into());
-    assert_eq!(spent.len(), 3, "{spent:?} of {commitment:?}");
-    world.arbiter.shutdown().await;
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        let mut world = cut_off(kind, Mode::Own).await?;
+        let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+        let claimed = |world: &Beside| world.spent(&[commitment.compute_txid()].into()).len();
+        world.signers_away.store(true, Ordering::SeqCst);
+        world.mine_these(std::slice::from_ref(&commitment)).await?;
+        away(&mut world, 3).await?;
+        world.mine(3).await?;
+        assert_eq!(claimed(&world), 1 + to_remote(kind), "{kind:?}: by preimage, and our balance");
+        world.signers_away.store(true, Ordering::SeqCst);
+        // Past the expiry of what we offered.
+        world.mine(90).await?;
+        away(&mut world, 1).await?;
+        world.mine(3).await?;
+        assert_eq!(claimed(&world), 2 + to_remote(kind), "{kind:?}: by timeout");
+        world.arbiter.shutdown().await;
+    }
     Ok(())
 }
 
