@@ -128,8 +128,8 @@ mod tests {
 
     #[test]
     fn what_grows_is_not_flat() {
-        // Twenty kilobytes of each of the forty channels that are forgotten in a third of a minute.
-        let growing = |n: u64| (6 << 20) + n * 8_000;
+        // By a seventh from one third to the next.
+        let growing = |n: u64| (6 << 20) + n * 11_000;
         let figures = Figures::of(&samples(growing));
         assert!(!figures.memory.flat && figures.tasks.flat && figures.store.flat);
         let mut leaking = samples(|_| 0);
