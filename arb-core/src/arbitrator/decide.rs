@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxIn, TxOut};
 
 /// Characters of the network's words that are logged.
 const LONGEST_REASON: usize = 200;
@@ -110,7 +110,10 @@ impl Draft<'_> {
             Input::Preimage { preimage, source } => self.learn(preimage, *source),
             Input::SeenInMempool(tx) => {
                 let picture = self.picture();
-                self.extract_preimages(tx, picture.as_deref());
+                match &picture {
+                    Some(picture) => self.extract_preimages(tx, Some(picture)),
+                    None => self.preimages_of_any_input(tx),
+                }
                 self.contest(tx, picture.as_deref());
                 self.early_mutual(tx);
                 self.see_commitment(tx);
@@ -286,13 +289,24 @@ impl Draft<'_> {
         for input in &tx.input {
             let spends = |o: &&crate::picture::Output| o.outpoint == input.previous_output;
             let Some(output) = picture.outputs.iter().find(spends) else { continue };
-            let named = output.role.htlc();
-            for element in input.witness.iter() {
-                let Ok(bytes) = <[u8; 32]>::try_from(element) else { continue };
-                let preimage = Preimage(bytes);
-                if let Some(id) = self.offered_with(preimage.hash(), named) {
-                    self.learn(&preimage, PreimageSource::Downstream(id));
-                }
+            self.preimages_of(input, output.role.htlc());
+        }
+    }
+
+    /// Of what spends the outputs of a commitment that has no block yet. There is no picture of these; but a
+    /// preimage is one, whichever output it opens.
+    fn preimages_of_any_input(&mut self, tx: &Transaction) {
+        for input in &tx.input {
+            self.preimages_of(input, None);
+        }
+    }
+
+    fn preimages_of(&mut self, input: &TxIn, named: Option<HtlcId>) {
+        for element in input.witness.iter() {
+            let Ok(bytes) = <[u8; 32]>::try_from(element) else { continue };
+            let preimage = Preimage(bytes);
+            if let Some(id) = self.offered_with(preimage.hash(), named) {
+                self.learn(&preimage, PreimageSource::Downstream(id));
             }
         }
     }

@@ -32,9 +32,6 @@ const LARGEST: Weight = Weight::from_wu(380_000);
 /// The same for version 3, which is relayed up to 10,000 vB (BIP 431).
 const LARGEST_TRUC: Weight = Weight::from_wu(32_000);
 
-/// Weight of a transaction besides its inputs: version, lock time, counts, marker and flag, and an output.
-const OVERHEAD: Weight = Weight::from_wu(10 * 4 + 2 + 31 * 4);
-
 /// Claims that share a transaction, ascending by outpoint, at least one.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
@@ -242,7 +239,10 @@ pub(super) fn marginal_weight(claim: &Claim) -> Weight {
 /// The least that one of the claims of a transaction could pay if it had one of its own; no bound for a single one.
 pub(super) fn poorest(draft: &Draft) -> FeeRate {
     let own = |claim: &Claim| {
-        fee::feerate_of(claim.output.value, marginal_weight(claim).checked_add(OVERHEAD)?)
+        fee::feerate_of(
+            claim.output.value,
+            marginal_weight(claim).checked_add(weights::WITH_ONE_OUTPUT)?,
+        )
     };
     let apart = draft.claims().filter(|_| !draft.others.is_empty());
     apart.filter_map(own).min().unwrap_or(FeeRate::MAX)

@@ -67,15 +67,25 @@ pub fn commitment_number_of(
     transaction: &Transaction,
     factor: ObscuringFactor,
 ) -> Option<CommitmentNumber> {
-    let [input] = transaction.input.as_slice() else { return None };
-    let sequence = input.sequence.to_consensus_u32();
-    let lock_time = transaction.lock_time.to_consensus_u32();
-    if sequence & MARK_MASK != SEQUENCE_MARK || lock_time & MARK_MASK != LOCK_TIME_MARK {
-        return None;
-    }
+    let (sequence, lock_time) = marked(transaction)?;
     let upper = u64::from(sequence) & HALF_MASK;
     let lower = u64::from(lock_time) & HALF_MASK;
     Some(CommitmentNumber(((upper << HALF_BITS) | lower) ^ factor.0))
+}
+
+/// Whether a transaction has the shape of a commitment, whatever its number.
+#[must_use]
+pub fn is_commitment_shaped(transaction: &Transaction) -> bool {
+    marked(transaction).is_some()
+}
+
+/// `nSequence` of the only input and `nLockTime`, if both have a commitment's mark.
+fn marked(transaction: &Transaction) -> Option<(u32, u32)> {
+    let [input] = transaction.input.as_slice() else { return None };
+    let sequence = input.sequence.to_consensus_u32();
+    let lock_time = transaction.lock_time.to_consensus_u32();
+    let marked = sequence & MARK_MASK == SEQUENCE_MARK && lock_time & MARK_MASK == LOCK_TIME_MARK;
+    marked.then_some((sequence, lock_time))
 }
 
 #[cfg(test)]

@@ -58,6 +58,10 @@ pub const P2WSH_OUTPUT: Weight = Weight::from_wu(43 * WU_PER_BYTE);
 /// A P2WPKH output.
 pub const P2WPKH_OUTPUT: Weight = Weight::from_wu(31 * WU_PER_BYTE);
 
+/// A transaction with a single output, P2WPKH, and no inputs yet.
+pub const WITH_ONE_OUTPUT: Weight =
+    Weight::from_wu(TRANSACTION_BASE.to_wu() + SEGWIT_HEADER.to_wu() + P2WPKH_OUTPUT.to_wu());
+
 /// Expected weight of a commitment transaction with this many HTLC outputs (BOLT 3 Appendix A).
 #[must_use]
 pub fn expected_commitment(format: CommitmentFormat, htlc_outputs: usize) -> Weight {

@@ -9,11 +9,13 @@ use crate::settings::{Ports, Settings};
 use arb_core::arbitrator::{Input, Position};
 use arb_core::classify;
 use arb_core::engine::EngineInput;
+use arb_core::format::number::is_commitment_shaped;
+use arb_core::ids::Slot;
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, OutPoint, Transaction, Txid};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
@@ -44,7 +46,15 @@ pub(super) struct Following {
     /// A new round was asked for while a look may have been under way.
     anew: bool,
     /// Mempool transactions that the engine has been shown in the last round, and in this one.
-    seen: [HashSet<Txid>; 2],
+    seen: [HashSet<Shown>; 2],
+}
+
+/// A mempool transaction that the engine has been shown, and as what. What it knew of a child of an unconfirmed
+/// commitment is not all: once that has a block, the child spends what is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Shown {
+    Spender(Txid),
+    Under(Txid),
 }
 
 /// What a look at the source found.
@@ -70,6 +80,8 @@ enum What {
 /// after the last.
 pub(super) struct MempoolSlice {
     found: Vec<Transaction>,
+    /// Transactions that spend an output of an unconfirmed commitment in `found`.
+    under: Vec<Transaction>,
     next: Option<usize>,
 }
 
@@ -99,7 +111,7 @@ impl Following {
             stalled: TipAlarm::new(settings.stalled_after),
             slice: 0,
             anew: false,
-            seen: <[HashSet<Txid>; 2]>::default(),
+            seen: <[HashSet<Shown>; 2]>::default(),
         }
     }
 
@@ -123,13 +135,13 @@ impl Following {
     /// A transaction of the mempool is to be shown again.
     pub(super) fn unseen(&mut self, txid: &Txid) {
         for seen in &mut self.seen {
-            seen.remove(txid);
+            seen.remove(&Shown::Spender(*txid));
         }
     }
 
     /// Channels or facts are new: what the mempool holds may mean something else to them.
     pub(super) fn look_again(&mut self) {
-        self.seen = <[HashSet<Txid>; 2]>::default();
+        self.seen = <[HashSet<Shown>; 2]>::default();
         self.look_at_all();
     }
 
@@ -159,10 +171,14 @@ impl Following {
         self.heartbeat = self.heartbeat.max(Instant::now() + wait);
     }
 
+    fn is_shown(&self, shown: &Shown) -> bool {
+        self.seen.iter().any(|seen| seen.contains(shown))
+    }
+
     /// The engine was shown what the mempool holds for one slice. What it was shown in neither this
     /// round nor the one before would be new to it.
-    fn shown(&mut self, txids: Vec<Txid>, next: Option<usize>, settings: &Settings) {
-        self.seen[1].extend(txids);
+    fn shown(&mut self, shown: Vec<Shown>, next: Option<usize>, settings: &Settings) {
+        self.seen[1].extend(shown);
         self.slice = next.unwrap_or_default();
         if next.is_some() {
             let soon = Instant::now() + settings.retry;
@@ -314,12 +330,13 @@ where
         let (ports, patience) = (self.ports.clone(), self.settings.patience);
         self.workers.spawn(Job::Look, async move {
             if outpoints.is_empty() {
-                return Outcome::Mempool(Ok(MempoolSlice { found: Vec::new(), next }));
+                let (found, under) = (Vec::new(), Vec::new());
+                return Outcome::Mempool(Ok(MempoolSlice { found, under, next }));
             }
             let outpoints = outpoints.into_iter().collect();
-            let found = timeout(patience, ports.source.mempool_spenders(outpoints)).await;
+            let found = timeout(patience, in_mempool(&ports.source, outpoints)).await;
             Outcome::Mempool(match found {
-                Ok(Ok(found)) => Ok(MempoolSlice { found, next }),
+                Ok(Ok((found, under))) => Ok(MempoolSlice { found, under, next }),
                 Ok(Err(error)) => Err(source(error)),
                 Err(_) => Err(FollowError::Late),
             })
@@ -339,7 +356,7 @@ where
     }
 
     pub(super) async fn on_mempool(&mut self, slice: Result<MempoolSlice, FollowError>) {
-        let MempoolSlice { found, next } = match slice {
+        let MempoolSlice { found, under, next } = match slice {
             Ok(slice) => slice,
             Err(error) => {
                 tracing::warn!(%error, "the mempool");
@@ -351,9 +368,9 @@ where
         let mut shown = Vec::new();
         let (mut inputs, mut closes) = (Vec::new(), Vec::new());
         for tx in &found {
-            let txid = tx.compute_txid();
-            shown.push(txid);
-            if self.chain.seen.iter().any(|seen| seen.contains(&txid)) {
+            let as_this = Shown::Spender(tx.compute_txid());
+            shown.push(as_this);
+            if self.chain.is_shown(&as_this) {
                 continue;
             }
             let of = tx.input.iter().flat_map(|i| self.engine.watching(i.previous_output));
@@ -361,10 +378,21 @@ where
             if classify::is_closing_shaped(tx) {
                 closes.push((slots.clone(), tx.clone()));
             }
-            inputs.extend(slots.into_iter().map(|slot| EngineInput::Channel {
-                slot,
-                input: Box::new(Input::SeenInMempool(Box::new(tx.clone()))),
-            }));
+            inputs.extend(slots.into_iter().map(|slot| seen_in_mempool(slot, tx)));
+        }
+        let parents: HashMap<Txid, &Transaction> =
+            found.iter().map(|tx| (tx.compute_txid(), tx)).collect();
+        for tx in &under {
+            let as_this = Shown::Under(tx.compute_txid());
+            shown.push(as_this);
+            if self.chain.is_shown(&as_this) {
+                continue;
+            }
+            let parents = tx.input.iter().filter_map(|i| parents.get(&i.previous_output.txid));
+            let spent = parents.flat_map(|parent| &parent.input);
+            let of: BTreeSet<_> =
+                spent.flat_map(|i| self.engine.watching(i.previous_output)).collect();
+            inputs.extend(of.into_iter().map(|slot| seen_in_mempool(slot, tx)));
         }
         if !inputs.is_empty() && self.step(inputs).await.is_err() {
             return;
@@ -380,6 +408,31 @@ where
             self.judge_close(slots, tx);
         }
     }
+}
+
+fn seen_in_mempool(slot: Slot, tx: &Transaction) -> EngineInput {
+    let input = Box::new(Input::SeenInMempool(Box::new(tx.clone())));
+    EngineInput::Channel { slot, input }
+}
+
+/// Mempool transactions that spend any of these outputs; and those that spend an output of an unconfirmed
+/// commitment among these, by the preimage perhaps.
+async fn in_mempool<S: BlockSource>(
+    from: &S,
+    outpoints: Vec<OutPoint>,
+) -> Result<(Vec<Transaction>, Vec<Transaction>), S::Error> {
+    let found = from.mempool_spenders(outpoints).await?;
+    let commitments = found.iter().filter(|tx| is_commitment_shaped(tx));
+    let outputs = commitments.flat_map(|tx| {
+        let txid = tx.compute_txid();
+        (0u32..).zip(&tx.output).map(move |(vout, _)| OutPoint { txid, vout })
+    });
+    let outputs: Vec<OutPoint> = outputs.collect();
+    if outputs.is_empty() {
+        return Ok((found, Vec::new()));
+    }
+    let under = from.mempool_spenders(outputs).await?;
+    Ok((found, under))
 }
 
 /// What the source has beyond `remembered` (highest first).

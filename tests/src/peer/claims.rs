@@ -290,7 +290,7 @@ fn common_lock(locks: &[LockTime]) -> Result<LockTime, PeerError> {
     Ok(first)
 }
 
-fn coin_input(secp: &Secp256k1<All>, coin: &PeerCoin) -> Result<Input, PeerError> {
+pub(super) fn coin_input(secp: &Secp256k1<All>, coin: &PeerCoin) -> Result<Input, PeerError> {
     if p2wpkh_script(secp, &coin.key) != coin.txout.script_pubkey {
         return Err(PeerError::NotItsCoin(coin.outpoint));
     }

@@ -9,7 +9,7 @@ use lightning::ln::chan_utils::{
     derive_private_key, derive_private_revocation_key, get_keyed_anchor_redeemscript,
 };
 
-use super::claims::Change;
+use super::claims::{Change, coin_input};
 use super::sign::{Input, Plan, Unlock, fee};
 use super::{
     Channel, Claim, ClaimFee, Commitment, Format, OutputRole, PeerCoin, PeerError, SecondLevel,
@@ -141,6 +141,15 @@ impl Channel {
             // The child alone never pays less than the rate.
             Ok(package.checked_sub(paid).unwrap_or_default().max(fee(rate, weight)?))
         })
+    }
+
+    /// The peer hands a coin of its own to itself; the change is all that it leaves.
+    pub fn pass_on(&self, coin: &PeerCoin, fee: ClaimFee) -> Result<Claim, PeerError> {
+        let mut claim = self.sweep(vec![coin_input(&self.secp, coin)?], LockTime::ZERO, fee)?;
+        let txid = claim.tx.compute_txid();
+        let left = claim.tx.output.first().map(|output| output.value);
+        claim.change = left.map(|value| self.peer_coin(OutPoint { txid, vout: 0 }, value));
+        Ok(claim)
     }
 
     /// What a commitment pays to the miner.

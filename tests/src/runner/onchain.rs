@@ -37,6 +37,7 @@ impl Runner<'_> {
                 let child = self.peer_child(channel, &commitment, *feerate).await?;
                 self.submit(&child).await
             }
+            OnChain::PeerCrowds { channel, feerate } => self.peer_crowds(channel, *feerate).await,
             OnChain::PeerClaims { htlcs, feerate, grouping } => {
                 let rate = feerate.unwrap_or_else(|| self.estimate());
                 self.peer_claims(htlcs, ClaimFee::from(rate), *grouping).await
@@ -111,6 +112,25 @@ impl Runner<'_> {
     ) -> Result<Transaction, Failed> {
         let coins = self.peer_coins(name).await?;
         Ok(self.on_chain_peer(name)?.anchor_child(commitment, rate, &coins)?.tx)
+    }
+
+    /// A child of the peer's on a commitment, and a chain of transactions on that, until the cluster is full.
+    async fn peer_crowds(&mut self, name: &ChannelName, rate: FeeRate) -> Result<(), Failed> {
+        let commitment = self.published(name).await?;
+        let coins = self.peer_coins(name).await?;
+        let child = self.on_chain_peer(name)?.anchor_child(&commitment, rate, &coins)?;
+        self.submit(&child.tx).await?;
+        let mut coin = child.change;
+        while let Some(last) = coin {
+            let next = self.on_chain_peer(name)?.pass_on(&last, ClaimFee::from(rate))?;
+            let verdicts = self.world.backend.submit(std::slice::from_ref(&next.tx)).await?;
+            match verdicts.as_slice() {
+                [Verdict::Accepted | Verdict::Known] => coin = next.change,
+                [Verdict::Refused(why)] if why.starts_with("too-large-cluster") => return Ok(()),
+                other => return Err(Failed::new("a cluster that fills", format!("{other:?}"))),
+            }
+        }
+        Err(Failed::new("a coin to pass on", "none"))
     }
 
     /// A spend of the funding output with a witness that is none: nobody takes it.

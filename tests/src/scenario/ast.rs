@@ -307,6 +307,11 @@ pub enum OnChain {
         channel: ChannelName,
         feerate: FeeRate,
     },
+    /// `peer crowds …`: as `pays`, and then descendants of that until the mempool takes no more.
+    PeerCrowds {
+        channel: ChannelName,
+        feerate: FeeRate,
+    },
     PeerClaims {
         htlcs: Vec<HtlcRef>,
         feerate: Option<FeeRate>,

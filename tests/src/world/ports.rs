@@ -1,7 +1,7 @@
 //! The arbiter's ports over a backend of the world.
 use super::Faults;
 use super::backend::SharedChain;
-use crate::chain::{EmbeddedChain, PackageVerdict};
+use crate::chain::{EmbeddedChain, PackageReject, PackageVerdict, Reject};
 use arb_core::ports::{BlockSource, Broadcast, FeeEstimates, FeeSource, Package, Verdict};
 use arb_core::units::{BlockHeight, BlockRef};
 use arb_watcher::core_rpc::{CoreBlocks, CoreBroadcast, CoreError, verdict_of};
@@ -197,12 +197,21 @@ pub(super) fn submit(
         said.insert(txid(single), verdict);
     } else if !rest.is_empty() {
         let report = chain.submit_package(&rest);
-        let whole = report.outcome.err().map(|reject| verdict_of(&reject.to_string()));
+        let failed = |reject: &PackageReject| *reject == PackageReject::TransactionFailed;
+        let whole = report.outcome.err().map(|reject| (failed(&reject), reject.to_string()));
+        let together = whole.as_ref().filter(|(failed, _)| !failed);
+        let together = together.map(|(_, reason)| verdict_of(reason));
+        let whole = whole.as_ref().map(|(_, reason)| verdict_of(reason));
         for (id, verdict) in report.verdicts {
             let verdict = match verdict {
                 PackageVerdict::Accepted(_) => Verdict::Accepted,
                 PackageVerdict::AlreadyInMempool | PackageVerdict::DifferentWitness(_) => {
                     Verdict::Known
+                }
+                // Its parents were refused together with it: the package says why.
+                PackageVerdict::Rejected(Reject::MissingOrSpent) => {
+                    let missing = || verdict_of(&Reject::MissingOrSpent.to_string());
+                    together.clone().unwrap_or_else(missing)
                 }
                 PackageVerdict::Rejected(reject) => verdict_of(&reject.to_string()),
                 PackageVerdict::NotEvaluated => {

@@ -71,8 +71,12 @@ impl Parser {
     }
 
     fn peer(&mut self, args: &mut Args<'_>) -> Result<OnChain, Wrong> {
-        match args.next("claims, pays or replaces")? {
+        match args.next("claims, crowds, pays or replaces")? {
             "claims" => self.peer_claims(args),
+            "crowds" => Ok(OnChain::PeerCrowds {
+                channel: self.names.channel(args.next("a channel")?)?,
+                feerate: value::feerate(args.required("feerate")?)?,
+            }),
             "pays" => Ok(OnChain::PeerPays {
                 channel: self.names.channel(args.next("a channel")?)?,
                 feerate: value::feerate(args.required("feerate")?)?,
@@ -81,7 +85,7 @@ impl Parser {
                 htlc: self.names.htlc(args.next("an HTLC like a.h1")?)?,
                 feerate: value::feerate(args.required("feerate")?)?,
             }),
-            other => Err(Wrong::new("claims, pays or replaces", other)),
+            other => Err(Wrong::new("claims, crowds, pays or replaces", other)),
         }
     }
 

@@ -48,6 +48,9 @@ fn publish() {
     let pays = OnChain::PeerPays { channel: a(), feerate: vb(7) };
     assert_eq!(on_chain("peer pays a feerate=7sat/vB"), pays);
     refused("peer pays a", "feerate=", "the end of the line");
+    let crowds = OnChain::PeerCrowds { channel: a(), feerate: vb(1) };
+    assert_eq!(on_chain("peer crowds a feerate=1sat/vB"), crowds);
+    refused("peer crowds a", "feerate=", "the end of the line");
     refused("publish a mutual feerate=3sat/vB", "the end of the line", "feerate=3sat/vB");
     refused("publish c local", "a declared channel", "c");
     refused("publish a", "local, remote, mutual, unknown or invalid", "the end of the line");
