@@ -35,8 +35,9 @@ impl Restart<'_> {
     /// # Errors
     /// LDK cannot read what was written.
     pub fn start(self, stored: &Stored) -> Result<Node, LdkError> {
-        // Other random numbers than in the lives before.
-        let parts = Parts::new(self.seed, 2, stored);
+        // Other random numbers than in the lives before, each of which has written something.
+        let run = self.store.written().saturating_add(2);
+        let parts = Parts::new(self.seed, run, stored);
         let monitors =
             read_channel_monitors(self.store.clone(), parts.keys.clone(), parts.signers.clone())
                 .map_err(LdkError::refused)?;
