@@ -1,7 +1,7 @@
 //! Ports: what the arbiter needs from outside, as small async traits. A verdict is a value;
 //! `Err` means "not now, try again".
 use crate::claim::SigningKey;
-use crate::claim::trough::Troughs;
+use crate::claim::trough::{PastBlock, Troughs};
 use crate::ids::ChannelId;
 use crate::units::{BlockHeight, BlockRef};
 use alloc::string::String;
@@ -47,12 +47,12 @@ pub trait BlockSource: Send + Sync + 'static {
 /// Says what past blocks took, so that a claim that can wait knows what to wait for
 /// ([`FeeEstimates::troughs`]).
 pub trait BlockFees: BlockSource {
-    /// The feerate from which the block with this hash had room for a transaction, zero if it was not full;
-    /// `None` if the block does not tell (it is empty), or is not there (any more).
-    fn feerate_of(
+    /// What the block with this hash took, and when; `None` if the block does not tell (it is empty), or is
+    /// not there (any more).
+    fn past_block(
         &self,
         hash: BlockHash,
-    ) -> impl Future<Output = Result<Option<FeeRate>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Option<PastBlock>, Self::Error>> + Send;
 }
 
 /// Transactions that go out together, parents first.

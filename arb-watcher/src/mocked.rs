@@ -1,7 +1,8 @@
 //! Ports of tests that say what they are asked, how often and in which order.
+use arb_core::claim::trough::PastBlock;
 use arb_core::ports::{BlockFees, BlockSource, FeeEstimates, FeeSource};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, BlockHash, FeeRate, OutPoint, Transaction};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use mockall::mock;
 use std::future::Future;
 
@@ -30,10 +31,10 @@ mock! {
         fn changed(&self) -> impl Future<Output = ()> + Send;
     }
     impl BlockFees for Source {
-        fn feerate_of(
+        fn past_block(
             &self,
             hash: BlockHash,
-        ) -> impl Future<Output = Result<Option<FeeRate>, Down>> + Send;
+        ) -> impl Future<Output = Result<Option<PastBlock>, Down>> + Send;
     }
 }
 

@@ -1,8 +1,7 @@
 //! Feerates of past blocks beside the estimates of any source.
-use arb_core::claim::trough::Troughs;
+use arb_core::claim::trough::{PastBlock, Troughs};
 use arb_core::ports::{BlockFees, FeeEstimates, FeeSource};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::FeeRate;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -31,7 +30,7 @@ pub struct PastFees<F, S> {
 struct Taken {
     at: BlockRef,
     /// `None`: it does not tell, or is not there.
-    feerate: Option<FeeRate>,
+    fee: Option<PastBlock>,
 }
 
 impl<F: FeeSource, S: BlockFees> PastFees<F, S> {
@@ -86,8 +85,8 @@ impl<F: FeeSource, S: BlockFees> PastFees<F, S> {
 
     async fn taken(&self, height: BlockHeight) -> Result<Option<Taken>, S::Error> {
         let Some(hash) = self.blocks.hash_at(height).await? else { return Ok(None) };
-        let feerate = self.blocks.feerate_of(hash).await?;
-        Ok(Some(Taken { at: BlockRef { height, hash }, feerate }))
+        let fee = self.blocks.past_block(hash).await?;
+        Ok(Some(Taken { at: BlockRef { height, hash }, fee }))
     }
 
     async fn troughs(&self) -> Troughs {
@@ -106,19 +105,9 @@ impl<F: FeeSource, S: BlockFees> PastFees<F, S> {
         if tip.is_none() || past.back().map(|last| last.at) != tip {
             return Troughs::default();
         }
-        Troughs::of(&rates(&past))
+        let told: Vec<PastBlock> = past.iter().filter_map(|taken| taken.fee).collect();
+        Troughs::of(&told)
     }
-}
-
-/// One feerate for each block from the first one that tells its own; a block that does not takes that of
-/// the one before.
-fn rates(past: &VecDeque<Taken>) -> Vec<FeeRate> {
-    let mut known = None;
-    let rate = |taken: &Taken| {
-        known = taken.feerate.or(known);
-        known
-    };
-    past.iter().filter_map(rate).collect()
 }
 
 impl<F: FeeSource, S: BlockFees> FeeSource for PastFees<F, S> {

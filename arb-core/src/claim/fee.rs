@@ -55,7 +55,7 @@ const HIGH: u64 = 200;
 /// How far fees may rise before the deadline, in hundredths.
 const RISE: u64 = 1_600;
 /// How far above what is usual fees may rise without pricing out what waits for a trough, in hundredths.
-const RISE_IN_WAITING: u64 = 1_600;
+const RISE_IN_WAITING: u64 = 1_200;
 /// What such a rise could price out waits for no trough that is further away, in blocks.
 const SHORT_WAIT: u32 = 36;
 /// And for none at all if it could not even pay so many hundredths of what the next block costs, with all that is in its transaction.

@@ -2,34 +2,50 @@
 //! of the last hours or days as a whole, and do not tell whether a claim's blocks end in the trough of a day or at
 //! its top; feerates of past blocks do.
 //!
-//! Each of the coming blocks is expected to take what the blocks at its place in the days before took, and as much
-//! more or less as the newest blocks do now, of which a tenth is forgotten with each block.
+//! Each of the coming blocks is expected to take what the blocks at its hour of the days before took, and as much
+//! more or less as the newest blocks do now, of which a part is forgotten with each block. Hours are told by the
+//! times in the blocks' headers: a day of few blocks is a day all the same.
 use alloc::vec::Vec;
 use bitcoin::FeeRate;
+use core::ops::Range;
 
-/// Blocks of a day.
-const DAY: usize = 144;
+/// Seconds of a day, and between two blocks on average.
+const DAY: u64 = 24 * 60 * 60;
+const BLOCK: u64 = 10 * 60;
+/// Blocks of a day on average.
+const BLOCKS: usize = 144;
 /// Days that are looked at, at most.
 const DAYS: usize = 3;
 /// Days without which nothing is said.
-const LEAST_DAYS: usize = 2;
-/// Blocks before and after one of an earlier day that are taken together with it.
-const AROUND: usize = 3;
+const LEAST_DAYS: u64 = 2;
+/// Seconds before and after an hour of an earlier day whose blocks are taken together. A header's time may be two
+/// hours off, and mostly is some minutes.
+const AROUND: u64 = 100 * 60;
 /// The newest blocks, which say how the present differs from the days before.
 const PRESENT: usize = 8;
 /// What remains of that difference with each block, in thousandths.
-const REMAINS: u128 = 900;
+const REMAINS: u128 = 930;
 /// What is bid of the lowest feerate that is expected, in hundredths: single blocks take less.
-const BELOW: u128 = 94;
+const BELOW: u128 = 92;
+
+/// What a past block took, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastBlock {
+    /// The time in its header, in seconds since 1970.
+    pub time: u32,
+    /// The feerate from which it had room for a transaction; zero if it was not full.
+    pub feerate: FeeRate,
+}
 
 /// Feerates that blocks are likely to take, made of those of past blocks. Without a past they say nothing.
 ///
 /// ```
-/// use arb_core::claim::trough::Troughs;
+/// use arb_core::claim::trough::{PastBlock, Troughs};
 /// use bitcoin::FeeRate;
 ///
 /// let rates = [30, 10].map(FeeRate::from_sat_per_vb_u32);
-/// let past: Vec<FeeRate> = (0..Troughs::PAST).map(|at| rates[at / 72 % 2]).collect();
+/// let block = |at: usize| PastBlock { time: 600 * at as u32, feerate: rates[at / 72 % 2] };
+/// let past: Vec<PastBlock> = (0..Troughs::PAST).map(block).collect();
 /// let troughs = Troughs::of(&past);
 /// // The night is half a day away.
 /// assert!(troughs.within(36) > Some(FeeRate::from_sat_per_vb_u32(15)));
@@ -38,33 +54,38 @@ const BELOW: u128 = 94;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Troughs {
-    /// For each number of blocks, up to a day, the feerate to bid.
+    /// For each number of blocks, up to a day's, the feerate to bid.
     lows: Vec<FeeRate>,
 }
 
 impl Troughs {
     /// As many past blocks as are looked at, the newest of them.
-    pub const PAST: usize = DAY * DAYS;
+    pub const PAST: usize = BLOCKS * DAYS;
 
-    /// From the feerates at which past blocks had room, the newest last; it says nothing if these are less
-    /// than two days.
+    /// From what past blocks took, the newest last; it says nothing if these are of less than two days.
     #[must_use]
-    pub fn of(past: &[FeeRate]) -> Self {
+    pub fn of(past: &[PastBlock]) -> Self {
         let past = past.get(past.len().saturating_sub(Self::PAST)..).unwrap_or_default();
-        if past.len() < DAY.saturating_mul(LEAST_DAYS) {
-            return Self::default();
-        }
         let days = Days::of(past);
-        let from = past.len().saturating_sub(PRESENT);
-        let now = days.sum(from, past.len());
-        let usual = (from..past.len()).map(|at| days.usual(at)).fold(0, u128::saturating_add);
-        let (mut lows, mut low, mut remains) = (Vec::with_capacity(DAY), u128::MAX, 1_000);
-        for at in (past.len()..).take(DAY) {
+        let Some((first, last)) =
+            days.span().filter(|(first, last)| last - first >= DAY * LEAST_DAYS)
+        else {
+            return Self::default();
+        };
+        let newest = days.times.len().saturating_sub(PRESENT)..days.times.len();
+        let now = days.sum(newest.clone());
+        let times = days.times.get(newest).unwrap_or_default();
+        let usual = times.iter().map(|at| days.usual(first, *at)).fold(0, u128::saturating_add);
+        let (mut lows, mut low, mut remains) = (Vec::with_capacity(BLOCKS), u128::MAX, 1_000);
+        let coming = (1..).map(|block: u64| last.saturating_add(BLOCK.saturating_mul(block)));
+        for at in coming.take(BLOCKS) {
             remains = thousandths(remains, REMAINS);
             let gone = 1_000_u128.saturating_sub(remains);
             let level = now.saturating_mul(remains).saturating_add(usual.saturating_mul(gone));
-            let expected = days.usual(at).saturating_mul(level);
-            let expected = expected.checked_div(usual.saturating_mul(1_000)).unwrap_or(0);
+            let of_hour = days.usual(first, at);
+            let expected = of_hour.saturating_mul(level);
+            // If nothing was full at these hours, nothing says how much dearer it is now.
+            let expected = expected.checked_div(usual.saturating_mul(1_000)).unwrap_or(of_hour);
             low = low.min(expected);
             let bid = low.saturating_mul(BELOW).checked_div(100).unwrap_or(0);
             lows.push(FeeRate::from_sat_per_kwu(u64::try_from(bid).unwrap_or(u64::MAX)));
@@ -86,47 +107,58 @@ fn thousandths(of: u128, part: u128) -> u128 {
     of.saturating_mul(part).checked_div(1_000).unwrap_or(0)
 }
 
-/// Sums of past feerates, in satoshis per 1000 weight units: up to each block, the block left out.
+/// Past blocks by time, and sums of their feerates, in satoshis per 1000 weight units: up to each block, the
+/// block left out.
 struct Days {
+    times: Vec<u64>,
     sums: Vec<u128>,
 }
 
 impl Days {
-    fn of(past: &[FeeRate]) -> Self {
+    fn of(past: &[PastBlock]) -> Self {
+        let mut past = past.to_vec();
+        // A block may be a little older than the one before it.
+        past.sort_by_key(|block| block.time);
         let mut sums = Vec::with_capacity(past.len().saturating_add(1));
         let mut sum = 0_u128;
         sums.push(sum);
-        for rate in past {
-            // Whatever a source says: no product below overflows.
-            let rate = rate.to_sat_per_kwu().min(u32::MAX.into());
+        for block in &past {
+            // Whatever a source says: no product above overflows.
+            let rate = block.feerate.to_sat_per_kwu().min(u32::MAX.into());
             sum = sum.saturating_add(rate.into());
             sums.push(sum);
         }
-        Self { sums }
+        Self { times: past.iter().map(|block| block.time.into()).collect(), sums }
     }
 
-    fn len(&self) -> usize {
-        self.sums.len().saturating_sub(1)
+    /// The times of the first block and of the last.
+    fn span(&self) -> Option<(u64, u64)> {
+        Some((*self.times.first()?, *self.times.last()?))
     }
 
-    /// Of the blocks from one to another, which is left out.
-    fn sum(&self, from: usize, to: usize) -> u128 {
+    /// Of so many blocks.
+    fn sum(&self, of: Range<usize>) -> u128 {
         let until = |at: usize| self.sums.get(at).copied().unwrap_or_default();
-        until(to).saturating_sub(until(from))
+        until(of.end).saturating_sub(until(of.start))
     }
 
-    /// What the blocks around this one's place in the days before took, on average. It may be one of the coming day.
-    fn usual(&self, at: usize) -> u128 {
+    /// What the blocks around this hour of the days before took, on average; if there were none, what all did. The
+    /// hour may be one of the coming day.
+    fn usual(&self, first: u64, at: u64) -> u128 {
         let (mut sum, mut count) = (0_u128, 0_usize);
         let mut day = at.checked_sub(DAY);
-        while let Some(middle) = day {
-            let from = middle.saturating_sub(AROUND);
-            let to = middle.saturating_add(AROUND).saturating_add(1).min(self.len());
-            sum = sum.saturating_add(self.sum(from, to));
+        while let Some(middle) = day.filter(|middle| middle.saturating_add(AROUND) >= first) {
+            let from = self.times.partition_point(|time| time.saturating_add(AROUND) < middle);
+            let to = self.times.partition_point(|time| *time <= middle.saturating_add(AROUND));
+            sum = sum.saturating_add(self.sum(from..to));
             count = count.saturating_add(to.saturating_sub(from));
             day = middle.checked_sub(DAY);
         }
-        u128::try_from(count).ok().and_then(|count| sum.checked_div(count)).unwrap_or(0)
+        let mean = |sum: u128, count: usize| {
+            u128::try_from(count).ok().and_then(|count| sum.checked_div(count))
+        };
+        let all = self.times.len();
+        mean(sum, count).or_else(|| mean(self.sum(0..all), all)).unwrap_or(0)
     }
 }
 

@@ -2,6 +2,7 @@
 use super::call::{RpcRequest, code};
 use super::client::{CoreError, Rpc};
 use super::decode::{decoded, field, height, odd, parsed, text};
+use arb_core::claim::trough::PastBlock;
 use arb_core::ports::{BlockFees, BlockSource};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, BlockHash, FeeRate, OutPoint, Transaction, Txid, Weight};
@@ -188,8 +189,8 @@ impl BlockSource for CoreBlocks {
 
 impl BlockFees for CoreBlocks {
     /// Of a full block, the feerate below which its cheapest tenth by weight is.
-    async fn feerate_of(&self, hash: BlockHash) -> Result<Option<FeeRate>, CoreError> {
-        let wanted = json!(["feerate_percentiles", "total_weight", "txs"]);
+    async fn past_block(&self, hash: BlockHash) -> Result<Option<PastBlock>, CoreError> {
+        let wanted = json!(["feerate_percentiles", "time", "total_weight", "txs"]);
         let answer = match self.rpc.request(STATISTICS, vec![text(hash), wanted]).await? {
             Ok(answer) => answer,
             // Not in its chain any more, or pruned.
@@ -209,14 +210,16 @@ impl BlockFees for CoreBlocks {
             // Begun before its miner knew what there was.
             return Ok(None);
         }
+        let time = u32::try_from(number(field(STATISTICS, &answer, "time")?)?);
+        let time = time.map_err(|_| odd(STATISTICS, "no header has such a time"))?;
         if Weight::from_wu(weight) < FULL {
-            return Ok(Some(FeeRate::ZERO));
+            return Ok(Some(PastBlock { time, feerate: FeeRate::ZERO }));
         }
         let percentiles = field(STATISTICS, &answer, "feerate_percentiles")?;
         let tenth = percentiles.get(0).ok_or_else(|| odd(STATISTICS, "a list is expected"))?;
         // Core leaves out what is less than 1 sat/vB: a half of that, on average.
         let per_kwu = number(tenth)?.checked_mul(250).and_then(|whole| whole.checked_add(125));
         let per_kwu = per_kwu.ok_or_else(|| odd(STATISTICS, "no feerate is so high"))?;
-        Ok(Some(FeeRate::from_sat_per_kwu(per_kwu)))
+        Ok(Some(PastBlock { time, feerate: FeeRate::from_sat_per_kwu(per_kwu) }))
     }
 }

@@ -1,8 +1,8 @@
 //! What is asked of the blocks, how often, and what becomes of the estimates.
 use super::*;
 use crate::mocked::{Down, MockEstimator, MockSource};
-use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, FeeRate};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
@@ -54,13 +54,18 @@ impl Chain {
             Box::pin(async move { Ok(hash) })
         });
         let asked = Arc::clone(&self.asked);
-        blocks.expect_feerate_of().returning(move |hash| {
+        blocks.expect_past_block().returning(move |hash| {
             asked.fetch_add(1, SeqCst);
-            let taken = taken(hash);
+            let time = 600 * height(hash);
+            let taken = taken(hash).map(|of| of.map(|feerate| PastBlock { time, feerate }));
             Box::pin(async move { taken })
         });
         blocks
     }
+}
+
+fn height(hash: BlockHash) -> u32 {
+    u32::from_le_bytes(hash.to_byte_array()[..4].try_into().unwrap())
 }
 
 fn estimates() -> FeeEstimates {
@@ -103,9 +108,9 @@ async fn the_past_is_read_a_piece_at_a_time_and_then_followed() {
     assert!(chain.asked() > 0);
     assert_eq!(fees.past.lock().await.len(), Troughs::PAST);
     // Nothing new: nothing is asked. A block: that block.
-    assert_eq!((trough(&fees).await, chain.asked()), (Some(4_700), 0));
+    assert_eq!((trough(&fees).await, chain.asked()), (Some(4_600), 0));
     chain.tip.store(10_001, SeqCst);
-    assert_eq!((trough(&fees).await, chain.asked()), (Some(4_700), 1));
+    assert_eq!((trough(&fees).await, chain.asked()), (Some(4_600), 1));
     assert_eq!(fees.past.lock().await.len(), Troughs::PAST);
 }
 
@@ -160,7 +165,7 @@ async fn a_source_that_does_not_tell_leaves_the_estimates_as_they_are() {
 }
 
 #[tokio::test]
-async fn an_empty_block_counts_like_the_one_before_and_pruned_ones_not_at_all() {
+async fn empty_blocks_and_pruned_ones_do_not_count() {
     let empty = |hash: BlockHash| hash.to_byte_array()[0].is_multiple_of(10);
     let chain = Chain::at(10_000);
     let blocks = chain.blocks(move |hash| Ok((!empty(hash)).then_some(RATE)));
@@ -168,10 +173,8 @@ async fn an_empty_block_counts_like_the_one_before_and_pruned_ones_not_at_all() 
     for _ in 0..15 {
         trough(&fees).await;
     }
-    assert_eq!(trough(&fees).await, Some(4_700));
+    assert_eq!(trough(&fees).await, Some(4_600));
     // Of the last day alone nothing follows.
-    let height =
-        |hash: BlockHash| u32::from_le_bytes(hash.to_byte_array()[..4].try_into().unwrap());
     let blocks = chain.blocks(move |hash| Ok((height(hash) > 9_856).then_some(RATE)));
     let fees = PastFees::new(estimator(), blocks);
     for _ in 0..15 {

@@ -2,7 +2,7 @@
 //! nine of ten who started in the recent past needed to be in a block in time. Beside them what past blocks took, as Core's
 //! statistics of a block say it; of the policies ours alone looks at that.
 use super::weather::{ELASTICITY, FLOOR};
-use arb_core::claim::trough::Troughs;
+use arb_core::claim::trough::{PastBlock, Troughs};
 use arb_core::ports::FeeEstimates;
 use bitcoin::FeeRate;
 
@@ -13,8 +13,8 @@ const LONGEST: usize = 432;
 /// 1 sat/vB, in satoshis per 1000 weight units.
 const ONE: f64 = 250.0;
 
-/// The estimates of somebody who has seen these clearing prices, the newest last.
-pub(super) fn estimates(seen: &[f64]) -> FeeEstimates {
+/// The estimates of somebody who has seen these clearing prices at these times, the newest last.
+pub(super) fn estimates(seen: &[f64], times: &[u32]) -> FeeEstimates {
     let rate = |target: u16| {
         let target = usize::from(target).min(144);
         let back = (4 * target).clamp(24, LONGEST).min(seen.len());
@@ -28,8 +28,10 @@ pub(super) fn estimates(seen: &[f64]) -> FeeEstimates {
         needed.get(at).copied().unwrap_or(FLOOR)
     };
     let targets = TARGETS.map(|target| (target, feerate(rate(target))));
-    let newest = seen.iter().skip(seen.len().saturating_sub(Troughs::PAST));
-    let past: Vec<FeeRate> = newest.map(|clears| cheapest_tenth(*clears)).collect();
+    let blocks = times.iter().zip(seen).skip(seen.len().saturating_sub(Troughs::PAST));
+    let past =
+        blocks.map(|(time, clears)| PastBlock { time: *time, feerate: cheapest_tenth(*clears) });
+    let past: Vec<PastBlock> = past.collect();
     FeeEstimates { targets: targets.to_vec(), floor: feerate(FLOOR), troughs: Troughs::of(&past) }
 }
 

@@ -9,6 +9,9 @@ pub(super) const PAST: usize = 432;
 pub(super) const FLOOR: f64 = 250.0;
 /// Weight of a block.
 const BLOCK: f64 = 4_000_000.0;
+/// Seconds between two blocks on average, and of a day.
+const BLOCK_SECONDS: f64 = 600.0;
+const DAY_SECONDS: f64 = 86_400.0;
 /// How fast the demand of others falls with the price: of a whole block at the clearing price, an
 /// eighth is left at twice the price.
 pub(super) const ELASTICITY: f64 = 3.0;
@@ -73,16 +76,19 @@ impl Weather {
         let base = FLOOR * log_uniform(&mut random, 2.0, 30.0);
         let start = PAST + usize_between(&mut random, 2, 60);
         let phase = unit(&mut random);
-        let mut drift = 0.0_f64;
+        let (mut drift, mut clock) = (0.0_f64, 0.0_f64);
+        let mut times = Vec::new();
         let clears = (0..PAST + self.length()).map(|height| {
             drift = 0.97 * drift + 0.03 * normal(&mut random);
             // Blocks come when they come: a long gap makes the next one dear, a short one cheap.
             let gap = -(1.0 - unit(&mut random)).ln();
             let noise = drift + 0.08 * (gap - 1.0);
+            clock += gap * BLOCK_SECONDS;
+            times.push(clock as u32);
             let since = height.checked_sub(start).map(|since| since as f64);
             let level = match self {
                 Self::Wave => {
-                    let turn = (height as f64 / 144.0 + phase) * std::f64::consts::TAU;
+                    let turn = (clock / DAY_SECONDS + phase) * std::f64::consts::TAU;
                     0.35 * turn.sin()
                 }
                 Self::Spike => since.map_or(0.0, |since| {
@@ -99,7 +105,7 @@ impl Weather {
             };
             (base * (level + noise).exp()).max(FLOOR)
         });
-        let clears = clears.collect();
+        let clears: Vec<f64> = clears.collect();
         let censored = match self {
             Self::Censorship => {
                 let from = PAST + usize_between(&mut random, 0, 40);
@@ -110,12 +116,14 @@ impl Weather {
         // A flood of a thousand channels fills whole blocks. A twentieth of it in a twentieth of
         // the space is the same market.
         let room = if self == Self::Flood { BLOCK / 20.0 } else { BLOCK };
-        Market { clears, censored, room }
+        Market { times, clears, censored, room }
     }
 }
 
 /// The market of one story. Heights count from the first block of the past.
 pub(super) struct Market {
+    /// When each block came, in seconds. A day is a day, however many blocks it has.
+    pub(super) times: Vec<u32>,
     /// The feerate from which a block has room, in satoshis per 1000 weight units.
     pub(super) clears: Vec<f64>,
     /// Blocks without ours.

@@ -101,7 +101,8 @@ impl<'a> World<'a> {
 
     fn listen(&mut self, policy: &mut dyn Policy, open: &BTreeSet<usize>) {
         let seen = self.market.clears.get(..=self.tip).unwrap_or_default();
-        let estimates = estimates(seen);
+        let times = self.market.times.get(..=self.tip).unwrap_or_default();
+        let estimates = estimates(seen, times);
         let contested = self.pins.keys().copied().collect();
         let view = View {
             load: self.load,

@@ -1,6 +1,6 @@
 //! The price rises as the deadline nears, never falls, and never goes above the budget.
 use super::*;
-use crate::claim::trough::Troughs;
+use crate::claim::trough::{PastBlock, Troughs};
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ prop_compose! {
         let targets = targets.map(|(target, rate)| (target, FeeRate::from_sat_per_kwu(rate)));
         // Less than two days of blocks are no past.
         let past = past.into_iter().flat_map(|rate| [FeeRate::from_sat_per_kwu(rate); 100]);
-        let troughs = Troughs::of(&past.collect::<Vec<_>>());
+        let troughs = troughs(past);
         FeeEstimates { targets: targets.collect(), floor: FeeRate::from_sat_per_kwu(floor), troughs }
     }
 }
@@ -284,11 +284,17 @@ fn extremes_do_not_overflow() {
     assert_eq!(replacement_fee(Amount::MAX, Weight::MAX), Amount::MAX_MONEY);
 }
 
+/// From what blocks took that came every ten minutes.
+fn troughs(rates: impl IntoIterator<Item = FeeRate>) -> Troughs {
+    let blocks = (0..).step_by(600).zip(rates);
+    Troughs::of(&blocks.map(|(time, feerate)| PastBlock { time, feerate }).collect::<Vec<_>>())
+}
+
 /// Three days with a dear and a cheap half, of which the last one is at its dearest.
 fn at_the_top_of_a_day(dear: u32, cheap: u32) -> FeeEstimates {
     let rates = [dear, cheap].map(FeeRate::from_sat_per_vb_u32);
-    let past: Vec<FeeRate> = (0..3 * 144).map(|at| rates[(at + 36) / 72 % 2]).collect();
-    FeeEstimates { troughs: Troughs::of(&past), ..market_of([dear; 4]) }
+    let past = (0..3 * 144).map(|at| rates[(at + 36) / 72 % 2]);
+    FeeEstimates { troughs: troughs(past), ..market_of([dear; 4]) }
 }
 
 #[test]
@@ -298,7 +304,7 @@ fn what_can_wait_waits_for_the_trough_that_came_before() {
         let rate = price(Hurry::Left(left), 800, budget, market).feerate().expect("it is worth it");
         rate.to_sat_per_kwu().div_ceil(250)
     };
-    let table = [(144, 10), (100, 10), (40, 19), (24, 21), (18, 23)];
+    let table = [(144, 10), (100, 10), (40, 18), (24, 21), (18, 22)];
     let found = table.map(|(left, _)| (left, in_vb(left, 10_000_000, &market)));
     assert_eq!(found, table);
     // What a rise could price out by itself waits a few hours only, and what could not pay much more than the next
@@ -309,9 +315,9 @@ fn what_can_wait_waits_for_the_trough_that_came_before() {
         Price { poorest, ..all }.feerate().expect("it is worth it").to_sat_per_kwu().div_ceil(250)
     };
     let flat = market_of([20; 4]);
-    assert_eq!(with(320, 10_000_000, &market), 10);
-    assert_eq!(with(319, 10_000_000, &market), 15);
-    assert_eq!(with(319, 127_800, &market), with(319, 127_800, &flat));
+    assert_eq!(with(240, 10_000_000, &market), 10);
+    assert_eq!(with(239, 10_000_000, &market), 15);
+    assert_eq!(with(239, 127_800, &market), with(239, 127_800, &flat));
     // What the days before say is not believed beyond twice the estimates.
     let dear =
         FeeEstimates { troughs: at_the_top_of_a_day(900, 800).troughs, ..market_of([20; 4]) };
@@ -327,8 +333,7 @@ fn what_can_wait_waits_for_the_trough_that_came_before() {
 #[test]
 fn the_last_stretch_begins_no_lower_than_what_was_waited_for() {
     // The past is dearer than what the estimates say, or there are none.
-    let past: Vec<FeeRate> = [FeeRate::from_sat_per_vb_u32(100); 3 * 144].to_vec();
-    let troughs = Troughs::of(&past);
+    let troughs = troughs([FeeRate::from_sat_per_vb_u32(100); 3 * 144]);
     for targets in [market_of([60, 50, 40, 30]).targets, Vec::new()] {
         let market = FeeEstimates { targets, floor: FeeRate::ZERO, troughs: troughs.clone() };
         let at = |left| price(Hurry::Left(left), 800, 10_000_000_000, &market).feerate();

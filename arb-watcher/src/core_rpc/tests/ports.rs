@@ -1,5 +1,6 @@
 //! The ports: what they ask, and what they make of the answers.
 use super::*;
+use arb_core::claim::trough::PastBlock;
 use arb_core::ports::{BlockFees, BlockSource, Broadcast, FeeSource, Package, Verdict};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::absolute::LockTime;
@@ -477,7 +478,9 @@ async fn a_transaction_is_asked_about_without_being_sent() {
 #[tokio::test]
 async fn a_block_tells_what_its_cheapest_tenth_paid() {
     let block = |percentiles: Value, weight: u64, txs: u64| {
-        says(json!({"feerate_percentiles": percentiles, "total_weight": weight, "txs": txs}))
+        says(
+            json!({"feerate_percentiles": percentiles, "time": 77, "total_weight": weight, "txs": txs}),
+        )
     };
     let (full, some) = (3_993_000, json!([12, 13, 15, 20, 40]));
     let cases = [
@@ -492,18 +495,21 @@ async fn a_block_tells_what_its_cheapest_tenth_paid() {
     ];
     for (answer, expected) in cases {
         let (source, heard) = blocks(vec![answer]);
-        let found = source.feerate_of(BlockHash::all_zeros()).await.unwrap();
+        let found = source.past_block(BlockHash::all_zeros()).await.unwrap();
+        let expected = expected.map(|feerate| PastBlock { time: 77, feerate });
         assert_eq!((found, methods(&heard)), (expected, vec!["getblockstats"]));
     }
     for odd in [
         json!(null),
-        json!({"txs": 2, "total_weight": full}),
-        json!({"txs": -2, "total_weight": full, "feerate_percentiles": [1]}),
-        json!({"txs": 2, "total_weight": full, "feerate_percentiles": []}),
-        json!({"txs": 2, "total_weight": full, "feerate_percentiles": [u64::MAX]}),
+        json!({"txs": 2, "time": 7, "total_weight": full}),
+        json!({"txs": -2, "time": 7, "total_weight": full, "feerate_percentiles": [1]}),
+        json!({"txs": 2, "time": 7, "total_weight": full, "feerate_percentiles": []}),
+        json!({"txs": 2, "time": 7, "total_weight": full, "feerate_percentiles": [u64::MAX]}),
+        json!({"txs": 2, "total_weight": full, "feerate_percentiles": [1]}),
+        json!({"txs": 2, "time": 1_u64 << 32, "total_weight": full, "feerate_percentiles": [1]}),
     ] {
         let (source, _) = blocks(vec![says(odd.clone())]);
-        let found = source.feerate_of(BlockHash::all_zeros()).await;
+        let found = source.past_block(BlockHash::all_zeros()).await;
         assert!(matches!(found, Err(CoreError::Answer { .. })), "{odd}: {found:?}");
     }
 }
