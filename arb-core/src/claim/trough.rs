@@ -68,7 +68,7 @@ impl Troughs {
         let past = past.get(past.len().saturating_sub(Self::PAST)..).unwrap_or_default();
         let days = Days::of(past);
         let Some((first, last)) =
-            days.span().filter(|(first, last)| last - first >= DAY * LEAST_DAYS)
+            days.span().filter(|(first, last)| last.saturating_sub(*first) >= DAY * LEAST_DAYS)
         else {
             return Self::default();
         };

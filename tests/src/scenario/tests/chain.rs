@@ -82,8 +82,8 @@ fn peer() {
         on_chain("peer replaces a.h1 feerate=9sat/vB"),
         OnChain::PeerReplaces { htlc: htlc("h1"), feerate: vb(9) }
     );
-    refused("peer", "claims, pays or replaces", "the end of the line");
-    refused("peer steals a.h1", "claims, pays or replaces", "steals");
+    refused("peer", "claims, crowds, pays or replaces", "the end of the line");
+    refused("peer steals a.h1", "claims, crowds, pays or replaces", "steals");
     refused("peer claims", "HTLCs like a.h1", "the end of the line");
     refused("peer claims together", "HTLCs like a.h1", "the end of the line");
     refused("peer claims h1", "a declared HTLC", "h1");
