@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 pub(super) const TRANSACTION: u64 = 10 * 4 + 31 * 4 + 2;
 
 /// Which outputs may share a transaction as far as the rules of pinning go: what another can spend is apart from
-/// what is ours alone, and a lock time belongs to a whole transaction. What has another's spend in the mempool is by itself: whoever pins
+/// what is ours alone, and a lock time belongs to a whole transaction. What has, or had, another's spend in the mempool is by itself: whoever pins
 /// one output would else push out the others' spend with it. Nor are channels joined, if nobody says that they may be.
 type Together = (u32, Role, u32, Option<usize>);
 
 fn together(at: usize, output: &Output) -> Together {
-    (output.channel, output.role, output.lock_time, output.pin.map(|_| at))
+    let is_contested = output.pin.is_some() || output.cycles > 0;
+    (output.channel, output.role, output.lock_time, is_contested.then_some(at))
 }
 
 /// How often every output chooses anew, now that the others have chosen.

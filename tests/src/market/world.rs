@@ -38,7 +38,7 @@ pub(super) struct View<'a> {
     /// Outputs that can be claimed in the next block and are not.
     pub(super) open: &'a BTreeSet<usize>,
     pub(super) estimates: &'a FeeEstimates,
-    /// Outputs with a conflicting spend in the mempool.
+    /// Outputs of which the mempool has, or had, a conflicting spend.
     pub(super) contested: &'a BTreeSet<usize>,
 }
 
@@ -63,6 +63,8 @@ pub(super) struct World<'a> {
     mempool: Vec<Bid>,
     pins: BTreeMap<usize, u64>,
     cycles: BTreeMap<usize, u32>,
+    /// Outputs that a spend of the attacker's was seen of.
+    cycled: BTreeSet<usize>,
     outcome: Outcome,
 }
 
@@ -77,6 +79,7 @@ impl<'a> World<'a> {
             mempool: Vec::new(),
             pins: numbered().filter_map(|(at, output)| Some((at, output.pin?))).collect(),
             cycles: numbered().map(|(at, output)| (at, output.cycles)).collect(),
+            cycled: BTreeSet::new(),
             outcome: Outcome { outputs: load.outputs.len() as u64, ..Outcome::default() },
         }
     }
@@ -103,7 +106,7 @@ impl<'a> World<'a> {
         let seen = self.market.clears.get(..=self.tip).unwrap_or_default();
         let times = self.market.times.get(..=self.tip).unwrap_or_default();
         let estimates = estimates(seen, times);
-        let contested = self.pins.keys().copied().collect();
+        let contested = self.pins.keys().chain(&self.cycled).copied().collect();
         let view = View {
             load: self.load,
             tip: self.tip,
@@ -174,12 +177,13 @@ impl<'a> World<'a> {
     /// looks once a block only is evicted at the price of one.
     fn cycle(&mut self, watches: bool) {
         let rounds = if watches { ANSWERS } else { 1 };
-        let cycles = &mut self.cycles;
+        let (cycles, cycled) = (&mut self.cycles, &mut self.cycled);
         self.mempool.retain(|bid| {
             for input in &bid.inputs {
                 let left = cycles.entry(*input).or_default();
                 if *left > 0 {
                     *left = left.saturating_sub(rounds);
+                    cycled.insert(*input);
                     return *left == 0 && watches;
                 }
             }
