@@ -44,11 +44,11 @@ pub struct PastBlock {
 /// use bitcoin::FeeRate;
 ///
 /// let rates = [30, 10].map(FeeRate::from_sat_per_vb_u32);
-/// let block = |at: usize| PastBlock { time: 600 * at as u32, feerate: rates[at / 72 % 2] };
+/// let block = |at: usize| PastBlock { time: 600 * at as u32, feerate: rates[(at + 36) / 72 % 2] };
 /// let past: Vec<PastBlock> = (0..Troughs::PAST).map(block).collect();
 /// let troughs = Troughs::of(&past);
-/// // The night is half a day away.
-/// assert!(troughs.within(36) > Some(FeeRate::from_sat_per_vb_u32(15)));
+/// // It is noon: the night is six hours away.
+/// assert!(troughs.within(20) > Some(FeeRate::from_sat_per_vb_u32(15)));
 /// assert!(troughs.within(100) < Some(FeeRate::from_sat_per_vb_u32(10)));
 /// assert_eq!(Troughs::default().within(100), None);
 /// ```
