@@ -24,9 +24,11 @@ pub(crate) enum Asked {
         key: Vec<u8>,
         bytes: Option<Vec<u8>>,
     },
+    /// It is encoded already.
+    Ready(Prepared),
 }
 
-/// A batch as bytes. The writer makes it: whoever asks for several goes on meanwhile.
+/// A batch as bytes. Whoever asks for one makes it; of several the writer does, and who asks goes on meanwhile.
 pub(crate) struct Prepared {
     pub(crate) id: BatchId,
     /// Whether only facts and penalty data are written: what waits when space runs out.
@@ -79,6 +81,7 @@ impl Prepared {
     pub(crate) fn new(asked: Asked) -> Result<Self, Refused> {
         let batch = match asked {
             Asked::Batch(batch) => batch,
+            Asked::Ready(prepared) => return Ok(prepared),
             Asked::Bytes { key, bytes } => {
                 let (id, facts_only) = (BatchId(0), bytes.is_some());
                 return Ok(Self {

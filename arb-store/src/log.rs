@@ -1,5 +1,5 @@
 //! `LmdbLog`: the change log that others use, and the handle that controls it from outside.
-use crate::apply::Asked;
+use crate::apply::{Asked, Prepared};
 use crate::layout::next_slot;
 use crate::space::{Gauges, Space, Statistics};
 use crate::store::Store;
@@ -115,8 +115,11 @@ impl ChangeLog for LmdbLog {
     }
 
     fn append(&mut self, batch: Batch) -> Append {
-        let (request, append) = asked(batch);
-        self.ask(vec![request]);
+        let (receipt, append) = receipt::channel();
+        match Prepared::new(Asked::Batch(batch)) {
+            Ok(batch) => self.ask(vec![Request::Append(Asked::Ready(batch), receipt)]),
+            Err(refused) => receipt.send(Err(refused.into())),
+        }
         append
     }
 
