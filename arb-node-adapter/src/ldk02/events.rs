@@ -7,8 +7,10 @@ use bitcoin::OutPoint;
 use core::fmt;
 use core::future::Future;
 use core::ops::Deref;
+use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{ClosureReason, Event, FundingInfo, ReplayEvent};
+use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::sign::SpendableOutputDescriptor;
 use lightning::util::persist::KVStoreSync;
 use lightning::util::ser::{Readable, Writeable};
@@ -60,7 +62,7 @@ pub enum Handled {
 ///   from [`kept`](Self::kept).
 /// - `BumpTransaction`: in [`Mode::Own`] the arbiter closes and claims at its own price; otherwise
 ///   LDK's handler, with [`LdkCoins`](super::LdkCoins).
-/// - `DiscardFunding`: the funding candidate goes.
+/// - `DiscardFunding`: the funding candidate goes, unless a block has shown it.
 /// - `ChannelClosed`: an intent, where LDK publishes a commitment of ours.
 #[derive(Debug)]
 pub struct LdkEvents<K, S, C> {
@@ -223,17 +225,17 @@ where
                 (0..).zip(&transaction.output).map(of).collect()
             }
         };
-        for funding in fundings {
-            let gone = vec![Update::CandidateDiscarded { funding }];
-            match self.sink.update(channel, gone).await {
-                Ok(()) => return Ok(Handled::Node),
-                Err(Refusal::NotWatched) => return Ok(Handled::Node),
-                Err(Refusal::Later(_)) => return Err(ReplayEvent()),
-                Err(Refusal::Refused(_) | Refusal::Fenced) => {}
-            }
+        let is_first = fundings.iter().any(|funding| begins(channel, funding));
+        let gone = fundings.into_iter().map(|funding| Update::CandidateDiscarded { funding });
+        match self.sink.update(channel, gone.collect()).await {
+            Ok(()) | Err(Refusal::NotWatched) => Ok(Handled::Node),
+            Err(Refusal::Later(_)) => Err(ReplayEvent()),
+            // A channel is not without a funding output, and this is its only one: LDK discards the first one
+            // with the channel.
+            Err(Refusal::Refused(_) | Refusal::Fenced) if is_first => Ok(Handled::NeverFunded),
+            // A splice that a block has shown: the arbiter keeps it.
+            Err(Refusal::Refused(_) | Refusal::Fenced) => Ok(Handled::Node),
         }
-        // Its only one: a channel is not without a funding output.
-        Ok(Handled::NeverFunded)
     }
 
     async fn closed(
@@ -263,6 +265,16 @@ where
             | ClosureReason::CommitmentTxConfirmed => Ok(Handled::Node),
         }
     }
+}
+
+/// Whether it is the first funding output of a channel, which LDK names it by.
+fn begins(channel: ChannelId, funding: &OutPoint) -> bool {
+    let index = u16::try_from(funding.vout);
+    let named = |index| {
+        let first = LdkOutPoint { txid: funding.txid, index };
+        LdkChannelId::v1_from_funding_outpoint(first).0 == channel.0
+    };
+    index.is_ok_and(named)
 }
 
 fn outpoint(descriptor: &SpendableOutputDescriptor) -> OutPoint {

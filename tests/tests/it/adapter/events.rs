@@ -101,8 +101,8 @@ fn closed(reason: ClosureReason) -> Event {
     }
 }
 
-fn discard(funding_info: FundingInfo) -> Event {
-    Event::DiscardFunding { channel_id: LdkChannelId(CHANNEL.0), funding_info }
+fn discard(channel: ChannelId, funding_info: FundingInfo) -> Event {
+    Event::DiscardFunding { channel_id: LdkChannelId(channel.0), funding_info }
 }
 
 #[tokio::test]
@@ -124,29 +124,57 @@ async fn a_close_of_ldks_is_an_intent() -> Result<(), Failed> {
     Ok(())
 }
 
+/// A transaction with three outputs, and the outpoints of these.
+fn transaction() -> (Transaction, Vec<OutPoint>) {
+    let output = TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() };
+    let (version, lock_time) = (Version::TWO, LockTime::ZERO);
+    let transaction = Transaction { version, lock_time, input: vec![], output: vec![output; 3] };
+    let txid = transaction.compute_txid();
+    (transaction, (0..3).map(|vout| OutPoint { txid, vout }).collect())
+}
+
 #[tokio::test]
 async fn a_discarded_funding_goes() -> Result<(), Failed> {
     let (events, told, _, _) = events(Mode::Observe);
     let outpoint = LdkOutPoint { txid: Txid::from_byte_array([1; 32]), index: 3 };
-    let by_outpoint = || discard(FundingInfo::OutPoint { outpoint });
+    let by_outpoint = || discard(CHANNEL, FundingInfo::OutPoint { outpoint });
     *told.answer.lock().unwrap() = Some(Refusal::Later("full".to_owned()));
     assert!(events.handle(&by_outpoint()).await.is_err());
     *told.answer.lock().unwrap() = None;
     assert!(matches!(events.handle(&by_outpoint()).await, Ok(Handled::Node)));
-    assert_eq!(*told.discarded.lock().unwrap(), [outpoint.into_bitcoin_outpoint()]);
-    let output = TxOut { value: Amount::from_sat(1), script_pubkey: ScriptBuf::new() };
-    let transaction = Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: vec![],
-        output: vec![output],
-    };
-    // The channel's only one is kept: it is the node's to give the channel up.
-    *told.answer.lock().unwrap() = Some(Refusal::Refused("the only one".to_owned()));
-    let whole = events.handle(&discard(FundingInfo::Tx { transaction })).await;
-    assert!(matches!(whole, Ok(Handled::NeverFunded)));
+    let mut gone = vec![outpoint.into_bitcoin_outpoint()];
+    assert_eq!(*told.discarded.lock().unwrap(), gone);
+    // Whichever of its outputs it was.
+    let (transaction, outputs) = transaction();
+    let whole = discard(CHANNEL, FundingInfo::Tx { transaction });
+    assert!(matches!(events.handle(&whole).await, Ok(Handled::Node)));
+    gone.extend(outputs);
+    assert_eq!(*told.discarded.lock().unwrap(), gone);
     *told.answer.lock().unwrap() = Some(Refusal::NotWatched);
     assert!(matches!(events.handle(&by_outpoint()).await, Ok(Handled::Node)));
+    Ok(())
+}
+
+/// Whether the arbiter keeps a splice that a block has shown, or the channel's only funding output: the channel has
+/// its name from the first one.
+#[tokio::test]
+async fn a_funding_that_is_kept_was_a_splice_or_the_only_one() -> Result<(), Failed> {
+    let (events, told, _, _) = events(Mode::Observe);
+    *told.answer.lock().unwrap() = Some(Refusal::Refused("it is needed".to_owned()));
+    let (transaction, _) = transaction();
+    let splice = discard(CHANNEL, FundingInfo::Tx { transaction: transaction.clone() });
+    assert!(matches!(events.handle(&splice).await, Ok(Handled::Node)));
+    for index in 0..3 {
+        let outpoint = LdkOutPoint { txid: transaction.compute_txid(), index };
+        let first = ChannelId(LdkChannelId::v1_from_funding_outpoint(outpoint).0);
+        for info in [
+            FundingInfo::Tx { transaction: transaction.clone() },
+            FundingInfo::OutPoint { outpoint },
+        ] {
+            let never = events.handle(&discard(first, info)).await;
+            assert!(matches!(never, Ok(Handled::NeverFunded)), "{index}");
+        }
+    }
     Ok(())
 }
 
