@@ -250,16 +250,7 @@ fn number(ldk: u64) -> Result<CommitmentNumber, Unreadable> {
 fn remotes(fields: &mut Fields<'_>) -> Result<RemoteStep, Unreadable> {
     let all: Vec<CommitmentTransaction> = fields.required(1)?.all(Bytes::value)?;
     let (sources, trimmed) = htlc_data(fields.required(3)?)?;
-    let first = all.first().ok_or(Unreadable("there is no commitment"))?;
-    let same = |of: &CommitmentTransaction| {
-        let terms = (of.commitment_number(), of.per_commitment_point());
-        terms == (first.commitment_number(), first.per_commitment_point())
-            && of.negotiated_feerate_per_kw() == first.negotiated_feerate_per_kw()
-            && are_equal(of.nondust_htlcs(), first.nondust_htlcs())
-    };
-    if !all.iter().all(same) {
-        return Err(Unreadable("commitments of one step differ"));
-    }
+    let first = one_of(all.iter())?;
     // LDK says "offered" of the commitment's owner.
     let ours = |htlc: &HTLCOutputInCommitment| !htlc.offered;
     Ok(RemoteStep {
@@ -276,19 +267,25 @@ fn locals(fields: &mut Fields<'_>) -> Result<LocalStep, Unreadable> {
     let transactions: Vec<HolderCommitmentTransaction> = fields.required(1)?.all(Bytes::value)?;
     let (sources, trimmed) = htlc_data(fields.required(3)?)?;
     let claimed = fields.required(5)?.all(claimed)?;
-    let first = transactions.first().ok_or(Unreadable("there is no commitment"))?;
-    let same = |of: &HolderCommitmentTransaction| {
+    let first = one_of(transactions.iter().map(|commitment| &**commitment))?;
+    let ours = |htlc: &HTLCOutputInCommitment| htlc.offered;
+    let htlcs = join(first.nondust_htlcs(), ours, sources, trimmed)?;
+    Ok(LocalStep { transactions, htlcs, claimed })
+}
+
+/// One of the commitments of a step, in all that the others have in common with it: all but what follows from the
+/// funding output.
+fn one_of<'a>(
+    mut all: impl Iterator<Item = &'a CommitmentTransaction>,
+) -> Result<&'a CommitmentTransaction, Unreadable> {
+    let first = all.next().ok_or(Unreadable("there is no commitment"))?;
+    let same = |of: &CommitmentTransaction| {
         let terms = (of.commitment_number(), of.per_commitment_point());
         terms == (first.commitment_number(), first.per_commitment_point())
             && of.negotiated_feerate_per_kw() == first.negotiated_feerate_per_kw()
             && are_equal(of.nondust_htlcs(), first.nondust_htlcs())
     };
-    if !transactions.iter().all(same) {
-        return Err(Unreadable("commitments of one step differ"));
-    }
-    let ours = |htlc: &HTLCOutputInCommitment| htlc.offered;
-    let htlcs = join(first.nondust_htlcs(), ours, sources, trimmed)?;
-    Ok(LocalStep { transactions, htlcs, claimed })
+    if all.all(same) { Ok(first) } else { Err(Unreadable("commitments of one step differ")) }
 }
 
 /// Whether HTLCs are the same in the same order; their outputs may stand elsewhere.
