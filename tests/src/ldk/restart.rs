@@ -1,7 +1,7 @@
 //! A node that starts again from what it wrote.
 
 use super::node::{Node, Parts, Quiet, Stored};
-use super::{ChannelKeys, Kind, LdkError, Manager, MemoryKv, NoRoutes};
+use super::{ChannelKeys, LdkError, Manager, MemoryKv, NoRoutes};
 use bitcoin::{Block, BlockHash};
 use lightning::chain::BestBlock;
 use lightning::chain::channelmonitor::ChannelMonitor;
@@ -78,24 +78,5 @@ impl Restart<'_> {
             let (outbox, fees) = (outbox.clone(), fees.clone());
             monitor.block_connected(&block.header, &transactions, *height, outbox, fees, &quiet);
         }
-    }
-}
-
-impl Node {
-    /// The node with this seed, started again from a channel manager and the monitors in `store`.
-    /// It is where it was: blocks that it missed are to be shown.
-    ///
-    /// # Errors
-    /// LDK cannot read what was written.
-    pub fn restarted(
-        seed: u8,
-        kind: Kind,
-        manager: &[u8],
-        store: &Arc<MemoryKv>,
-        stored: &Stored,
-    ) -> Result<Self, LdkError> {
-        let (blocks, forks) = (&BTreeMap::new(), &BTreeMap::new());
-        let config = kind.config();
-        Restart { seed, config, manager, store, blocks, forks }.start(stored)
     }
 }

@@ -5,7 +5,8 @@ use arb_core::facts::{ChannelFacts, ChannelNumbers, HtlcRecord, Link as PeerLink
 use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
 use arb_core::units::MilliSat;
 use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal, Taps};
-use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, StoredMonitors};
+use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, Restart, StoredMonitors};
+use bitcoin::Block;
 use bitcoin::secp256k1::{All, Secp256k1};
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::util::ser::Writeable;
@@ -33,6 +34,8 @@ pub(super) struct Told {
     pub(super) most_twins: usize,
     /// The answer to everything, if there is one.
     pub(super) answer: Option<Refusal>,
+    /// After so many things more it takes nothing; `None`: it takes all.
+    pub(super) takes: Option<u64>,
     /// Newer local commitments are refused, as for a channel that is being failed.
     pub(super) fenced: bool,
 }
@@ -55,6 +58,7 @@ impl Sink {
             closed: Vec::new(),
             most_twins: 0,
             answer: None,
+            takes: None,
             fenced: false,
         };
         Self { told: Mutex::new(told), secp: Secp256k1::new() }
@@ -62,6 +66,10 @@ impl Sink {
 
     fn with<T>(&self, act: impl FnOnce(&mut Told) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let mut told = self.told.lock().map_err(|_| Refusal::Refused("poisoned".to_owned()))?;
+        if let Some(left) = told.takes {
+            let less = left.checked_sub(1).ok_or_else(|| Refusal::Later("it stopped".to_owned()));
+            told.takes = Some(less?);
+        }
         match told.answer.clone() {
             Some(answer) => Err(answer),
             None => act(&mut told),
@@ -209,8 +217,20 @@ impl Rig {
     /// The node stops where it stands, and starts again from what it wrote and this channel manager.
     pub(super) fn restart_from(&mut self, node: usize, manager: &[u8]) -> Result<(), Failed> {
         let store = self.desks.borrow()[node].store.clone();
-        let seed = u8::try_from(node)? + 1;
-        let again = Node::restarted(seed, self.kind, manager, &store, &gated)?;
+        let chain = &self.net.chain;
+        // A monitor may have been written before the last blocks.
+        let blocks = (chain.height().saturating_sub(20)..=chain.height())
+            .filter_map(|height| Some((height, Block::clone(chain.block_at(height)?))))
+            .collect();
+        let restart = Restart {
+            seed: u8::try_from(node)? + 1,
+            config: self.kind.config(),
+            manager,
+            store: &store,
+            blocks: &blocks,
+            forks: &BTreeMap::new(),
+        };
+        let again = restart.start(&gated)?;
         self.net.replace(node, again);
         self.restart_recorder(node)
     }

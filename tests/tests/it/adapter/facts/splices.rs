@@ -1,4 +1,6 @@
 //! Splices between LDK nodes: each further funding output with its commitments, until it is the only one.
+mod stops;
+
 use super::rig::Rig;
 use super::{CAPACITY, Failed, three};
 use arb_core::facts::ChannelFacts;
