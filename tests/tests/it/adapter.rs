@@ -8,6 +8,7 @@ mod facts;
 mod filter;
 mod guard;
 mod kv;
+mod locks;
 mod modes;
 mod nodes;
 mod ports;
