@@ -6,6 +6,7 @@ use arb_core::ports::FeeEstimates;
 use arb_node_adapter::{
     Egress, LdkFees, MonitorEgress, TappedMessages, TappedSigner, TappedSigners, Taps,
 };
+use arb_watcher::memory::MemoryCoins;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Block, BlockHash, FeeRate, Network, OutPoint, Transaction};
 use lightning::chain::chaininterface::BroadcasterInterface;
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{LdkError, NoRoutes};
+use super::{Hands, LdkError, NoRoutes};
 
 /// Signers of the channels.
 pub type Signers = TappedSigners<Arc<KeysManager>>;
@@ -314,13 +315,58 @@ impl Node {
         chain: &EmbeddedChain,
     ) -> Result<Option<Transaction>, LdkError> {
         let monitor = self.read(monitor)?;
-        let (outbox, quiet) = (Outbox::default(), &Quiet);
+        self.catch_up(&monitor, &Outbox::default(), chain);
+        self.closes(&monitor, funding)
+    }
+
+    /// What this node would publish next to the commitment that it had when a monitor was written: transactions
+    /// of the second stage, paid for with these coins, of outputs that no block spends. The chain shows the
+    /// commitment.
+    ///
+    /// # Errors
+    /// LDK cannot read the monitor.
+    pub fn second_stages(
+        &self,
+        monitor: &[u8],
+        chain: &EmbeddedChain,
+        coins: MemoryCoins,
+    ) -> Result<Vec<Transaction>, LdkError> {
+        let monitor = self.read(monitor)?;
+        let (quiet, before) = (Arc::new(Quiet), self.outbox.take());
+        self.catch_up(&monitor, &*self.outbox, chain);
+        let events = Mutex::new(Vec::new());
+        let take = |event: Event| {
+            events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            Ok(())
+        };
+        monitor.process_pending_events(&&take, &quiet).map_err(LdkError::refused)?;
+        let hands = Hands::new(self, coins);
+        for event in events.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            hands.handle(self, &event);
+        }
+        let mut stages = self.outbox.take().concat();
+        stages.retain(|tx| {
+            let mut inputs = tx.input.iter();
+            inputs.all(|input| chain.confirmed_spender(&input.previous_output).is_none())
+        });
+        for package in before {
+            self.outbox.broadcast_transactions(&package.iter().collect::<Vec<_>>());
+        }
+        Ok(stages)
+    }
+
+    /// Shows a monitor the blocks that came since it was written.
+    fn catch_up<B: BroadcasterInterface>(
+        &self,
+        monitor: &ChannelMonitor<ChannelKeys>,
+        outbox: &B,
+        chain: &EmbeddedChain,
+    ) {
         for height in monitor.current_best_block().height + 1..=chain.height() {
             let Some(block) = chain.block_at(height) else { continue };
             let all: Vec<_> = block.txdata.iter().enumerate().collect();
-            monitor.block_connected(&block.header, &all, height, &outbox, &*self.fees, &quiet);
+            monitor.block_connected(&block.header, &all, height, outbox, &*self.fees, &&Quiet);
         }
-        self.closes(&monitor, funding)
     }
 
     fn read(&self, monitor: &[u8]) -> Result<ChannelMonitor<ChannelKeys>, LdkError> {
@@ -334,6 +380,22 @@ impl Node {
         monitor: &ChannelMonitor<ChannelKeys>,
         funding: OutPoint,
     ) -> Result<Option<Transaction>, LdkError> {
+        let spends = |tx: &Transaction| tx.input.iter().any(|i| i.previous_output == funding);
+        Ok(self.all_closes(monitor)?.into_iter().find(spends))
+    }
+
+    /// Commitments that this node would broadcast by a monitor as it was written.
+    ///
+    /// # Errors
+    /// LDK cannot read the monitor.
+    pub fn commitments_in(&self, monitor: &[u8]) -> Result<Vec<Transaction>, LdkError> {
+        self.all_closes(&self.read(monitor)?)
+    }
+
+    fn all_closes(
+        &self,
+        monitor: &ChannelMonitor<ChannelKeys>,
+    ) -> Result<Vec<Transaction>, LdkError> {
         let (outbox, quiet) = (Arc::new(Outbox::default()), Arc::new(Quiet));
         monitor.broadcast_latest_holder_commitment_txn(&outbox, &self.fees, &quiet);
         let closing = Mutex::new(outbox.take().concat());
@@ -348,9 +410,7 @@ impl Node {
             Ok(())
         };
         monitor.process_pending_events(&&take, &quiet).map_err(LdkError::refused)?;
-        let closing = closing.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let spends = |tx: &Transaction| tx.input.iter().any(|i| i.previous_output == funding);
-        Ok(closing.into_iter().find(spends))
+        Ok(closing.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes events of manager and monitors into the node's list; true if there were any.

@@ -4,6 +4,7 @@ use super::Failed;
 use arb_core::ids::ChannelId;
 use arb_node_adapter::Mode;
 use arb_tests::ldk::{Beside, Kind, cut_off, started};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 /// Outputs of the peer's commitment that are ours after a delay: without anchors, our balance is
@@ -171,6 +172,46 @@ async fn every_stage_of_our_commitment_waits_for_a_late_signer() -> Result<(), F
         }
         world.mine(300).await?;
         world.all_claimed_from_local();
+        world.arbiter.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The peer takes HTLCs of a revoked commitment into their second stage while our signers are away: once they are
+/// back, these are taken from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn penalties_of_second_stages_wait_for_a_late_signer() -> Result<(), Failed> {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        let (mut world, offered, received) = started(kind, Mode::Own).await?;
+        // The peer has the preimage of what we offered, in a commitment that still contains it.
+        world.net.cut(0, 1);
+        world.net.claim(&offered);
+        let old = world.peer_monitor()?;
+        world.net.reconnect(0, 1);
+        world.net.claim(&received);
+        let revoked = world.peer_commitment(&old)?;
+        let coins = world.coins();
+        world.signers_away.store(true, Ordering::SeqCst);
+        world.mine_these(std::slice::from_ref(&revoked)).await?;
+        let mut stages = BTreeSet::new();
+        // By its preimage at once, by timeout when it has expired.
+        for blocks in [90, 3] {
+            let (peer, chain) = (&world.net.nodes[1], &world.net.chain);
+            let stage = peer.second_stages(&old, chain, coins.clone())?;
+            let stage = stage.last().ok_or("no second stage")?;
+            assert!(stages.insert(stage.compute_txid()));
+            world.mine_these(std::slice::from_ref(stage)).await?;
+            let before = world.ours.len();
+            world.mine(blocks).await?;
+            assert_eq!(world.ours.len(), before, "an error means later");
+        }
+        world.signers_away.store(false, Ordering::SeqCst);
+        world.mine(6).await?;
+        let spent = world.spent(&[revoked.compute_txid()].into());
+        assert_eq!(spent.len(), 1 + to_remote(kind), "{kind:?}: {spent:?} of {revoked:?}");
+        // What else they have pays for their fees.
+        let taken = world.spent(&stages).into_iter().filter(|output| output.vout == 0);
+        assert_eq!(taken.count(), 2, "{kind:?}: both second stages");
         world.arbiter.shutdown().await;
     }
     Ok(())
