@@ -8,6 +8,7 @@ use lightning::ln::chan_utils::{
     DirectedChannelTransactionParameters, make_funding_redeemscript,
 };
 use lightning::types::features::ChannelTypeFeatures;
+use std::collections::BTreeMap;
 
 use super::history::History;
 use super::keys::splice_key;
@@ -107,6 +108,8 @@ pub struct Channel {
     /// The holder is our node.
     terms: ChannelTransactionParameters,
     funding: Option<OutPoint>,
+    /// Funding secrets of splices, ours first, that come from elsewhere.
+    splice_secrets: BTreeMap<usize, [SecretKey; 2]>,
 }
 
 impl Channel {
@@ -161,6 +164,7 @@ impl Channel {
             shutdown_scripts: [None, None],
             terms,
             funding: None,
+            splice_secrets: BTreeMap::new(),
         })
     }
 
@@ -197,14 +201,21 @@ impl Channel {
     /// The funding keys that both sides bring to their `nth` splice.
     pub(super) fn set_funding_keys(&mut self, nth: usize) {
         let ChannelParams { name, seed, .. } = &self.params;
-        self.local.funding = splice_key(name, *seed, Side::Local, nth);
-        self.remote.funding = splice_key(name, *seed, Side::Remote, nth);
-        self.local_keys = self.local.keys(&self.secp);
-        self.remote_keys = self.remote.keys(&self.secp);
+        let own = |side| splice_key(name, *seed, side, nth);
+        let given = self.splice_secrets.get(&nth).copied();
+        let [local, remote] = given.unwrap_or_else(|| [own(Side::Local), own(Side::Remote)]);
+        (self.local.funding, self.remote.funding) = (local, remote);
+        self.local_keys.funding = local.public_key(&self.secp);
+        self.remote_keys.funding = remote.public_key(&self.secp);
         self.terms.holder_pubkeys = self.local_keys.for_lightning();
         if let Some(peer) = &mut self.terms.counterparty_parameters {
             peer.pubkeys = self.remote_keys.for_lightning();
         }
+    }
+
+    /// Says what both sides bring to their `nth` splice, ours first.
+    pub fn set_splice_secrets(&mut self, nth: usize, secrets: [SecretKey; 2]) {
+        self.splice_secrets.insert(nth, secrets);
     }
 
     pub(super) fn set_capacity(&mut self, capacity: Amount) {

@@ -129,7 +129,7 @@ fn unsigned(input: &Input) -> TxIn {
     }
 }
 
-fn witness(
+pub(super) fn witness(
     secp: &Secp256k1<All>,
     cache: &mut SighashCache<&Transaction>,
     at: usize,

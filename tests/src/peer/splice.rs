@@ -1,11 +1,12 @@
 //! A splice: another funding output of the same channel.
 
 use bitcoin::absolute::LockTime;
+use bitcoin::sighash::SighashCache;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, FeeRate, OutPoint, Sequence, Transaction, TxOut};
 
 use super::claims::Change;
-use super::sign::{Plan, fee};
+use super::sign::{Input, Plan, Unlock, fee, witness};
 use super::{Channel, PeerCoin, PeerError};
 
 impl Channel {
@@ -28,6 +29,24 @@ impl Channel {
             outputs: vec![TxOut { value: capacity, script_pubkey: next.funding_script() }],
         };
         Ok(self.fund(plan, coins, Change::Optional, |weight| fee(rate, weight))?.tx)
+    }
+
+    /// Signs the inputs of a transaction that spend these coins.
+    pub fn sign_coins(
+        &self,
+        mut tx: Transaction,
+        coins: &[PeerCoin],
+    ) -> Result<Transaction, PeerError> {
+        let unsigned = tx.clone();
+        let mut cache = SighashCache::new(&unsigned);
+        for (at, input) in tx.input.iter_mut().enumerate() {
+            let coin = coins.iter().find(|coin| coin.outpoint == input.previous_output);
+            let Some(PeerCoin { outpoint, txout, key }) = coin.cloned() else { continue };
+            let unlock = Unlock::KeyHash { key };
+            let spent = Input { outpoint, prevout: txout, sequence: input.sequence, unlock };
+            input.witness = witness(&self.secp, &mut cache, at, &spent)?;
+        }
+        Ok(tx)
     }
 
     /// The same channel on the funding output of its `nth` splice: the same history, with the

@@ -10,7 +10,7 @@ use bitcoin::{Amount, OutPoint, Transaction};
 use std::borrow::Cow;
 
 /// Confirmations at which both sides lock a splice.
-const LOCKED_AT: u32 = 6;
+pub(super) const LOCKED_AT: u32 = 6;
 
 /// A splice of a channel.
 pub(super) struct Splice {
@@ -22,6 +22,13 @@ pub(super) struct Splice {
     locked: bool,
     /// The candidates' commitments go on: another was not locked since.
     moving: bool,
+}
+
+impl Splice {
+    /// A splice that waits.
+    pub(super) fn new(tx: Transaction, funding: OutPoint, capacity: Amount) -> Self {
+        Self { tx, funding, capacity, locked: false, moving: true }
+    }
 }
 
 impl Chan {
@@ -39,10 +46,20 @@ impl Chan {
     }
 
     /// The funding outputs whose commitments go on, the current one first.
-    fn moving(&self) -> Vec<usize> {
+    pub(super) fn moving(&self) -> Vec<usize> {
         let first = self.splices.iter().all(|splice| !splice.locked).then_some(0);
         let splices = (1..).zip(&self.splices).filter(|(_, splice)| splice.moving);
         first.into_iter().chain(splices.map(|(scope, _)| scope)).collect()
+    }
+
+    /// The place of the funding output that counts, the first of which is 0.
+    pub(super) fn current_scope(&self) -> usize {
+        self.moving().first().copied().unwrap_or_default()
+    }
+
+    /// The funding output that counts.
+    pub(super) fn current_funding(&self) -> OutPoint {
+        self.fundings().nth(self.current_scope()).unwrap_or(self.funding)
     }
 
     /// What the node learned since the last time, for every funding output.
@@ -115,11 +132,11 @@ impl Runner<'_> {
         self.lock_splice(name, 1).await?;
         let coins = self.peer_coins(name).await?;
         let chan = self.chan(name)?;
-        let current = chan.on(chan.moving().first().copied().unwrap_or_default())?;
+        let current = chan.on(chan.current_scope())?;
         let nth = chan.splices.len() + 1;
         let tx = current.splice_transaction(nth, capacity, self.estimate(), &coins)?;
         let funding = OutPoint { txid: tx.compute_txid(), vout: 0 };
-        let splice = Splice { tx: tx.clone(), funding, capacity, locked: false, moving: true };
+        let splice = Splice::new(tx.clone(), funding, capacity);
         let chan = self.chan_mut(name)?;
         chan.splices.push(splice);
         let (id, peer) = (chan.id, chan.on(nth)?);
@@ -155,8 +172,14 @@ impl Runner<'_> {
         let Some(at) = found.filter(|_| !self.disk_is_full && !chan.forgotten) else {
             return Ok(false);
         };
-        let chan = self.chan_mut(name)?;
-        chan.lock(at);
+        if self.is_of_ldk() && !self.ldk_lock(name, at).await? {
+            return Ok(false);
+        }
+        self.chan_mut(name)?.lock(at);
+        if self.is_of_ldk() {
+            return Ok(true);
+        }
+        let chan = self.chan(name)?;
         let funding = chan.fundings().nth(at + 1).unwrap_or(chan.funding);
         self.send(name, vec![Update::CandidateLocked { funding }]).await?;
         Ok(true)

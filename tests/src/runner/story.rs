@@ -237,6 +237,8 @@ impl<'a> Runner<'a> {
         let mut payments: Vec<(ScriptBuf, Amount)> = proposed.iter().map(funding).collect();
         let scripts = proposed.iter().map(|(proposed, _)| proposed.peer.peer_script()).collect();
         self.add_coins(&mut payments, scripts).await?;
+        let peers = proposed.iter().map(|(proposed, _)| (&proposed.name, &proposed.peer));
+        self.add_splices(&mut payments, &peers.collect());
         let outpoints = self.world.begin(&payments, FUNDING_DEPTH).await?;
         self.node.start(&self.world, Vec::new()).await?;
         self.idle().await?;
@@ -259,15 +261,7 @@ impl<'a> Runner<'a> {
         }
         let scripts = peers.iter().map(|(_, peer)| peer.peer_script()).collect();
         let wallet = self.add_coins(&mut payments, scripts).await?;
-        // The peer has what its splices add, whatever that is.
-        for statement in &self.scenario.story {
-            let Step::History(ast::History::Splice { channel, capacity, .. }) = &statement.step
-            else {
-                continue;
-            };
-            let peer = peers.iter().find(|(name, _)| name == channel);
-            payments.extend(peer.map(|(_, peer)| (peer.peer_script(), *capacity)));
-        }
+        self.add_splices(&mut payments, &peers.iter().map(|(name, peer)| (name, peer)).collect());
         self.fund(peers, &payments, &wallet).await
     }
 
@@ -288,6 +282,20 @@ impl<'a> Runner<'a> {
             payments.extend(std::iter::repeat_n((script, PEER_COINS.1), PEER_COINS.0));
         }
         Ok(script)
+    }
+
+    /// Each peer has what its splices add, whatever that is.
+    fn add_splices(
+        &self,
+        payments: &mut Vec<(ScriptBuf, Amount)>,
+        peers: &BTreeMap<&ChannelName, &Channel>,
+    ) {
+        for statement in &self.scenario.story {
+            if let Step::History(ast::History::Splice { channel, capacity, .. }) = &statement.step {
+                let peer = peers.get(channel);
+                payments.extend(peer.map(|peer| (peer.peer_script(), *capacity)));
+            }
+        }
     }
 
     async fn fund(

@@ -1,8 +1,8 @@
 //! What LDK nodes cannot do, as far as the file shows it: refused by name.
 
 use super::ast::{
-    ArbiterStep, Channel, History, HtlcRef, Offer, OnChain, PublishedSpend, Receive, ReceivedRole,
-    Scenario, Stage, Statement, Step, Whose,
+    ArbiterStep, Channel, ChannelName, History, HtlcRef, Offer, OnChain, PublishedSpend, Receive,
+    ReceivedRole, Scenario, SpliceConfirmation, Stage, Statement, Step, Whose,
 };
 use super::error::Wrong;
 use bitcoin::Amount;
@@ -13,6 +13,8 @@ const DUST: Amount = Amount::from_sat(354);
 const DELAYS: (u16, u16) = (144, 2016);
 /// LDK fails a payment to it that expires earlier, in blocks above the tip.
 pub(crate) const FINAL_EXPIRY: u32 = 42;
+/// Blocks after which LDK locks a splice; it makes no other one before.
+const SPLICE_DEPTH: u32 = 6;
 /// Blocks that LDK wants between the two expiries of a payment that it forwards.
 pub(crate) const FORWARDING_DELTA: u32 = 48;
 
@@ -103,7 +105,9 @@ fn history_cannot(scenario: &Scenario, at: usize, history: &History) -> Option<S
     let no = |what: &str| Some(format!("{what} with node=ldk"));
     match history {
         History::Update { .. } => no("no update, for LDK signs no commitment without a change,"),
-        History::Splice { .. } => no("no splice, which is left to LDK alone,"),
+        History::Splice { channel, capacity, .. } => {
+            splice_cannot(scenario, at, channel, *capacity)
+        }
         History::ForgetSince { .. } => {
             no("no forget-since, for LDK refuses to run without its data,")
         }
@@ -118,6 +122,41 @@ fn history_cannot(scenario: &Scenario, at: usize, history: &History) -> Option<S
         | History::Cancel(_)
         | History::UpdateFee { .. }
         | History::Shutdown(_) => None,
+    }
+}
+
+/// The peer adds its coins by LDK's own hand, to a channel that rests, and one splice at a time.
+fn splice_cannot(
+    scenario: &Scenario,
+    at: usize,
+    channel: &ChannelName,
+    capacity: Amount,
+) -> Option<String> {
+    let no = |what: &str| Some(format!("{what} with node=ldk"));
+    let opened = scenario.channels.iter().find(|of| of.name == *channel).map(|of| of.capacity);
+    let (mut before, mut depth) = (opened.unwrap_or_default(), None);
+    for statement in scenario.story.iter().take(at) {
+        match &statement.step {
+            Step::History(History::Splice { channel: of, capacity, confirm }) if of == channel => {
+                before = *capacity;
+                depth = Some((0, *confirm));
+            }
+            Step::OnChain(OnChain::Mine { blocks, .. }) => {
+                depth = depth.map(|(depth, confirm)| (depth + blocks, confirm));
+            }
+            _ => {}
+        }
+    }
+    if capacity <= before {
+        return no("no splice that takes something out, for LDK takes its fee from there,");
+    }
+    if staged(scenario).any(|htlc| htlc.channel == *channel) {
+        return no("no splice and stage=next of one channel");
+    }
+    match depth {
+        None => None,
+        Some((depth, SpliceConfirmation::Confirms)) if depth >= SPLICE_DEPTH => None,
+        Some(_) => no("no second splice before the first has 6 blocks"),
     }
 }
 

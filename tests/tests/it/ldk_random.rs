@@ -1,4 +1,4 @@
-//! Random stories with LDK nodes: payments, forwards, closes, stops, reorganisations and ways to be shown
+//! Random stories with LDK nodes: payments, forwards, splices, closes, stops, reorganisations and ways to be shown
 //! blocks, in every format and mode.
 //!
 //! The runner compares at every step: each commitment with LDK's monitors on both sides; of an open channel
@@ -37,6 +37,16 @@ struct Story<'a> {
     names: u32,
     /// Channel `b` had a forward.
     forwards: bool,
+    splice: Option<Splice>,
+}
+
+/// A splice of channel `a`.
+#[derive(Clone, Copy)]
+struct Splice {
+    /// The first commitment of its funding output.
+    since: u32,
+    /// Blocks that it has; `None`: nobody publishes it.
+    depth: Option<u8>,
 }
 
 const FORMATS: [&str; 3] = ["anchors", "static_remotekey", "zero_fee"];
@@ -98,6 +108,29 @@ impl Story<'_> {
         self.number += 1;
     }
 
+    /// The peer adds to the channel, which goes on with one funding output or two.
+    fn splice(&mut self) {
+        // At six blocks it is locked.
+        let depth = self.choose(3).checked_mul(3).filter(|depth| *depth > 0);
+        self.splice = Some(Splice { since: self.number, depth });
+        match depth {
+            None => self.say("splice a capacity=1_500_000sat confirm=no"),
+            Some(depth) => {
+                self.say("splice a capacity=1_500_000sat");
+                self.say(format!("mine {depth}"));
+            }
+        }
+    }
+
+    /// The first commitment of the funding output that is there, and whether the channel has no other.
+    fn funding(&self) -> (u32, bool) {
+        match self.splice {
+            None => (0, true),
+            Some(Splice { depth: None, .. }) => (0, false),
+            Some(Splice { since, depth: Some(depth) }) => (since, depth >= 6),
+        }
+    }
+
     /// How the channel ends; true if the peer's current commitment is what closes it.
     fn close(&mut self) -> bool {
         for at in 0..self.pending.len() {
@@ -107,13 +140,16 @@ impl Story<'_> {
             }
         }
         let number = self.number;
+        let (since, alone) = self.funding();
         let (line, close) = match self.choose(5) {
             0 | 4 => ("fail a".to_owned(), format!("local#{number}")),
-            1 if number > 0 => {
-                let revoked = u32::from(self.choose(8)) % number;
+            1 if number > since => {
+                let revoked = since + u32::from(self.choose(8)) % (number - since);
                 (format!("publish a remote #{revoked}"), format!("revoked#{revoked}"))
             }
-            2 if self.pending.is_empty() => ("publish a mutual".to_owned(), "mutual".to_owned()),
+            2 if alone && self.pending.is_empty() => {
+                ("publish a mutual".to_owned(), "mutual".to_owned())
+            }
             _ => ("publish a remote".to_owned(), format!("remote#{number}")),
         };
         let by_the_peer = close.starts_with("remote");
@@ -145,8 +181,8 @@ impl Story<'_> {
 
 fn story(choices: &[u8]) -> String {
     let (lines, pending) = (Vec::new(), Vec::new());
-    let (choices, number, names, forwards) = (choices.iter(), 0, 0, false);
-    let mut story = Story { choices, lines, pending, number, names, forwards };
+    let (choices, number, names, forwards, splice) = (choices.iter(), 0, 0, false, None);
+    let mut story = Story { choices, lines, pending, number, names, forwards, splice };
     for channel in ["a", "b"] {
         let format = story.one_of(&FORMATS);
         let opener = story.one_of(&["local", "remote"]);
@@ -155,8 +191,9 @@ fn story(choices: &[u8]) -> String {
     let mode = story.one_of(&["own", "observe", "guard"]);
     story.say(format!("mode {mode}"));
     for _ in 0..1 + story.choose(7) {
-        match story.choose(3) {
+        match story.choose(4) {
             0 => story.remove(),
+            1 if story.splice.is_none() => story.splice(),
             _ => story.htlc(),
         }
         if story.choose(6) == 0 {

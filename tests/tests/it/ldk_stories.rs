@@ -45,7 +45,7 @@ fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Optio
 }
 
 /// Stories that LDK nodes can follow, and end otherwise.
-const OTHERWISE: [(&str, &str); 11] = [
+const OTHERWISE: [(&str, &str); 13] = [
     ("deadline_fulfil", "LDK closes 36 blocks before an HTLC expires whose preimage it knows"),
     (
         "kill_at_every_stage",
@@ -63,6 +63,8 @@ const OTHERWISE: [(&str, &str); 11] = [
         "revoked_twins_second_stages_together",
         "LDK takes no payment that expires in fewer than 42 blocks",
     ),
+    ("splice_reorged_revoked_close", "LDK takes no payment that expires in 40 blocks"),
+    ("splice_unconfirmed_htlcs_on_both", "LDK takes no payment that expires in 30 blocks"),
     ("twin_received", "LDK fails a second payment of the same hash"),
     (
         "zero_fee_local_offered_timeout",
@@ -150,11 +152,35 @@ expect a close=revoked#2
 expect b phase=open
 ";
 
+/// A splice with HTLCs on both funding outputs, until it is locked; then a close.
+const SPLICE_CRASHES: &str = "
+channel a node=ldk
+offer a h1 amount=50_000sat expiry=+60
+splice a capacity=1_500_000sat
+receive a h2 amount=40_000sat expiry=+90
+mine 6
+settle a h1
+publish a remote #1
+mine 2
+expect a close=revoked#1
+expect a.h1 state=claimed
+";
+
 /// The node dies at every write of the arbiter's store, before and after it, and so between the
 /// arbiter's receipt and LDK's own record: both start again from what they wrote, and agree.
 #[test]
 fn a_node_that_dies_at_every_write_agrees_with_its_arbiter() {
-    let scenario = parse("crashes", CRASHES).expect("a story");
+    dies_everywhere(CRASHES);
+}
+
+/// The same while a channel is spliced: when the splice is signed, confirmed and locked.
+#[test]
+fn a_node_that_dies_at_every_write_of_a_splice_agrees_with_its_arbiter() {
+    dies_everywhere(SPLICE_CRASHES);
+}
+
+fn dies_everywhere(story: &str) {
+    let scenario = parse("crashes", story).expect("a story");
     let outcome = run_everywhere(&scenario, Options::default(), &|_, _| {});
     assert_eq!(outcome.verdict, Verdict::Passed);
     assert!(outcome.runs > 40, "{} runs", outcome.runs);

@@ -126,7 +126,7 @@ impl Runner<'_> {
     }
 
     /// Connects with the peer of a channel; it is where we are.
-    async fn call(&mut self, channel: &ChannelName) -> Result<usize, Failed> {
+    pub(super) async fn call(&mut self, channel: &ChannelName) -> Result<usize, Failed> {
         let peer = self.nodes()?.ends(channel)?.peer;
         self.show(peer).await?;
         let nodes = self.nodes_mut()?;
@@ -167,7 +167,11 @@ impl Runner<'_> {
                 channel.clone()
             }
             History::Shutdown(channel) => return self.ldk_shutdown(channel).await,
-            History::Update { .. } | History::ForgetSince { .. } | History::Splice { .. } => {
+            History::Splice { channel, capacity, confirm } => {
+                self.ldk_splice(channel, *capacity, *confirm).await?;
+                channel.clone()
+            }
+            History::Update { .. } | History::ForgetSince { .. } => {
                 return Err(Failed::new("a statement that LDK nodes can do", "another"));
             }
         };
@@ -321,7 +325,8 @@ impl Runner<'_> {
         nodes.nodes[US].manager.close_channel(&id, &to).map_err(ldk_failed)?;
         self.talk(peer).await?;
         self.hang_up()?;
-        let funding = self.chan(channel)?.funding;
+        let chan = self.chan(channel)?;
+        let funding = chan.current_funding();
         let nodes = self.nodes_mut()?;
         let agreed = nodes.nodes[US].outbox.take().concat();
         let closes = agreed

@@ -8,6 +8,7 @@ mod check;
 mod history;
 mod open;
 mod port;
+mod splice;
 
 pub(super) use open::Proposed;
 pub(super) use port::Beside;
@@ -74,6 +75,8 @@ pub(super) struct Nodes {
     not_forwarded: BTreeSet<LdkChannelId>,
     /// Closing transactions that were agreed upon, until the story publishes them.
     closings: BTreeMap<ChannelName, Transaction>,
+    /// Splices that nobody publishes.
+    kept_back: BTreeSet<Txid>,
     /// What our node's LDK publishes passes here.
     faults: Arc<Faults>,
     /// How our node is shown blocks.
@@ -273,7 +276,11 @@ impl Runner<'_> {
         let faults = Arc::clone(&self.nodes()?.faults);
         let broadcaster = self.world.backend.broadcaster(faults);
         let any = !packages.is_empty();
-        for transactions in packages {
+        let kept_back = self.nodes()?.kept_back.clone();
+        let is_kept = |package: &Vec<Transaction>| {
+            package.iter().any(|tx| kept_back.contains(&tx.compute_txid()))
+        };
+        for transactions in packages.into_iter().filter(|package| !is_kept(package)) {
             // Switched off by the story; LDK publishes again with the next block.
             let Ok(verdicts) = broadcaster.broadcast(transactions.into()).await else {
                 continue;

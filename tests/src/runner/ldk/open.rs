@@ -3,6 +3,7 @@ use super::{Ends, Nodes, Runner, US, ldk_failed};
 use crate::ldk::{Delivery, Hands, Kept, Kind, Lines, MemoryKv, Node};
 use crate::peer::{self, Channel, ChannelParams, PartyKeys, PartySecrets};
 use crate::runner::Failed;
+use crate::runner::splice::LOCKED_AT;
 use crate::runner::story::{Chan, FUNDING_DEPTH};
 use crate::scenario::ast::{self, ChannelName};
 use crate::world::{channel_id, first_facts};
@@ -48,6 +49,8 @@ pub(super) fn config(kind: Kind) -> UserConfig {
     let delta = crate::scenario::ldk::FORWARDING_DELTA;
     config.channel_config.cltv_expiry_delta = u16::try_from(delta).unwrap_or(u16::MAX);
     config.channel_config.forwarding_fee_base_msat = 0;
+    // A splice is locked at this depth; the channels are deeper when they are opened.
+    config.channel_handshake_config.minimum_depth = LOCKED_AT;
     config
 }
 
@@ -118,6 +121,7 @@ impl Nodes {
             forwarded: BTreeSet::new(),
             not_forwarded: BTreeSet::new(),
             closings: BTreeMap::new(),
+            kept_back: BTreeSet::new(),
             faults: Arc::default(),
             delivery: Delivery::default(),
             bodies: BTreeMap::new(),
@@ -193,21 +197,25 @@ impl Nodes {
         Ok((Proposed { name: channel.name.clone(), peer, opener, other, temporary }, script))
     }
 
-    /// The model of a channel with the keys that its nodes have.
-    fn model(&self, channel: &ast::Channel, at: usize) -> Result<Channel, Failed> {
-        let params = crate::runner::story::params_of(channel)?;
-        let party = |node: usize, number: usize, side| {
+    /// The signers of a channel, ours first, by its peer.
+    pub(super) fn signers(&self, peer: usize) -> [InMemorySigner; 2] {
+        [(US, peer - 1), (peer, 0)].map(|(node, number)| {
             // The first channel of a node has number 0, in LDK's way to name a channel's keys.
             let mut id = [0; 32];
             id[..4].copy_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes());
             id[4..8].copy_from_slice(&u32::from(seed_of(node)).to_be_bytes());
             id[8..16].copy_from_slice(&1u64.to_be_bytes());
             id[16..].copy_from_slice(&USER_CHANNEL_ID.to_be_bytes());
-            let keys = &self.nodes[node].keys;
-            party(&keys.derive_channel_keys(&id), &params, side)
-        };
-        let local = party(US, at - 1, peer::Side::Local);
-        let remote = party(at, 0, peer::Side::Remote);
+            self.nodes[node].keys.derive_channel_keys(&id)
+        })
+    }
+
+    /// The model of a channel with the keys that its nodes have.
+    fn model(&self, channel: &ast::Channel, at: usize) -> Result<Channel, Failed> {
+        let params = crate::runner::story::params_of(channel)?;
+        let [ours, theirs] = self.signers(at);
+        let local = party(&ours, &params, peer::Side::Local);
+        let remote = party(&theirs, &params, peer::Side::Remote);
         let mut model = Channel::with_parties(params, local, remote)?;
         for (node, side) in [(US, peer::Side::Local), (at, peer::Side::Remote)] {
             let script = self.nodes[node].keys.get_shutdown_scriptpubkey().map_err(ldk_failed)?;
@@ -314,5 +322,15 @@ impl Nodes {
                 .ok_or_else(|| Failed::new(format!("channel {name} to be ready"), "not"))?;
         }
         Ok(())
+    }
+
+    /// The channel has another name since a splice is locked.
+    pub(super) fn rename(&mut self, channel: &ChannelName) {
+        let all = self.nodes[US].manager.list_channels();
+        let Some(ends) = self.channels.get_mut(channel) else { return };
+        let details = all.iter().find(|details| details.channel_id == ends.id);
+        if let Some(short_id) = details.and_then(|details| details.short_channel_id) {
+            ends.short_id = short_id;
+        }
     }
 }

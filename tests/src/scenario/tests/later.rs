@@ -58,8 +58,19 @@ fn what_ldk_nodes_cannot_do_is_refused() {
             "t.scn:2: expected no update, for LDK signs no commitment without a change, with node=ldk, found update a n=2",
         ),
         (
-            "channel a node=ldk\nsplice a capacity=1_500_000sat",
-            "t.scn:2: expected no splice, which is left to LDK alone, with node=ldk, \
+            "channel a node=ldk\nsplice a capacity=900_000sat",
+            "t.scn:2: expected no splice that takes something out, for LDK takes its fee from there, \
+             with node=ldk, found splice a capacity=900_000sat",
+        ),
+        (
+            "channel a node=ldk\nsplice a capacity=1_500_000sat\nmine 5\nsplice a capacity=2_000_000sat",
+            "t.scn:4: expected no second splice before the first has 6 blocks with node=ldk, \
+             found splice a capacity=2_000_000sat",
+        ),
+        (
+            "channel a node=ldk\noffer a h2 amount=9_000sat expiry=+60 stage=next\n\
+             splice a capacity=1_500_000sat",
+            "t.scn:3: expected no splice and stage=next of one channel with node=ldk, \
              found splice a capacity=1_500_000sat",
         ),
         (
@@ -92,6 +103,9 @@ fn what_ldk_nodes_can_do_is_not() {
                 receive b in amount=52_000sat expiry=+90\n\
                 offer a h1 amount=50_000sat expiry=+40 upstream=b.in\n\
                 offer a h2 amount=9_000sat expiry=+60 stage=next\nmode observe\nmode own";
+    assert_eq!(unsupported(&accept(text)), None);
+    let text = "channel a node=ldk\nsplice a capacity=1_500_000sat\nmine 6\n\
+                splice a capacity=2_000_000sat confirm=no";
     assert_eq!(unsupported(&accept(text)), None);
     let scenario = accept("channel a\nupdate a n=1");
     assert_eq!(unsupported(&scenario), None);
