@@ -6,6 +6,7 @@ mod driver;
 mod events;
 mod facts;
 mod filter;
+mod fixtures;
 mod guard;
 mod kv;
 mod locks;

@@ -1,29 +1,11 @@
 //! LDK's filter over whole blocks.
+use super::fixtures::{outpoint, spend};
 use arb_node_adapter::OutputFilter;
-use bitcoin::absolute::LockTime;
 use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::hashes::Hash;
-use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, TxIn, TxMerkleNode,
-    TxOut, Txid,
-};
+use bitcoin::{Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Transaction, TxMerkleNode};
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::chain::{Filter, WatchedOutput};
-
-fn spend(outputs: &[OutPoint], sat: u64) -> Transaction {
-    let input = |of: &OutPoint| TxIn { previous_output: *of, ..TxIn::default() };
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: outputs.iter().map(input).collect(),
-        output: vec![TxOut { value: Amount::from_sat(sat), script_pubkey: ScriptBuf::new() }],
-    }
-}
-
-fn outpoint(n: u8, vout: u32) -> OutPoint {
-    OutPoint { txid: Txid::from_byte_array([n; 32]), vout }
-}
 
 fn positions(filter: &OutputFilter, block: &Block) -> Vec<usize> {
     filter.relevant(block).into_iter().map(|(position, _)| position).collect()
@@ -31,9 +13,10 @@ fn positions(filter: &OutputFilter, block: &Block) -> Vec<usize> {
 
 #[test]
 fn what_is_registered_is_found_and_what_comes_of_it() {
-    let foreign = spend(&[outpoint(1, 0)], 1);
-    let funding = spend(&[outpoint(2, 0)], 2);
-    let close = spend(&[outpoint(1, 1), outpoint(3, 7)], 3);
+    let foreign = spend(&[outpoint(1)], 1);
+    let funding = spend(&[outpoint(2)], 2);
+    let close =
+        spend(&[OutPoint { vout: 1, ..outpoint(1) }, OutPoint { vout: 7, ..outpoint(3) }], 3);
     let of = |tx: &Transaction| OutPoint { txid: tx.compute_txid(), vout: 0 };
     let claim = spend(&[of(&close)], 4);
     let after = spend(&[of(&foreign)], 5);
@@ -51,7 +34,7 @@ fn what_is_registered_is_found_and_what_comes_of_it() {
     assert!(positions(&filter, &block).is_empty());
     filter.register_tx(&funding.compute_txid(), &ScriptBuf::new());
     assert_eq!(positions(&filter, &block), [1]);
-    let closed = LdkOutPoint { txid: outpoint(3, 7).txid, index: 7 };
+    let closed = LdkOutPoint { txid: outpoint(3).txid, index: 7 };
     let output =
         WatchedOutput { block_hash: None, outpoint: closed, script_pubkey: ScriptBuf::new() };
     filter.register_output(output.clone());

@@ -1,5 +1,6 @@
 //! A guard publishes what LDK has not got through near its deadline, and nothing else.
-use super::Failed;
+use super::fixtures::outpoint;
+use super::{Failed, fixtures};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
 use arb_core::units::BlockHeight;
@@ -8,11 +9,7 @@ use arb_node_adapter::{
     MonitorEgress, NoMempool,
 };
 use bitcoin::absolute::LockTime;
-use bitcoin::hashes::Hash;
-use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Weight, Witness,
-};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid, Weight};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -106,24 +103,10 @@ impl CoinSource for Wallet {
     }
 }
 
-fn outpoint(n: u8) -> OutPoint {
-    OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 }
-}
-
 /// A transaction that spends these outputs and leaves so much.
 fn spend(outputs: &[u8], left: u64) -> Transaction {
-    let input = |n: &u8| TxIn {
-        previous_output: outpoint(*n),
-        script_sig: ScriptBuf::new(),
-        sequence: Sequence::MAX,
-        witness: Witness::new(),
-    };
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: outputs.iter().map(input).collect(),
-        output: vec![TxOut { value: Amount::from_sat(left), script_pubkey: ScriptBuf::new() }],
-    }
+    let outputs: Vec<OutPoint> = outputs.iter().map(|n| outpoint(*n)).collect();
+    fixtures::spend(&outputs, left)
 }
 
 /// A package of ours for these outputs, by their deadlines.

@@ -1,13 +1,12 @@
 //! Feerates and broadcasts, both ways.
 use super::Failed;
+use super::fixtures::{outpoint, spend};
 use arb_core::claim::trough::Troughs;
 use arb_core::ports::{Broadcast, FeeEstimates, FeeSource, Package, Verdict};
 use arb_node_adapter::{
     BroadcastQueue, FromLdkBroadcaster, FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon,
 };
-use bitcoin::absolute::LockTime;
-use bitcoin::transaction::Version;
-use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, Txid};
+use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
 use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
 use std::sync::{Arc, Mutex};
 
@@ -70,20 +69,6 @@ async fn an_odd_estimator_gives_estimates_in_order() -> Result<(), Failed> {
     Ok(())
 }
 
-fn spend(of: Txid, vout: u32) -> Transaction {
-    let previous_output = OutPoint { txid: of, vout };
-    Transaction {
-        version: Version::TWO,
-        lock_time: LockTime::ZERO,
-        input: vec![TxIn { previous_output, ..TxIn::default() }],
-        output: vec![TxOut { value: Amount::from_sat(1_000), script_pubkey: ScriptBuf::new() }],
-    }
-}
-
-fn txid(n: u8) -> Txid {
-    bitcoin::hashes::Hash::from_byte_array([n; 32])
-}
-
 /// A port that refuses once, then notes what it gets.
 #[derive(Default)]
 struct Port {
@@ -111,10 +96,10 @@ impl Broadcast for Port {
 #[tokio::test]
 async fn what_ldk_broadcasts_reaches_our_port() -> Result<(), Failed> {
     let queue = Arc::new(BroadcastQueue::new());
-    let parent = spend(txid(1), 0);
-    let child = spend(parent.compute_txid(), 0);
-    let grandchild = spend(child.compute_txid(), 0);
-    let other = spend(txid(2), 0);
+    let parent = spend(&[outpoint(1)], 1_000);
+    let child = spend(&[OutPoint::new(parent.compute_txid(), 0)], 1_000);
+    let grandchild = spend(&[OutPoint::new(child.compute_txid(), 0)], 1_000);
+    let other = spend(&[outpoint(2)], 1_000);
     // LDK promises no order within a package.
     queue.broadcast_transactions(&[&grandchild, &parent, &child, &parent]);
     queue.broadcast_transactions(&[&other]);
@@ -138,8 +123,8 @@ async fn what_ldk_broadcasts_reaches_our_port() -> Result<(), Failed> {
 async fn what_we_broadcast_reaches_ldk_and_back() -> Result<(), Failed> {
     let queue = Arc::new(BroadcastQueue::new());
     let ldk = FromLdkBroadcaster(queue.clone());
-    let parent = spend(txid(1), 0);
-    let child = spend(parent.compute_txid(), 0);
+    let parent = spend(&[outpoint(1)], 1_000);
+    let child = spend(&[OutPoint::new(parent.compute_txid(), 0)], 1_000);
     let package = Package::from(vec![parent.clone(), child.clone()]);
     let verdicts = ldk.broadcast(package.clone()).await?;
     let accepted = |tx: &Transaction| (tx.compute_txid(), Verdict::Accepted);

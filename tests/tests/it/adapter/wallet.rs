@@ -1,56 +1,21 @@
 //! Wallets both ways: reservations hold, LDK's own handler closes with the arbiter's coins, and LDK's
 //! wallet signs nothing but its own inputs.
 use super::Failed;
+use super::fixtures::outpoint;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{CoinRequest, CoinSource};
 use arb_node_adapter::{FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, Mode, MonitorEgress, SyncWallet};
-use arb_tests::ldk::{Kind, Quiet, cut_off};
+use arb_tests::ldk::{Kind, Quiet, Wallet, cut_off};
 use arb_watcher::memory::MemoryCoins;
-use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Transaction, TxIn, TxOut, Txid, WPubkeyHash,
-    Witness,
-};
+use bitcoin::{Amount, FeeRate, ScriptBuf, Transaction, TxIn, TxOut, Witness};
 use lightning::chain::ClaimId;
 use lightning::events::Event;
-use lightning::events::bump_transaction::sync::WalletSourceSync;
 use lightning::events::bump_transaction::{
-    BumpTransactionEventHandler, CoinSelectionSource, Input, Utxo,
+    BumpTransactionEventHandler, CoinSelectionSource, Input,
 };
 use std::sync::Arc;
-use tokio::runtime::Handle;
-use tokio::task::block_in_place;
-
-/// LDK's wallet, over coins in memory.
-struct Ldk(MemoryCoins);
-
-impl WalletSourceSync for Ldk {
-    fn list_confirmed_utxos(&self) -> Result<Vec<Utxo>, ()> {
-        let utxo = |(outpoint, output): (OutPoint, TxOut)| {
-            let hash =
-                WPubkeyHash::from_slice(&output.script_pubkey.as_bytes()[2..]).map_err(drop)?;
-            Ok(Utxo::new_v0_p2wpkh(outpoint, output.value, &hash))
-        };
-        self.0.coins().into_iter().map(utxo).collect()
-    }
-
-    fn get_change_script(&self) -> Result<ScriptBuf, ()> {
-        block_in_place(|| Handle::current().block_on(self.0.change_script())).map_err(drop)
-    }
-
-    fn sign_psbt(&self, psbt: Psbt) -> Result<Transaction, ()> {
-        let prevouts = psbt.inputs.iter().map(|input| input.witness_utxo.clone().ok_or(()));
-        let prevouts = prevouts.collect::<Result<Vec<_>, ()>>()?;
-        let signing = self.0.sign(psbt.unsigned_tx, prevouts);
-        block_in_place(|| Handle::current().block_on(signing)).map_err(drop)
-    }
-}
-
-fn outpoint(n: u8) -> OutPoint {
-    OutPoint { txid: Txid::from_byte_array([n; 32]), vout: 0 }
-}
 
 async fn coins(values: &[u64]) -> Result<MemoryCoins, Failed> {
     let coins = MemoryCoins::new(SecretKey::from_slice(&[42; 32])?, &[]);
@@ -74,7 +39,7 @@ fn wants(claim: u8, sat: u64) -> CoinRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn coins_of_ldks_wallet_belong_to_one_claim() -> Result<(), Failed> {
-    let ldk = Arc::new(SyncWallet(Arc::new(Ldk(coins(&[50_000, 10_000, 60]).await?))));
+    let ldk = Arc::new(SyncWallet(Arc::new(Wallet(coins(&[50_000, 10_000, 60]).await?))));
     let port = FromLdkWallet::new(ldk);
     let chosen = |coins: Vec<arb_core::ports::Coin>| -> Vec<u64> {
         coins.iter().map(|coin| coin.output.value.to_sat()).collect()
@@ -95,7 +60,7 @@ async fn coins_of_ldks_wallet_belong_to_one_claim() -> Result<(), Failed> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ldks_wallet_signs_its_own_inputs_alone() -> Result<(), Failed> {
     let own = coins(&[50_000]).await?;
-    let port = FromLdkWallet::new(Arc::new(SyncWallet(Arc::new(Ldk(own.clone())))));
+    let port = FromLdkWallet::new(Arc::new(SyncWallet(Arc::new(Wallet(own.clone())))));
     let signed = Witness::from_slice(&[vec![1, 2, 3]]);
     let channels =
         TxIn { previous_output: outpoint(9), witness: signed.clone(), ..TxIn::default() };
