@@ -96,7 +96,9 @@ where
         let mut ready = BTreeSet::new();
         for event in &events {
             self.sent(event);
-            if let MessageSendEvent::SendChannelReady { node_id, .. } = event {
+            if let MessageSendEvent::SendChannelReady { node_id, .. }
+            | MessageSendEvent::SendSpliceLocked { node_id, .. } = event
+            {
                 ready.insert(*node_id);
             }
         }
@@ -197,6 +199,11 @@ where
         self.named(their_node_id);
     }
 
+    fn handle_splice_locked(&self, their_node_id: PublicKey, msg: &SpliceLocked) {
+        self.inner.handle_splice_locked(their_node_id, msg);
+        self.named(their_node_id);
+    }
+
     fn handle_channel_reestablish(&self, their_node_id: PublicKey, msg: &ChannelReestablish) {
         self.inner.handle_channel_reestablish(their_node_id, msg);
         self.named(their_node_id);
@@ -212,7 +219,6 @@ where
         handle_stfu: &Stfu,
         handle_splice_init: &SpliceInit,
         handle_splice_ack: &SpliceAck,
-        handle_splice_locked: &SpliceLocked,
         handle_tx_add_input: &TxAddInput,
         handle_tx_add_output: &TxAddOutput,
         handle_tx_remove_input: &TxRemoveInput,

@@ -4,6 +4,7 @@ mod stops;
 use super::rig::Rig;
 use super::{CAPACITY, Failed, three};
 use arb_core::facts::ChannelFacts;
+use arb_core::ids::ShortChannelId;
 use arb_node_adapter::{Refusal, Unadopted, bootstrap};
 use arb_tests::ldk::{Kind, Link, Net};
 use bitcoin::{Amount, OutPoint};
@@ -55,6 +56,10 @@ fn splices(kind: Kind) -> Result<(), Failed> {
     rig.net.mine(1)?;
     assert_eq!(both(&rig, &near)?, [second, first[0]], "the splice is locked");
     let near = rig.net.renamed(&near)?;
+    for node in [0, 1] {
+        let names = rig.facts(node, &near)?.names;
+        assert_eq!(names.short_channel_id, Some(ShortChannelId(near.short_id)), "node {node}");
+    }
     rig.net.claim(&twins);
     let after = rig.net.send(1, &[near], 5_000_000, "after")?;
     rig.check(&near)?;
