@@ -16,11 +16,14 @@ use arb_core::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, ScriptBuf};
 use core::fmt;
-use lightning::chain::channelmonitor::ChannelMonitor;
+use lightning::chain::channelmonitor::{ANTI_REORG_DELAY, ChannelMonitor};
+use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::ln::chan_utils::{ChannelTransactionParameters, make_funding_redeemscript};
 use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use lightning::sign::{ChannelSigner, SignerProvider};
+use lightning::util::persist::MonitorName;
 use lightning::util::ser::Writeable;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +40,8 @@ pub enum Unadopted {
     Contradiction(&'static str),
     /// It is closed, or being closed.
     Closing,
-    /// The funding output is not the first one, or another is on its way.
+    /// Another funding output is on its way; or the one that there is has so few blocks
+    /// ([`ANTI_REORG_DELAY`]) that the one before might come back, of which LDK keeps nothing.
     Splice,
     /// The pending HTLCs are not those that the channel manager lists: their ids are not known.
     Htlcs,
@@ -70,7 +74,7 @@ impl fmt::Display for Unadopted {
             Self::Unreadable(why) => write!(f, "LDK's monitor cannot be read: {why}"),
             Self::Contradiction(what) => write!(f, "LDK's monitor contradicts LDK: {what}"),
             Self::Closing => f.write_str("the channel is being closed"),
-            Self::Splice => f.write_str("the channel was or is being spliced"),
+            Self::Splice => f.write_str("the channel is being spliced, or was a few blocks ago"),
             Self::Htlcs => f.write_str("the channel has HTLCs whose ids are not known"),
             Self::NotSettled => f.write_str("the two commitments are not the same yet"),
             Self::Facts(why) => why.fmt(f),
@@ -121,6 +125,8 @@ impl Adoption {
 /// `bytes` are what LDK writes of `monitor` (`encode`), each of them: what nothing else vouches for must
 /// at least be what LDK would write.
 ///
+/// Of a channel that was spliced the present funding output counts, once none before it can come back.
+///
 /// Both commitments must contain the same HTLCs. The ids of received ones are the channel manager's,
 /// whose word on this channel is `details`. A preimage that LDK knows of one is taken over.
 ///
@@ -145,10 +151,11 @@ where
 {
     let secp = Secp256k1::new();
     let read = monitor::read(bytes)?;
-    if read.is_spliced {
+    agrees(monitor, &read)?;
+    let is_spliced = read.first_funding != read.funding;
+    if is_spliced && details.confirmations < Some(ANTI_REORG_DELAY) {
         return Err(Unadopted::Splice);
     }
-    agrees(monitor, &read)?;
     if details.channel_id.0 != read.channel || details.counterparty.node_id != read.peer {
         return Err(Unadopted::Contradiction("the channel manager's word is of another channel"));
     }
@@ -197,11 +204,14 @@ where
     let funding = monitor.get_funding_txo();
     let best = monitor.current_best_block();
     let parameters = &read.parameters;
+    let is_spliced = read.first_funding != read.funding;
     let equal = [
         (read.update == monitor.get_latest_update_id(), "number of the last update"),
         (read.channel == monitor.channel_id().0, "channel"),
         (read.funding == (funding.txid, funding.index), "funding output"),
         (read.funding_script == monitor.get_funding_script(), "funding script"),
+        (is_named(monitor, read), "first funding output"),
+        (parameters.splice_parent_funding_txid.is_some() == is_spliced, "splice"),
         (read.peer == monitor.get_counterparty_node_id(), "peer"),
         (read.best == (*best.block_hash.as_ref(), best.height), "best block"),
         (parameters.funding_outpoint == Some(funding), "funding output of the parameters"),
@@ -220,6 +230,19 @@ where
     Ok(())
 }
 
+/// Whether LDK names the monitor by the first funding output, or by none.
+fn is_named<S>(monitor: &ChannelMonitor<S>, read: &Monitor) -> bool
+where
+    S: EcdsaChannelSigner,
+{
+    let (txid, index) = read.first_funding;
+    let first = LdkOutPoint { txid, index };
+    match monitor.persistence_key() {
+        MonitorName::V1Channel(funding) => funding == first,
+        MonitorName::V2Channel(channel) => LdkChannelId::v1_from_funding_outpoint(first) != channel,
+    }
+}
+
 /// The script that the funding output pays; `None` if the peer's keys are not known.
 fn funding_script(parameters: &ChannelTransactionParameters) -> Option<ScriptBuf> {
     let peer = parameters.counterparty_parameters.as_ref()?;
@@ -233,7 +256,11 @@ where
     P: SignerProvider + ?Sized,
 {
     let signer = provider.derive_channel_signer(read.keys);
-    if signer.pubkeys(secp) != read.parameters.holder_pubkeys {
+    let mut ours = signer.pubkeys(secp);
+    if let Some(parent) = read.parameters.splice_parent_funding_txid {
+        ours.funding_pubkey = signer.new_funding_pubkey(parent, secp);
+    }
+    if ours != read.parameters.holder_pubkeys {
         return Err(Unadopted::Contradiction("keys of ours"));
     }
     if provider.get_destination_script(read.keys).ok().as_ref() != Some(&read.destination) {

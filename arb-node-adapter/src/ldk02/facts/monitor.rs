@@ -12,7 +12,9 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::{ScriptBuf, Txid};
 use canon::Canon;
-use follows::{Legacy, are_hashes, delay_of_ours, obscure_factor, terms_of_peer, to_remote_script};
+use follows::{
+    Legacy, are_hashes, delay_of_ours, hashes_of, obscure_factor, terms_of_peer, to_remote_script,
+};
 use lightning::ln::chan_utils::{
     ChannelTransactionParameters, CommitmentTransaction, HTLCOutputInCommitment,
     HolderCommitmentTransaction,
@@ -48,8 +50,8 @@ pub(super) struct Monitor {
     pub(super) destination: ScriptBuf,
     pub(super) keys: [u8; 32],
     pub(super) funding: (Txid, u16),
-    /// Whether the funding output is another one than at first.
-    pub(super) is_spliced: bool,
+    /// The first funding output, which LDK names the monitor by.
+    pub(super) first_funding: (Txid, u16),
     pub(super) funding_script: ScriptBuf,
     pub(super) value: u64,
     pub(super) remote: Option<Txid>,
@@ -180,6 +182,8 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
     let local = handler.local;
     let opened_for_all = opened_for.values().map(|(preimage, _)| preimage.0);
     let outputs = local_htlcs.iter().map(|seen| &seen.htlc).take(local.nondust_htlcs().len());
+    // With a funding output that was there before a splice its commitments went, and not their hashes.
+    let known_hashes = (first_funding == funding).then(|| hashes_of(&commitments));
     let agree = [
         (outputs.eq(local.nondust_htlcs()), "the HTLCs of our commitment"),
         (legacy_local == Legacy::of(&local), "our commitment"),
@@ -201,7 +205,10 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
             "what is watched",
         ),
         (are_revoked_plain(&commitments, [remote, before]), "sources of what is revoked"),
-        (are_hashes(&hashes, &commitments, remote_number), "the newest HTLCs by their hashes"),
+        (
+            are_hashes(&hashes, known_hashes.as_ref(), remote_number),
+            "the newest HTLCs by their hashes",
+        ),
     ];
     if let Some((_, what)) = agree.into_iter().find(|(agree, _)| !agree) {
         return Err(Unreadable(what).into());
@@ -211,7 +218,7 @@ pub(super) fn read(bytes: &[u8]) -> Read<Monitor> {
         destination,
         keys,
         funding,
-        is_spliced: first_funding != funding,
+        first_funding,
         funding_script,
         value,
         remote,

@@ -9,6 +9,8 @@ use arb_core::ids::{ChannelId, PaymentHash};
 use bitcoin::hashes::{Hash, ripemd160};
 use core::future::Future;
 use core::ops::Deref;
+use lightning::chain::transaction::OutPoint as LdkOutPoint;
+use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::util::persist::{
     ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as ARCHIVE,
     ARCHIVED_CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as ARCHIVE_SECOND,
@@ -181,13 +183,24 @@ where
         let first = funding.map(|funding| MonitorName::V1Channel(funding).to_string());
         let names = first.into_iter().chain([book.facts.id.to_string()]);
         for name in names {
-            match self.store.read(MONITORS, MONITORS_SECOND, &name) {
-                Ok(bytes) => return Ok(Some(bytes)),
-                Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.to_string()),
+            if let Some(bytes) = self.read_monitor(&name)? {
+                return Ok(Some(bytes));
             }
         }
-        Ok(None)
+        // It was adopted after a splice: LDK's name for it has the first funding output.
+        let all = self.store.list(MONITORS, MONITORS_SECOND).map_err(|error| error.to_string())?;
+        match all.iter().find(|name| names_channel(name) == Some(book.facts.id)) {
+            Some(name) => self.read_monitor(name),
+            None => Ok(None),
+        }
+    }
+
+    fn read_monitor(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
+        match self.store.read(MONITORS, MONITORS_SECOND, name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == lightning::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Puts a monitor away, as LDK's own persisters do.
@@ -243,6 +256,13 @@ where
         lock(&self.books).remove(&channel);
         Ok(())
     }
+}
+
+/// The channel whose monitor LDK names so, by its first funding output.
+fn names_channel(name: &str) -> Option<ChannelId> {
+    let (txid, index) = name.split_once('_')?;
+    let funding = LdkOutPoint { txid: txid.parse().ok()?, index: index.parse().ok()? };
+    Some(ChannelId(LdkChannelId::v1_from_funding_outpoint(funding).0))
 }
 
 /// Channels that have a record here.

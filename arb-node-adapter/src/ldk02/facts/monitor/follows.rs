@@ -77,13 +77,18 @@ pub(super) fn delay_of_ours(parameters: &ChannelTransactionParameters) -> Option
     Some(parameters.counterparty_parameters.as_ref()?.selected_contest_delay)
 }
 
-/// Hashes with the number of the newest commitment of the peer's that has an HTLC of it.
+/// Hashes of all HTLCs of these commitments.
+pub(super) fn hashes_of(commitments: &BTreeMap<Txid, Vec<Seen>>) -> BTreeSet<[u8; 32]> {
+    commitments.values().flatten().map(|seen| seen.htlc.payment_hash.0).collect()
+}
+
+/// Hashes with the number of the newest commitment of the peer's that has an HTLC of it; if all of these are
+/// `known`, no others.
 pub(super) fn are_hashes(
     hashes: &[([u8; 32], u64)],
-    commitments: &BTreeMap<Txid, Vec<Seen>>,
+    known: Option<&BTreeSet<[u8; 32]>>,
     newest: u64,
 ) -> bool {
-    let known: BTreeSet<[u8; 32]> =
-        commitments.values().flatten().map(|seen| seen.htlc.payment_hash.0).collect();
-    hashes.iter().all(|(hash, number)| known.contains(hash) && *number >= newest)
+    let is_known = |hash| known.is_none_or(|known| known.contains(hash));
+    hashes.iter().all(|(hash, number)| is_known(hash) && *number >= newest)
 }

@@ -1,5 +1,6 @@
 //! Channels that were open before the arbiter was there, from LDK's serialised monitor.
 mod changed;
+mod spliced;
 
 use super::rig::Rig;
 use super::{CAPACITY, Failed, id, three};

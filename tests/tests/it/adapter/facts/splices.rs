@@ -5,10 +5,9 @@ use super::rig::Rig;
 use super::{CAPACITY, Failed, three};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::ShortChannelId;
-use arb_node_adapter::{Refusal, Unadopted, bootstrap};
+use arb_node_adapter::Refusal;
 use arb_tests::ldk::{Kind, Link, Net};
 use bitcoin::{Amount, OutPoint};
-use lightning::util::ser::Writeable;
 
 const ADDED: Amount = Amount::from_sat(200_000);
 const TAKEN: Amount = Amount::from_sat(50_000);
@@ -135,27 +134,6 @@ fn it_is_recorded() -> Result<(), Failed> {
     let payment = rig.net.send(0, &[near], 5_000_000, "goes on")?;
     rig.net.claim(&payment);
     assert_eq!(both(&rig, &near)?.len(), 2);
-    Ok(())
-}
-
-/// Of what was there before a splice a monitor has not all, nor of a splice that is pending.
-#[test]
-fn a_channel_that_was_spliced_is_not_adopted() -> Result<(), Failed> {
-    let (mut rig, near, _) = three(Kind::Anchors)?;
-    let why = |rig: &Rig| -> Result<Option<Unadopted>, Failed> {
-        let node = &rig.net.nodes[0];
-        let monitor = node.monitors.get_monitor(near.id).map_err(|()| "no monitor")?;
-        let channels = node.manager.list_channels();
-        let details = channels.iter().find(|details| details.channel_id == near.id);
-        let details = details.ok_or("no such channel")?;
-        let dust = Amount::from_sat(354);
-        Ok(bootstrap(&monitor, &monitor.encode(), &*node.keys, details, dust).err())
-    };
-    assert_eq!(why(&rig)?, None);
-    rig.net.splice_in(0, &near, ADDED)?;
-    assert_eq!(why(&rig)?, Some(Unadopted::Splice));
-    rig.net.mine(1)?;
-    assert_eq!(why(&rig)?, Some(Unadopted::Splice));
     Ok(())
 }
 

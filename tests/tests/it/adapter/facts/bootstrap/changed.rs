@@ -1,4 +1,5 @@
 //! Bytes of a monitor that were changed: by chance, and by LDK itself.
+use super::spliced::{DEPTH, splice};
 use super::{Failed, Rig, bytes, opened, paid, read, read_both, shape};
 use arb_core::facts::{ChannelFacts, SecretStore, ShutdownScripts};
 use arb_core::units::BlockHeight;
@@ -93,6 +94,13 @@ fn changed_bytes_never_give_other_facts() -> Result<(), Failed> {
 fn changed_bytes_of_payments_never_give_other_facts() -> Result<(), Failed> {
     let (rig, link) = paid(Kind::Anchors, true)?;
     never_other_facts(&rig, &link, 13, 256)
+}
+
+#[test]
+fn changed_bytes_of_a_splice_never_give_other_facts() -> Result<(), Failed> {
+    let (mut rig, link) = opened(Kind::Anchors, 400_000_000)?;
+    let link = splice(&mut rig.net, &link, DEPTH)?;
+    never_other_facts(&rig, &link, 7, 256)
 }
 
 /// LDK itself has read the changed bytes, so that both forms agree: what the channel may do is the same
