@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 use bitcoin::secp256k1::ecdsa;
 use bitcoin::sighash::EcdsaSighashType;
 use bitcoin::{
-    Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Weight, Witness,
-    absolute::LockTime, transaction::Version,
+    Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Weight,
+    Witness, absolute::LockTime, transaction::Version,
 };
 use core::cmp::Reverse;
 use core::fmt;
@@ -321,13 +321,25 @@ impl Draft {
         })
     }
 
+    /// Largest weight at which it is relayed, by itself and with the parent that it pays for.
+    fn max_weight(&self) -> Weight {
+        let parent = self.parent.unwrap_or_default().weight;
+        let beside = weights::MAX_PACKAGE.checked_sub(parent).unwrap_or(Weight::ZERO);
+        self.claim.path.max_weight().min(beside)
+    }
+
     /// The coins, or the most valuable of them if all would make it too heavy to be relayed: it pays
     /// what these can.
     fn as_many_as_fit<'c>(&self, coins: &'c [Coin]) -> Vec<&'c Coin> {
-        let most = self.claim.path.max_weight();
+        let most = self.max_weight();
+        let own = self.weight();
+        let claims = self.claims().count();
         let fits = |coins: &[&Coin]| {
-            let mut all = coins.iter().map(|coin| weight_of(coin));
-            all.try_fold(self.weight(), Weight::checked_add).is_some_and(|all| all <= most)
+            // The number of inputs takes more bytes where there are many.
+            let count = input_count(claims.saturating_add(coins.len()));
+            let more = count.checked_sub(input_count(claims)).unwrap_or(Weight::ZERO);
+            let mut all = coins.iter().map(|coin| weight_of(coin)).chain([more]);
+            all.try_fold(own, Weight::checked_add).is_some_and(|all| all <= most)
         };
         let mut kept: Vec<&Coin> = coins.iter().collect();
         if !fits(&kept) {
@@ -387,6 +399,12 @@ impl Draft {
         let coins = coins.iter().map(|coin| coin.outpoint).collect();
         Ok(Unsigned { claim: self.claim, others: self.others, transaction, prevouts, coins, fee })
     }
+}
+
+/// What the number of a transaction's inputs weighs.
+fn input_count(inputs: usize) -> Weight {
+    let bytes = VarInt::from(inputs).size();
+    u64::try_from(bytes).ok().and_then(Weight::from_vb).unwrap_or(Weight::MAX)
 }
 
 /// What a coin adds to a transaction.

@@ -32,6 +32,9 @@ pub const MAX_STANDARD: Weight = Weight::from_wu(400_000);
 pub const MAX_TRUC: Weight = Weight::from_wu(10_000 * WU_PER_BYTE);
 /// Largest weight of one that spends an unconfirmed one: 1,000 vB.
 pub const MAX_TRUC_CHILD: Weight = Weight::from_wu(1_000 * WU_PER_BYTE);
+/// Largest weight of a transaction and its unconfirmed parents together: what Bitcoin Core takes as a package, and as a
+/// cluster, 101,000 vB.
+pub const MAX_PACKAGE: Weight = Weight::from_wu(101_000 * WU_PER_BYTE);
 /// Smallest dust limit that a party may set (BOLT 2): that of an unknown segwit version.
 pub const MIN_DUST_LIMIT: Amount = Amount::from_sat(354);
 

@@ -63,12 +63,35 @@ fn what_is_too_heavy_for_one_transaction_goes_out_in_two() {
     let ends = ["a", "b", "c"]
         .map(|c| format!("expect {c}.h0 state=claimed\nexpect {c}.h349 state=claimed\n"));
     story.extend(ends);
-    let scenario = parse("story", &story).expect("a story");
+    passes_everywhere(&story);
+}
+
+/// On the embedded chain, and on a Bitcoin Core where there is one.
+fn passes_everywhere(story: &str) {
+    let scenario = parse("story", story).expect("a story");
     let core = std::env::var_os(EXECUTABLE).map(|_| ChainKind::Bitcoind);
     for chain in core.into_iter().chain([ChainKind::Embedded]) {
         let verdict = run(&scenario, Options { chain, ..Options::default() }).verdict;
         assert_eq!(verdict, Verdict::Passed, "{chain:?}");
     }
+}
+
+/// A wallet of coins that bring hardly more than they cost: a child of as many as fit beside its commitment, which a
+/// network that takes 101,000 vB together accepts; on a Bitcoin Core as well, where there is one.
+// bolt F7
+// incident attack-8 cln-6747
+#[test]
+fn a_child_of_many_coins_leaves_room_for_its_commitment() {
+    let mut story = "wallet coins=1700x2_755sat
+        channel a capacity=20_000_000sat local=15_000_000sat\n"
+        .to_owned();
+    story.extend((0..24).map(|n| format!("offer a h{n} amount=350_000sat expiry=+40\n")));
+    story += "feerate 40sat/vB
+        fail a
+        expect ours kind=anchor count=1 max_weight>=390_000
+        mine
+        expect a close=local#24\n";
+    passes_everywhere(&story);
 }
 
 /// A dry run says what then happens: in which transactions, for how much, and until when.

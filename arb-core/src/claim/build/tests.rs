@@ -1,5 +1,5 @@
 //! What a built transaction pays.
-use super::{BuildError, Draft};
+use super::{BuildError, Draft, Parent};
 use crate::arbitrator::TxKind;
 use crate::claim::{AnchorLock, Claim, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::ids::ChannelId;
@@ -172,4 +172,31 @@ fn the_child_of_a_version_3_commitment_is_version_3_and_small() {
     let first = 50 - u32::try_from(used.len()).expect("few");
     assert_eq!(used, (first..50).collect::<Vec<_>>());
     assert!(child.fee < Amount::from_sat(40_000));
+}
+
+/// What Bitcoin Core takes together is 101,000 vB; a child alone may have 100,000.
+#[test]
+fn a_child_leaves_room_for_its_parent() {
+    let coins: Vec<Coin> = (0..1_600)
+        .map(|n| Coin {
+            outpoint: OutPoint { txid: Txid::all_zeros(), vout: 10 + n },
+            ..coin(2_000)
+        })
+        .collect();
+    for (parent, limit) in
+        [(1_124, 400_000), (4_000, 400_000), (5_000, 399_000), (160_000, 244_000)]
+    {
+        let mut draft = anchor();
+        draft.fee = Amount::from_sat(4_000_000);
+        draft.feerate = FeeRate::from_sat_per_kwu(250);
+        draft.parent = Some(Parent { fee: Amount::ZERO, weight: Weight::from_wu(parent) });
+        let witness = draft.claim.path.witness_weight().to_wu();
+        let change = ScriptBuf::from_bytes(vec![0; 34]);
+        let child = draft.assemble(&coins, Some(change)).expect("it pays what it can");
+        // What remains is one output, the smallest: the coins do not cover the fee.
+        assert_eq!(child.transaction.output.len(), 1);
+        let signed =
+            child.transaction.weight().to_wu() + 2 + witness + 108 * child.coins.len() as u64;
+        assert!((limit - 300..=limit).contains(&signed), "{signed} WU beside {parent}");
+    }
 }
