@@ -223,16 +223,31 @@ fn what_another_spends_unconfirmed_is_claimed_by_itself() {
 
 #[test]
 fn a_transaction_is_never_too_heavy() {
-    let claims: Vec<Claim> = (0..966).map(|v| single(v, TxKind::Penalty, 0, Some(144))).collect();
-    let nothing = Acts::default();
-    let past = past(&claims, &nothing);
-    let groups = form(&claims, &past, TIP);
-    assert_eq!(groups.iter().map(|group| group.claims.len()).sum::<usize>(), 966);
-    for group in &groups {
-        let weight: u64 = group.claims.iter().map(|c| marginal_weight(c).to_wu()).sum();
-        assert!(weight <= LARGEST.to_wu());
+    let of_version = |version| {
+        move |vout| {
+            let mut claim = single(vout, TxKind::Penalty, 0, Some(144));
+            if let SpendPath::Single(single) = &mut claim.path {
+                single.version = version;
+            }
+            claim
+        }
+    };
+    for (version, most, room) in [(Version::TWO, 400_000, 25_000), (TRUC, 40_000, 10_000)] {
+        let claims: Vec<Claim> = (0..2_500).map(of_version(version)).collect();
+        let nothing = Acts::default();
+        let past = past(&claims, &nothing);
+        let groups = form(&claims, &past, TIP);
+        assert_eq!(groups.iter().map(|group| group.claims.len()).sum::<usize>(), 2_500);
+        let weight = |group: &Group<'_>| -> u64 {
+            group.claims.iter().map(|claim| marginal_weight(claim).to_wu()).sum()
+        };
+        let weights: Vec<u64> = groups.iter().map(weight).collect();
+        assert!(weights.iter().all(|weight| *weight <= most), "{weights:?}");
+        // As few as there can be: the last one alone is not full.
+        let full = weights.iter().filter(|weight| **weight + room >= most).count();
+        assert_eq!(full, weights.len() - 1, "{weights:?}");
+        assert!(full >= 1);
     }
-    assert!(groups.len() <= 2);
 }
 
 #[test]

@@ -201,6 +201,22 @@ fn a_group_that_is_formed_anew_goes_on_where_it_was() {
 }
 
 #[test]
+fn whoever_is_outbid_in_a_race_bids_half_more_at_once() {
+    let by = BlockHeight(START + 50);
+    for (deadline, at_once) in [(Deadline::Race(Some(by)), true), (Deadline::By(by), false)] {
+        let mut world = World::new(vec![claim(0, TxKind::Claim, 100_000, None)]);
+        world.claims[0].deadline = Some(deadline);
+        let published = world.settle();
+        let before = world.rates(&published)[&0];
+        world.refuse(&published[0], Refusal::Fee);
+        let published = world.settle();
+        let after = world.rates(&published)[&0];
+        assert_eq!(after + 3 >= before + before / 2, at_once, "{after} after {before}");
+        assert!(at_once || after == before, "{after} after {before}");
+    }
+}
+
+#[test]
 fn the_most_valuable_penalty_pays_for_the_split() {
     let values = [20_000, 500_000, 60_000];
     let penalty = |(vout, value)| claim(vout, TxKind::Penalty, value, Some(144));
@@ -395,19 +411,25 @@ fn a_budget_of_the_operator_is_the_most_that_is_paid() {
 fn what_only_comes_along_has_no_transaction_of_its_own() {
     let mut anchor = claim(1, TxKind::Sweep, 330, None);
     anchor.value_at_risk = Amount::ZERO;
-    let mut alone = World::new(vec![anchor.clone()]);
+    // Three of them would pay for a transaction.
+    let others = [2, 3].map(|vout| Claim { outpoint: outpoint(vout), ..anchor.clone() });
+    let mut alone = World::new([&[anchor.clone()][..], &others].concat());
     alone.estimates = flat(1);
     alone.settle();
     assert!(alone.acts.handed_out.is_empty());
+    for claim in &mut alone.claims {
+        claim.value_at_risk = claim.output.value;
+    }
+    assert_eq!(inputs(&alone.settle()), [3]);
     let balance = || claim(0, TxKind::Sweep, 50_000, None);
-    let inputs = |sat_per_vb| {
+    let made = |sat_per_vb| {
         let mut world = World::new(vec![balance(), anchor.clone()]);
         world.estimates = flat(sat_per_vb);
         world.settle();
         world.acts.handed_out.iter().map(|out| out.claims.len()).collect::<Vec<_>>()
     };
-    assert_eq!(inputs(1), [2], "it brings more than it costs");
-    assert_eq!(inputs(20), [1], "it does not");
+    assert_eq!(made(1), [2], "it brings more than it costs");
+    assert_eq!(made(20), [1], "it does not");
 }
 
 /// An HTLC transaction that the wallet pays.
