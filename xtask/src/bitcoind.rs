@@ -15,6 +15,8 @@ use crate::workspace::Workspace;
 use crate::{Outcome, no_arguments, process};
 
 mod lock;
+#[cfg(test)]
+mod reasons;
 mod tools;
 
 /// Names a bitcoind to use instead of building one; the runner of scenarios reads it too.

@@ -77,6 +77,8 @@ const REASONS: &[(&str, Meaning)] = &[
     // Guards of the node against mistakes of people.
     ("max feerate exceeded", Refused),
     ("max-fee-exceeded", Refused),
+    ("Fee exceeds maximum configured", Refused),
+    ("Unspendable output exceeds maximum configured", Refused),
 ];
 
 /// The verdict behind a reject reason of Bitcoin Core.
