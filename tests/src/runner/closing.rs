@@ -1,5 +1,6 @@
 //! What must be true at the end of every file, without being asked.
 use super::Failed;
+use super::command::script_aside;
 use super::story::Runner;
 use crate::peer::{Commitment, OutputRole, Side};
 use crate::scenario::ast::ChannelName;
@@ -80,7 +81,8 @@ impl Runner<'_> {
     /// to scripts that need no further claim.
     async fn gained(&self) -> Result<i64, Failed> {
         let change = self.world.wallet.change_script().await;
-        let mut scripts = BTreeSet::from([change.map_err(|e| Failed::new("a script", e))?]);
+        let change = change.map_err(|e| Failed::new("a script", e))?;
+        let mut scripts = BTreeSet::from([change, script_aside()]);
         for chan in self.channels.values() {
             scripts.insert(chan.first.destination.clone());
             scripts.insert(chan.peer.shutdown_script(Side::Local));

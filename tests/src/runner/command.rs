@@ -10,10 +10,17 @@ use crate::scenario::ast::{
 use crate::world::{Fill, Room};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::ids::ChannelId;
+use arb_core::units::BlockHeight;
 use arb_watcher::memory::MemorySigner;
 use arb_watcher::{Arbiter, BumpGoal, BumpTarget, CommandError, Delivery};
+use bitcoin::ScriptBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Where the operator sends what is to go outside of the node: a P2WPKH script of nobody's.
+pub(super) fn script_aside() -> ScriptBuf {
+    ScriptBuf::from_bytes([&[0, 20][..], &[7; 20]].concat())
+}
 
 impl Runner<'_> {
     /// Asks the arbiter, and asks again after a crash: whether the first time was heard, nobody
@@ -113,6 +120,13 @@ impl Runner<'_> {
             }
             ArbiterStep::Budget { target, budget } => {
                 self.bump(target, BumpGoal::Budget(*budget)).await
+            }
+            ArbiterStep::Deadline { target, deadline } => {
+                let height = self.world.height().saturating_add(deadline.0);
+                self.bump(target, BumpGoal::Deadline(BlockHeight(height))).await
+            }
+            ArbiterStep::SendAside(target) => {
+                self.bump(target, BumpGoal::Destination(script_aside())).await
             }
             ArbiterStep::Restart => {
                 self.node.stop().await;

@@ -1,5 +1,6 @@
 //! Expectations: what the arbiter reports, held against what the chain says.
 use super::Failed;
+use super::command::script_aside;
 use super::story::Runner;
 use crate::peer::Side;
 use crate::scenario::ast::{
@@ -26,6 +27,7 @@ impl Runner<'_> {
                 OutputCheck::State(state) => self.expect_state(output, *state).await,
                 OutputCheck::Upstream(notice) => self.expect_upstream(output, *notice),
                 OutputCheck::Feerate(rate) => self.expect_feerate(output, rate).await,
+                OutputCheck::Aside(expected) => self.expect_aside(output, *expected).await,
                 OutputCheck::Waits(reason) => {
                     let due = self.reported(output).await?.waits;
                     let found = due.map_or("none", |due| reason_name(due.reason));
@@ -233,6 +235,21 @@ impl Runner<'_> {
         let rate = rate.ok_or_else(|| Failed::new("a spend whose inputs are known", "none"))?;
         let compare = Compare { op: expected.op, value: expected.value.to_sat_per_kwu() };
         number("feerate", &compare, &rate.to_sat_per_kwu(), "sat/kw")
+    }
+
+    async fn expect_aside(&mut self, output: &OutputRef, expected: bool) -> Result<(), Failed> {
+        let none = || Failed::new("our spend of that output", "none");
+        let outpoint = self.outpoint(output).await?.ok_or_else(none)?;
+        let confirmed = self.world.ledger.spender(&outpoint).map(|(_, tx)| tx.clone());
+        let tx = match confirmed {
+            Some(tx) => Some(tx),
+            None => self.world.backend.mempool_spender(&outpoint).await?,
+        };
+        let tx = tx.filter(|tx| self.is_ours(&tx.compute_txid())).ok_or_else(none)?;
+        let aside = script_aside();
+        let found = tx.output.iter().any(|output| output.script_pubkey == aside);
+        let place = |aside| if aside { "aside" } else { "channel" };
+        equal("to=", &place(expected), &place(found))
     }
 
     /// Our transactions that the network took, by channel, oldest first. One that several channels

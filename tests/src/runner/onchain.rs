@@ -44,6 +44,7 @@ impl Runner<'_> {
             }
             OnChain::PeerClaimsSecondLevel(htlc) => self.peer_claims_second_level(htlc).await,
             OnChain::PeerReplaces { htlc, feerate } => self.peer_replaces(htlc, *feerate).await,
+            OnChain::PeerWithdraws { htlc, feerate } => self.peer_withdraws(htlc, *feerate).await,
             OnChain::Mine { blocks, fill } => {
                 for _ in 0..*blocks {
                     self.mine_one(fill).await?;
@@ -259,7 +260,13 @@ impl Runner<'_> {
         let ours = ours.filter(|tx| self.is_ours(&tx.compute_txid()));
         let ours =
             ours.ok_or_else(|| Failed::new(format!("our unconfirmed spend of {htlc}"), "none"))?;
-        let mut replaced = BTreeSet::from([ours.compute_txid()]);
+        let fee = ClaimFee { rate, at_least: self.more_than(&ours).await? };
+        self.peer_claims(std::slice::from_ref(htlc), fee, ClaimGrouping::OneEach).await
+    }
+
+    /// More than a transaction of the mempool pays, with its descendants.
+    async fn more_than(&self, tx: &Transaction) -> Result<Amount, Failed> {
+        let mut replaced = BTreeSet::from([tx.compute_txid()]);
         let mut at_least = MORE;
         for tx in self.world.backend.mempool().await? {
             let txid = tx.compute_txid();
@@ -269,8 +276,29 @@ impl Runner<'_> {
                 replaced.insert(txid);
             }
         }
-        let fee = ClaimFee { rate, at_least };
-        self.peer_claims(std::slice::from_ref(htlc), fee, ClaimGrouping::OneEach).await
+        Ok(at_least)
+    }
+
+    /// The peer hands the coin that pays for its unconfirmed spend of an HTLC to itself: the spend is out of the
+    /// mempool, and nothing is in its place.
+    async fn peer_withdraws(&mut self, htlc: &HtlcRef, rate: FeeRate) -> Result<(), Failed> {
+        let output = OutputRef::Htlc(htlc.clone());
+        let spend = match self.outpoint(&output).await? {
+            Some(outpoint) => self.world.backend.mempool_spender(&outpoint).await?,
+            None => None,
+        };
+        let none = || {
+            Failed::new(format!("an unconfirmed spend of {htlc} with a coin of the peer's"), "none")
+        };
+        let spend = spend.filter(|tx| !self.is_ours(&tx.compute_txid())).ok_or_else(none)?;
+        let at_least = self.more_than(&spend).await?;
+        let peer = &self.chan(&htlc.channel)?.peer;
+        let coins = self.world.ledger.coins(&peer.peer_script());
+        let pays = |outpoint: &OutPoint| spend.input.iter().any(|i| i.previous_output == *outpoint);
+        let coin = coins.into_iter().find(|(outpoint, _)| pays(outpoint)).ok_or_else(none)?;
+        let coin = peer.peer_coin(coin.0, coin.1.value);
+        let elsewhere = peer.pass_on(&coin, ClaimFee { rate, at_least })?;
+        self.submit(&elsewhere.tx).await
     }
 
     async fn mine_one(&mut self, fill: &BlockFill) -> Result<(), Failed> {

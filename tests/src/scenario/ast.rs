@@ -322,6 +322,11 @@ pub enum OnChain {
         htlc: HtlcRef,
         feerate: FeeRate,
     },
+    /// `peer withdraws …`: the peer spends elsewhere what pays for its unconfirmed spend.
+    PeerWithdraws {
+        htlc: HtlcRef,
+        feerate: FeeRate,
+    },
     Mine {
         blocks: u32,
         fill: BlockFill,
@@ -380,6 +385,13 @@ pub enum ArbiterStep {
         target: BumpTarget,
         budget: Amount,
     },
+    /// `bump … deadline=`: by when it is to be confirmed.
+    Deadline {
+        target: BumpTarget,
+        deadline: AboveTip,
+    },
+    /// `bump … to=aside`: the value goes to a script outside of the node.
+    SendAside(BumpTarget),
     /// A clean stop, and start.
     Restart,
     /// No clean stop, and start.

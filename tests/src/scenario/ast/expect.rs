@@ -118,6 +118,8 @@ pub enum OutputCheck {
     State(OutputState),
     /// What the node was told about the incoming HTLC; of HTLCs only.
     Upstream(UpstreamNotice),
+    /// `to=`: whether our spend pays the script outside of the node, or the channel's own.
+    Aside(bool),
     /// The feerate of our unconfirmed spend.
     Feerate(Compare<FeeRate>),
 }

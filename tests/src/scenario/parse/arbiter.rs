@@ -80,6 +80,14 @@ impl Parser {
             let budget = value::whole_sat(budget)?;
             return Ok(ArbiterStep::Budget { target, budget });
         }
+        if let Some(deadline) = args.optional("deadline")? {
+            let deadline = value::above_tip(deadline)?;
+            return Ok(ArbiterStep::Deadline { target, deadline });
+        }
+        if let Some(place) = args.optional("to")? {
+            value::choice(place, &[("aside", ())])?;
+            return Ok(ArbiterStep::SendAside(target));
+        }
         let feerate = value::feerate(args.required("feerate")?)?;
         Ok(ArbiterStep::Bump { target, feerate })
     }

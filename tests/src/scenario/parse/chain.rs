@@ -71,7 +71,7 @@ impl Parser {
     }
 
     fn peer(&mut self, args: &mut Args<'_>) -> Result<OnChain, Wrong> {
-        match args.next("claims, crowds, pays or replaces")? {
+        match args.next("claims, crowds, pays, replaces or withdraws")? {
             "claims" => self.peer_claims(args),
             "crowds" => Ok(OnChain::PeerCrowds {
                 channel: self.names.channel(args.next("a channel")?)?,
@@ -85,7 +85,11 @@ impl Parser {
                 htlc: self.names.htlc(args.next("an HTLC like a.h1")?)?,
                 feerate: value::feerate(args.required("feerate")?)?,
             }),
-            other => Err(Wrong::new("claims, crowds, pays or replaces", other)),
+            "withdraws" => Ok(OnChain::PeerWithdraws {
+                htlc: self.names.htlc(args.next("an HTLC like a.h1")?)?,
+                feerate: value::feerate(args.required("feerate")?)?,
+            }),
+            other => Err(Wrong::new("claims, crowds, pays, replaces or withdraws", other)),
         }
     }
 

@@ -50,6 +50,7 @@ const KINDS: [(&str, TransactionKind); 7] = [
     ("sweep", TransactionKind::Sweep),
     ("penalty", TransactionKind::Penalty),
 ];
+const PLACES: [(&str, bool); 2] = [("aside", true), ("channel", false)];
 const ANSWERS: [(&str, bool); 2] = [("yes", true), ("no", false)];
 const ALERTS: [(&str, AlertExpectation); 2] =
     [("unknown_spend", AlertExpectation::UnknownSpend), ("none", AlertExpectation::None)];
@@ -120,12 +121,13 @@ fn output_check(output: &OutputRef, keyed: Keyed<'_>) -> Result<Expectation, Wro
             OutputCheck::Upstream(value::choice(word(keyed)?, &NOTICES)?)
         }
         ("waits", _) => OutputCheck::Waits(value::choice(word(keyed)?, &REASONS)?.to_owned()),
+        ("to", _) => OutputCheck::Aside(value::choice(word(keyed)?, &PLACES)?),
         ("set_aside", _) => OutputCheck::SetAside(value::choice(word(keyed)?, &ANSWERS)?),
         (_, OutputRef::Htlc(_)) => {
-            let expected = "state=, upstream=, feerate=, waits= or set_aside=";
+            let expected = "state=, upstream=, feerate=, waits=, set_aside= or to=";
             return Err(Wrong::new(expected, keyed.word));
         }
-        _ => return Err(Wrong::new("state=, feerate=, waits= or set_aside=", keyed.word)),
+        _ => return Err(Wrong::new("state=, feerate=, waits=, set_aside= or to=", keyed.word)),
     };
     Ok(Expectation::Output { output: output.clone(), check })
 }

@@ -3,8 +3,8 @@
 use bitcoin::{Amount, FeeRate};
 
 use super::super::ast::{
-    ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, HtlcRef, Mode, OutputRef,
-    PortState, SubscriberName, Whose,
+    AboveTip, ArbiterStep, BumpTarget, ChannelName, DeliveryMode, HashName, HtlcRef, Mode,
+    OutputRef, PortState, SubscriberName, Whose,
 };
 use super::*;
 
@@ -69,6 +69,11 @@ fn bump() {
     let (target, budget) = (BumpTarget::Channel(a()), Amount::from_sat(5_000));
     assert_eq!(arbiter("bump a budget=5_000sat"), ArbiterStep::Budget { target, budget });
     refused("bump a budget=1sat feerate=2sat/vB", "", "feerate=2sat/vB");
+    let (target, deadline) = (BumpTarget::Channel(a()), AboveTip(30));
+    assert_eq!(arbiter("bump a deadline=+30"), ArbiterStep::Deadline { target, deadline });
+    refused("bump a deadline=30", "a height above the tip", "30");
+    assert_eq!(arbiter("bump a to=aside"), ArbiterStep::SendAside(BumpTarget::Channel(a())));
+    refused("bump a to=home", "aside", "home");
     refused("bump", "a channel, or an output", "the end of the line");
     refused("bump a", "feerate=", "the end of the line");
     refused("bump c feerate=30sat/vB", "a declared channel", "c");

@@ -82,8 +82,12 @@ fn peer() {
         on_chain("peer replaces a.h1 feerate=9sat/vB"),
         OnChain::PeerReplaces { htlc: htlc("h1"), feerate: vb(9) }
     );
-    refused("peer", "claims, crowds, pays or replaces", "the end of the line");
-    refused("peer steals a.h1", "claims, crowds, pays or replaces", "steals");
+    assert_eq!(
+        on_chain("peer withdraws a.h1 feerate=9sat/vB"),
+        OnChain::PeerWithdraws { htlc: htlc("h1"), feerate: vb(9) }
+    );
+    refused("peer", "claims, crowds, pays, replaces or withdraws", "the end of the line");
+    refused("peer steals a.h1", "claims, crowds, pays, replaces or withdraws", "steals");
     refused("peer claims", "HTLCs like a.h1", "the end of the line");
     refused("peer claims together", "HTLCs like a.h1", "the end of the line");
     refused("peer claims h1", "a declared HTLC", "h1");

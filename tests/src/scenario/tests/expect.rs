@@ -139,18 +139,23 @@ fn of_an_output() {
     let expected = check(OutputRef::Htlc(h1()), OutputCheck::Feerate(feerate));
     assert_eq!(expectations("expect a.h1 feerate>=40sat/vB"), expected);
     assert_eq!(expectations("expect a.h1 state=claimed upstream=none").len(), 2);
+    for (word, aside) in [("aside", true), ("channel", false)] {
+        let expected = check(OutputRef::Htlc(h1()), OutputCheck::Aside(aside));
+        assert_eq!(expectations(&format!("expect a.h1 to={word}")), expected);
+    }
+    refused("expect a.h1 to=home", "aside or channel", "home");
     refused("expect a.h1 state=spent", "unresolved, claiming, claimed", "spent");
     refused("expect a.h9 state=claimed", "a declared output", "a.h9");
     refused("expect a.h1.third state=claimed", "a declared output", "a.h1.third");
     refused("expect c.to_local state=claimed", "a declared output", "c.to_local");
     refused(
         "expect a.to_local upstream=none",
-        "state=, feerate=, waits= or set_aside=",
+        "state=, feerate=, waits=, set_aside= or to=",
         "upstream=none",
     );
     refused(
         "expect a.h1 phase=open",
-        "state=, upstream=, feerate=, waits= or set_aside=",
+        "state=, upstream=, feerate=, waits=, set_aside= or to=",
         "phase=open",
     );
     refused("expect a.h1 upstream=told", "failed, fulfilled or none", "told");
