@@ -343,8 +343,9 @@ where
         });
     }
 
-    /// Those that spend what active channels watch, or an anchor that a child of ours is to spend.
-    fn of_active(&self, found: &[Transaction]) -> HashSet<Txid> {
+    /// Those that spend what active channels watch, or an anchor that a child of ours is to spend; and all that they
+    /// spend.
+    fn of_active(&self, found: &[Transaction]) -> HashMap<Txid, Vec<OutPoint>> {
         let anchors: HashSet<OutPoint> = self.engine.anchors_on_their_way().collect();
         let is_active = |outpoint: OutPoint| {
             let mut watching = self.engine.watching(outpoint);
@@ -352,7 +353,8 @@ where
         };
         let of_active =
             found.iter().filter(|tx| tx.input.iter().any(|i| is_active(i.previous_output)));
-        of_active.map(Transaction::compute_txid).collect()
+        let spent = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect();
+        of_active.map(|tx| (tx.compute_txid(), spent(tx))).collect()
     }
 
     pub(super) async fn on_mempool(&mut self, slice: Result<MempoolSlice, FollowError>) {

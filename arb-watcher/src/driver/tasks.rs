@@ -8,8 +8,8 @@ use arb_core::engine::{Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::ports::Package;
 use arb_core::units::BlockRef;
-use bitcoin::{OutPoint, Txid};
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use bitcoin::{OutPoint, Transaction, Txid};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 use verdicts::Verdicts;
@@ -48,8 +48,9 @@ pub(super) struct Tasks {
     now: Option<Instant>,
     /// Claims that wallet coins are or may be reserved for.
     funded: BTreeMap<Slot, BTreeSet<OutPoint>>,
-    /// Spends of what active channels watch, ours among them, that the mempool held at the last look.
-    in_mempool: HashSet<Txid>,
+    /// Spends of what active channels watch, ours among them, that the mempool held at the last look, and what each
+    /// spends.
+    in_mempool: HashMap<Txid, Vec<OutPoint>>,
     /// What the network said since the tip has moved.
     verdicts: Verdicts,
     /// Claims for which the signer failed when it was last asked, by the channel whose they are.
@@ -278,14 +279,20 @@ impl Tasks {
     }
 
     /// The mempool holds these spends of what active channels watch, and of the anchors of commitments
-    /// that wait. What of ours was among them at the last look and is no more, goes out again at once,
-    /// with what it is handed over with. Gives what is no more, ours or not.
-    pub(super) fn mempool_holds(&mut self, now: HashSet<Txid>) -> HashSet<Txid> {
+    /// that wait, with all that each spends. What of ours was among them at the last look and is no more, goes out again at
+    /// once, with what it is handed over with; and so does what a spend by somebody else stood in the way of, if that is
+    /// no more. Gives what is no more, ours or not.
+    pub(super) fn mempool_holds(&mut self, now: HashMap<Txid, Vec<OutPoint>>) -> HashSet<Txid> {
         let then = std::mem::replace(&mut self.in_mempool, now);
-        let gone: HashSet<Txid> = then.difference(&self.in_mempool).copied().collect();
+        let is_gone = |(txid, _): &(&Txid, &Vec<OutPoint>)| !self.in_mempool.contains_key(*txid);
+        let gone: HashSet<Txid> = then.iter().filter(is_gone).map(|(txid, _)| *txid).collect();
+        let free: HashSet<OutPoint> =
+            then.iter().filter(is_gone).flat_map(|(_, spent)| spent).copied().collect();
         if !gone.is_empty() {
             self.try_again(|package| {
-                package.transactions.iter().any(|tx| gone.contains(&tx.compute_txid()))
+                let spent =
+                    |tx: &Transaction| tx.input.iter().any(|i| free.contains(&i.previous_output));
+                package.transactions.iter().any(spent)
             });
         }
         gone

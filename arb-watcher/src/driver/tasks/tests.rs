@@ -3,8 +3,8 @@ use super::*;
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::claim::plan::StepKey;
 use arb_core::units::BlockHeight;
-use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, TxIn};
 
 const WORKERS: usize = 16;
 
@@ -220,4 +220,45 @@ fn what_failed_is_tried_again_after_ever_longer_pauses_and_at_a_new_tip() {
     look(&mut tasks);
     assert!(tasks.hand_out(WORKERS).is_empty());
     assert_eq!(tasks.due(), None);
+}
+
+/// A transaction of ours for this output, that was handed over.
+fn handed_over(tasks: &mut Tasks, spent: OutPoint) {
+    let transaction = Transaction {
+        version: bitcoin::transaction::Version::TWO,
+        lock_time: bitcoin::absolute::LockTime::ZERO,
+        input: vec![TxIn { previous_output: spent, ..TxIn::default() }],
+        output: vec![],
+    };
+    tasks.desire(Slot(0), BTreeMap::from([(key(0), Task::Publish(vec![transaction].into()))]));
+    look(tasks);
+    for (slot, key, task) in tasks.hand_out(WORKERS) {
+        tasks.ended(slot, key, task, tip(1));
+    }
+}
+
+#[test]
+fn what_stood_in_the_way_and_is_gone_lets_ours_out_again_at_once() {
+    let output = |vout| OutPoint { txid: Txid::all_zeros(), vout };
+    let spend = |n: u8, of: &[u32]| {
+        (Txid::from_byte_array([n; 32]), of.iter().copied().map(output).collect::<Vec<_>>())
+    };
+    let mut tasks = Tasks::default();
+    tasks.moved(tip(1));
+    handed_over(&mut tasks, output(1));
+    let mut goes_out = |holds: &[(Txid, Vec<OutPoint>)]| {
+        tasks.mempool_holds(holds.iter().cloned().collect());
+        look(&mut tasks);
+        let handed_out = tasks.hand_out(WORKERS);
+        let count = handed_out.len();
+        for (slot, key, task) in handed_out {
+            tasks.ended(slot, key, task, tip(1));
+        }
+        count
+    };
+    let (rival, other) = (spend(8, &[1, 2]), spend(9, &[3]));
+    assert_eq!(goes_out(&[rival.clone(), other]), 0);
+    assert_eq!(goes_out(std::slice::from_ref(&rival)), 0, "that did not concern it");
+    assert_eq!(goes_out(&[]), 1);
+    assert_eq!(goes_out(&[]), 0, "once");
 }
