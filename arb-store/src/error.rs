@@ -49,6 +49,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A backup would replace a store.
+    #[error("{} is there already: choose another folder for the backup", .path.display())]
+    InTheWay {
+        /// The data file.
+        path: PathBuf,
+    },
     /// The record that says what the store is cannot be read.
     #[error("the store's own record is damaged: restore the data file")]
     DamagedMeta,
@@ -88,7 +94,9 @@ impl StoreError {
         match self {
             Self::Full | Self::Io { .. } => Remedy::Wait,
             Self::Lmdb(failure) => failure.remedy,
-            Self::Refused(_) | Self::BadName | Self::Damaged(_) => Remedy::Refused,
+            Self::Refused(_) | Self::BadName | Self::Damaged(_) | Self::InTheWay { .. } => {
+                Remedy::Refused
+            }
             Self::InUse { .. }
             | Self::NewerFormat { .. }
             | Self::UnknownFeatures { .. }

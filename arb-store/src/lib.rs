@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 mod apply;
+mod backup;
 mod bytes;
 mod config;
 mod error;

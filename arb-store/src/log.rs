@@ -1,5 +1,6 @@
 //! `LmdbLog`: the change log that others use, and the handle that controls it from outside.
 use crate::apply::{Asked, Prepared};
+use crate::backup::back_up;
 use crate::layout::next_slot;
 use crate::space::{Gauges, Space, Statistics};
 use crate::store::Store;
@@ -12,8 +13,8 @@ use arb_core::log::{Batch, ChangeLog, Damaged, Health, Remedy, StoredChannel};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 /// A change log in a folder. Dropping it finishes every append that was asked for, ends the
@@ -72,7 +73,11 @@ impl LmdbLog {
     /// A handle that stays usable after the log has been given away.
     #[must_use]
     pub fn control(&self) -> StoreControl {
-        StoreControl { gauges: self.store.gauges.clone(), requests: self.requests.clone() }
+        StoreControl {
+            gauges: self.store.gauges.clone(),
+            requests: self.requests.clone(),
+            store: Arc::downgrade(&self.store),
+        }
     }
 }
 
@@ -166,11 +171,18 @@ impl ChangeLog for LmdbLog {
     }
 }
 
-/// Controls a store from outside: its health, its quota.
-#[derive(Clone, Debug)]
+/// Controls a store from outside: its health, its quota, copies of it. It does not keep the store open.
+#[derive(Clone)]
 pub struct StoreControl {
     gauges: Arc<Gauges>,
     requests: Requests,
+    store: Weak<Store>,
+}
+
+impl fmt::Debug for StoreControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreControl").field("gauges", &self.gauges).finish_non_exhaustive()
+    }
 }
 
 impl StoreControl {
@@ -193,9 +205,38 @@ impl StoreControl {
     /// # Errors
     /// The store is closed.
     pub fn set_quota(&self, quota: Option<u64>) -> Result<(), StoreError> {
+        self.ask(|done| Request::Quota(quota, done))
+    }
+
+    /// Copies the store, as it is at one moment, into `folder`, which is made if it is not there. Reads, appends
+    /// and receipts go on meanwhile; only if the store grows by as much as it occupies before the copy is done
+    /// does an append wait for it. Returns when the copy is on stable storage: it takes as long as the disk
+    /// needs for the whole file, so call it from a thread that may block. The folder stays locked until it has
+    /// returned, even if the log is dropped.
+    ///
+    /// To use the copy, open its folder with [`LmdbLog::open`]. It knows nothing of what came after it: an
+    /// arbiter that starts on it is told by the node's numbers (`ChannelNumbers` of arb-core) which channels have
+    /// outdated facts, and publishes no commitment of those.
+    ///
+    /// # Errors
+    /// The store is closed; the folder holds one already ([`StoreError::InTheWay`]); or the copy cannot be
+    /// written, and then nothing is left that could be taken for a store.
+    pub fn back_up(&self, folder: impl AsRef<Path>) -> Result<(), StoreError> {
+        let store = self.store.upgrade().ok_or(StoreError::Closed)?;
+        self.make_room()?;
+        back_up(&store, folder.as_ref())
+    }
+
+    /// The map of a store that is being copied cannot grow: it is made large enough before.
+    pub(crate) fn make_room(&self) -> Result<(), StoreError> {
+        self.ask(Request::Room)
+    }
+
+    /// Has the writer do something, and waits for it.
+    fn ask(&self, request: impl FnOnce(mpsc::Sender<()>) -> Request) -> Result<(), StoreError> {
         let (done, wait) = mpsc::channel();
         self.requests
-            .send(vec![Request::Quota(quota, done)])
+            .send(vec![request(done)])
             .map_err(|_| StoreError::Closed)
             .and_then(|()| wait.recv().map_err(|_| StoreError::Closed))
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 const LOCK_FILE: &str = "arb.lock";
-const DATA_FILE: &str = "data.mdb";
+pub(crate) const DATA_FILE: &str = "data.mdb";
 /// The two pages that describe the rest.
 const LEAST_DATA: u64 = 2 * 4096;
 
@@ -84,7 +84,11 @@ fn set_mark(lock: &mut File, folder: &Path, identity: [u8; 16]) -> std::io::Resu
     let identity: String = identity.iter().map(|byte| format!("{byte:02x}")).collect();
     lock.write_all(identity.as_bytes())?;
     lock.sync_all()?;
-    // The names of the files must be as durable as their contents.
+    sync_folder(folder)
+}
+
+/// The names of the files must be as durable as their contents.
+pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

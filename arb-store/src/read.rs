@@ -41,8 +41,7 @@ pub(crate) fn channels(
         while let Some(next) = set_aside.next_if(|next| is_up_to(next, slot)) {
             aside |= slot_of(next?.0) == Some(slot);
         }
-        let channel = stored(tables, txn, slot, value, of)?;
-        each(StoredChannel { has_changes, aside, ..channel });
+        each(stored(tables, txn, (slot, value), of, Told { has_changes, aside })?);
     }
     Ok(())
 }
@@ -62,17 +61,22 @@ pub(crate) fn channel(
     }
     let has_changes = Logged::default().has(tables, txn, slot)?;
     let aside = tables.aside.get(txn, &key)?.is_some();
-    let channel = stored(tables, txn, slot, value, of)?;
-    Ok(Some(StoredChannel { has_changes, aside, ..channel }))
+    stored(tables, txn, (slot, value), of, Told { has_changes, aside }).map(Some)
 }
 
-/// A channel as its entry and its subscribers tell it.
+/// What tables say of a channel beside its entry and its subscribers.
+struct Told {
+    has_changes: bool,
+    aside: bool,
+}
+
+/// A channel as its entry, its subscribers and the other tables tell it.
 fn stored(
     tables: &Databases,
     txn: &RoTxn<'_>,
-    slot: Slot,
-    value: &[u8],
+    (slot, value): (Slot, &[u8]),
     of: Subscribers,
+    Told { has_changes, aside }: Told,
 ) -> Read<StoredChannel> {
     let key = slot_key(slot);
     let mut entry = decode::<ChannelEntry>(&key, value);
@@ -83,7 +87,6 @@ fn stored(
     if let (Ok(_), Some(damage)) = (&entry, of.damage) {
         entry = Err(damage);
     }
-    let (has_changes, aside) = (false, false);
     Ok(StoredChannel { slot, id, entry, subscribers: of.known, has_changes, aside })
 }
 

@@ -30,9 +30,13 @@ impl Store {
         &self,
         work: impl FnOnce(&Databases, &RoTxn<'_, WithoutTls>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.unmoved(|| work(&self.tables, &self.env.read_txn()?))
+    }
+
+    /// Does something during which the map stays as it is: whoever must resize it waits.
+    pub(crate) fn unmoved<T>(&self, work: impl FnOnce() -> T) -> T {
         let _guard = self.map.read().unwrap_or_else(PoisonError::into_inner);
-        let txn = self.env.read_txn()?;
-        work(&self.tables, &txn)
+        work()
     }
 
     /// Bytes of the data file in use.

@@ -37,6 +37,9 @@ pub(crate) enum Request {
     Append(Asked, Sender),
     /// What the store may occupy from now on; answered when it is in force.
     Quota(Option<u64>, mpsc::Sender<()>),
+    /// Make the map so large that as much as it holds can be written before it must grow; answered when it
+    /// is, or cannot be.
+    Room(mpsc::Sender<()>),
     /// End the thread. Everything asked for before is done first.
     Stop,
 }
@@ -105,6 +108,10 @@ impl Writer {
                 }
                 Some(Request::Quota(quota, done)) => {
                     self.space.set_quota(&self.store, quota);
+                    let _ = done.send(());
+                }
+                Some(Request::Room(done)) => {
+                    make_room(&self.store, &self.space);
                     let _ = done.send(());
                 }
                 Some(Request::Stop) => return,
@@ -319,6 +326,14 @@ fn grow(store: &Store, space: &Space) -> Result<(), Failure> {
     store.resize(now.saturating_mul(2).min(largest)).map_err(|error| {
         if is_no_room(store, space, &error) { Failure::NoRoom } else { Failure::Other(error) }
     })
+}
+
+/// As far as it is allowed: a map that stays as it is must grow later.
+fn make_room(store: &Store, space: &Space) {
+    let wanted = store.used().saturating_mul(2).min(space.largest_map());
+    if store.map_size() < wanted {
+        let _ = store.resize(wanted);
+    }
 }
 
 fn is_no_room(store: &Store, space: &Space, error: &StoreError) -> bool {

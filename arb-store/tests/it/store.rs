@@ -300,3 +300,35 @@ fn one_process_has_the_store() {
     drop(log);
     drop(open(folder.path()));
 }
+
+#[test]
+fn a_backup_holds_what_was_durable_when_it_was_made() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = target.path().join("not/there/yet");
+    let mut log = open(folder.path());
+    let control = log.control();
+    put(&mut log, [register(0), bumps(0, [1, 2])]);
+    control.back_up(&copy).unwrap();
+    put(&mut log, [bumps(0, [3])]);
+
+    let refused = control.back_up(&copy);
+    assert!(matches!(refused, Err(StoreError::InTheWay { .. })), "{refused:?}");
+    let (identity, now) = (log.identity(), log.changes(SLOT).unwrap());
+    drop(log);
+    assert!(matches!(control.back_up(target.path().join("late")), Err(StoreError::Closed)));
+    assert!(!target.path().join("late").exists());
+
+    // Either goes on by itself, however often it is opened.
+    for more in [4, 5] {
+        let mut copied = open(&copy);
+        assert_eq!(copied.identity(), identity);
+        assert_eq!(
+            copied.facts(SLOT).unwrap().unwrap().unwrap(),
+            open(folder.path()).facts(SLOT).unwrap().unwrap().unwrap()
+        );
+        put(&mut copied, [bumps(0, [more])]);
+    }
+    assert_eq!(open(&copy).changes(SLOT).unwrap(), Ok([1, 2, 4, 5].map(bump).to_vec()));
+    assert_eq!(open(folder.path()).changes(SLOT).unwrap(), now);
+    assert_eq!(now, Ok([1, 2, 3].map(bump).to_vec()));
+}
