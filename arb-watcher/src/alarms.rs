@@ -2,6 +2,7 @@
 //! channel is a notice.
 use crate::core_rpc::StalledTip;
 use arb_core::log::Health;
+use std::fmt::Debug;
 use tokio::sync::watch;
 
 /// What is wrong for all channels now; all `None`: nothing.
@@ -92,50 +93,41 @@ impl Board {
     }
 
     pub(crate) fn chain(&self, now: Option<ChainAlarm>) {
-        self.0.send_if_modified(|alarms| {
-            let same = match (alarms.chain, now) {
-                // How long it stands still is no news.
-                (Some(ChainAlarm::Stalled(was)), Some(ChainAlarm::Stalled(is))) => {
-                    was.tip == is.tip
-                }
-                (was, is) => was == is,
-            };
-            if same {
-                return false;
+        let now = match (self.now().chain, now) {
+            // How long it stands still is no news.
+            (Some(ChainAlarm::Stalled(was)), Some(ChainAlarm::Stalled(is)))
+                if was.tip == is.tip =>
+            {
+                Some(ChainAlarm::Stalled(was))
             }
-            match now {
-                Some(alarm) => tracing::error!(?alarm, "alarm"),
-                None => tracing::info!("the chain is well again"),
-            }
-            alarms.chain = now;
-            true
-        });
+            (_, now) => now,
+        };
+        self.set(|alarms| &mut alarms.chain, now, "the chain is well again");
     }
 
     pub(crate) fn source(&self, now: Option<SourceAlarm>) {
-        self.0.send_if_modified(|alarms| {
-            if alarms.source == now {
-                return false;
-            }
-            match now {
-                Some(alarm) => tracing::error!(?alarm, "alarm"),
-                None => tracing::info!("the block source is well again"),
-            }
-            alarms.source = now;
-            true
-        });
+        self.set(|alarms| &mut alarms.source, now, "the block source is well again");
     }
 
     pub(crate) fn store(&self, now: Option<StoreAlarm>) {
+        self.set(|alarms| &mut alarms.store, now, "the store is well again");
+    }
+
+    fn set<A: Copy + PartialEq + Debug>(
+        &self,
+        place: impl FnOnce(&mut Alarms) -> &mut Option<A>,
+        now: Option<A>,
+        well: &'static str,
+    ) {
         self.0.send_if_modified(|alarms| {
-            if alarms.store == now {
+            let was = std::mem::replace(place(alarms), now);
+            if was == now {
                 return false;
             }
             match now {
                 Some(alarm) => tracing::error!(?alarm, "alarm"),
-                None => tracing::info!("the store is well again"),
+                None => tracing::info!("{well}"),
             }
-            alarms.store = now;
             true
         });
     }

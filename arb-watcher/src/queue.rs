@@ -54,21 +54,14 @@ impl Sender {
     }
 
     /// Sends a command once there is room, and waits for the answer without holding the queue open.
-    pub(crate) async fn ask(self, command: Command) -> Result<Answer, CommandError> {
-        let permit = match self.room {
-            Room::Reserved(permit) => permit,
-            Room::None | Room::Awaited(_) => {
-                self.queue.reserve_owned().await.map_err(|_| CommandError::Stopped)?
-            }
-        };
-        let (answer, mut answered) = oneshot::channel();
-        let queue = permit.send(Envelope { command, answer });
-        if queue.is_closed() {
-            // Into a place that was reserved before the driver ended: nobody takes it from there.
-            answered.close();
+    pub(crate) async fn ask(mut self, command: Command) -> Result<Answer, CommandError> {
+        if !matches!(self.room, Room::Reserved(_)) {
+            let permit = self.queue.clone().reserve_owned().await;
+            self.room = Room::Reserved(permit.map_err(|_| CommandError::Stopped)?);
         }
-        drop(queue);
-        Answering(answered).await
+        let answering = self.send(command);
+        drop(self);
+        answering.await
     }
 
     /// Sends a command into the room that was reserved; without any, into what room there is.
