@@ -58,18 +58,27 @@ impl Runner<'_> {
         self.trace.line(|| format!("     crash {}", plan.name().unwrap_or_default()));
         self.node.kill().await;
         plan.recovered();
-        // They are one process: what LDK had not written is lost.
-        self.restart_ldk().await?;
-        let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await?;
-        self.show_ldk().await
+        self.start_again().await
     }
 
-    async fn start_again(&mut self) -> Result<(), Failed> {
-        self.restart_ldk().await?;
-        let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await?;
-        self.show_ldk().await
+    /// Starts the arbiter, and LDK's node with it: they are one process, and what LDK had not written is lost.
+    pub(super) async fn start_again(&mut self) -> Result<(), Failed> {
+        let plan = Arc::clone(&self.node.plan);
+        loop {
+            self.restart_ldk().await?;
+            let numbers = self.numbers();
+            // It may die while it starts, for it subscribes again.
+            tokio::select! {
+                biased;
+                () = plan.crashed() => {}
+                started = self.node.start(&self.world, numbers) => {
+                    started?;
+                    return self.show_ldk().await;
+                }
+            }
+            self.trace.line(|| format!("     crash {}", plan.name().unwrap_or_default()));
+            plan.recovered();
+        }
     }
 
     async fn unsubscribe(
@@ -307,13 +316,24 @@ impl Runner<'_> {
             };
             let served: Vec<String> =
                 wanted.iter().filter(is_final).map(|htlc| htlc.name.clone()).collect();
+            let told = self.try_command(|arbiter| async move {
+                arbiter.preimage(id, preimage, PreimageSource::Node).await
+            });
+            match told.await? {
+                Ok(()) => {}
+                // The node knows it all the same; the HTLC is gone. If it is not, claiming it in time is still asked
+                // for, unless the arbiter has lost what it was told of it.
+                Err(error @ CommandError::UnknownHash(_)) => {
+                    self.trace.line(|| format!("     refused: {error}"));
+                    if self.chan(name)?.lost {
+                        continue;
+                    }
+                }
+                Err(error) => return Err(refused(error)),
+            }
             for htlc in served {
                 self.known_since.entry((name.clone(), htlc)).or_insert(height);
             }
-            self.command(|arbiter| async move {
-                arbiter.preimage(id, preimage, PreimageSource::Node).await
-            })
-            .await?;
         }
         Ok(())
     }

@@ -13,7 +13,9 @@ use arb_core::arbitrator::{
     Alert, ChannelEvent, CloseKind as CoreClose, OutputState as CoreState, Phase, TxKind,
     UpstreamVerdict,
 };
+use arb_core::facts::HtlcLink;
 use arb_core::height::Reason;
+use arb_core::ids::HtlcRef as CoreHtlcRef;
 use arb_core::report::{ChannelReport, OutputReport, TransactionReport};
 use bitcoin::OutPoint;
 use std::collections::BTreeSet;
@@ -210,8 +212,18 @@ impl Runner<'_> {
             return Err(Failed::new("upstream= of an HTLC", output));
         };
         let chan = self.chan(&htlc.channel)?;
-        let id = htlc_id(chan.peer.htlc(&htlc.htlc)?.htlc);
-        let found = match self.node.told.upstream.get(&(chan.id, id)) {
+        let asked = chan.peer.htlc(&htlc.htlc)?;
+        let incoming = CoreHtlcRef { channel: chan.id, htlc: htlc_id(asked.htlc) };
+        let forwards = |link: &HtlcLink| matches!(link, HtlcLink::ForwardOf { incoming: of, .. } if *of == incoming);
+        // Of what was received, what the node was told of the one that forwards it.
+        let forwarded = self.channels.values().flat_map(|chan| {
+            chan.links
+                .iter()
+                .filter(|(_, link)| forwards(link))
+                .map(|(of, _)| (chan.id, htlc_id(*of)))
+        });
+        let (channel, id) = forwarded.last().unwrap_or((chan.id, incoming.htlc));
+        let found = match self.node.told.upstream.get(&(channel, id)) {
             None => UpstreamNotice::None,
             Some(UpstreamVerdict::Failed) => UpstreamNotice::Failed,
             Some(UpstreamVerdict::Fulfilled) => UpstreamNotice::Fulfilled,

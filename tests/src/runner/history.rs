@@ -253,8 +253,8 @@ impl Runner<'_> {
         let forgotten = self.older_store(name, number).await;
         self.node.plan.set_paused(false);
         forgotten?;
-        let numbers = self.numbers();
-        self.node.start(&self.world, numbers).await?;
+        self.chan_mut(name)?.lost = true;
+        self.start_again().await?;
         let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
         for name in names {
             self.tell_preimages(&name).await?;

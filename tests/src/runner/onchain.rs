@@ -30,7 +30,7 @@ impl Runner<'_> {
                     // No mutual close without them: both sides have named them by now.
                     self.history(&History::Shutdown(channel.clone())).await?;
                 }
-                self.publish(channel, *spend, *feerate).await
+                self.publish_after_splice(channel, *spend, *feerate).await
             }
             OnChain::PeerPays { channel, feerate } => {
                 let commitment = self.published(channel).await?;
@@ -69,6 +69,34 @@ impl Runner<'_> {
     fn has_agreed_scripts(&self, name: &ChannelName) -> Result<bool, Failed> {
         let mut told = self.chan(name)?.told.iter().flat_map(|(_, updates)| updates);
         Ok(told.any(|update| matches!(update, Update::Shutdown(_))))
+    }
+
+    /// Publishes a spend of the funding output. Where the channel's own splice is in its way in the mempool, a
+    /// block takes the splice, and what is published spends the new funding output.
+    async fn publish_after_splice(
+        &mut self,
+        name: &ChannelName,
+        spend: PublishedSpend,
+        feerate: Option<FeeRate>,
+    ) -> Result<(), Failed> {
+        let refused = match self.publish(name, spend, feerate).await {
+            Err(refused) if self.splice_waits(name).await? => refused,
+            published => return published,
+        };
+        self.block(&Fill::Mempool).await?;
+        // There was no room for it.
+        if self.splice_waits(name).await? {
+            return Err(refused);
+        }
+        self.publish(name, spend, feerate).await
+    }
+
+    /// Whether the mempool holds a splice of the channel.
+    async fn splice_waits(&self, name: &ChannelName) -> Result<bool, Failed> {
+        let funding = self.on_chain_peer(name)?.funding()?;
+        let spender = self.world.backend.mempool_spender(&funding).await?;
+        let splices = &self.chan(name)?.splices;
+        Ok(spender.is_some_and(|tx| splices.iter().any(|splice| splice.tx == tx)))
     }
 
     /// A spend of the funding output; a commitment with a child of the peer's, if it is to have one.

@@ -53,6 +53,8 @@ pub(super) struct Chan {
     /// The last report; of a forgotten channel the one when that happened.
     pub(super) report: Option<ChannelReport>,
     pub(super) forgotten: bool,
+    /// The arbiter has lost some of what it was told.
+    pub(super) lost: bool,
     /// Commitments that were seen on chain or in the mempool.
     pub(super) commitments: BTreeMap<Txid, Arc<Commitment>>,
 }
@@ -151,6 +153,7 @@ impl Chan {
             staged: Vec::new(),
             report: None,
             forgotten: false,
+            lost: false,
             commitments: BTreeMap::new(),
         }
     }
