@@ -21,7 +21,7 @@ use std::fmt::Display;
 
 pub use rerun::{ChainKind, Options, Outcome, Verdict, run, run_crashing, run_everywhere};
 pub use story::unplayable;
-pub use summary::{Summary, run_watched};
+pub use summary::{Foreseen, Summary, run_watched};
 pub use views::{View, Views, run_with_views};
 
 /// What a line of a scenario came to, when it did not come out as it says.

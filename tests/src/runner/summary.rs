@@ -32,9 +32,21 @@ pub struct Summary {
     pub blocks: Option<u32>,
     /// Satoshis of the funding output that nobody can say the place of.
     pub unaccounted: i64,
-    /// What was foreseen when the channel was about to be failed, at 10 sat/vB: its dry run, and
-    /// what the wallet was said to need for all channels.
-    pub foreseen: Option<(ClosingCost, Reserve)>,
+    /// What was foreseen when the channel was about to be failed.
+    pub foreseen: Option<Foreseen>,
+}
+
+/// What the arbiter says beforehand of a close.
+#[derive(Clone, Debug)]
+pub struct Foreseen {
+    /// The dry run at 10 sat/vB.
+    pub cost: ClosingCost,
+    /// The same at 40 sat/vB.
+    pub dearer: ClosingCost,
+    /// What the wallet is said to need for all channels at 10 sat/vB.
+    pub reserve: Reserve,
+    /// The same at 40 sat/vB.
+    pub dearer_reserve: Reserve,
 }
 
 /// Runs a story once. `watch` is told before each statement: its number, how many there are, and
@@ -86,16 +98,24 @@ async fn watched(
 
 impl Runner<'_> {
     /// What failing the channel would cost, and what the wallet needs.
-    async fn foresee(
+    async fn foresee(&mut self, name: &ChannelName) -> Result<Option<Foreseen>, Failed> {
+        let [rate, dear] = [10, 40].map(FeeRate::from_sat_per_vb_u32);
+        let cost = self.cost(name, rate).await?;
+        let dearer = self.cost(name, dear).await?;
+        let reserve = self.command(|arbiter| async move { arbiter.reserve(rate).await }).await?;
+        let dearer_reserve =
+            self.command(|arbiter| async move { arbiter.reserve(dear).await }).await?;
+        let both = cost.zip(dearer);
+        Ok(both.map(|(cost, dearer)| Foreseen { cost, dearer, reserve, dearer_reserve }))
+    }
+
+    async fn cost(
         &mut self,
         name: &ChannelName,
-    ) -> Result<Option<(ClosingCost, Reserve)>, Failed> {
+        rate: FeeRate,
+    ) -> Result<Option<ClosingCost>, Failed> {
         let id = self.chan(name)?.id;
-        let rate = FeeRate::from_sat_per_vb_u32(10);
-        let cost = self.command(|arbiter| async move { arbiter.closing_cost(id, rate).await });
-        let cost = cost.await?;
-        let reserve = self.command(|arbiter| async move { arbiter.reserve(rate).await }).await?;
-        Ok(cost.map(|cost| (cost, reserve)))
+        self.command(|arbiter| async move { arbiter.closing_cost(id, rate).await }).await
     }
 
     async fn summary(&mut self, name: &ChannelName, format: Format) -> Result<Summary, Failed> {

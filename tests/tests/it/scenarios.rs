@@ -1,9 +1,11 @@
 //! Every scenario of the project, on the embedded chain.
 use arb_core::arbitrator::TxKind;
+use arb_core::report::{ClosingCost, PlannedTransaction};
 use arb_tests::cli::scenario::read;
 use arb_tests::regtest::EXECUTABLE;
-use arb_tests::runner::{ChainKind, Options, Verdict, run, run_watched};
+use arb_tests::runner::{ChainKind, Foreseen, Options, Verdict, run, run_watched};
 use arb_tests::scenario::parse;
+use bitcoin::Amount;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -112,7 +114,7 @@ fn what_closing_costs_is_foreseen() {
     let summaries = run_watched(&scenario, ChainKind::Embedded, &|_, _, _| {});
     let summaries = summaries.map_err(|(line, failed)| format!("{line}: {failed:?}"));
     let summary = summaries.expect("it comes out").swap_remove(0);
-    let (cost, reserve) = summary.foreseen.expect("foreseen");
+    let Foreseen { cost, dearer, reserve, dearer_reserve } = summary.foreseen.expect("foreseen");
     let kinds: Vec<TxKind> = cost.transactions.iter().map(|tx| tx.kind).collect();
     // The balance and what the success transaction made open a block apart.
     let expected = [
@@ -138,4 +140,34 @@ fn what_closing_costs_is_foreseen() {
     assert_eq!(reserve.channels, 2);
     assert!(reserve.open > cost.wallet, "{reserve:?} {}", cost.wallet);
     assert_eq!(reserve.closed.to_sat(), 0);
+
+    // What they weigh has its price; the child pays for its commitment too, which pays some of that itself.
+    let weight = cost.transactions.iter().map(|tx| tx.weight.to_wu()).sum::<u64>();
+    assert_eq!(cost.weight.to_wu(), weight);
+    for of in [&cost, &dearer] {
+        let of_weight =
+            |tx: &PlannedTransaction| tx.weight.to_wu() * of.feerate.to_sat_per_vb_ceil() / 4;
+        let (package, others) = of.transactions.split_at(2);
+        let together = package.iter().map(of_weight).sum::<u64>();
+        let paid = package.iter().map(|tx| tx.fee.to_sat()).sum::<u64>();
+        assert!(paid.abs_diff(together) <= 1, "{paid} of {together}: {package:?}");
+        for tx in others {
+            assert!(tx.fee.to_sat().abs_diff(of_weight(tx)) <= 1, "{tx:?}");
+        }
+        assert_eq!(of.fees, of.transactions[1..].iter().map(|tx| tx.fee).sum::<Amount>());
+    }
+    // At another feerate it is the same transactions, at the same heights.
+    let alike = |of: &ClosingCost| {
+        of.transactions.iter().map(|tx| (tx.kind, tx.inputs, tx.weight, tx.at)).collect::<Vec<_>>()
+    };
+    assert_eq!(alike(&dearer), alike(&cost));
+    assert_eq!((dearer.value, dearer.home_at), (cost.value, cost.home_at));
+    assert!(dearer.fees > cost.fees * 4, "a child pays what its commitment lacks: {dearer:?}");
+
+    // By hand: the child of each channel, and, of the one with HTLCs, what each second stage costs by itself.
+    let child = |of: &ClosingCost| of.transactions[1].fee.to_sat();
+    assert!(reserve.open.to_sat() > child(&cost), "{reserve:?}");
+    assert!(dearer_reserve.open.to_sat() > reserve.open.to_sat() * 3, "{dearer_reserve:?}");
+    let worth = 60_000 + 50_000 + 40_000 + 30_000;
+    assert!(dearer_reserve.open.to_sat() <= worth + 2 * child(&dearer), "{dearer_reserve:?}");
 }

@@ -68,9 +68,9 @@ fn what_ldk_nodes_cannot_do_is_refused() {
              found splice a capacity=2_000_000sat",
         ),
         (
-            "channel a node=ldk\noffer a h2 amount=9_000sat expiry=+60 stage=next\n\
-             splice a capacity=1_500_000sat",
-            "t.scn:3: expected no splice and stage=next of one channel with node=ldk, \
+            "channel a node=ldk\nsplice a capacity=1_500_000sat\n\
+             offer a h2 amount=9_000sat expiry=+60 stage=next",
+            "t.scn:2: expected no splice and stage=next of one channel with node=ldk, \
              found splice a capacity=1_500_000sat",
         ),
         (
