@@ -192,6 +192,8 @@ impl Runner<'_> {
         let known = report.outputs.iter().find(|known| known.outpoint == outpoint);
         let state = match known.map(|known| known.state) {
             None if report.close.is_none() => OutputState::Unresolved,
+            // What a second stage of the peer's made is the peer's, unless its commitment was revoked: then it is reported.
+            None if matches!(output, OutputRef::SecondStage(_)) => OutputState::Resolved,
             None => return Err(Failed::new(format!("{output} in the report"), "no such output")),
             Some(CoreState::Unresolved) => OutputState::Unresolved,
             Some(CoreState::Claiming) => OutputState::Claiming,
