@@ -77,6 +77,7 @@ impl Runner<'_> {
                 }
             }
             self.trace.line(|| format!("     crash {}", plan.name().unwrap_or_default()));
+            self.node.kill().await;
             plan.recovered();
         }
     }

@@ -173,6 +173,8 @@ impl Node {
             }
         };
         let arbiter = started.map_err(|error| Failed::new("the arbiter to start", error))?;
+        // Whoever gives up waiting for what follows can kill it.
+        self.arbiter = Some(arbiter.clone());
         let notices = arbiter.notices().await.map_err(refused)?;
         self.notices = Some(notices);
         for (name, subscriber) in &mut self.subscribers {
@@ -184,7 +186,6 @@ impl Node {
                 Err(error) => return Err(refused(error)),
             };
         }
-        self.arbiter = Some(arbiter);
         Ok(())
     }
 
