@@ -5,17 +5,15 @@ use super::story::Runner;
 use crate::peer::Side;
 use crate::scenario::ast::{
     AlertExpectation, ChannelCheck, ChannelName, CloseKind, Compare, EventKind, Expectation,
-    OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, SubscriberName, TransactionKind,
-    UpstreamNotice,
+    History, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, Statement, Step,
+    SubscriberName, TransactionKind, UpstreamNotice,
 };
 use crate::world::htlc_id;
 use arb_core::arbitrator::{
     Alert, ChannelEvent, CloseKind as CoreClose, OutputState as CoreState, Phase, TxKind,
     UpstreamVerdict,
 };
-use arb_core::facts::HtlcLink;
 use arb_core::height::Reason;
-use arb_core::ids::HtlcRef as CoreHtlcRef;
 use arb_core::report::{ChannelReport, OutputReport, TransactionReport};
 use bitcoin::OutPoint;
 use std::collections::BTreeSet;
@@ -213,18 +211,17 @@ impl Runner<'_> {
         let OutputRef::Htlc(htlc) = output else {
             return Err(Failed::new("upstream= of an HTLC", output));
         };
-        let chan = self.chan(&htlc.channel)?;
-        let asked = chan.peer.htlc(&htlc.htlc)?;
-        let incoming = CoreHtlcRef { channel: chan.id, htlc: htlc_id(asked.htlc) };
-        let forwards = |link: &HtlcLink| matches!(link, HtlcLink::ForwardOf { incoming: of, .. } if *of == incoming);
         // Of what was received, what the node was told of the one that forwards it.
-        let forwarded = self.channels.values().flat_map(|chan| {
-            chan.links
-                .iter()
-                .filter(|(_, link)| forwards(link))
-                .map(|(of, _)| (chan.id, htlc_id(*of)))
-        });
-        let (channel, id) = forwarded.last().unwrap_or((chan.id, incoming.htlc));
+        let story = self.scenario.story.iter().take(self.at);
+        let forwards = |statement: &Statement| match &statement.step {
+            Step::History(History::Offer(offer)) if offer.upstream.as_ref() == Some(htlc) => {
+                Some(offer.htlc.clone())
+            }
+            _ => None,
+        };
+        let told_of = story.filter_map(forwards).last().unwrap_or_else(|| htlc.clone());
+        let chan = self.chan(&told_of.channel)?;
+        let (channel, id) = (chan.id, htlc_id(chan.peer.htlc(&told_of.htlc)?.htlc));
         let found = match self.node.told.upstream.get(&(channel, id)) {
             None => UpstreamNotice::None,
             Some(UpstreamVerdict::Failed) => UpstreamNotice::Failed,
