@@ -219,7 +219,7 @@ impl Runner<'_> {
             }
             _ => None,
         };
-        let told_of = story.filter_map(forwards).last().unwrap_or_else(|| htlc.clone());
+        let told_of = story.filter_map(forwards).next_back().unwrap_or_else(|| htlc.clone());
         let chan = self.chan(&told_of.channel)?;
         let (channel, id) = (chan.id, htlc_id(chan.peer.htlc(&told_of.htlc)?.htlc));
         let found = match self.node.told.upstream.get(&(channel, id)) {
