@@ -164,7 +164,7 @@ fn what_closing_costs_is_foreseen() {
     assert_eq!((dearer.value, dearer.home_at), (cost.value, cost.home_at));
     assert!(dearer.fees > cost.fees * 4, "a child pays what its commitment lacks: {dearer:?}");
 
-    // By hand: the child of each channel, and, of the one with HTLCs, what each second stage costs by itself.
+    // Bounds: more than one child; and at most the children of both channels and what the HTLCs are worth.
     let child = |of: &ClosingCost| of.transactions[1].fee.to_sat();
     assert!(reserve.open.to_sat() > child(&cost), "{reserve:?}");
     assert!(dearer_reserve.open.to_sat() > reserve.open.to_sat() * 3, "{dearer_reserve:?}");
