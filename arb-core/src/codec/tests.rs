@@ -88,6 +88,17 @@ proptest! {
     fn changes_return(change in strategies::change()) {
         returns(&change);
     }
+
+    /// A restart goes on where it was, whatever has been paid, tried, refused, seen and asked for.
+    #[test]
+    fn what_is_read_is_the_state_that_was_there(
+        changes in prop::collection::vec(strategies::change(), 0..8),
+    ) {
+        let live = changes.iter().fold(ChannelArbitrator::default(), ChannelArbitrator::apply);
+        let read = changes.iter().map(|change| Change::decode(&change.encode()));
+        let read: Result<Vec<Change>, DecodeError> = read.collect();
+        prop_assert_eq!(read.map(|read| ChannelArbitrator::replay(&read)), Ok(live));
+    }
 }
 
 /// A kind of change, by an exhaustive match: a new variant must be added to the strategies too.
@@ -132,6 +143,19 @@ fn strategies_reach_every_change() {
     let mut seen = [false; 21];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
     assert_eq!(seen, [true; 21]);
+}
+
+#[test]
+fn every_change_is_remembered_but_what_takes_another_back() {
+    for change in samples(&strategies::change(), 400) {
+        let nothing = match &change {
+            Change::Accepted { .. } | Change::Disconnected { .. } => true,
+            Change::ScriptsJudged(verdicts) => verdicts.is_empty(),
+            _ => false,
+        };
+        let state = ChannelArbitrator::default().apply(&change);
+        assert_eq!(state.is_quiet(), nothing, "{change:?}");
+    }
 }
 
 fn decode_all(bytes: &[u8]) {

@@ -201,6 +201,29 @@ fn a_group_that_is_formed_anew_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_two_groups_leave_goes_on_at_the_higher_of_their_prices() {
+    for rates in [[40, 2], [2, 40]] {
+        let pair = |at: u32| [at, at + 1].map(|v| claim(v, TxKind::Claim, 100_000, None));
+        let mut world = World::new(pair(0).to_vec());
+        world.estimates = flat(rates[0]);
+        world.settle();
+        world.claims.extend(pair(2));
+        world.estimates = flat(rates[1]);
+        let published = world.settle();
+        assert_eq!(inputs(&published), [2, 2]);
+        let before = world.rates(&published);
+        // The peer takes one of each, in one block.
+        world.estimates = flat(1);
+        world.take(1);
+        world.take(3);
+        let published = world.settle();
+        assert_eq!(inputs(&published), [2]);
+        let after = world.rates(&published)[&0];
+        assert!(after >= before[&0].max(before[&2]), "{after} after {before:?}");
+    }
+}
+
+#[test]
 fn whoever_is_outbid_in_a_race_bids_half_more_at_once() {
     let by = BlockHeight(START + 50);
     for (deadline, at_once) in [(Deadline::Race(Some(by)), true), (Deadline::By(by), false)] {
