@@ -7,7 +7,9 @@ use crate::arbitrator::{ChannelArbitrator, HandedOut, Now, TxKind};
 use crate::claim::build::{Draft, SMALLEST_OUTPUT};
 use crate::claim::{SpendPath, fee, plan};
 use crate::facts::ChannelFacts;
-use crate::format::{Commitment, commitment, htlc_tx, weights};
+use crate::format::{
+    Commitment, HtlcDirection, HtlcTransaction, OutputKind, commitment, htlc_tx, weights,
+};
 use crate::picture::{Picture, Way};
 use crate::report::Payer;
 use crate::units::{BlockDelta, BlockHeight, BlockRef, Confirmed};
@@ -86,7 +88,8 @@ impl ChannelArbitrator {
 
 /// Everything that the wallet must be able to pay at `feerate`, so that this open channel can be
 /// closed by us and each of its HTLCs be taken to the chain by itself, known preimage or not; an
-/// upper bound, at most what each is worth. Zero for formats that carry their own fees.
+/// upper bound, at most what the scheduler would pay: for the commitment half of what is ours in it
+/// or at stake, for an HTLC all of it but the smallest output. Zero for formats that carry their own fees.
 #[must_use]
 pub fn reserve(facts: &ChannelFacts, feerate: FeeRate) -> Amount {
     let current = &facts.candidates.current;
@@ -95,18 +98,15 @@ pub fn reserve(facts: &ChannelFacts, feerate: FeeRate) -> Amount {
     let Some(built) = built.ok().filter(|built| built.our_anchor().is_some()) else {
         return Amount::ZERO;
     };
-    let stages = htlc_tx::htlc_transactions(&built);
-    let htlcs = stages.iter().map(|stage| stage.input.value).fold(Amount::ZERO, plus);
-    let half = Amount::from_sat(htlcs.to_sat() >> 1);
-    let child = child_fee(&built, feerate).min(half.max(plan::ANCHOR_BUDGET));
-    let alone = |value: Amount| {
-        // Input, output and witness of a second stage, a coin and its change.
-        let stage = weights::expected_htlc(current.format, crate::format::HtlcDirection::Received);
-        let parts = [stage, COIN, weights::P2WSH_OUTPUT];
-        let weight = parts.into_iter().try_fold(Weight::ZERO, Weight::checked_add);
-        fee::fee_of(feerate, weight.unwrap_or(Weight::MAX)).min(value)
+    let balance = built.output(OutputKind::ToLocal).map(|balance| balance.output.value);
+    let at_stake = facts.htlcs.values().map(|record| record.htlc.amount.floor());
+    let ours = balance.into_iter().chain(at_stake).fold(Amount::ZERO, plus);
+    let child = child_fee(&built, feerate).min(Amount::from_sat(ours.to_sat() >> 1));
+    let alone = |stage: &HtlcTransaction| {
+        let worth = stage.input.value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
+        fee::fee_of(feerate, stage_weight(stage)).min(worth)
     };
-    stages.iter().map(|stage| alone(stage.input.value)).fold(child, plus)
+    htlc_tx::htlc_transactions(&built).iter().map(alone).fold(child, plus)
 }
 
 /// A channel on a chain of its own.
@@ -155,7 +155,7 @@ impl<'a> DryRun<'a> {
         if built.our_anchor().is_some() {
             let fee = child_fee(&built, self.cost.feerate);
             if fee > Amount::ZERO {
-                let (kind, weight, payer) = (TxKind::Anchor, CHILD, Payer::Wallet);
+                let (kind, weight, payer) = (TxKind::Anchor, child_weight(&built), Payer::Wallet);
                 self.add(PlannedTransaction { kind, inputs: 1, weight, fee, payer, at });
             }
         }
@@ -257,12 +257,38 @@ impl<'a> DryRun<'a> {
     }
 }
 
-/// Weight of the child of a commitment, with a coin and its change, an upper bound.
-const CHILD: Weight = Weight::from_wu(42 + 164 + 116 + 272 + 172);
+/// A transaction with one input and one output besides its change, and a coin: what it weighs with
+/// this witness and this output, an upper bound.
+fn with_coin(witness: Weight, output: Weight) -> Weight {
+    let frame = [weights::TRANSACTION_BASE, weights::SEGWIT_HEADER, weights::INPUT_BASE];
+    let parts = frame.into_iter().chain([witness, output, COIN, weights::P2WSH_OUTPUT]);
+    parts.reduce(|a, b| a.checked_add(b).unwrap_or(Weight::MAX)).unwrap_or(Weight::ZERO)
+}
+
+/// Weight of the child of a commitment, with a coin and its change; one output is all that it has.
+fn child_weight(built: &Commitment) -> Weight {
+    let script = built.our_anchor().and_then(|anchor| anchor.script.as_ref());
+    let witness = match script.map(|script| u64::try_from(script.len()).unwrap_or(u64::MAX)) {
+        Some(script) => weights::witness(&[weights::SIGNATURE, script]),
+        None => weights::witness(&[]),
+    };
+    with_coin(witness, Weight::ZERO)
+}
+
+/// Weight of a second stage by itself, with a coin and its change.
+fn stage_weight(stage: &HtlcTransaction) -> Weight {
+    let preimage = match stage.direction {
+        HtlcDirection::Offered => 0,
+        HtlcDirection::Received => weights::PREIMAGE,
+    };
+    let script = u64::try_from(stage.script.len()).unwrap_or(u64::MAX);
+    let elements = [0, weights::SIGNATURE, weights::SIGNATURE, preimage, script];
+    with_coin(weights::witness(&elements), weights::P2WSH_OUTPUT)
+}
 
 /// What a child must pay so that both together have the feerate.
 fn child_fee(built: &Commitment, feerate: FeeRate) -> Amount {
-    let both = built.signed_weight().checked_add(CHILD).unwrap_or(Weight::MAX);
+    let both = built.signed_weight().checked_add(child_weight(built)).unwrap_or(Weight::MAX);
     fee::fee_of(feerate, both).checked_sub(built.fee).unwrap_or(Amount::ZERO)
 }
 

@@ -7,4 +7,5 @@ mod isolation;
 mod laws;
 mod ldk_random;
 mod ldk_stories;
+mod reserve;
 mod scenarios;
