@@ -9,6 +9,7 @@ use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Signer, Verdict};
 use arb_core::units::BlockHeight;
 use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -50,6 +51,14 @@ where
 {
     let (unsigned, draft, funds) = fund(&ports.coins, draft, patience).await?;
     let transaction = complete(ports, &unsigned, &funds, patience).await?;
+    if draft.parent.is_some() && unsigned.coins.len() > 1 {
+        let asked = ask(ports, &transaction, patience).await;
+        if matches!(asked, Some(Verdict::Refused(_)))
+            && let Some((unsigned, transaction)) = smaller(ports, &draft, &funds, patience).await?
+        {
+            return Ok(Signed::Whole(unsigned.handed_out(&transaction, tip)));
+        }
+    }
     if !draft.others.is_empty() && refusal(ports, &transaction, patience).await.is_some() {
         let all = draft.claims().count();
         let spoilers = spoilers(ports, draft, &funds, patience).await?;
@@ -59,6 +68,35 @@ where
         }
     }
     Ok(Signed::Whole(unsigned.handed_out(&transaction, tip)))
+}
+
+/// A child with fewer coins, the most valuable of them, if that is not refused whatever it pays: where what
+/// another has hung on the commitment leaves no room in its cluster, one that is no larger than what it takes the place
+/// of is all that fits, and pays what its coins can.
+async fn smaller<S, B, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    draft: &Draft,
+    funds: &Funds,
+    patience: Duration,
+) -> Result<Option<(Unsigned, Transaction)>, Failed>
+where
+    B: Broadcast,
+    K: Signer,
+    C: CoinSource,
+{
+    let mut fewer = Funds { coins: funds.coins.clone(), change: funds.change.clone() };
+    fewer.coins.sort_by_key(|coin| (Reverse(coin.output.value), coin.outpoint));
+    while fewer.coins.len() > 1 {
+        fewer.coins.pop();
+        let assembled = draft.clone().assemble(&fewer.coins, fewer.change.clone());
+        let Ok(unsigned) = assembled else { return Ok(None) };
+        let transaction = complete(ports, &unsigned, &fewer, patience).await?;
+        let asked = ask(ports, &transaction, patience).await;
+        if !matches!(asked, Some(Verdict::Refused(_))) {
+            return Ok(Some((unsigned, transaction)));
+        }
+    }
+    Ok(None)
 }
 
 /// The claims that are refused by themselves as well.
@@ -104,11 +142,19 @@ async fn refusal<S, B: Broadcast, F, K, C>(
     transaction: &Transaction,
     patience: Duration,
 ) -> Option<String> {
-    let asked = timeout(patience, ports.broadcast.test(transaction.clone())).await;
-    match asked.ok()?.ok()?? {
+    match ask(ports, transaction, patience).await? {
         Verdict::Refused(why) | Verdict::Conflict(why) => Some(why),
         Verdict::Accepted | Verdict::Known | Verdict::FeeTooLow(_) | Verdict::NotFinal(_) => None,
     }
+}
+
+/// What the network would say to a transaction; `None` if it cannot be asked.
+async fn ask<S, B: Broadcast, F, K, C>(
+    ports: &Ports<S, B, F, K, C>,
+    transaction: &Transaction,
+    patience: Duration,
+) -> Option<Verdict> {
+    timeout(patience, ports.broadcast.test(transaction.clone())).await.ok()?.ok()?
 }
 
 async fn complete<S, B, F, K, C>(

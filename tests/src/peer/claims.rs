@@ -199,19 +199,34 @@ impl Channel {
         lock_time: LockTime,
         fee: ClaimFee,
     ) -> Result<Claim, PeerError> {
+        self.sweep_beside(inputs, lock_time, fee, &[])
+    }
+
+    /// The same, with other outputs behind the one that takes all.
+    pub(super) fn sweep_beside(
+        &self,
+        inputs: Vec<Input>,
+        lock_time: LockTime,
+        fee: ClaimFee,
+        beside: &[TxOut],
+    ) -> Result<Claim, PeerError> {
         let script_pubkey = self.peer_script();
         let dust = script_pubkey.minimal_non_dust();
+        let outputs = |value| {
+            let first = TxOut { value, script_pubkey: script_pubkey.clone() };
+            std::iter::once(first).chain(beside.iter().cloned()).collect()
+        };
         // An unconfirmed parent of version 3 wants it of its children.
         let version = self.htlc_transaction_version();
         let mut plan = Plan { version, lock_time, inputs, outputs: Vec::new() };
         let value = plan.value_in()?;
-        plan.outputs = vec![TxOut { value, script_pubkey: script_pubkey.clone() }];
+        plan.outputs = outputs(value);
         let fee = fee.of(plan.weight(&self.secp)?)?;
         let rest = value
             .checked_sub(fee)
             .filter(|rest| *rest >= dust)
             .ok_or(PeerError::Uneconomic { value, fee })?;
-        plan.outputs = vec![TxOut { value: rest, script_pubkey }];
+        plan.outputs = outputs(rest);
         self.finish(&plan)
     }
 

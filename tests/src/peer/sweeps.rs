@@ -2,9 +2,10 @@
 //! how it pays for a commitment through its anchor.
 
 use bitcoin::absolute::LockTime;
+use bitcoin::script::PushBytesBuf;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::transaction::Version;
-use bitcoin::{FeeRate, OutPoint, Sequence, Weight};
+use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Sequence, TxOut, Weight};
 use lightning::ln::chan_utils::{
     derive_private_key, derive_private_revocation_key, get_keyed_anchor_redeemscript,
 };
@@ -143,9 +144,17 @@ impl Channel {
         })
     }
 
-    /// The peer hands a coin of its own to itself; the change is all that it leaves.
-    pub fn pass_on(&self, coin: &PeerCoin, fee: ClaimFee) -> Result<Claim, PeerError> {
-        let mut claim = self.sweep(vec![coin_input(&self.secp, coin)?], LockTime::ZERO, fee)?;
+    /// The peer hands a coin of its own to itself; the change is all that it leaves. Beside it is an
+    /// output with so many bytes of data, if that is any.
+    pub fn pass_on(&self, coin: &PeerCoin, fee: ClaimFee, data: u64) -> Result<Claim, PeerError> {
+        let data = usize::try_from(data).ok().filter(|data| *data > 0);
+        let data = data.and_then(|data| PushBytesBuf::try_from(vec![0; data]).ok());
+        let beside = data.map(|data| TxOut {
+            value: Amount::ZERO,
+            script_pubkey: ScriptBuf::new_op_return(data),
+        });
+        let inputs = vec![coin_input(&self.secp, coin)?];
+        let mut claim = self.sweep_beside(inputs, LockTime::ZERO, fee, beside.as_slice())?;
         let txid = claim.tx.compute_txid();
         let left = claim.tx.output.first().map(|output| output.value);
         claim.change = left.map(|value| self.peer_coin(OutPoint { txid, vout: 0 }, value));
@@ -153,7 +162,7 @@ impl Channel {
     }
 
     /// What a commitment pays to the miner.
-    pub fn commitment_fee(&self, commitment: &Commitment) -> Result<bitcoin::Amount, PeerError> {
+    pub fn commitment_fee(&self, commitment: &Commitment) -> Result<Amount, PeerError> {
         let mut fee = self.params.capacity;
         for output in &commitment.tx.output {
             fee = fee.checked_sub(output.value).ok_or(PeerError::AmountOverflow)?;

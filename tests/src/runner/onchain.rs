@@ -17,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What a replacement pays on top of everything that it replaces: more than its own relay.
 const MORE: Amount = Amount::from_sat(2_000);
+/// What a cluster of the mempool may weigh: 101 kvB.
+const LARGEST_CLUSTER: u64 = 101_000 * 4;
+/// Bytes of data in one transaction, at most: 100,000 with all around them are relayed.
+const LARGEST_DATA: u64 = 95_000;
 
 impl Runner<'_> {
     pub(super) async fn on_chain(&mut self, statement: &OnChain) -> Result<(), Failed> {
@@ -37,7 +41,12 @@ impl Runner<'_> {
                 let child = self.peer_child(channel, &commitment, *feerate).await?;
                 self.submit(&child).await
             }
-            OnChain::PeerCrowds { channel, feerate } => self.peer_crowds(channel, *feerate).await,
+            OnChain::PeerCrowds { channel, feerate, heavy: false } => {
+                self.peer_crowds(channel, *feerate).await
+            }
+            OnChain::PeerCrowds { channel, feerate, heavy: true } => {
+                self.peer_crowds_heavily(channel, *feerate).await
+            }
             OnChain::PeerClaims { htlcs, feerate, grouping } => {
                 let rate = feerate.unwrap_or_else(|| self.estimate());
                 self.peer_claims(htlcs, ClaimFee::from(rate), *grouping).await
@@ -151,7 +160,7 @@ impl Runner<'_> {
         self.submit(&child.tx).await?;
         let mut coin = child.change;
         while let Some(last) = coin {
-            let next = self.on_chain_peer(name)?.pass_on(&last, ClaimFee::from(rate))?;
+            let next = self.on_chain_peer(name)?.pass_on(&last, ClaimFee::from(rate), 0)?;
             let verdicts = self.world.backend.submit(std::slice::from_ref(&next.tx)).await?;
             match verdicts.as_slice() {
                 [Verdict::Accepted | Verdict::Known] => coin = next.change,
@@ -160,6 +169,58 @@ impl Runner<'_> {
             }
         }
         Err(Failed::new("a coin to pass on", "none"))
+    }
+
+    /// A child of the peer's on a commitment, and few and large transactions on that, until the cluster takes
+    /// no byte more.
+    async fn peer_crowds_heavily(
+        &mut self,
+        name: &ChannelName,
+        rate: FeeRate,
+    ) -> Result<(), Failed> {
+        let commitment = self.published(name).await?;
+        let coins = self.peer_coins(name).await?;
+        let child = self.on_chain_peer(name)?.anchor_child(&commitment, rate, &coins)?;
+        self.submit(&child.tx).await?;
+        let mut coin = child.change;
+        while let Some(last) = coin {
+            let room = LARGEST_CLUSTER.saturating_sub(self.cluster_weight(&commitment).await?);
+            let peer = self.on_chain_peer(name)?;
+            // What is not data is told by one with as much of it as there is room for, whatever its data's length takes.
+            let most = (room / 4).min(LARGEST_DATA);
+            let frame =
+                peer.pass_on(&last, ClaimFee::from(rate), most)?.tx.weight().to_wu() / 4 - most;
+            let Some(data) = (room / 4).checked_sub(frame + 1).filter(|data| *data > 0) else {
+                return Ok(());
+            };
+            let next = peer.pass_on(&last, ClaimFee::from(rate), data.min(LARGEST_DATA))?;
+            self.submit(&next.tx).await?;
+            coin = next.change;
+        }
+        Err(Failed::new("a coin to pass on", "none"))
+    }
+
+    /// What the cluster of a transaction in the mempool weighs.
+    async fn cluster_weight(&self, of: &Commitment) -> Result<u64, Failed> {
+        let mut rest = self.world.backend.mempool().await?;
+        let mut cluster: BTreeSet<Txid> = BTreeSet::from([of.txid()]);
+        let mut weight = 0;
+        loop {
+            let parents = |tx: &Transaction| -> BTreeSet<Txid> {
+                tx.input.iter().map(|input| input.previous_output.txid).collect()
+            };
+            let (near, far): (Vec<_>, Vec<_>) = rest.into_iter().partition(|tx| {
+                cluster.contains(&tx.compute_txid()) || !parents(tx).is_disjoint(&cluster)
+            });
+            if near.is_empty() {
+                return Ok(weight);
+            }
+            weight += near.iter().map(|tx| tx.weight().to_wu()).sum::<u64>();
+            cluster.extend(
+                near.iter().flat_map(|tx| core::iter::once(tx.compute_txid()).chain(parents(tx))),
+            );
+            rest = far;
+        }
     }
 
     /// A spend of the funding output with a witness that is none: nobody takes it.
@@ -325,7 +386,7 @@ impl Runner<'_> {
         let pays = |outpoint: &OutPoint| spend.input.iter().any(|i| i.previous_output == *outpoint);
         let coin = coins.into_iter().find(|(outpoint, _)| pays(outpoint)).ok_or_else(none)?;
         let coin = peer.peer_coin(coin.0, coin.1.value);
-        let elsewhere = peer.pass_on(&coin, ClaimFee { rate, at_least })?;
+        let elsewhere = peer.pass_on(&coin, ClaimFee { rate, at_least }, 0)?;
         self.submit(&elsewhere.tx).await
     }
 

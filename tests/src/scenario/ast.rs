@@ -307,10 +307,12 @@ pub enum OnChain {
         channel: ChannelName,
         feerate: FeeRate,
     },
-    /// `peer crowds …`: as `pays`, and then descendants of that until the mempool takes no more.
+    /// `peer crowds …`: as `pays`, and then descendants of that until the mempool takes no more;
+    /// `heavy`: few and large ones, until it takes no byte more.
     PeerCrowds {
         channel: ChannelName,
         feerate: FeeRate,
+        heavy: bool,
     },
     PeerClaims {
         htlcs: Vec<HtlcRef>,

@@ -76,6 +76,7 @@ impl Parser {
             "crowds" => Ok(OnChain::PeerCrowds {
                 channel: self.names.channel(args.next("a channel")?)?,
                 feerate: value::feerate(args.required("feerate")?)?,
+                heavy: args.flag("heavy"),
             }),
             "pays" => Ok(OnChain::PeerPays {
                 channel: self.names.channel(args.next("a channel")?)?,

@@ -48,8 +48,10 @@ fn publish() {
     let pays = OnChain::PeerPays { channel: a(), feerate: vb(7) };
     assert_eq!(on_chain("peer pays a feerate=7sat/vB"), pays);
     refused("peer pays a", "feerate=", "the end of the line");
-    let crowds = OnChain::PeerCrowds { channel: a(), feerate: vb(1) };
-    assert_eq!(on_chain("peer crowds a feerate=1sat/vB"), crowds);
+    let crowds = |heavy| OnChain::PeerCrowds { channel: a(), feerate: vb(1), heavy };
+    assert_eq!(on_chain("peer crowds a feerate=1sat/vB"), crowds(false));
+    assert_eq!(on_chain("peer crowds a feerate=1sat/vB heavy"), crowds(true));
+    refused("peer crowds a feerate=1sat/vB light", "the end of the line", "light");
     refused("peer crowds a", "feerate=", "the end of the line");
     refused("publish a mutual feerate=3sat/vB", "the end of the line", "feerate=3sat/vB");
     refused("publish c local", "a declared channel", "c");
