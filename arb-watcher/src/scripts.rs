@@ -3,11 +3,16 @@
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Destinations, OurScripts, ScriptOwner};
 use bitcoin::ScriptBuf;
-use std::collections::BTreeSet;
+use lru::LruCache;
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Scripts that are known to have been handed out: a wallet that gives one twice does so soon, and nothing here
+/// grows with the channels that a node ever had.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16_384).expect("not zero");
 
 /// Says whose a script is. By default, nothing is the node's but what its facts name: then a mutual
 /// close is known by the agreed scripts alone.
@@ -36,14 +41,14 @@ pub struct ScriptsPort {
     judge: Arc<dyn Judge>,
     issuer: Option<Arc<dyn Issue>>,
     reuse: Reuse,
-    /// What was handed out in this run.
-    issued: Arc<Mutex<BTreeSet<ScriptBuf>>>,
+    /// What was handed out last in this run.
+    issued: Arc<Mutex<LruCache<ScriptBuf, ()>>>,
 }
 
 /// Whether claims of several channels may pay one script, where the arbiter asks for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// No: a script that was handed out before is refused.
+    /// No: a script that was handed out before in this run is refused. The last 16,384 are remembered.
     #[default]
     Never,
     /// Yes: whatever is handed out is taken.
@@ -82,7 +87,7 @@ impl ScriptsPort {
     /// The port of a node that knows its scripts.
     #[must_use]
     pub fn new(port: impl OurScripts) -> Self {
-        let issued = Arc::default();
+        let issued = Arc::new(Mutex::new(LruCache::new(REMEMBERED)));
         Self { judge: Arc::new(port), issuer: None, reuse: Reuse::Never, issued }
     }
 
@@ -109,9 +114,9 @@ impl ScriptsPort {
             return Err("the script is empty".to_owned());
         }
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        match (issued.insert(script.clone()), self.reuse) {
-            (true, _) | (false, Reuse::Allowed) => Ok(script),
-            (false, Reuse::Never) => Err("the script was handed out before".to_owned()),
+        match (issued.put(script.clone(), ()), self.reuse) {
+            (None, _) | (Some(()), Reuse::Allowed) => Ok(script),
+            (Some(()), Reuse::Never) => Err("the script was handed out before".to_owned()),
         }
     }
 }
@@ -136,5 +141,42 @@ impl OurScripts for Nobody {
 
     async fn owners(&self, scripts: Vec<ScriptBuf>) -> Result<Vec<ScriptOwner>, Self::Error> {
         Ok(vec![ScriptOwner::Other; scripts.len()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Hands out what it is told to.
+    struct Addresses(Arc<AtomicU64>);
+
+    impl Destinations for Addresses {
+        type Error = std::convert::Infallible;
+
+        async fn fresh(&self, _: ChannelId) -> Result<ScriptBuf, Self::Error> {
+            Ok(ScriptBuf::from_bytes(self.0.load(Ordering::SeqCst).to_be_bytes().to_vec()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_out_is_known_for_long_and_not_for_ever() {
+        let number = Arc::new(AtomicU64::new(0));
+        let port = ScriptsPort::default().paying_to(Addresses(number.clone()), Reuse::Never);
+        let issue = async |of: u64| {
+            number.store(of, Ordering::SeqCst);
+            port.issue(ChannelId([1; 32])).await.is_ok()
+        };
+        let most = REMEMBERED.get() as u64;
+        for of in 0..most {
+            assert!(issue(of).await);
+        }
+        // Asking for it counts: it is known anew.
+        assert!(!issue(0).await && !issue(most - 1).await);
+        assert!(issue(most).await, "one too many");
+        assert!(issue(1).await, "the oldest is forgotten");
+        let issued = port.issued.lock().expect("no panic");
+        assert_eq!(issued.len(), REMEMBERED.get());
     }
 }
