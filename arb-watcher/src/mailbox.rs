@@ -81,6 +81,13 @@ impl<T> Outbox<T> {
         true
     }
 
+    /// How much of what waits elsewhere there is room for now, if no more than `most` are to wait here.
+    pub(crate) fn room(&self, most: usize) -> usize {
+        let state = lock(&self.0);
+        let room = most.saturating_sub(state.waiting.len());
+        room.min(usize::try_from(state.late).unwrap_or(usize::MAX))
+    }
+
     /// How much waits elsewhere because there was no room here.
     pub(crate) fn set_late(&self, late: u64) {
         lock(&self.0).late = late;
@@ -186,5 +193,106 @@ impl<T> fmt::Debug for Inbox<T> {
         let (waiting, late) = (state.waiting.len(), state.late);
         drop(state);
         f.debug_struct("Inbox").field("waiting", &waiting).field("late", &late).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Weak;
+    use std::task::Wake;
+
+    /// An executor that runs the reader where it is woken: in the middle of what the writer does.
+    struct AtOnce {
+        inbox: Mutex<Option<Inbox<u8>>>,
+        read: Mutex<Vec<u8>>,
+        own: Weak<Self>,
+        /// Gives the mailbox up at this item.
+        last: u8,
+    }
+
+    impl Wake for AtOnce {
+        fn wake(self: Arc<Self>) {
+            self.run();
+        }
+    }
+
+    impl AtOnce {
+        fn new(inbox: Inbox<u8>, last: u8) -> Arc<Self> {
+            let reader = Arc::new_cyclic(|own| Self {
+                inbox: Mutex::new(Some(inbox)),
+                read: Mutex::default(),
+                own: own.clone(),
+                last,
+            });
+            reader.run();
+            reader
+        }
+
+        fn run(&self) {
+            let waker = self.own.upgrade().map(Waker::from).expect("it runs");
+            let mut cx = Context::from_waker(&waker);
+            let mut place = self.inbox.lock().expect("one thread");
+            while let Some(inbox) = place.as_ref() {
+                match inbox.poll_next(&mut cx) {
+                    Poll::Ready(Some(item)) => {
+                        self.read.lock().expect("one thread").push(item);
+                        if item == self.last {
+                            *place = None;
+                        }
+                    }
+                    Poll::Ready(None) => *place = None,
+                    Poll::Pending => return,
+                }
+            }
+        }
+
+        fn read(&self) -> Vec<u8> {
+            self.read.lock().expect("one thread").clone()
+        }
+    }
+
+    #[test]
+    fn a_reader_that_runs_where_it_is_woken_gets_everything_and_may_end() {
+        let readers = Arc::default();
+        let (outbox, inbox) = mailbox(&readers);
+        let reader = AtOnce::new(inbox, 3);
+        for item in 0..=9 {
+            assert!(outbox.put(item, 1), "it is read at once, and nobody has to read it later");
+        }
+        assert_eq!(reader.read(), [0, 1, 2, 3]);
+        assert!(outbox.is_gone());
+        assert_eq!(readers.count(), 0);
+        assert_eq!(lock(&outbox.0).waiting.len(), 0, "nothing waits for who is gone");
+
+        let (outbox, inbox) = mailbox(&readers);
+        let reader = AtOnce::new(inbox, 3);
+        drop(outbox);
+        assert!(reader.inbox.lock().expect("one thread").is_none(), "it is told of the end");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_told_and_rings_once_there_is() {
+        let readers: Arc<Readers> = Arc::default();
+        let (outbox, inbox) = mailbox(&readers);
+        let rings = || {
+            let mut ring = Box::pin(readers.room.notified());
+            ring.as_mut().enable()
+        };
+        assert!(outbox.put(1, 2) && outbox.put(2, 2));
+        assert_eq!(inbox.try_next(), Some(1));
+        assert!(!rings(), "nobody was late");
+        assert!(outbox.put(3, 2) && !outbox.put(4, 2));
+        assert_eq!(inbox.late(2), 1);
+        assert_eq!(inbox.try_next(), Some(2));
+        assert!(rings());
+        assert!(outbox.put(4, 2));
+        outbox.set_late(0);
+        assert_eq!(
+            (inbox.try_next(), inbox.try_next(), inbox.try_next()),
+            (Some(3), Some(4), None)
+        );
+        assert!(!rings());
+        assert_eq!(inbox.late(2), 0);
     }
 }

@@ -142,6 +142,7 @@ where
         if let Some(id) = self.engine.quarantine(slot) {
             // Nothing more is done for it. Its coins stay where they are.
             self.tasks.desire(slot, BTreeMap::new());
+            self.subscribers.set_aside(slot);
             self.put_aside(slot, id, Stated::Judged, self.engine.tip(), why);
         }
     }

@@ -157,9 +157,29 @@ impl Subscribers {
         }
     }
 
-    /// A reader that was late has room again.
+    /// Readers that were late have room again. Much may be late, and who reads slowly makes room for one event
+    /// at a time: only as many channels are looked at as there is room for.
     pub(super) fn room(&mut self) {
-        self.news.append(&mut self.late);
+        let most_of_all = WAITING_OF_ALL.min(self.unread);
+        for to_all in self.to_all.values() {
+            let room = to_all.outbox.as_ref().map_or(0, |outbox| outbox.room(most_of_all));
+            // Of each, one event waits at least.
+            self.news.extend(to_all.late.keys().take(room));
+        }
+        let has_room = |slot: &&Slot| {
+            let of_slot = self.of.get(*slot).into_iter().flat_map(BTreeMap::values);
+            of_slot.filter_map(|one| one.outbox.as_ref()).any(|outbox| outbox.room(WAITING) > 0)
+        };
+        self.news.extend(self.late.iter().filter(has_room));
+    }
+
+    /// Nothing of a channel is sent for now. When it is back, that is news.
+    pub(super) fn set_aside(&mut self, slot: Slot) {
+        self.news.remove(&slot);
+        self.late.remove(&slot);
+        for to_all in self.to_all.values_mut() {
+            to_all.set_late(slot, 0);
+        }
     }
 
     /// Readers that are gone are forgotten; their names are not.
@@ -233,13 +253,11 @@ impl Subscribers {
     }
 
     fn remove_slot(&mut self, slot: Slot) {
+        self.set_aside(slot);
         self.of.remove(&slot);
-        self.news.remove(&slot);
-        self.late.remove(&slot);
         for to_all in self.to_all.values_mut() {
             to_all.next.remove(&slot);
             to_all.sent.remove(&slot);
-            to_all.set_late(slot, 0);
         }
     }
 }
@@ -473,4 +491,51 @@ where
 
 fn ended(slot: Slot, name: &str) -> Write {
     Write::Subscriber { slot, name: name.to_owned(), state: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arb_core::arbitrator::ChannelEvent;
+
+    #[test]
+    fn as_many_channels_are_looked_at_as_there_is_room_for() {
+        let mut all = Subscribers::to_all(vec![("all".to_owned(), false)], 4);
+        let (outbox, inbox) = mailbox(&all.readers);
+        let event = |number| Delivered {
+            channel: ChannelId([1; 32]),
+            number,
+            event: ChannelEvent::Resolved,
+            detail: None,
+        };
+        assert!((0..4).all(|number| outbox.put(event(number), 4)));
+        let to_all = all.to_all.get_mut("all").expect("its name");
+        to_all.outbox = Some(outbox);
+        (0..1_000).for_each(|slot| to_all.set_late(Slot(slot), 1));
+        // One of its own that has room, and one that is late.
+        let (one, of_one) = mailbox(&all.readers);
+        let (two, of_two) = mailbox(&all.readers);
+        assert!((0..64).all(|number| two.put(event(number), WAITING)));
+        two.set_late(1);
+        let state = SubscriberState { next: 0, acknowledged: false };
+        for (slot, outbox) in [(700, one), (800, two)] {
+            let subscriber = Subscriber { state, sent: 0, outbox: Some(outbox) };
+            all.of.entry(Slot(slot)).or_default().insert("one".to_owned(), subscriber);
+        }
+        all.late.extend((0..1_000).map(Slot));
+        let mut looked_at = || {
+            all.room();
+            std::mem::take(&mut all.news)
+        };
+        assert_eq!(looked_at(), BTreeSet::new(), "no room");
+        assert!(inbox.try_next().is_some());
+        assert_eq!(looked_at(), BTreeSet::from([Slot(0)]));
+        assert!(inbox.try_next().is_some() && of_two.try_next().is_some());
+        assert_eq!(looked_at(), BTreeSet::from([Slot(0), Slot(1), Slot(800)]));
+        drop((inbox, of_one, of_two));
+        all.tidy();
+        let mut of_slots = all.of.values().flat_map(BTreeMap::values);
+        assert!(of_slots.all(|one| one.outbox.is_none()), "readers that are gone are forgotten");
+        assert!(all.to_all.values().all(|to_all| to_all.outbox.is_none()));
+    }
 }

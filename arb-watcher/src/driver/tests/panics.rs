@@ -1,6 +1,6 @@
 //! A panic over one channel sets that channel aside; any other ends the arbiter, which says so.
 use super::support::*;
-use crate::{Arbiter, CommandError, Ended, Settings};
+use crate::{Arbiter, CommandError, Delivery, Ended, Settings};
 use arb_core::arbitrator::{Alert, Notice, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
@@ -174,6 +174,36 @@ async fn a_channel_that_always_panics_stays_aside_and_is_tried_ever_more_seldom(
     sleep(2 * HOUR).await;
     arbiter.idle().await.expect("running");
     assert_eq!(phase(&arbiter, &channels[1]).await, Ok(Some(CLOSED)));
+}
+
+/// What there was no room for is not counted, nor waited for, once its channel is set aside; it comes when that is back.
+#[tokio::test(start_paused = true)]
+async fn a_late_reader_does_not_wait_for_a_channel_that_is_set_aside() {
+    let (faults, _guard, _other) = Faults::begin();
+    let world = World::default();
+    let settings = Settings { unread_events: 1, ..Settings::default() };
+    let arbiter = world.start_with(settings, vec![]).await;
+    let channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    let mut all = arbiter.subscribe_all("all", Delivery::Acknowledged).await.expect("a new name");
+    world.chain.mine(channels.each_ref().map(|channel| channel.remote_tx(0, &[])).to_vec());
+    arbiter.idle().await.expect("running");
+    assert_eq!(all.lag(), 2);
+    faults.panic("looked at", Some(1), usize::MAX);
+    world.pass(&arbiter, 1).await;
+    is_aside(phase(&arbiter, &channels[1]).await, channels[1].id());
+    assert_eq!(all.lag(), 1);
+    for at in [0, 2] {
+        let delivered = timeout(Duration::from_millis(1), all.next()).await;
+        let delivered = delivered.expect("at once").expect("running");
+        assert_eq!(delivered.channel, channels[at].id());
+    }
+    faults.over();
+    sleep(HOUR).await;
+    let delivered = timeout(HOUR, all.next()).await.expect("in time").expect("running");
+    assert_eq!(delivered.channel, channels[1].id());
 }
 
 #[tokio::test(start_paused = true)]
