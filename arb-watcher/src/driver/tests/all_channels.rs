@@ -3,9 +3,10 @@ use super::support::*;
 use crate::{AllChannelsSubscription, Arbiter, CommandError, Delivered, Delivery, Settings};
 use arb_core::arbitrator::{ChannelEvent, CloseKind, OutputProgress};
 use arb_core::claim::SigningKey;
-use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ids::ChannelId;
-use arb_core::picture::Role;
+use arb_core::log::ChangeLog as _;
+use arb_core::picture::{Output, Role, Way};
 use arb_core::units::{BlockHeight, CommitmentNumber};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -80,6 +81,7 @@ async fn all_channels_are_held_for_an_acknowledgement_across_a_restart() {
     assert_eq!(world.log.stored_facts(1), None, "nobody waits any more");
     assert!(events.next().await.is_none());
     arbiter.unsubscribe_all("ledger").await.expect("that there is none is no error");
+    assert_eq!(world.log.subscribers_to_all().expect("readable"), [], "nor after a restart");
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,6 +100,21 @@ async fn a_name_is_of_one_kind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_later_reader_of_the_same_name_begins_with_what_was_not_acknowledged() {
+    let world = World::default();
+    let (arbiter, one, two) = two(&world).await;
+    let mut first = subscribe(&arbiter, Delivery::Detached).await;
+    world.chain.mine(vec![one.remote_tx(0, &[]), two.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut first), [(one.id(), 0, CLOSED), (two.id(), 0, CLOSED)]);
+    first.acknowledge(one.id(), 0).await.expect("stored");
+    let mut second = subscribe(&arbiter, Delivery::Detached).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(all(&mut second), [(two.id(), 0, CLOSED)]);
+    assert!(first.next().await.is_none(), "the later one receives");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_gives_up_subscribes_to_nothing() {
     let world = World::default();
     let (arbiter, one, two) = two(&world).await;
@@ -105,6 +122,8 @@ async fn a_caller_that_gives_up_subscribes_to_nothing() {
     let subscribing = arbiter.subscribe_all("late", Delivery::Acknowledged);
     timeout(Duration::from_secs(1), subscribing).await.expect_err("no answer");
     gate.pass();
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.subscribers_to_all().expect("readable"), [], "nor after a restart");
     world.chain.mine(vec![one.remote_tx(0, &[]), two.remote_tx(0, &[])]);
     world.chain.mine_many(99);
     arbiter.idle().await.expect("running");
@@ -208,6 +227,37 @@ async fn a_breach_comes_with_everything_that_brings_it_to_justice() {
     // The secret is in it, and in no text.
     let said = format!("{detail:?}");
     assert!(said.contains("PerCommitmentSecret(..)"), "{said}");
+    // What is taken needs no spend any more.
+    let penalties: Vec<_> = world.net.sent().into_iter().flatten().collect();
+    world.chain.mine(penalties);
+    arbiter.idle().await.expect("running");
+    let detail = events.try_next().and_then(|delivered| delivered.detail).expect("a detail");
+    assert_eq!(detail.penalties().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breach_whose_penalty_data_cannot_be_read_says_so_and_a_sound_close_has_no_penalties() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    channel.next_remote(1, &[]);
+    channel.revoke(0);
+    let arbiter = world.watching(&channel).await;
+    let mut events = subscribe(&arbiter, Delivery::Detached).await;
+    world.log.damage_ended(0, true);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let detail = events.try_next().and_then(|delivered| delivered.detail).expect("a detail");
+    assert!(!detail.complete);
+    assert_eq!(detail.penalties().count(), 1, "our part of the rest is known");
+
+    let live = Channel::new(2, Anchors);
+    arbiter.watch_channel(live.facts.clone()).await.expect("sound facts");
+    world.chain.mine(vec![live.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    let delivered = std::iter::from_fn(|| events.try_next()).find(|one| one.channel == live.id());
+    let detail = delivered.and_then(|delivered| delivered.detail).expect("a detail");
+    let is_ours = |output: &Output| matches!(output.way, Way::Spend { .. });
+    assert!(detail.complete && detail.picture.outputs.iter().any(is_ours));
+    assert_eq!(detail.penalties().count(), 0, "ours to claim, and no breach");
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,6 +126,22 @@ async fn an_update_is_all_or_nothing() {
     assert_eq!(world.log.stored_facts(0), Some(before));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_told_again_is_no_sooner_durable_than_what_was_told_first() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let (first, second) = (world.log.hold(), world.log.hold());
+    let update = channel.add(offered(0));
+    let told = send(&arbiter, channel.id(), vec![update.clone()]).await;
+    let again = send(&arbiter, channel.id(), vec![update]).await;
+    assert!(!told.is_finished() && !again.is_finished());
+    first.refuse();
+    second.refuse();
+    for answer in [told, again] {
+        assert!(refused(&answer.await.expect("no panic")));
+    }
+}
+
 /// A channel whose peer had an HTLC that leaves with the revocation of its commitment 1.
 fn about_to_end() -> (Channel, Update) {
     let mut channel = Channel::new(1, StaticRemotekey);

@@ -6,6 +6,7 @@ use arb_core::facts::ChannelFacts;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::Slot;
 use arb_core::log::{Batch, BatchId, Write};
+use bitcoin::{Amount, ScriptBuf};
 use std::sync::Arc;
 
 fn facts(htlcs: u64) -> Arc<ChannelFacts> {
@@ -88,6 +89,21 @@ async fn facts_in_memory_are_those_in_the_store() {
     tell(next.clone()).await.expect_err("out of order");
     for update in [lost, next] {
         tell(update).await.expect("stored");
+    }
+    assert_eq!(world.log.stored_facts(0).as_ref(), Some(&channel.facts));
+}
+
+#[tokio::test]
+async fn a_candidate_that_comes_between_two_updates_stays() {
+    let world = World::default();
+    let mut channel = Channel::new(1, StaticRemotekey);
+    let arbiter = world.watching(&channel).await;
+    let id = channel.id();
+    let tx =
+        spend(channel.funding(), Amount::from_sat(1_000_000), ScriptBuf::from_bytes(vec![0x51]));
+    let updates = [channel.add(offered(0)), channel.splice(&tx), channel.add(offered(1))];
+    for update in updates {
+        arbiter.update_channel(id, vec![update]).await.expect("stored");
     }
     assert_eq!(world.log.stored_facts(0).as_ref(), Some(&channel.facts));
 }

@@ -1,6 +1,6 @@
 //! Subscriptions: at least once, in order, across restarts.
 use super::support::*;
-use crate::{Arbiter, ChainEventSubscription, Delivered, Delivery};
+use crate::{Arbiter, ChainEventSubscription, CommandError, Delivered, Delivery};
 use arb_core::arbitrator::{ChannelEvent, CloseKind, OutputProgress};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
@@ -175,6 +175,8 @@ async fn whatever_a_subscriber_does_in_its_own_handler_holds_nothing_up() {
         let delivered = subscription.next().await.expect("running");
         handle.subscribe(ids.1, "b", Delivery::Detached).await.expect("watched");
         handle.fail_channel(ids.1).await.expect("current facts");
+        let own = handle.fail_channel(ids.0).await;
+        assert_eq!(own, Err(CommandError::Closed(ids.0)), "its own channel");
         subscription.acknowledge(delivered.number).await.expect("stored");
         let again = handle.subscribe(ids.0, "a", Delivery::Detached).await.expect("watched");
         assert!(subscription.next().await.is_none(), "another of the same name");

@@ -162,6 +162,40 @@ async fn watching_again_changes_nothing_and_other_facts_are_refused() {
     assert_eq!(world.log.stored_facts(0), Some(before));
 }
 
+/// Whoever is watched after a restart takes nobody's place.
+#[tokio::test(start_paused = true)]
+async fn channels_that_come_after_a_restart_have_places_of_their_own() {
+    let world = World::default();
+    let [one, two, three] = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
+    let arbiter = world.watching(&one).await;
+    arbiter.watch_channel(two.facts.clone()).await.expect("sound facts");
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&one, &two]).await;
+    arbiter.watch_channel(three.facts.clone()).await.expect("sound facts");
+    for (slot, channel) in (0..).zip([&one, &two, &three]) {
+        assert_eq!(world.log.stored_facts(slot).as_ref(), Some(&channel.facts));
+    }
+    world.chain.mine([&one, &two, &three].map(|channel| channel.remote_tx(0, &[])).to_vec());
+    arbiter.idle().await.expect("running");
+    for channel in [&one, &two, &three] {
+        assert_eq!(phase(&arbiter, channel).await, CLOSED);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn facts_that_do_not_hold_together_are_not_watched() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    let sound = channel.facts.clone();
+    // Not what the peer has signed.
+    channel.facts.candidates.current.local.local_balance.0 -= 1_000_000;
+    channel.facts.candidates.current.local.remote_balance.0 += 1_000_000;
+    let refused = arbiter.watch_channel(channel.facts.clone()).await;
+    assert!(matches!(refused, Err(CommandError::Facts(_))), "{refused:?}");
+    assert_eq!(arbiter.report(channel.id()).await, Ok(None));
+    assert_eq!(arbiter.watch_channel(sound).await, Ok(()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_cannot_be_stored_is_refused() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
