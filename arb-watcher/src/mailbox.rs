@@ -294,5 +294,8 @@ mod tests {
         );
         assert!(!rings());
         assert_eq!(inbox.late(2), 0);
+        // Nobody has to ask whether a reader is still there.
+        drop(inbox);
+        assert!(Box::pin(readers.gone.notified()).as_mut().enable());
     }
 }

@@ -160,6 +160,24 @@ mod tests {
         }
     }
 
+    /// Forgets to answer for the last one.
+    struct Forgetful;
+
+    impl OurScripts for Forgetful {
+        type Error = std::convert::Infallible;
+
+        async fn owners(&self, scripts: Vec<ScriptBuf>) -> Result<Vec<ScriptOwner>, Self::Error> {
+            Ok(vec![ScriptOwner::Node; scripts.len() - 1])
+        }
+    }
+
+    #[tokio::test]
+    async fn too_few_answers_are_none() {
+        let scripts = vec![ScriptBuf::new(), ScriptBuf::from_bytes(vec![0x51])];
+        let judged = ScriptsPort::new(Forgetful).judge(scripts).await;
+        assert_eq!(judged, Err("1 answers for 2 scripts".to_owned()));
+    }
+
     #[tokio::test]
     async fn what_was_handed_out_is_known_for_long_and_not_for_ever() {
         let number = Arc::new(AtomicU64::new(0));

@@ -106,6 +106,20 @@ impl Arbiter {
 
     /// Blocks as the arbiter digests them, the present tip first.
     ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, Epoch};
+    #[doc = include_str!("../../doc/start.md")]
+    /// let mut epochs = arbiter.epochs().await?;
+    /// while let Some(epoch) = epochs.next().await {
+    ///     if let Epoch::Connected { block, .. } = epoch {
+    ///         println!("{} at height {}", block.hash, block.height.0);
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// The driver has ended.
     pub async fn epochs(&self) -> Result<Epochs, CommandError> {
@@ -116,6 +130,18 @@ impl Arbiter {
     }
 
     /// What is open and under way.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, Counts};
+    #[doc = include_str!("../../doc/start.md")]
+    /// arbiter.idle().await?;
+    /// let notices = arbiter.notices().await?;
+    /// assert_eq!(arbiter.counts().await?, Counts { notices: 1, ..Counts::default() });
+    /// drop(notices);
+    /// assert_eq!(arbiter.counts().await?, Counts::default());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// The driver has ended.

@@ -211,18 +211,40 @@ async fn a_reorganisation_takes_an_early_close_back_and_the_answer_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_question_about_the_mempool_is_put_again() {
-    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
-    world.scripts.own(wallet());
-    world.scripts.is(Mood::Fails);
-    let (arbiter, mut subscription) = watching(&world, &channel).await;
-    world.chain.enter_mempool(close(&channel));
-    arbiter.idle().await.expect("running");
-    assert_eq!(events(&mut subscription).await, []);
-    assert!(world.scripts.asked() >= 1, "it is asked at each look");
-    world.scripts.is(Mood::Well);
-    sleep(Settings::default().heartbeat * 2).await;
-    arbiter.idle().await.expect("running");
-    assert_eq!(events(&mut subscription).await, [ChannelEvent::EarlyMutual]);
+    for mood in [Mood::Fails, Mood::Panics] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        world.scripts.own(wallet());
+        world.scripts.is(mood);
+        let (arbiter, mut subscription) = watching(&world, &channel).await;
+        world.chain.enter_mempool(close(&channel));
+        arbiter.idle().await.expect("running");
+        assert_eq!(events(&mut subscription).await, []);
+        assert!(world.scripts.asked() >= 1, "it is asked at each look");
+        world.scripts.is(Mood::Well);
+        sleep(Settings::default().heartbeat * 2).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(events(&mut subscription).await, [ChannelEvent::EarlyMutual], "{mood:?}");
+    }
+}
+
+/// Whoever fills the mempool with transactions of thousands of outputs has the node asked about none.
+#[tokio::test(start_paused = true)]
+async fn what_pays_more_than_a_mutual_close_may_is_not_asked_about() {
+    for (outputs, asked) in [(16, 1), (17, 0)] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        world.scripts.own(wallet());
+        let (arbiter, mut subscription) = watching(&world, &channel).await;
+        let mut tx = close(&channel);
+        tx.output =
+            vec![TxOut { value: Amount::from_sat(1_000), script_pubkey: wallet() }; outputs];
+        world.chain.enter_mempool(tx.clone());
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.scripts.asked(), asked);
+        world.chain.mine(vec![tx]);
+        let unknown = standing(&arbiter, &channel).await.0 == closed(FundingSpend::Unknown);
+        assert_eq!((world.scripts.asked(), unknown), (asked, asked == 0));
+        assert_eq!(events(&mut subscription).await.contains(&UNKNOWN), unknown);
+    }
 }
 
 // bolt B13

@@ -2,7 +2,8 @@
 use super::support::*;
 use crate::{Arbiter, BumpGoal, BumpTarget, CommandError};
 use arb_core::arbitrator::{Change, CloseKind, PreimageSource};
-use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
+use arb_core::picture::Role;
 use arb_core::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf};
 use std::time::Duration;
@@ -79,6 +80,25 @@ async fn failing_what_another_closes_meanwhile_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failing_what_is_about_to_close_mutually_is_noted_and_waits() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let close = channel.mutual_tx();
+    world.chain.enter_mempool(close.clone());
+    arbiter.idle().await.expect("running");
+    let asked = timeout(Duration::from_secs(1), arbiter.fail_channel(id)).await;
+    assert_eq!(asked.expect("at once"), Err(CommandError::ClosesMutually(id)));
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), []);
+    // The mempool loses it: what was asked for is done.
+    world.chain.leave_mempool(close.compute_txid());
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
+    let commitment = arbiter.fail_channel(id).await.expect("it is on its way");
+    assert_eq!(commitment.compute_txid(), channel.local_tx().compute_txid());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_nodes_word_makes_a_close_mutual_across_a_restart() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let (arbiter, id) = (world.watching(&channel).await, channel.id());
@@ -113,8 +133,76 @@ async fn a_breach_is_no_mutual_close_whatever_was_said_of_it() {
     world.chain.mine(vec![breach.clone()]);
     arbiter.idle().await.expect("running");
     assert_eq!(close(&arbiter, &channel).await, Some(CloseKind::Revoked(number(0))));
-    let refused = arbiter.channel_closed_cooperatively(id, breach.compute_txid()).await;
-    assert_eq!(refused, Err(CommandError::NotMutual(breach.compute_txid())));
+    let penalty = world.net.sent()[0][0].compute_txid();
+    for txid in [breach.compute_txid(), penalty] {
+        let refused = arbiter.channel_closed_cooperatively(id, txid).await;
+        assert_eq!(refused, Err(CommandError::NotMutual(txid)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_splice_is_no_mutual_close() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let to = ScriptBuf::from_bytes(vec![0x51]);
+    let tx = super::support::channel::spend(channel.funding(), Amount::from_sat(1_000_000), to);
+    arbiter.update_channel(id, vec![channel.splice(&tx)]).await.expect("sound");
+    let refused = arbiter.channel_closed_cooperatively(id, tx.compute_txid()).await;
+    assert_eq!(refused, Err(CommandError::NotMutual(tx.compute_txid())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preimage_is_for_the_htlc_that_it_is_said_to_be_for() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    let updates = vec![channel.add(received(0)), channel.add(offered(1))];
+    arbiter.update_channel(id, updates).await.expect("sound");
+    let unfit = [
+        (2, PreimageSource::Node),
+        (0, PreimageSource::Downstream(offered(1))),
+        (0, PreimageSource::Downstream(offered(0))),
+        (1, PreimageSource::Linked(received(0))),
+    ];
+    for (of, source) in unfit {
+        let told = arbiter.preimage(id, preimage(of), source).await;
+        assert_eq!(told, Err(CommandError::UnknownHash(preimage(of).hash())), "{source:?}");
+    }
+    assert_eq!(world.log.stored_changes(0), [], "nothing was learned");
+    let fit = [(0, PreimageSource::Node), (1, PreimageSource::Downstream(offered(1)))];
+    for (of, source) in fit {
+        arbiter.preimage(id, preimage(of), source).await.expect("it fits");
+    }
+    assert_ne!(world.log.stored_changes(0), []);
+}
+
+/// The peer's commitment: our balance can be claimed now, the HTLC only once it has expired.
+#[tokio::test(start_paused = true)]
+async fn a_bump_of_a_channel_means_what_can_be_claimed_now() {
+    let (world, mut channel) = (World::default(), Channel::new(1, Anchors));
+    channel.add(offered(0));
+    channel.next_remote(1, &[offered(0)]);
+    channel.revoke(0);
+    let (arbiter, id) = (world.watching(&channel).await, channel.id());
+    world.chain.mine(vec![channel.remote_tx(1, &[offered(0)])]);
+    arbiter.idle().await.expect("running");
+    world.pass(&arbiter, 1).await;
+    let feerate = FeeRate::from_sat_per_kwu(5_000);
+    let bump = arbiter.bump(BumpTarget::Channel(id), BumpGoal::FeeRate(feerate));
+    bump.await.expect("something is to be claimed");
+    let report = arbiter.report(id).await.expect("running").expect("watched");
+    let balance = report.outputs.iter().find(|output| output.role == Role::ToRemote);
+    let balance = balance.map(|output| output.outpoint);
+    let bumped: Vec<Option<OutPoint>> = world
+        .log
+        .stored_changes(0)
+        .iter()
+        .filter_map(|change| match change {
+            Change::BumpRequested { outpoint, .. } => Some(*outpoint),
+            _ => None,
+        })
+        .collect();
+    assert!(balance.is_some());
+    assert_eq!(bumped, [balance]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -133,3 +133,15 @@ async fn the_alarm_is_repeated_until_it_is_acknowledged() {
     let mut notices = world.start().await.notices().await.expect("running");
     assert_eq!(drain(&mut notices).await, [(channel.id(), OUTDATED)], "a new start, a new alarm");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stated_by_mistake_is_no_alarm_any_more() {
+    let (world, channel) = stored().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    arbiter.state_numbers(numbers(channel.id(), 2, 0)).await.expect("watched");
+    assert_eq!(drain(&mut notices).await, [(channel.id(), OUTDATED)]);
+    arbiter.state_numbers(numbers(channel.id(), 1, 0)).await.expect("watched");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(drain(&mut notices).await, []);
+}
