@@ -1,7 +1,7 @@
 //! Reports: what is pending, why, what it costs, who else can take it; of one channel and of all.
 use super::support::*;
 use crate::Arbiter;
-use arb_core::arbitrator::{FailReason, OutputState, Phase};
+use arb_core::arbitrator::{Alert, FailReason, OutputState, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::height::Reason;
@@ -9,7 +9,7 @@ use arb_core::ids::{ChannelId, Side};
 use arb_core::picture::Role;
 use arb_core::report::{ChannelReport, OutputReport, Payer, PhaseCounts, Taker};
 use arb_core::units::BlockHeight;
-use bitcoin::{Amount, FeeRate};
+use bitcoin::{Amount, FeeRate, ScriptBuf};
 
 async fn report(arbiter: &Arbiter, channel: &Channel) -> ChannelReport {
     arbiter.idle().await.expect("running");
@@ -108,10 +108,22 @@ async fn outputs_of_our_commitment_say_what_they_wait_for_and_who_competes() {
     assert_eq!((sweeping.fees, closed.pending_fees), (Amount::ZERO, both));
     assert_eq!(sweeping.package_feerate, None, "its parent is in a block");
     let sweep = world.net.sent().into_iter().flatten().find(|tx| tx.compute_txid() == txid);
-    let at = world.chain.mine(vec![sweep.expect("published")]).height;
+    let sweep = sweep.expect("published");
+    let feerate = FeeRate::from_sat_per_kwu(both.to_sat() * 1000 / sweep.weight().to_wu());
+    assert_eq!(sweeping.feerate, Some(feerate));
+    for reported in &closed.outputs {
+        let made = &channel.local_tx().output[reported.outpoint.vout as usize];
+        assert_eq!(reported.amount, made.value);
+    }
+    assert_eq!(closed.received, Amount::ZERO);
+    let brought = sweeping.amount + anchor.amount;
+    let at = world.chain.mine(vec![sweep]).height;
     let closed = report(&arbiter, &channel).await;
     let swept = output(&closed, Role::ToLocal);
     assert_eq!((swept.spent_at, swept.spent_by), (Some(at), Some(Side::Local)));
+    assert_eq!((swept.spender, closed.received), (Some(txid), brought));
+    let next = closed.next.expect("the HTLCs are pending");
+    assert_eq!((next.reason, next.until.0), (Reason::Cltv, expiry));
     assert_eq!((swept.fees, swept.pending_fee, swept.bumps), (fee, None, 0));
     assert_eq!((closed.fees, closed.pending_fees), (both, Amount::ZERO));
 }
@@ -135,8 +147,39 @@ async fn outputs_of_a_revoked_commitment_name_the_peers_lock() {
     assert_eq!(theirs.payer, Some(Payer::Output));
     let rival = theirs.rival.expect("after its delay");
     assert_eq!((rival.who, rival.from.until), (Taker::Peer, BlockHeight(at + 144)));
+    // A claim that is replaced is counted, and the one that counts is the newest.
+    let before = theirs.unconfirmed;
+    let target = crate::BumpTarget::Channel(channel.id());
+    let more = crate::BumpGoal::FeeRate(FeeRate::from_sat_per_kwu(20_000));
+    arbiter.bump(target, more).await.expect("something is to be claimed");
+    let raised = report(&arbiter, &channel).await;
+    let raised = output(&raised, Role::ToLocal);
+    assert_eq!((theirs.bumps, raised.bumps), (0, 1));
+    assert!(raised.unconfirmed.is_some() && raised.unconfirmed != before);
     let htlc = output(&closed, Role::Htlc(offered(0))).rival.expect("by its second stage");
     assert_eq!((htlc.from.reason, htlc.from.tip.0), (Reason::Preimage, at));
+}
+
+/// What the driver found out by itself stands in the report, in that of all channels too.
+#[tokio::test(start_paused = true)]
+async fn alerts_are_in_the_report_whoever_raised_them() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    world.signer.is(channel.id(), Mood::Fails);
+    fail(&arbiter, channel.id()).await;
+    world.pass(&arbiter, 5).await;
+    let failing = report(&arbiter, &channel).await;
+    assert_eq!(failing.alerts, [Alert::SignerFailing]);
+    let all = arbiter.report_all().await.expect("running");
+    assert_eq!(all.channels, [failing]);
+
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let odd = ScriptBuf::from_bytes(vec![0x51]);
+    let spend = super::support::channel::spend(channel.funding(), Amount::from_sat(999_000), odd);
+    world.chain.mine(vec![spend.clone()]);
+    let closed = report(&arbiter, &channel).await;
+    assert_eq!(closed.alerts, [Alert::UnknownSpend(spend.compute_txid())]);
 }
 
 #[tokio::test(start_paused = true)]
