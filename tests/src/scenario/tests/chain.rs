@@ -51,7 +51,7 @@ fn publish() {
     let crowds = |heavy| OnChain::PeerCrowds { channel: a(), feerate: vb(1), heavy };
     assert_eq!(on_chain("peer crowds a feerate=1sat/vB"), crowds(false));
     assert_eq!(on_chain("peer crowds a feerate=1sat/vB heavy"), crowds(true));
-    refused("peer crowds a feerate=1sat/vB light", "the end of the line", "light");
+    refused("peer crowds a feerate=1sat/vB light", "no more than feerate=", "light");
     refused("peer crowds a", "feerate=", "the end of the line");
     refused("publish a mutual feerate=3sat/vB", "the end of the line", "feerate=3sat/vB");
     refused("publish c local", "a declared channel", "c");
