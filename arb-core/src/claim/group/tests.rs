@@ -149,6 +149,22 @@ fn what_is_alike_goes_together() {
 }
 
 #[test]
+fn versions_do_not_mix() {
+    let claims = [Version::TWO, TRUC, Version::TWO, TRUC].into_iter().zip(0..);
+    let claims: Vec<Claim> = claims
+        .map(|(version, vout)| {
+            let mut claim = single(vout, TxKind::Penalty, 0, Some(144));
+            if let SpendPath::Single(single) = &mut claim.path {
+                single.version = version;
+            }
+            claim
+        })
+        .collect();
+    let apart = [(vec![0, 2], "new"), (vec![1, 3], "new")];
+    assert_eq!(formed(&claims, &Acts::default()), apart);
+}
+
+#[test]
 fn penalties_part_when_the_security_delay_is_reached() {
     let near = [
         single(0, TxKind::Penalty, 0, Some(SECURITY_DELAY)),
