@@ -7,11 +7,22 @@ use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::HtlcId;
 use arb_core::ports::Verdict;
 use arb_core::report::ChannelReport;
-use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use bitcoin::absolute::LockTime;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxIn, TxOut};
 use std::time::Duration;
 
 /// A revoked commitment with seven HTLCs in a block, and the outpoints of these.
 async fn punishing(world: &World, spoilt: &[usize]) -> (crate::Arbiter, Channel, Vec<OutPoint>) {
+    let (arbiter, channel, _, outpoints) = punishing_of(world, spoilt).await;
+    (arbiter, channel, outpoints)
+}
+
+/// The same, with the commitment.
+async fn punishing_of(
+    world: &World,
+    spoilt: &[usize],
+) -> (crate::Arbiter, Channel, Transaction, Vec<OutPoint>) {
     let htlcs: Vec<HtlcId> = (0..7).map(offered).collect();
     let mut channel = Channel::new(1, StaticRemotekey);
     for id in &htlcs {
@@ -33,9 +44,9 @@ async fn punishing(world: &World, spoilt: &[usize]) -> (crate::Arbiter, Channel,
     for at in spoilt {
         world.net.refuses(outpoints[*at], Verdict::Refused("bad-witness-nonstandard".to_owned()));
     }
-    world.chain.mine(vec![revoked]);
+    world.chain.mine(vec![revoked.clone()]);
     arbiter.idle().await.expect("running");
-    (arbiter, channel, outpoints)
+    (arbiter, channel, revoked, outpoints)
 }
 
 fn inputs(tx: &Transaction) -> Vec<OutPoint> {
@@ -180,4 +191,43 @@ async fn what_is_taken_apart_goes_out_again_behind_what_pays_for_the_whole() {
         let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
         assert_eq!(report.alerts, [], "{heir:?} {others:?}");
     }
+}
+
+/// The cheater takes two HTLCs to second stages in one transaction, behind an output of its own, so that none stands
+/// at the place of its input: they are punished in the block in which they appear, and what is left too.
+#[tokio::test(start_paused = true)]
+async fn second_stages_of_the_cheater_are_found_wherever_they_stand() {
+    let world = World::default();
+    let (arbiter, _, revoked, htlcs) = punishing_of(&world, &[]).await;
+    world.net.sent();
+    let txid = revoked.compute_txid();
+    let is_balance = |(vout, output): &(u32, &TxOut)| {
+        output.script_pubkey.is_p2wsh() && !htlcs.contains(&OutPoint { txid, vout: *vout })
+    };
+    let (at, balance) = (0..).zip(&revoked.output).find(is_balance).expect("the cheater has one");
+    let input = |at: usize| TxIn { previous_output: htlcs[at], ..TxIn::default() };
+    let output = |script: &ScriptBuf| {
+        let value = Amount::from_sat(9_000);
+        TxOut { value, script_pubkey: script.clone() }
+    };
+    let elsewhere = ScriptBuf::from_bytes([&[0, 20][..], &[9; 20]].concat());
+    let delayed = &balance.script_pubkey;
+    let taken = Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![input(1), input(4)],
+        output: vec![output(&elsewhere), output(delayed), output(delayed)],
+    };
+    world.chain.mine(vec![taken.clone()]);
+    arbiter.idle().await.expect("running");
+    let sent = world.net.sent();
+    let mut spent: Vec<OutPoint> = sent.iter().flat_map(|package| inputs(&package[0])).collect();
+    spent.sort_unstable();
+    let second = |vout| OutPoint { txid: taken.compute_txid(), vout };
+    let left = htlcs.iter().enumerate().filter(|(at, _)| ![1, 4].contains(at));
+    let left = left.map(|(_, outpoint)| *outpoint);
+    let mut expected: Vec<OutPoint> =
+        left.chain([OutPoint { txid, vout: at }, second(1), second(2)]).collect();
+    expected.sort_unstable();
+    assert_eq!(spent, expected);
 }
