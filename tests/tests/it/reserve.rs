@@ -1,7 +1,10 @@
 //! What the wallet must be able to pay for an open channel, against sums by hand: LDK's code builds the commitment, and BOLT 3
 //! and Bitcoin's serialisation say what each transaction weighs. To the satoshi.
-use arb_core::facts::ChannelFacts;
+use arb_core::arbitrator::{ChannelArbitrator, Now, Position};
+use arb_core::facts::{ChannelFacts, Standing};
+use arb_core::policy::Policy;
 use arb_core::report::reserve;
+use arb_core::units::BlockHeight;
 use arb_tests::peer::{
     Channel, ChannelParams, Commitment, Format, Keep, NewHtlc, OutputRole, preimage_named,
 };
@@ -151,5 +154,36 @@ fn the_reserve_is_what_each_transaction_would_cost_by_hand() {
             let all = child + stages(false, case.offered) + stages(true, case.received);
             assert_eq!(found, all, "case {number} at {sat_per_kw} sat/kw, {child} for the child");
         }
+    }
+}
+
+/// A dry run at one feerate: the wallet pays for the child and for what is worth its second stage; what is not is left, and what only a
+/// preimage would bring is told apart.
+#[test]
+fn a_dry_run_says_what_the_wallet_pays_and_what_is_left() {
+    const RATE: u64 = 2_500;
+    let worth: &[u64] = &[50_000];
+    let not_worth: &[u64] = &[1_000];
+    for (offered, left) in [(worth, 0), (not_worth, 1_000)] {
+        let received = &[40_000];
+        let case = Case { format: Format::Anchors, local: 500_000, offered, received };
+        let (channel, facts) = channel(&case);
+        let commitment = channel.local_commitment().expect("signed");
+        let now = Now {
+            tip: BlockHeight(200),
+            position: Position::AtTip,
+            policy: Policy::default(),
+            standing: Standing::Current,
+            link: None,
+            floor: FeeRate::BROADCAST_MIN,
+            mutual_close: None,
+        };
+        let rate = FeeRate::from_sat_per_kwu(RATE);
+        let cost = ChannelArbitrator::default().closing_cost(&facts, &now, rate);
+        let cost = cost.expect("our commitment can be broadcast");
+        let child = child(&case, &channel, &commitment, RATE);
+        let stages = if left == 0 { stage(&case, false, offered[0], RATE) } else { 0 };
+        assert_eq!(cost.wallet.to_sat(), child + stages);
+        assert_eq!((cost.left.to_sat(), cost.uncertain.to_sat()), (left, 40_000));
     }
 }
