@@ -157,6 +157,8 @@ async fn a_node_that_never_answers_is_not_waited_for_beyond_the_patience() {
         world.pass(&arbiter, 1).await;
         assert_eq!(standing(&arbiter, &channel).await.1, [], "{mood:?}");
         assert_eq!(events(&mut subscription).await, [ChannelEvent::Reorged, CLOSED]);
+        let mut fresh = arbiter.notices().await.expect("running");
+        assert_eq!(drain(&mut fresh).await, [], "whoever listens from now on hears of it no more");
     }
 }
 
