@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Number of a batch, unique within one run of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +84,43 @@ pub enum Write {
         /// The channel's key.
         slot: Slot,
     },
+    /// A record of the node's own, new or replacing the one that is stored, where the log's
+    /// [`ByteStore`](crate::ports::ByteStore) keeps it.
+    Bytes(Arc<ByteRecord>),
+}
+
+/// Bytes of the node's own under a name, which the arbiter does not look into. Shown without the bytes: they may
+/// hold secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ByteRecord {
+    /// Where the name is unique.
+    pub folder: String,
+    /// What the bytes are found by.
+    pub name: String,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for ByteRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, name, bytes } = self;
+        write!(f, "ByteRecord({folder:?}, {name:?}, {} bytes)", bytes.len())
+    }
+}
+
+/// Where a log and a byte store keep what they are given, if they keep it together: those that have the same
+/// home write to one medium, in one order. A home is new whenever a medium is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Home(usize);
+
+impl Home {
+    /// One that no other medium has as long as this program runs.
+    #[allow(clippy::new_without_default, reason = "no two are equal")]
+    #[must_use]
+    pub fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// A named subscription that outlives a restart.
@@ -188,6 +226,19 @@ pub trait ChangeLog: Send + 'static {
     #[must_use]
     fn remedy(_: &Self::Error) -> Remedy {
         Remedy::Wait
+    }
+
+    /// Where it keeps what is appended. A log without a byte store beside it has no home: the records of
+    /// [`Write::Bytes`] are kept all the same, but nobody reads them.
+    ///
+    /// ```
+    /// use arb_core::log::ChangeLog;
+    /// use arb_core::memory::MemoryLog;
+    ///
+    /// assert_eq!(MemoryLog::default().home(), None);
+    /// ```
+    fn home(&self) -> Option<Home> {
+        None
     }
 
     /// Appends a batch, atomically and durably.

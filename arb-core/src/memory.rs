@@ -3,9 +3,10 @@ use crate::arbitrator::Change;
 use crate::facts::{ChannelEntry, ChannelFacts, HtlcRecord};
 use crate::ids::{ChannelId, HtlcId, Slot};
 use crate::log::{
-    Batch, ChangeLog, Damaged, Durable, Remedy, StoredChannel, SubscriberState, Write,
+    Batch, ByteRecord, ChangeLog, Damaged, Durable, Remedy, StoredChannel, SubscriberState, Write,
 };
 use crate::units::{BlockDelta, BlockHeight, BlockRef, CommitmentNumber};
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -20,6 +21,9 @@ pub const KEPT_BLOCKS: BlockDelta = BlockDelta(288);
 /// Longest name of a subscriber, in bytes.
 pub const LONGEST_NAME: usize = 255;
 
+/// Longest name of a record of the node's own, in bytes: its folder, a zero between them, and the name.
+pub const LONGEST_RECORD_NAME: usize = 500;
+
 /// Why a change log refuses a batch, whatever its medium. Repeating the batch is useless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +36,8 @@ pub enum Refused {
     UnknownSlot(Slot),
     /// A subscriber's name has more than [`LONGEST_NAME`] bytes.
     NameTooLong,
+    /// The name of a record of the node's own is empty, too long, or has a zero in it.
+    BadRecordName,
 }
 
 impl fmt::Display for Refused {
@@ -41,6 +47,9 @@ impl fmt::Display for Refused {
             Self::SlotForgotten(slot) => write!(f, "slot {} was forgotten", slot.0),
             Self::UnknownSlot(slot) => write!(f, "no channel was registered as slot {}", slot.0),
             Self::NameTooLong => write!(f, "a name has more than {LONGEST_NAME} bytes"),
+            Self::BadRecordName => {
+                f.write_str("a folder or name is empty, too long, or has a zero")
+            }
         }
     }
 }
@@ -82,7 +91,8 @@ impl SlotUse {
             Write::Forget { slot } => Some(Self::Forget(*slot)),
             Write::BlockConnected(_)
             | Write::Disconnected { .. }
-            | Write::SubscriberToAll { .. } => None,
+            | Write::SubscriberToAll { .. }
+            | Write::Bytes(_) => None,
         }
     }
 }
@@ -114,24 +124,40 @@ pub fn check_slots(
     Ok(())
 }
 
-/// Whether every subscriber's name is short enough.
+/// Whether every subscriber's name is short enough, and every record of the node's own may be named so.
 ///
 /// # Errors
 /// One is not.
 pub fn check_names(writes: &[Write]) -> Result<(), Refused> {
-    let too_long = |write: &Write| match write {
-        Write::Subscriber { name, .. } | Write::SubscriberToAll { name, .. } => {
-            name.len() > LONGEST_NAME
+    writes.iter().try_for_each(|write| match write {
+        Write::Subscriber { name, .. } | Write::SubscriberToAll { name, .. }
+            if name.len() > LONGEST_NAME =>
+        {
+            Err(Refused::NameTooLong)
         }
-        Write::Facts { .. }
+        Write::Bytes(record) => check_record_name(&record.folder, &record.name),
+        Write::Subscriber { .. }
+        | Write::SubscriberToAll { .. }
+        | Write::Facts { .. }
         | Write::EndedHtlcs { .. }
         | Write::Changes { .. }
         | Write::BlockConnected(_)
         | Write::Disconnected { .. }
         | Write::SetAside { .. }
-        | Write::Forget { .. } => false,
-    };
-    if writes.iter().any(too_long) { Err(Refused::NameTooLong) } else { Ok(()) }
+        | Write::Forget { .. } => Ok(()),
+    })
+}
+
+/// Whether a record of the node's own may be named so: without a zero, not empty, and with its folder at
+/// most [`LONGEST_RECORD_NAME`] bytes long.
+///
+/// # Errors
+/// It may not.
+pub fn check_record_name(folder: &str, name: &str) -> Result<(), Refused> {
+    let length = folder.len().saturating_add(name.len());
+    let fits = length < LONGEST_RECORD_NAME;
+    let has_zero = [folder, name].iter().any(|part| part.contains('\0'));
+    if fits && !has_zero && !name.is_empty() { Ok(()) } else { Err(Refused::BadRecordName) }
 }
 
 /// A change log in memory. A clone is a snapshot: what a restart would find.
@@ -141,6 +167,7 @@ pub struct MemoryLog {
     next_slot: u32,
     blocks: BTreeMap<BlockHeight, BlockRef>,
     to_all: BTreeMap<String, bool>,
+    bytes: BTreeMap<(String, String), Arc<ByteRecord>>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +184,13 @@ impl MemoryLog {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The record of the node's own under this name, as [`Write::Bytes`] left it.
+    #[must_use]
+    pub fn record(&self, folder: &str, name: &str) -> Option<&[u8]> {
+        let record = self.bytes.get(&(folder.to_owned(), name.to_owned()))?;
+        Some(&record.bytes)
     }
 
     fn state(&self, slot: Slot) -> SlotState {
@@ -204,6 +238,9 @@ impl MemoryLog {
             Write::SetAside { slot, aside } => self.with(slot, |records| records.aside = aside),
             Write::Forget { slot } => {
                 self.channels.remove(&slot);
+            }
+            Write::Bytes(record) => {
+                self.bytes.insert((record.folder.clone(), record.name.clone()), record);
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::claim::SigningKey;
 use crate::claim::trough::{PastBlock, Troughs};
 use crate::ids::ChannelId;
+use crate::log::Home;
 use crate::units::{BlockHeight, BlockRef};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -281,6 +282,12 @@ pub trait ByteStore: Send + Sync + 'static {
     type Error: Error + Send + Sync + 'static;
     /// Resolves when a write is on stable storage.
     type Write: Future<Output = Result<(), Self::Error>> + Send + 'static;
+
+    /// Where it keeps them: a change log with the same home writes a record of the node's own together with
+    /// its own, as `put` would.
+    fn home(&self) -> Option<Home> {
+        None
+    }
 
     /// The bytes under a name, as of the last write that has resolved, or a later one.
     ///

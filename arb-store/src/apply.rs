@@ -1,5 +1,6 @@
 //! Batches as bytes, and how they are put into a write transaction.
 use crate::StoreError;
+use crate::bytes::record_key;
 use crate::layout::{
     ALL_CHANNELS, Databases, NEXT_SLOT_KEY, Table, height_key, log_key, next_slot, seal,
     sequence_of, slot_key, subscriber_key,
@@ -31,7 +32,7 @@ pub(crate) enum Asked {
 /// A batch as bytes. Whoever asks for one makes it; of several the writer does, and who asks goes on meanwhile.
 pub(crate) struct Prepared {
     pub(crate) id: BatchId,
-    /// Whether only facts and penalty data are written: what waits when space runs out.
+    /// Whether only facts, penalty data and the node's own records are written: what waits when space runs out.
     pub(crate) facts_only: bool,
     operations: Vec<Operation>,
 }
@@ -92,8 +93,9 @@ impl Prepared {
             }
         };
         check_names(&batch.writes)?;
-        let is_facts =
-            |write: &Write| matches!(write, Write::Facts { .. } | Write::EndedHtlcs { .. });
+        let is_facts = |write: &Write| {
+            matches!(write, Write::Facts { .. } | Write::EndedHtlcs { .. } | Write::Bytes(_))
+        };
         let facts_only = !batch.writes.is_empty() && batch.writes.iter().all(is_facts);
         let operations = batch.writes.into_iter().map(Operation::new).collect();
         Ok(Self { id: batch.id, facts_only, operations })
@@ -127,6 +129,10 @@ impl Operation {
             }
             Write::SetAside { slot, aside } => Self::SetAside { slot, aside },
             Write::Forget { slot } => Self::Forget { slot },
+            Write::Bytes(record) => Self::Bytes {
+                key: record_key(&record.folder, &record.name),
+                bytes: Some(record.bytes.clone()),
+            },
         }
     }
 

@@ -4,6 +4,8 @@ use crate::layout::unseal;
 use crate::store::Store;
 use crate::writer::{Request, Requests};
 use crate::{Append, StoreError, receipt};
+use arb_core::log::Home;
+use arb_core::memory::{LONGEST_RECORD_NAME, check_record_name};
 use arb_core::ports::ByteStore;
 use std::fmt;
 use std::future::Future;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Longest key in bytes: folder, a zero and the name. LMDB takes 511.
-pub const LONGEST_KEY: usize = 500;
+pub const LONGEST_KEY: usize = LONGEST_RECORD_NAME;
 
 /// A [`ByteStore`] beside the change log, for the node's own records: one file, one writer, one
 /// fsync for what is written together. Made by [`crate::LmdbLog::bytes`].
@@ -66,6 +68,10 @@ impl ByteStore for LmdbBytes {
     type Error = StoreError;
     type Write = Written;
 
+    fn home(&self) -> Option<Home> {
+        Some(self.store.home)
+    }
+
     fn get(&self, folder: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let key = key(folder, name)?;
         self.store.read(|tables, txn| {
@@ -104,8 +110,11 @@ fn prefix(folder: &str) -> Result<Vec<u8>, StoreError> {
 }
 
 fn key(folder: &str, name: &str) -> Result<Vec<u8>, StoreError> {
-    let mut key = prefix(folder)?;
-    key.extend_from_slice(name.as_bytes());
-    let fits = !name.is_empty() && !name.contains('\0') && key.len() <= LONGEST_KEY;
-    if fits { Ok(key) } else { Err(StoreError::BadName) }
+    check_record_name(folder, name).map_err(|_| StoreError::BadName)?;
+    Ok(record_key(folder, name))
+}
+
+/// The key of a record whose name has been checked.
+pub(crate) fn record_key(folder: &str, name: &str) -> Vec<u8> {
+    [folder.as_bytes(), &[0], name.as_bytes()].concat()
 }

@@ -9,7 +9,7 @@ use crate::{Append, LmdbBytes, StoreConfig, StoreError, open, read, receipt};
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, Health, Remedy, StoredChannel};
+use arb_core::log::{Batch, ChangeLog, Damaged, Health, Home, Remedy, StoredChannel};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use std::fmt;
 use std::path::Path;
@@ -117,6 +117,10 @@ impl ChangeLog for LmdbLog {
 
     fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, StoreError> {
         self.store.read(|tables, txn| read::subscribers_to_all(tables, txn))
+    }
+
+    fn home(&self) -> Option<Home> {
+        Some(self.store.home)
     }
 
     fn append(&mut self, batch: Batch) -> Append {

@@ -6,6 +6,7 @@ use crate::layout::{
 };
 use crate::space::Gauges;
 use crate::store::{Store, first_map};
+use arb_core::log::Home;
 use fs4::{FileExt, TryLockError};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Env, EnvOpenOptions, MdbError, WithoutTls};
@@ -48,6 +49,7 @@ pub(crate) fn open(folder: &Path, config: &StoreConfig) -> Result<Store, StoreEr
         env,
         tables,
         identity,
+        home: Home::new(),
         gauges: Arc::new(Gauges::default()),
         folder: folder.to_owned(),
         data,

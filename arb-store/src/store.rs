@@ -3,6 +3,7 @@ use crate::StoreError;
 use crate::layout::Databases;
 use crate::open::Lock;
 use crate::space::Gauges;
+use arb_core::log::Home;
 use heed::{Env, RoTxn, WithoutTls};
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub(crate) struct Store {
     pub(crate) env: Env<WithoutTls>,
     pub(crate) tables: Databases,
     pub(crate) identity: [u8; 16],
+    pub(crate) home: Home,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) folder: PathBuf,
     pub(crate) data: File,

@@ -8,6 +8,7 @@ use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update, UpdateError};
 use arb_core::ids::{ChannelId, PaymentHash, Preimage, Slot};
+use arb_core::log::ByteRecord;
 use arb_core::report::{ChannelReport, ClosingCost, ReportPage};
 use arb_core::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, Txid};
@@ -22,12 +23,14 @@ use tokio::sync::oneshot;
 pub enum Command {
     /// [`crate::Arbiter::watch_channel`]. Answered by [`Answer::Done`].
     Watch(Box<ChannelFacts>),
-    /// [`crate::Arbiter::update_channel`]. Answered by [`Answer::Done`].
+    /// [`crate::Arbiter::update_channel_with`]. Answered by [`Answer::Done`].
     Update {
         /// The channel.
         id: ChannelId,
         /// The updates, in order.
         updates: Vec<Update>,
+        /// What the node wants to be written with them.
+        records: Vec<ByteRecord>,
     },
     /// [`crate::Arbiter::state_numbers`]. Answered by [`Answer::Done`].
     StateNumbers(ChannelNumbers),

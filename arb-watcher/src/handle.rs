@@ -14,7 +14,7 @@ use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Preimage};
-use arb_core::log::ChangeLog;
+use arb_core::log::{ByteRecord, ChangeLog, Home};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::{Transaction, Txid};
 use std::task::{Context, Poll};
@@ -66,6 +66,7 @@ pub struct Arbiter {
     alarms: watch::Receiver<Alarms>,
     last_word: watch::Receiver<Option<Ended>>,
     scripts: ScriptsPort,
+    home: Option<Home>,
 }
 
 impl Service<Command> for Arbiter {
@@ -110,11 +111,11 @@ impl Arbiter {
         let weak = commands.downgrade();
         let seams =
             Seams { queue, commands: weak, end: End::new(asked), alarms: board, last_word: said };
-        let scripts = ports.scripts.clone();
+        let (scripts, home) = (ports.scripts.clone(), log.home());
         let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
         let commands = Sender::new(commands);
-        Ok(Self { commands, task, end, alarms, last_word, scripts })
+        Ok(Self { commands, task, end, alarms, last_word, scripts, home })
     }
 
     async fn ask(&self, command: Command) -> Result<Answer, CommandError> {
@@ -203,7 +204,63 @@ impl Arbiter {
         id: ChannelId,
         updates: Vec<Update>,
     ) -> Result<(), CommandError> {
-        self.do_it(Command::Update { id, updates }).await
+        self.update_channel_with(id, updates, Vec::new()).await
+    }
+
+    /// The same, and writes records of the node's own with the updates: none is durable before all updates
+    /// are, all are durable when it returns, and where the channel is quiet they share a commit. An error:
+    /// neither the updates nor the records count; that of a store which failed ([`CommandError::NotStored`]) may have
+    /// come after the updates were durable: ask again.
+    ///
+    /// They are found in the log's own [`ByteStore`](arb_core::ports::ByteStore): see [`Arbiter::home`].
+    ///
+    /// ```
+    /// use arb_core::facts::Update;
+    /// use arb_core::ids::ChannelId;
+    /// use arb_core::log::ByteRecord;
+    /// use arb_core::ports::ByteStore;
+    /// use arb_watcher::{Arbiter, CommandError};
+    ///
+    /// /// What the node keeps of a channel, in one commit with the facts if that is possible.
+    /// async fn keep<B: ByteStore>(
+    ///     (arbiter, store): (&Arbiter, &B),
+    ///     (id, updates): (ChannelId, Vec<Update>),
+    ///     (name, bytes): (String, Vec<u8>),
+    /// ) -> Result<(), Box<dyn std::error::Error>> {
+    ///     let folder = "channels".to_owned();
+    ///     if store.home().is_some() && store.home() == arbiter.home() {
+    ///         let record = ByteRecord { folder, name, bytes };
+    ///         return Ok(arbiter.update_channel_with(id, updates, vec![record]).await?);
+    ///     }
+    ///     arbiter.update_channel(id, updates).await?;
+    ///     Ok(store.put(&folder, &name, bytes).await?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Arbiter::update_channel`]; or a record may not be named so.
+    pub async fn update_channel_with(
+        &self,
+        id: ChannelId,
+        updates: Vec<Update>,
+        records: Vec<ByteRecord>,
+    ) -> Result<(), CommandError> {
+        self.do_it(Command::Update { id, updates, records }).await
+    }
+
+    /// Where the log keeps what it is given, if a byte store may be there too.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::Arbiter;
+    #[doc = include_str!("../doc/start.md")]
+    /// // Nobody reads bytes of a log in memory.
+    /// assert_eq!(arbiter.home(), None);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub const fn home(&self) -> Option<Home> {
+        self.home
     }
 
     /// States what the node knows of a channel by now: facts that are older are outdated from now

@@ -227,7 +227,7 @@ where
         };
         let is_first = fundings.iter().any(|funding| begins(channel, funding));
         let gone = fundings.into_iter().map(|funding| Update::CandidateDiscarded { funding });
-        match self.sink.update(channel, gone.collect()).await {
+        match self.sink.update(channel, gone.collect(), Vec::new()).await {
             Ok(()) | Err(Refusal::NotWatched) => Ok(Handled::Node),
             Err(Refusal::Later(_)) => Err(ReplayEvent()),
             // A channel is not without a funding output, and this is its only one: LDK discards the first one

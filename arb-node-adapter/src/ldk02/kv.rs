@@ -1,5 +1,6 @@
 //! `LdkStore`: a byte store of ours as LDK's key-value store, both of its traits.
 use super::block::block;
+use arb_core::log::{ByteRecord, Home};
 use arb_core::ports::ByteStore;
 use core::ops::Deref;
 use lightning::io::{Error, ErrorKind};
@@ -81,9 +82,32 @@ pub trait WriteAll: KVStoreSync {
     /// asked for when the method is called, and durable when the future resolves; what is
     /// asked for meanwhile may share a commit with them.
     fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error>;
+
+    /// The same values as records that a change log with this home writes with its own, to be found here
+    /// afterwards. Given back if they are kept elsewhere, or cannot be named so: then [`WriteAll::write_all`] is the way.
+    ///
+    /// # Errors
+    /// They are not kept together.
+    fn beside(&self, home: Home, writes: Vec<KvWrite>) -> Result<Vec<ByteRecord>, Vec<KvWrite>> {
+        let _ = home;
+        Err(writes)
+    }
 }
 
 impl<B: ByteStore> WriteAll for LdkStore<B> {
+    fn beside(&self, home: Home, writes: Vec<KvWrite>) -> Result<Vec<ByteRecord>, Vec<KvWrite>> {
+        let folder = |of: &KvWrite| checked(&of.first, &of.second, Some(&of.key));
+        let folders = writes.iter().map(folder).collect::<Result<Vec<_>, _>>();
+        match folders {
+            Ok(folders) if self.0.home() == Some(home) => {
+                let record =
+                    |(folder, KvWrite { key: name, bytes, .. })| ByteRecord { folder, name, bytes };
+                Ok(folders.into_iter().zip(writes).map(record).collect())
+            }
+            _ => Err(writes),
+        }
+    }
+
     fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error> {
         let put = |of: KvWrite| self.put(&of.first, &of.second, &of.key, of.bytes);
         let writes: Vec<_> = writes.into_iter().map(put).collect();

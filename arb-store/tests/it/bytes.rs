@@ -1,11 +1,13 @@
 //! Bytes under names, beside the change log in one environment.
-use crate::samples::register;
-use crate::support::{open, put, raw, wait};
+use crate::samples::{bumps, register};
+use crate::support::{append, batch, open, put, raw, wait};
 use arb_core::ids::Slot;
-use arb_core::log::ChangeLog;
+use arb_core::log::{BatchId, ByteRecord, ChangeLog, Write};
+use arb_core::memory::Refused;
 use arb_core::ports::ByteStore;
 use arb_store::{LONGEST_KEY, LmdbBytes, StoreError};
 use std::fs::File;
+use std::sync::Arc;
 
 fn write(bytes: &LmdbBytes, folder: &str, name: &str, value: &[u8]) {
     wait(bytes.put(folder, name, value.to_vec())).expect("written");
@@ -50,6 +52,40 @@ fn the_last_write_stays() {
         wait(write).unwrap();
     }
     assert_eq!(bytes.get("f", "n").unwrap(), Some(vec![99]));
+}
+
+fn record(name: &str, bytes: &[u8]) -> Write {
+    let (folder, name) = ("f".to_owned(), name.to_owned());
+    Write::Bytes(Arc::new(ByteRecord { folder, name, bytes: bytes.to_vec() }))
+}
+
+/// What comes with facts is written with them, in the order of all writes, or not at all.
+#[test]
+fn bytes_come_with_facts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    let bytes = log.bytes();
+    assert!(log.home().is_some() && log.home() == bytes.home());
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert_ne!(open(elsewhere.path()).home(), log.home());
+    let before = bytes.put("f", "n", b"before".to_vec());
+    let with_facts = log.append(batch(1, [register(0), record("n", b"with them")]));
+    let after = bytes.put("f", "other", b"after".to_vec());
+    wait(after).unwrap();
+    assert_eq!(bytes.get("f", "n").unwrap().as_deref(), Some(&b"with them"[..]));
+    wait(before).unwrap();
+    assert_eq!(wait(with_facts).unwrap().batch(), BatchId(1));
+    // Slot 1 was never registered.
+    let refused = append(&mut log, [record("n", b"refused"), bumps(1, [2])]);
+    assert!(matches!(refused, Err(StoreError::Refused(Refused::UnknownSlot(Slot(1))))));
+    for name in ["", "a\0b", &"n".repeat(LONGEST_KEY)] {
+        let refused = append(&mut log, [register(2), record(name, b"refused")]);
+        assert!(matches!(refused, Err(StoreError::Refused(Refused::BadRecordName))), "{name:?}");
+    }
+    drop((log, bytes));
+    let log = open(folder.path());
+    assert_eq!(log.bytes().get("f", "n").unwrap().as_deref(), Some(&b"with them"[..]));
+    assert!(log.channel(Slot(0)).unwrap().is_some() && log.channel(Slot(2)).unwrap().is_none());
 }
 
 #[test]

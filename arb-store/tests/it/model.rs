@@ -2,8 +2,9 @@
 use crate::samples::{block, bump, facts, htlc, offered};
 use crate::support::{batch, open, wait};
 use arb_core::ids::Slot;
-use arb_core::log::{ChangeLog, SubscriberState, Write};
+use arb_core::log::{ByteRecord, ChangeLog, SubscriberState, Write};
 use arb_core::memory::MemoryLog;
+use arb_core::ports::ByteStore;
 use arb_core::units::{BlockHeight, CommitmentNumber};
 use arb_store::{LmdbLog, StoreError};
 use proptest::collection::vec;
@@ -15,6 +16,8 @@ enum Step {
     Append(Vec<Write>),
     Restart,
 }
+
+const FOLDERS: [&str; 2] = ["", "folder"];
 
 fn write() -> impl Strategy<Value = Write> {
     let slot = || (0..4_u32).prop_map(Slot);
@@ -49,6 +52,10 @@ fn write() -> impl Strategy<Value = Write> {
         ),
         1 => (slot(), any::<bool>()).prop_map(|(slot, aside)| Write::SetAside { slot, aside }),
         1 => slot().prop_map(|slot| Write::Forget { slot }),
+        2 => (0..2_usize, "[a-c\0]{0,2}", vec(any::<u8>(), 0..40)).prop_map(|(folder, name, bytes)| {
+            let folder = FOLDERS[folder].to_owned();
+            Write::Bytes(Arc::new(ByteRecord { folder, name, bytes }))
+        }),
     ]
 }
 
@@ -63,6 +70,18 @@ fn agree(store: &LmdbLog, memory: &MemoryLog) {
     assert_eq!(memory.channel_count().unwrap(), channels.len() as u64);
     assert_eq!(store.blocks().unwrap(), memory.blocks().unwrap());
     assert_eq!(store.next_slot().unwrap(), memory.next_slot().unwrap());
+    let bytes = store.bytes();
+    for folder in FOLDERS {
+        for name in bytes.names(folder).unwrap() {
+            let kept = bytes.get(folder, &name).unwrap();
+            assert_eq!(kept.as_deref(), memory.record(folder, &name), "{folder:?} {name:?}");
+        }
+        let names = ["a", "b", "c"]
+            .into_iter()
+            .flat_map(|one| ["", "a", "b", "c"].map(|two| format!("{one}{two}")));
+        let remembered = names.filter(|name| memory.record(folder, name).is_some()).count();
+        assert_eq!(bytes.names(folder).unwrap().len(), remembered);
+    }
     for slot in (0..5).map(Slot) {
         assert_eq!(store.facts(slot).unwrap(), memory.facts(slot).unwrap());
         assert_eq!(store.channel(slot).unwrap(), memory.channel(slot).unwrap());

@@ -1,4 +1,6 @@
 //! Commands of the handle.
+use super::durable::Patience;
+use super::on_the_way::Records;
 use super::work::{NotStored, Stored};
 use super::{Driver, measure};
 use crate::command::{Command, CommandError, Counts, Envelope, Reply};
@@ -11,6 +13,7 @@ use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Remedy, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// So many appends are asked for at once: the store prepares them while the driver verifies the next ones.
@@ -47,8 +50,9 @@ where
         let Envelope { command, answer } = envelope;
         match command {
             Command::Watch(facts) => self.watch(facts, Reply::new(answer)),
-            Command::Update { id, updates } => {
-                self.update(id, updates, Reply::new(answer)).await;
+            Command::Update { id, updates, records } => {
+                let records = records.into_iter().map(Arc::new).collect();
+                self.update(id, (updates, records), Reply::new(answer)).await;
             }
             Command::StateNumbers(numbers) => {
                 Reply::new(answer).send(self.restate(numbers));
@@ -168,7 +172,12 @@ where
 
     /// Verifies updates and makes the facts durable. A quiet channel's do not pass through the
     /// engine: they go to the writer at once, many in flight.
-    async fn update(&mut self, id: ChannelId, updates: Vec<Update>, reply: Reply<()>) {
+    async fn update(
+        &mut self,
+        id: ChannelId,
+        (updates, records): (Vec<Update>, Records),
+        reply: Reply<()>,
+    ) {
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(self.unknown(id)));
         };
@@ -177,16 +186,17 @@ where
             Err(error) => return reply.send(Err(error)),
         };
         if updated.new_fundings().next().is_some() {
-            return self.scan_candidates(updates, &updated, reply);
+            return self.scan_candidates((updates, records), &updated, reply);
         }
-        if !updated.writes() && self.on_the_way.newest(slot).is_none() {
+        let writes = updated.writes() || !records.is_empty();
+        if !writes && self.on_the_way.newest(slot).is_none() {
             self.engine.quiet_facts_replaced(slot, &updated);
             return reply.send(Ok(()));
         }
         if self.engine.active(slot).is_some() || updated.moves_candidates() {
-            return reply.send(self.take_facts(slot, updated, Vec::new()).await);
+            return reply.send(self.take_facts(slot, (updated, records), Vec::new()).await);
         }
-        self.store_facts(slot, updated, reply);
+        self.store_facts(slot, (updated, records), reply);
     }
 
     pub(super) fn verified(
@@ -201,24 +211,31 @@ where
         verified.map_err(CommandError::Facts)
     }
 
-    /// Hands verified updates to the engine, with what the past holds of new candidates.
+    /// Hands verified updates to the engine, with what the past holds of new candidates. The node's records
+    /// follow.
     pub(super) async fn take_facts(
         &mut self,
         slot: Slot,
-        updated: Updated,
+        (updated, records): (Updated, Records),
         history: Vec<BlockView>,
     ) -> Result<(), CommandError> {
         let updated = Box::new(updated);
-        self.try_step(vec![EngineInput::Facts { slot, updated, history }]).await
+        self.try_step(vec![EngineInput::Facts { slot, updated, history }]).await?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let batch = self.direct_batch(records.into_iter().map(Write::Bytes).collect());
+        self.append(batch, Patience::Once).await.map(drop)
     }
 
-    fn store_facts(&mut self, slot: Slot, updated: Updated, reply: Reply<()>) {
-        let (number, all) = self.on_the_way.begin(slot, updated, reply);
+    fn store_facts(&mut self, slot: Slot, updated: (Updated, Records), reply: Reply<()>) {
+        let (number, (all, records)) = self.on_the_way.begin(slot, updated, reply);
         let facts = all.facts().clone();
         let mut writes = vec![Write::Facts { slot, facts }];
         if !all.ended().is_empty() {
             writes.push(Write::EndedHtlcs { slot, htlcs: all.ended().to_vec() });
         }
+        writes.extend(records.into_iter().map(Write::Bytes));
         let batch = self.direct_batch(writes);
         self.unsent.push(((slot, number), batch));
     }

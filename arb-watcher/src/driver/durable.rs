@@ -1,4 +1,5 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
+use super::on_the_way::Records;
 use super::panics::slot_of;
 use super::{Driver, measure};
 use crate::alarms::StoreAlarm;
@@ -71,7 +72,7 @@ where
         patience: Patience,
     ) -> Result<(), CommandError> {
         let mut loaded = Loaded::new();
-        let mut on_the_way = Vec::new();
+        let (mut on_the_way, mut records) = (Vec::new(), Records::new());
         let transition = loop {
             let staged = match self.stage(&mut inputs, &loaded) {
                 Ok(staged) => staged,
@@ -87,21 +88,19 @@ where
                     // Decisions must not become durable before the facts that they rest on.
                     let newer: Vec<_> = self.on_the_way.of(&slots).collect();
                     on_the_way.extend(newer.iter().map(|(slot, _)| *slot));
-                    inputs.splice(
-                        0..0,
-                        newer.into_iter().map(|(slot, updated)| EngineInput::Facts {
-                            slot,
-                            updated: Box::new(updated),
-                            history: Vec::new(),
-                        }),
-                    );
+                    let newer = newer.into_iter().map(|(slot, (updated, with_it))| {
+                        records.extend(with_it);
+                        let updated = Box::new(updated);
+                        EngineInput::Facts { slot, updated, history: Vec::new() }
+                    });
+                    inputs.splice(0..0, newer);
                     let asked: BTreeSet<Slot> = inputs.iter().filter_map(slot_of).collect();
                     self.load(slots, &mut loaded, (patience, &asked)).await?;
                 }
             }
         };
         let refused = transition.refused().first().copied();
-        let concerned = self.make_durable(transition, patience).await?;
+        let concerned = self.make_durable(transition, records, patience).await?;
         for slot in on_the_way {
             // Of a channel that was set aside nothing went into the batch.
             if self.engine.watcher(slot).is_some() {
@@ -120,17 +119,21 @@ where
 
     async fn make_durable(
         &mut self,
-        transition: Transition,
+        mut transition: Transition,
+        records: Records,
         patience: Patience,
     ) -> Result<BTreeSet<Slot>, CommandError> {
-        let transition = match self.engine.commit_empty(transition) {
-            Ok(concerned) => return Ok(concerned),
-            Err(transition) => *transition,
-        };
+        if records.is_empty() {
+            transition = match self.engine.commit_empty(transition) {
+                Ok(concerned) => return Ok(concerned),
+                Err(transition) => *transition,
+            };
+        }
         let mut batch = transition.batch().clone();
         let marks = self.quarantine.marks();
         let mark = |&(slot, aside): &_| Write::SetAside { slot, aside };
         batch.writes.extend(marks.iter().map(mark));
+        batch.writes.extend(records.into_iter().map(Write::Bytes));
         let receipt = self.append(batch, patience).await?;
         self.quarantine.marked(&marks);
         self.engine.commit(transition, receipt).map_err(|wrong| {

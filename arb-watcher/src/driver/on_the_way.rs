@@ -4,6 +4,7 @@ use crate::command::{CommandError, Reply};
 use arb_core::engine::Updated;
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
+use arb_core::log::ByteRecord;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -14,10 +15,14 @@ pub(super) struct OnTheWay {
     next: u64,
 }
 
+/// Records of the node's own that are written with facts.
+pub(super) type Records = Vec<Arc<ByteRecord>>;
+
 struct Append {
     number: u64,
     /// This update, and those before it that failed.
     updated: Updated,
+    records: Records,
     /// Who is told how it ended.
     replies: Vec<Reply<()>>,
 }
@@ -37,26 +42,31 @@ impl OnTheWay {
     }
 
     /// What is on the way for these channels, as one update each.
-    pub(super) fn of(&self, slots: &BTreeSet<Slot>) -> impl Iterator<Item = (Slot, Updated)> {
+    pub(super) fn of(
+        &self,
+        slots: &BTreeSet<Slot>,
+    ) -> impl Iterator<Item = (Slot, (Updated, Records))> {
         slots.iter().filter_map(|slot| Some((*slot, as_one(self.of.get(slot)?)?)))
     }
 
     /// An append begins. Gives its number, and all that must be in it: an append that fails takes
-    /// its penalty data along, unless those after it bring it too.
+    /// its penalty data and records along, unless those after it bring them too.
     pub(super) fn begin(
         &mut self,
         slot: Slot,
-        updated: Updated,
+        (updated, records): (Updated, Records),
         reply: Reply<()>,
-    ) -> (u64, Updated) {
+    ) -> (u64, (Updated, Records)) {
         let number = self.next;
         self.next = self.next.saturating_add(1);
         let appends = self.of.entry(slot).or_default();
         let all = match as_one(appends) {
-            Some(before) => before.then(updated.clone()),
-            None => updated.clone(),
+            Some((before, of_before)) => {
+                (before.then(updated.clone()), newest_of([of_before, records.clone()]))
+            }
+            None => (updated.clone(), records.clone()),
         };
-        appends.push_back(Append { number, updated, replies: vec![reply] });
+        appends.push_back(Append { number, updated, records, replies: vec![reply] });
         (number, all)
     }
 
@@ -86,6 +96,7 @@ impl OnTheWay {
             Some(later) => {
                 later.replies.extend(failed.replies);
                 later.updated = failed.updated.then(later.updated.clone());
+                later.records = newest_of([failed.records, std::mem::take(&mut later.records)]);
             }
             None => {
                 for reply in failed.replies {
@@ -110,6 +121,17 @@ impl OnTheWay {
     }
 }
 
-fn as_one(appends: &VecDeque<Append>) -> Option<Updated> {
-    appends.iter().map(|append| append.updated.clone()).reduce(Updated::then)
+fn as_one(appends: &VecDeque<Append>) -> Option<(Updated, Records)> {
+    let updated = appends.iter().map(|append| append.updated.clone()).reduce(Updated::then)?;
+    Some((updated, newest_of(appends.iter().map(|append| append.records.clone()))))
+}
+
+/// Of records with one name the last.
+fn newest_of(all: impl IntoIterator<Item = Records>) -> Records {
+    let mut newest = Records::new();
+    for record in all.into_iter().flatten() {
+        newest.retain(|old| (&old.folder, &old.name) != (&record.folder, &record.name));
+        newest.push(record);
+    }
+    newest
 }

@@ -2,6 +2,7 @@
 //! tip may move or be reorganised meanwhile.
 use super::Driver;
 use super::durable::Unreadable;
+use super::on_the_way::Records;
 use super::panics::{Panicked, caught_of};
 use super::work::{Job, Outcome};
 use crate::abandon::Sought;
@@ -39,7 +40,7 @@ enum Origin {
     /// The node asked for the channel to be watched.
     Asked(Box<ChannelFacts>, Reply<()>),
     /// The node told of further funding candidates.
-    Candidates(Vec<Update>, Reply<()>),
+    Candidates(Vec<Update>, Records, Reply<()>),
     /// The node says that the channel can never be funded.
     Abandoned(Reply<()>),
     /// It was set aside, and can be read again.
@@ -74,9 +75,9 @@ impl Watching {
     /// Whether somebody still waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         match &self.origin {
-            Origin::Asked(_, reply) | Origin::Candidates(_, reply) | Origin::Abandoned(reply) => {
-                !reply.is_closed()
-            }
+            Origin::Asked(_, reply)
+            | Origin::Candidates(_, _, reply)
+            | Origin::Abandoned(reply) => !reply.is_closed(),
             Origin::Healed => true,
         }
     }
@@ -176,7 +177,7 @@ where
     /// Scans from the birth of new funding candidates before the updates that add them are taken.
     pub(super) fn scan_candidates(
         &mut self,
-        updates: Vec<Update>,
+        (updates, records): (Vec<Update>, Records),
         updated: &Updated,
         reply: Reply<()>,
     ) {
@@ -186,7 +187,7 @@ where
         });
         let facts = updated.facts();
         let birth = births.min().unwrap_or(facts.birth);
-        let origin = Origin::Candidates(updates, reply);
+        let origin = Origin::Candidates(updates, records, reply);
         self.rescan(Watching::new(facts.id, birth, updated.new_fundings(), origin));
     }
 
@@ -229,7 +230,7 @@ where
         if let Err(why) = result {
             return match watching.origin {
                 Origin::Asked(_, reply)
-                | Origin::Candidates(_, reply)
+                | Origin::Candidates(_, _, reply)
                 | Origin::Abandoned(reply) => reply.send(Err(CommandError::NotScanned(why))),
                 Origin::Healed => self.on_not_scanned(watching.id, &why),
             };
@@ -238,8 +239,8 @@ where
             let Watching { id, history, origin, .. } = watching;
             return match origin {
                 Origin::Asked(facts, reply) => self.register(facts, history.views, reply).await,
-                Origin::Candidates(updates, reply) => {
-                    let taken = self.take_candidates(id, &updates, history.views).await;
+                Origin::Candidates(updates, records, reply) => {
+                    let taken = self.take_candidates(id, (&updates, records), history.views).await;
                     self.chain.look_again();
                     reply.send(taken);
                 }
@@ -264,12 +265,12 @@ where
     async fn take_candidates(
         &mut self,
         id: ChannelId,
-        updates: &[Update],
+        (updates, records): (&[Update], Records),
         history: Vec<BlockView>,
     ) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let updated = self.verified(slot, updates)?;
-        self.take_facts(slot, updated, history).await
+        self.take_facts(slot, (updated, records), history).await
     }
 
     /// Takes a channel on: facts and what its rescan found, in one append.

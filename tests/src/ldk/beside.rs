@@ -5,7 +5,7 @@ use crate::chain::Selection;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Preimage};
-use arb_core::log::ChangeLog;
+use arb_core::log::{ByteRecord, ChangeLog};
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
@@ -112,7 +112,12 @@ impl FactSink for Nobody {
         Err(Refusal::NotWatched)
     }
 
-    async fn update(&self, _: ChannelId, _: Vec<Update>) -> Result<(), Refusal> {
+    async fn update(
+        &self,
+        _: ChannelId,
+        _: Vec<Update>,
+        _: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
         Err(Refusal::NotWatched)
     }
 

@@ -3,6 +3,7 @@
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
 use arb_core::ids::{ChannelId, Preimage};
+use arb_core::log::{ByteRecord, Home};
 use arb_node_adapter::{Egress, FactSink, Mode, Refusal};
 use arb_watcher::{Arbiter, ChannelNumbers, CommandError};
 use std::sync::Arc;
@@ -31,8 +32,17 @@ impl FactSink for ToArbiter {
         self.0.state_numbers(numbers).await.map_err(refusal)
     }
 
-    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
-        self.0.update_channel(channel, updates).await.map_err(refusal)
+    async fn update(
+        &self,
+        channel: ChannelId,
+        updates: Vec<Update>,
+        records: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
+        self.0.update_channel_with(channel, updates, records).await.map_err(refusal)
+    }
+
+    fn home(&self) -> Option<Home> {
+        self.0.home()
     }
 
     async fn preimage(

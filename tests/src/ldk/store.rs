@@ -1,5 +1,6 @@
 //! A key-value store in memory.
 
+use arb_core::log::{ByteRecord, Home};
 use arb_node_adapter::{KvWrite, WriteAll};
 use lightning::io;
 use lightning::util::async_poll::AsyncResult;
@@ -19,9 +20,34 @@ pub struct MemoryKv {
     values: Mutex<BTreeMap<Key, Vec<u8>>>,
     writes_left: Mutex<Option<u64>>,
     written: AtomicU64,
+    home: Option<Home>,
 }
 
 impl MemoryKv {
+    /// A store that a log may be kept with, which then writes [`Self::put_records`].
+    #[must_use]
+    pub fn beside_a_log() -> Self {
+        Self { home: Some(Home::new()), ..Self::default() }
+    }
+
+    /// Where it is kept, if a log may be there too.
+    pub const fn home(&self) -> Option<Home> {
+        self.home
+    }
+
+    /// Writes what a log that is kept here writes with its own: all of it or nothing, as one write.
+    ///
+    /// # Errors
+    /// As it was told to fail.
+    pub fn put_records(&self, records: Vec<ByteRecord>) -> Result<(), io::Error> {
+        self.one_write()?;
+        for ByteRecord { folder, name, bytes } in records {
+            let (first, second) = folder.split_once('/').unwrap_or((&folder, ""));
+            self.put(key(first, second, &name), bytes);
+        }
+        Ok(())
+    }
+
     /// Every write after the next `writes` fails; `None`: none does.
     pub fn fail_after(&self, writes: Option<u64>) {
         *self.writes_left.lock().unwrap_or_else(PoisonError::into_inner) = writes;
@@ -29,7 +55,8 @@ impl MemoryKv {
 
     /// A store with the same values.
     pub fn copied(&self) -> Self {
-        Self { values: Mutex::new(self.values().clone()), ..Self::default() }
+        let home = self.home;
+        Self { values: Mutex::new(self.values().clone()), home, ..Self::default() }
     }
 
     /// Puts LDK's monitor where its own persisters do.
@@ -48,6 +75,22 @@ impl MemoryKv {
     /// Bytes of all values that were written so far.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    fn one_write(&self) -> Result<(), io::Error> {
+        if let Some(left) = self.writes_left.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            if *left == 0 {
+                return Err(io::Error::new(io::ErrorKind::Other, "the disk is full"));
+            }
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    fn put(&self, key: Key, bytes: Vec<u8>) {
+        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.values().insert(key, bytes);
     }
 
     fn values(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<u8>>> {
@@ -72,15 +115,8 @@ impl KVStoreSync for MemoryKv {
         name: &str,
         buf: Vec<u8>,
     ) -> Result<(), io::Error> {
-        if let Some(left) = self.writes_left.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
-        {
-            if *left == 0 {
-                return Err(io::Error::new(io::ErrorKind::Other, "the disk is full"));
-            }
-            *left -= 1;
-        }
-        self.written.fetch_add(buf.len() as u64, Ordering::Relaxed);
-        self.values().insert(key(primary, secondary, name), buf);
+        self.one_write()?;
+        self.put(key(primary, secondary, name), buf);
         Ok(())
     }
 
@@ -97,6 +133,18 @@ impl KVStoreSync for MemoryKv {
 }
 
 impl WriteAll for MemoryKv {
+    fn beside(&self, home: Home, writes: Vec<KvWrite>) -> Result<Vec<ByteRecord>, Vec<KvWrite>> {
+        if self.home != Some(home) {
+            return Err(writes);
+        }
+        let record = |KvWrite { first, second, key: name, bytes }| ByteRecord {
+            folder: format!("{first}/{second}"),
+            name,
+            bytes,
+        };
+        Ok(writes.into_iter().map(record).collect())
+    }
+
     fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), io::Error> {
         let mut writes = writes.into_iter();
         let done = writes.try_for_each(|of| self.write(&of.first, &of.second, &of.key, of.bytes));

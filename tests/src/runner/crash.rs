@@ -237,6 +237,7 @@ fn describe(batch: &Batch) -> String {
         Write::Subscriber { .. } | Write::SubscriberToAll { .. } => "subscriber".to_owned(),
         Write::SetAside { aside, .. } => format!("set aside: {aside}"),
         Write::Forget { .. } => "forget".to_owned(),
+        Write::Bytes(_) => "the node's own".to_owned(),
     };
     batch.writes.iter().map(kind).collect::<Vec<_>>().join(", ")
 }

@@ -17,6 +17,7 @@ use super::{opening, update};
 use crate::ldk02::{Egress, ForceClose, RecordedFence, WriteAll};
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
+use arb_core::log::ByteRecord;
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
@@ -352,7 +353,7 @@ where
                     translation.tell(Update::Shutdown(scripts.clone()))?;
                     translation.done()
                 };
-                self.tell(channel, translated.told, sink).await?;
+                self.tell(channel, (translated.told, Vec::new()), sink).await?;
                 self.keep(channel, translated.changed, translated.ended)
             }
         }
@@ -370,7 +371,7 @@ where
         else {
             return Ok(());
         };
-        self.tell(channel, told, sink).await?;
+        self.tell(channel, (told, Vec::new()), sink).await?;
         self.keep(channel, changed, ended)
     }
 
@@ -421,11 +422,12 @@ where
         Ok(Some(translated))
     }
 
-    /// Links of incoming HTLCs first, then the channel's own updates as one, then the rest.
+    /// Links of incoming HTLCs first, then the channel's own updates as one, with which records are written,
+    /// then the rest.
     async fn tell<S: FactSink>(
         &self,
         channel: ChannelId,
-        told: Vec<(ChannelId, Told)>,
+        (told, records): (Vec<(ChannelId, Told)>, Vec<ByteRecord>),
         sink: &S,
     ) -> Result<(), Stop> {
         let mut own = Vec::new();
@@ -439,14 +441,14 @@ where
             }
         }
         for (of, updates) in others {
-            match answered(sink.update(of, updates).await) {
+            match answered(sink.update(of, updates, Vec::new()).await) {
                 // Nothing is left upstream to be linked.
                 Ok(()) | Err(Stop::Gone) => {}
                 Err(stop) => return Err(stop),
             }
         }
         if !own.is_empty() {
-            answered(sink.update(channel, own).await)?;
+            answered(sink.update(channel, own, records).await)?;
         }
         for (of, told) in rest {
             match told {

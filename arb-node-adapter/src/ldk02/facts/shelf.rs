@@ -6,6 +6,7 @@ use super::taps::Stored;
 use crate::ldk02::{KvWrite, WriteAll, lock};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, PaymentHash};
+use arb_core::log::{ByteRecord, Home};
 use bitcoin::hashes::{Hash, ripemd160};
 use core::future::Future;
 use core::ops::Deref;
@@ -60,6 +61,18 @@ impl<K> Shelf<K>
 where
     K: Deref<Target: WriteAll>,
 {
+    /// The same as what a sink with this home writes with its facts, if they are kept together.
+    pub(super) fn beside(
+        &self,
+        home: Option<Home>,
+        records: Vec<KvWrite>,
+    ) -> Result<Vec<ByteRecord>, Vec<KvWrite>> {
+        match home {
+            Some(home) => self.store.beside(home, records),
+            None => Err(records),
+        }
+    }
+
     /// Writes records in order. They are asked for when it is called.
     pub(super) fn write_all(
         &self,

@@ -2,6 +2,7 @@
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Preimage};
+use arb_core::log::{ByteRecord, Home};
 use core::fmt;
 use core::future::Future;
 
@@ -18,12 +19,22 @@ pub trait FactSink: Sync {
         numbers: ChannelNumbers,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Applies updates in order, all or none.
+    /// Applies updates in order, all or none, and writes records with them: no record is durable before the
+    /// updates are, and what is refused leaves none behind. There are none unless [`FactSink::home`] says
+    /// where they are kept.
     fn update(
         &self,
         channel: ChannelId,
         updates: Vec<Update>,
+        records: Vec<ByteRecord>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Where the records of an update are kept. If that is where LDK's are ([`WriteAll::beside`](crate::WriteAll::beside)), the
+    /// recorder hands over its own record and LDK's monitor with the facts: LDK then waits for one
+    /// commit instead of two.
+    fn home(&self) -> Option<Home> {
+        None
+    }
 
     /// Tells a preimage. That no HTLC wants it any more is no error.
     fn preimage(

@@ -18,6 +18,7 @@ mod notices;
 mod panics;
 mod quarantine;
 mod recent;
+mod records;
 mod reports;
 mod service;
 mod start;

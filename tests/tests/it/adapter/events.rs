@@ -3,6 +3,7 @@ use super::Failed;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Preimage};
+use arb_core::log::ByteRecord;
 use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
 use arb_tests::ldk::{Kind, MemoryKv, cut_off};
 use arb_watcher::Arbiter;
@@ -42,7 +43,12 @@ impl FactSink for Told {
         self.answer()
     }
 
-    async fn update(&self, _: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+    async fn update(
+        &self,
+        _: ChannelId,
+        updates: Vec<Update>,
+        _: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
         self.answer()?;
         let gone = updates.into_iter().map(|update| match update {
             Update::CandidateDiscarded { funding } => funding,

@@ -16,14 +16,18 @@ use arb_node_adapter::Refusal;
 use arb_tests::ldk::{Kind, Link};
 use bitcoin::Amount;
 use lightning::events::Event;
-use rig::Rig;
+use rig::{Keeping, Rig};
 
 const CAPACITY: Amount = Amount::from_sat(1_000_000);
 const OFFERED: HtlcId = HtlcId { offerer: Side::Local, id: 0 };
 const RECEIVED: HtlcId = HtlcId { offerer: Side::Remote, id: 0 };
 
 fn three(kind: Kind) -> Result<(Rig, Link, Link), Failed> {
-    let mut rig = Rig::new(3, kind)?;
+    three_with(kind, Keeping::Apart)
+}
+
+fn three_with(kind: Kind, keeping: Keeping) -> Result<(Rig, Link, Link), Failed> {
+    let mut rig = Rig::with(3, kind, keeping)?;
     let near = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
     let far = rig.net.open(1, 2, CAPACITY, 0)?;
     rig.check(&near)?;
@@ -213,7 +217,14 @@ fn a_refusal_holds_one_channel() -> Result<(), Failed> {
 /// translated again, the same way, and told twice.
 #[test]
 fn being_told_twice_changes_nothing() -> Result<(), Failed> {
-    let (mut rig, near, far) = three(Kind::Anchors)?;
+    for keeping in [Keeping::Apart, Keeping::Together] {
+        told_twice(keeping)?;
+    }
+    Ok(())
+}
+
+fn told_twice(keeping: Keeping) -> Result<(), Failed> {
+    let (mut rig, near, far) = three_with(Kind::Anchors, keeping)?;
     for (round, amount) in [(0, 20_000_000), (1, 21_000_000), (2, 123_000)] {
         let name = format!("round {round}");
         let payment = rig.net.start(0, &[near, far], amount, &name, 2)?;
@@ -228,6 +239,9 @@ fn being_told_twice_changes_nothing() -> Result<(), Failed> {
         rig.check(&far)?;
         assert!(rig.facts(1, &near)?.htlcs.is_empty());
     }
+    let sink = rig.sink(1);
+    let told = sink.told.lock().map_err(|_| "poisoned")?;
+    assert_eq!(told.together > 0, keeping == Keeping::Together);
     Ok(())
 }
 
@@ -255,8 +269,11 @@ fn crash_everywhere(rig: &Rig) -> Result<(), Failed> {
 /// again from its disk: LDK says what was not written once more, and the payment goes on.
 #[test]
 fn a_node_that_stops_anywhere_goes_on() -> Result<(), Failed> {
-    for writes in 0..24 {
-        let (mut rig, near, far) = three(Kind::Anchors)?;
+    for (writes, keeping) in [(24, Keeping::Apart), (12, Keeping::Together)]
+        .into_iter()
+        .flat_map(|(most, keeping)| (0..most).map(move |writes| (writes, keeping)))
+    {
+        let (mut rig, near, far) = three_with(Kind::Anchors, keeping)?;
         let store = rig.desks.borrow()[1].store.clone();
         store.fail_after(Some(writes));
         let payment = rig.net.start(0, &[near, far], 20_000_000, "stopped", 2)?;
@@ -274,7 +291,7 @@ fn a_node_that_stops_anywhere_goes_on() -> Result<(), Failed> {
         rig.net.pump();
         rig.check(&near)?;
         rig.check(&far)?;
-        assert!(rig.facts(1, &near)?.htlcs.is_empty(), "after {writes} writes");
+        assert!(rig.facts(1, &near)?.htlcs.is_empty(), "{keeping:?}, after {writes} writes");
     }
     Ok(())
 }

@@ -1,10 +1,17 @@
 //! LDK's key-value traits over the arbiter's own environment.
 use super::Failed;
 use arb_core::ports::ByteStore;
-use arb_node_adapter::LdkStore;
+use arb_node_adapter::{LdkStore, Mode, OneByOne};
 use arb_store::{LmdbBytes, LmdbLog, StoreConfig};
+use arb_tests::ldk::{Beside, Kind as Format, Records};
 use lightning::io::ErrorKind;
-use lightning::util::persist::{KVSTORE_NAMESPACE_KEY_MAX_LEN, KVStore, KVStoreSync};
+use lightning::util::persist::{
+    CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE as MONITORS,
+    CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE as MONITORS_SECOND,
+    KVSTORE_NAMESPACE_KEY_MAX_LEN, KVStore, KVStoreSync,
+};
+use lightning::util::ser::Writeable;
+use std::sync::Arc;
 
 fn opened(folder: &std::path::Path) -> Result<(LmdbLog, LdkStore<LmdbBytes>), Failed> {
     let config = StoreConfig { initial_map: 1 << 20, reserve: 1 << 20, ..StoreConfig::default() };
@@ -82,5 +89,39 @@ async fn asynchronous_writes_keep_their_order() -> Result<(), Failed> {
     removed.await?;
     assert_eq!(KVStore::read(&store, "a", "b", "key").await?, [4]);
     assert_eq!(KVStore::list(&store, "a", "b").await?, ["key", "other"]);
+    Ok(())
+}
+
+/// Two payments; how often the disk was waited for, and what LDK's monitor of the channel is.
+async fn paid(apart: bool) -> Result<(u64, Vec<u8>), Failed> {
+    let folder = tempfile::tempdir()?;
+    let (log, store) = opened(folder.path())?;
+    let (control, store) = (log.control(), Arc::new(store));
+    let records: Records = if apart { Arc::new(OneByOne(store.clone())) } else { store.clone() };
+    let mut world = Beside::storing(log, records, Format::Anchors, Mode::Observe).await?;
+    let before = control.statistics().commits;
+    for (payer, name) in [(0, "to"), (1, "fro")] {
+        let payment = world.net.send(payer, &[world.link], 10_000_000, name)?;
+        world.net.claim(&payment);
+    }
+    let commits = control.statistics().commits - before;
+    let monitor = world.net.nodes[0].monitors.get_monitor(world.link.id);
+    let monitor = monitor.map_err(|()| "no monitor")?.encode();
+    let [name] = &KVStoreSync::list(&*store, MONITORS, MONITORS_SECOND)?[..] else {
+        return Err("one channel".into());
+    };
+    assert_eq!(KVStoreSync::read(&*store, MONITORS, MONITORS_SECOND, name)?, monitor);
+    world.arbiter.shutdown().await;
+    Ok((commits, monitor))
+}
+
+/// Where log and store are one, facts, the recorder's record and LDK's monitor are one commit, and the same is
+/// written as one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_waits_for_one_commit() -> Result<(), Failed> {
+    let (together, monitor) = paid(false).await?;
+    let (apart, same) = paid(true).await?;
+    assert_eq!(monitor.len(), same.len());
+    assert!(3 * together < 2 * apart, "{together} and {apart} commits");
     Ok(())
 }

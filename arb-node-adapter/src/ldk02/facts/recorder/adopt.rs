@@ -152,7 +152,7 @@ where
             return Err(why);
         }
         for part in ended.chunks(AT_ONCE) {
-            sink.update(channel, vec![Update::HtlcsEnded(part.to_vec())]).await?;
+            sink.update(channel, vec![Update::HtlcsEnded(part.to_vec())], Vec::new()).await?;
         }
         for (preimage, source) in adoption.preimages {
             sink.preimage(channel, preimage, source).await?;
@@ -176,7 +176,7 @@ where
         link: HtlcLink,
         sink: &S,
     ) -> Result<(), Refusal> {
-        sink.update(channel, vec![Update::HtlcLinked { id, link }]).await?;
+        sink.update(channel, vec![Update::HtlcLinked { id, link }], Vec::new()).await?;
         let Some(mut book) = self.shelf.book(&channel) else { return Ok(()) };
         if let Some(record) = book.facts.htlcs.get_mut(&id) {
             record.htlc.link = link;

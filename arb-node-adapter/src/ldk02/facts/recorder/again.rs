@@ -38,7 +38,7 @@ where
             let Before { ended, preimages } = known_before(&read, &book.facts);
             for part in ended.chunks(AT_ONCE) {
                 let part = vec![Update::HtlcsEnded(part.to_vec())];
-                answered(sink.update(channel, part).await)?;
+                answered(sink.update(channel, part, Vec::new()).await)?;
             }
             for (preimage, source) in preimages {
                 answered(sink.preimage(channel, preimage, source).await)?;

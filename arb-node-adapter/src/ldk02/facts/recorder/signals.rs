@@ -25,7 +25,7 @@ where
         let Some(mut book) = self.shelf.book(&channel) else { return Ok(()) };
         let names = names.unwrap_or(&book.facts.names).clone();
         let signals = Signals { names: names.clone(), link };
-        answered(sink.update(channel, vec![Update::Signals(signals)]).await)?;
+        answered(sink.update(channel, vec![Update::Signals(signals)], Vec::new()).await)?;
         if names == book.facts.names {
             return Ok(());
         }

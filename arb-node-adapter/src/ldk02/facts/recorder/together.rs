@@ -1,13 +1,13 @@
 //! What concerns different channels, done at the same time: one commit of the arbiter's and one of the
 //! node's store for all of it.
 use super::{Commitments, Recorder, Stop, Waiting, closes, own_last};
-use crate::ldk02::WriteAll;
 use crate::ldk02::facts::FactSink;
 use crate::ldk02::facts::book::Book;
 use crate::ldk02::facts::shelf::records;
 use crate::ldk02::facts::taps::Job;
-use crate::ldk02::facts::translate::Translated;
+use crate::ldk02::facts::translate::{Told, Translated};
 use crate::ldk02::facts::update::{self, Step};
+use crate::ldk02::{KvWrite, WriteAll};
 use arb_core::facts::HtlcLink;
 use arb_core::ids::ChannelId;
 use core::future::{Future, poll_fn};
@@ -28,11 +28,31 @@ pub(super) enum Went {
     Nowhere,
 }
 
-/// A job, and what it tells and changes.
+/// A job, what it tells, and what it changes.
 struct Prepared {
     job: Arc<Job>,
     channel: ChannelId,
-    translated: Option<Translated>,
+    told: Vec<(ChannelId, Told)>,
+    books: Vec<(ChannelId, Book)>,
+    writes: Vec<KvWrite>,
+}
+
+impl Prepared {
+    fn new(job: Arc<Job>, channel: ChannelId, translated: Option<Translated>) -> Self {
+        let (told, books, ended) = match translated {
+            Some(all) => (all.told, own_last(channel, all.changed), all.ended),
+            None => (Vec::new(), Vec::new(), Vec::new()),
+        };
+        let writes = records(&ended, &books, job.monitor());
+        Self { job, channel, told, books, writes }
+    }
+
+    /// Whether the channel's own updates are the last thing that is told: what says that all of it was may
+    /// become durable with them.
+    fn ends_with_updates(&self) -> bool {
+        let is_update = |(_, told): &(_, Told)| matches!(told, Told::Update(_));
+        self.told.iter().all(is_update) && self.told.iter().any(|(of, _)| *of == self.channel)
+    }
 }
 
 impl<K> Recorder<K>
@@ -41,7 +61,8 @@ where
 {
     /// Does what stands first and is independent: updates and views of the chain of different channels,
     /// none of which is held. Each keeps the order that one alone has: the arbiter's receipt, the
-    /// recorder's own record, LDK's monitor, LDK's completion.
+    /// recorder's own record, LDK's monitor, LDK's completion. Where log and store are kept together, the first
+    /// three are one commit.
     ///
     /// What the arbiter does not take stays first, to be done alone.
     pub(super) async fn together<S: FactSink>(
@@ -52,11 +73,15 @@ where
         let prepared = self.independent();
         let this = &*self;
         let told = prepared.into_iter().map(|mut of| async move {
-            let told = of.translated.as_mut().map(|all| core::mem::take(&mut all.told));
-            let answer = match told {
-                Some(told) => this.tell(of.channel, told, sink).await,
-                None => Ok(()),
-            };
+            let mut with_facts = Vec::new();
+            if of.ends_with_updates() {
+                match this.shelf.beside(sink.home(), core::mem::take(&mut of.writes)) {
+                    Ok(records) => with_facts = records,
+                    Err(writes) => of.writes = writes,
+                }
+            }
+            let told = (core::mem::take(&mut of.told), with_facts);
+            let answer = this.tell(of.channel, told, sink).await;
             (of, answer)
         });
         let mut waiting = None;
@@ -88,17 +113,14 @@ where
         }
     }
 
-    /// Writes what one job changes, and shows it. It is asked for when this is called.
+    /// Writes what one job changes, unless that was written with its facts, and shows it. It is asked for when
+    /// this is called.
     fn written(
         &self,
         of: Prepared,
     ) -> impl Future<Output = (Arc<Job>, Result<(), String>)> + use<'_, K> {
-        let Prepared { job, channel, translated } = of;
-        let (books, ended) = match translated {
-            Some(all) => (own_last(channel, all.changed), all.ended),
-            None => (Vec::new(), Vec::new()),
-        };
-        let written = self.shelf.write_all(records(&ended, &books, job.monitor()));
+        let Prepared { job, books, writes, .. } = of;
+        let written = self.shelf.write_all(writes);
         async move {
             let answer = written.await;
             if answer.is_ok() {
@@ -134,7 +156,7 @@ where
                 | Job::Signals { .. } => break,
             };
             touched.extend(touches);
-            prepared.push(Prepared { job, channel, translated });
+            prepared.push(Prepared::new(job, channel, translated));
         }
         prepared
     }

@@ -162,6 +162,10 @@ impl Log {
         Some(*facts.expect("sound"))
     }
 
+    pub(in super::super) fn stored_record(&self, folder: &str, name: &str) -> Option<Vec<u8>> {
+        self.inner().memory.record(folder, name).map(<[u8]>::to_vec)
+    }
+
     pub(in super::super) fn stored_changes(&self, slot: u32) -> Vec<Change> {
         self.inner().memory.changes(Slot(slot)).expect("readable").expect("sound")
     }

@@ -3,6 +3,7 @@ use super::super::Failed;
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, HtlcRecord, Link as PeerLink, Update};
 use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
+use arb_core::log::{ByteRecord, Home};
 use arb_core::units::MilliSat;
 use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal, Taps};
 use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, Restart, StoredMonitors};
@@ -36,6 +37,8 @@ pub(super) struct Told {
     pub(super) answer: Option<Refusal>,
     /// After so many things more it takes nothing; `None`: it takes all.
     pub(super) takes: Option<u64>,
+    /// Updates that records were written with.
+    pub(super) together: usize,
     /// Newer local commitments are refused, as for a channel that is being failed.
     pub(super) fenced: bool,
 }
@@ -44,11 +47,13 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Sink {
     pub(super) told: Mutex<Told>,
+    /// Where it writes the records that come with updates, if it does.
+    kept: Option<Arc<MemoryKv>>,
     secp: Secp256k1<All>,
 }
 
 impl Sink {
-    fn new() -> Self {
+    fn new(kept: Option<Arc<MemoryKv>>) -> Self {
         let told = Told {
             facts: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -59,9 +64,10 @@ impl Sink {
             most_twins: 0,
             answer: None,
             takes: None,
+            together: 0,
             fenced: false,
         };
-        Self { told: Mutex::new(told), secp: Secp256k1::new() }
+        Self { told: Mutex::new(told), kept, secp: Secp256k1::new() }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Told) -> Result<T, Refusal>) -> Result<T, Refusal> {
@@ -100,20 +106,41 @@ impl FactSink for Sink {
         })
     }
 
-    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+    fn home(&self) -> Option<Home> {
+        self.kept.as_ref()?.home()
+    }
+
+    async fn update(
+        &self,
+        channel: ChannelId,
+        updates: Vec<Update>,
+        records: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
         self.with(|told| {
             let mut facts = told.facts.get(&channel).ok_or(Refusal::NotWatched)?.clone();
+            let (mut ended, mut links) = (Vec::new(), Vec::new());
             for update in &updates {
                 if told.fenced && matches!(update, Update::LocalCommitment { .. }) {
                     return Err(Refusal::Fenced);
                 }
                 if let Update::Signals(signals) = update {
-                    told.links.entry(channel).or_default().push(signals.link);
+                    links.push(signals.link);
                 }
                 let followed = facts.updated(update, &self.secp).map_err(refused)?;
                 facts = followed.facts;
-                told.ended.entry(channel).or_default().extend(followed.ended);
+                ended.extend(followed.ended);
             }
+            // All of it or nothing.
+            match &self.kept {
+                Some(store) if !records.is_empty() => {
+                    let written = store.put_records(records);
+                    written.map_err(|why| Refusal::Later(why.to_string()))?;
+                    told.together += 1;
+                }
+                _ => assert_eq!(records, [], "it has no home"),
+            }
+            told.links.entry(channel).or_default().extend(links);
+            told.ended.entry(channel).or_default().extend(ended);
             told.most_twins = told.most_twins.max(most_twins(&facts));
             told.facts.insert(channel, facts);
             Ok(())
@@ -148,6 +175,15 @@ fn most_twins(facts: &ChannelFacts) -> usize {
     count.into_values().max().unwrap_or_default()
 }
 
+/// Where the arbiter's log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// Elsewhere than the node's store.
+    Apart,
+    /// With the node's store: facts, records and LDK's monitors may be one commit.
+    Together,
+}
+
 /// One node's recorder, its store and its sink.
 pub(super) struct Desk {
     pub(super) recorder: Recorder<Arc<MemoryKv>>,
@@ -168,12 +204,22 @@ fn gated(taps: &Arc<Taps>) -> StoredMonitors {
 
 impl Rig {
     pub(super) fn new(count: u8, kind: Kind) -> Result<Self, Failed> {
+        Self::with(count, kind, Keeping::Apart)
+    }
+
+    pub(super) fn with(count: u8, kind: Kind, keeping: Keeping) -> Result<Self, Failed> {
         let mut net = Net::with(count, kind, &gated);
         let mut all = Vec::new();
         for node in &net.nodes {
-            let store = Arc::new(MemoryKv::default());
+            let (store, sink) = match keeping {
+                Keeping::Apart => (Arc::new(MemoryKv::default()), Sink::new(None)),
+                Keeping::Together => {
+                    let store = Arc::new(MemoryKv::beside_a_log());
+                    (store.clone(), Sink::new(Some(store)))
+                }
+            };
             let recorder = Recorder::open(node.taps.clone(), store.clone(), &[])?;
-            all.push(Desk { recorder, store, sink: Arc::new(Sink::new()) });
+            all.push(Desk { recorder, store, sink: Arc::new(sink) });
         }
         let desks = Rc::new(RefCell::new(all));
         let at_work = desks.clone();

@@ -4,6 +4,7 @@ use super::{CAPACITY, Failed, Rig};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Preimage};
+use arb_core::log::ByteRecord;
 use arb_node_adapter::{FactSink, Recorder, Refusal};
 use arb_tests::ldk::{Kind, Link};
 use lightning::ln::types::ChannelId as LdkChannelId;
@@ -27,7 +28,12 @@ impl FactSink for Slow {
         self.sink.state_numbers(numbers).await
     }
 
-    async fn update(&self, channel: ChannelId, updates: Vec<Update>) -> Result<(), Refusal> {
+    async fn update(
+        &self,
+        channel: ChannelId,
+        updates: Vec<Update>,
+        records: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
         if let (Ok(mut now), Ok(mut most)) = (self.now.lock(), self.most.lock()) {
             assert!(now.insert(channel), "one after the other for each channel");
             if now.len() > most.len() {
@@ -41,7 +47,7 @@ impl FactSink for Slow {
         if self.refuses == Some(channel) {
             return Err(Refusal::Refused("no".to_owned()));
         }
-        self.sink.update(channel, updates).await
+        self.sink.update(channel, updates, records).await
     }
 
     async fn preimage(

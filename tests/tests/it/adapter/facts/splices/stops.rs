@@ -1,5 +1,5 @@
 //! Nodes that stop anywhere in a splice, and start again from what they wrote.
-use super::super::rig::Rig;
+use super::super::rig::{Keeping, Rig};
 use super::super::{CAPACITY, Failed};
 use super::{TAKEN, both, fundings};
 use arb_tests::ldk::{Kind, Link, Net};
@@ -76,8 +76,8 @@ fn sign(rig: &Rig, link: &Link) -> Result<(), Failed> {
 
 /// A splice that one of the nodes asks for, with HTLCs in both directions; true if the second node stopped before
 /// anything was done.
-fn stops(kind: Kind, asks: usize, part: Part, after: After) -> Result<bool, Failed> {
-    let mut rig = Rig::new(2, kind)?;
+fn stops(keeping: Keeping, asks: usize, part: Part, after: After) -> Result<bool, Failed> {
+    let mut rig = Rig::with(2, Kind::Anchors, keeping)?;
     let link = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
     let gone = rig.net.send(0, &[link], 20_000_000, "gone")?;
     let stays = rig.net.send(1, &[link], 30_000_000, "stays")?;
@@ -128,17 +128,25 @@ fn stops(kind: Kind, asks: usize, part: Part, after: After) -> Result<bool, Fail
 
 /// Every place in which the node can stop in this part; at the last one nothing was left to be done.
 fn anywhere(part: Part, least: u64) -> Result<(), Failed> {
-    let ways: [fn(u64) -> After; 2] = [After::Taken, After::Written];
-    for (asks, after) in [0, 1].into_iter().flat_map(|asks| ways.map(|after| (asks, after))) {
+    type Way = (Keeping, fn(u64) -> After);
+    let ways: [Way; 3] = [
+        (Keeping::Apart, After::Taken),
+        (Keeping::Apart, After::Written),
+        // What is written with facts is taken with them.
+        (Keeping::Together, After::Written),
+    ];
+    for (asks, (keeping, after)) in [0, 1].into_iter().flat_map(|asks| ways.map(|way| (asks, way)))
+    {
         let mut places = 0;
         loop {
-            let stopped = stops(Kind::Anchors, asks, part, after(places));
-            if !stopped.map_err(|why| format!("{asks} {part:?} {:?}: {why}", after(places)))? {
+            let stopped = stops(keeping, asks, part, after(places));
+            let place = || format!("{asks} {keeping:?} {part:?} {:?}", after(places));
+            if !stopped.map_err(|why| format!("{}: {why}", place()))? {
                 break;
             }
             places += 1;
         }
-        assert!(places >= least, "{asks} {part:?} {:?}: {places} places", after(0));
+        assert!(places >= least, "{asks} {keeping:?} {part:?} {:?}: {places} places", after(0));
     }
     Ok(())
 }
@@ -155,7 +163,7 @@ fn while_both_funding_outputs_go_on() -> Result<(), Failed> {
 
 #[test]
 fn when_it_confirms() -> Result<(), Failed> {
-    anywhere(Part::Confirmed, 0)
+    anywhere(Part::Confirmed, 1)
 }
 
 #[test]
