@@ -24,8 +24,6 @@ pub(super) struct CrashPlan {
     /// The point to crash at; `None`: only count.
     at: Option<usize>,
     passed: AtomicUsize,
-    /// Those that were passed before anything but the history of channels was told.
-    of_history: AtomicUsize,
     /// Nothing that outlives the process has happened since the last point.
     still: AtomicBool,
     /// Each point counts: more outlives the process than is told to the plan.
@@ -51,16 +49,6 @@ impl CrashPlan {
     /// How many points the run has passed.
     pub(super) fn passed(&self) -> usize {
         self.passed.load(Ordering::SeqCst)
-    }
-
-    /// From now on not only the history of channels is told.
-    pub(super) fn history_is_over(&self) {
-        self.of_history.store(self.passed(), Ordering::SeqCst);
-    }
-
-    /// How many points the run had passed by then.
-    pub(super) fn of_history(&self) -> usize {
-        self.of_history.load(Ordering::SeqCst)
     }
 
     /// The point to crash at.

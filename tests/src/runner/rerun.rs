@@ -5,7 +5,7 @@ use super::story::Runner;
 use super::trace::Trace;
 use crate::ldk::Delivery;
 use crate::scenario::Scenario;
-use crate::scenario::ast::{Mode, Statement, Step};
+use crate::scenario::ast::Mode;
 use crate::world::Backend;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,9 +58,6 @@ pub struct Outcome {
     pub runs: usize,
 }
 
-/// Points at which a run is crashed, of those before anything but the history of channels is told, spread
-/// evenly: there are several for each commitment, and one is like the other.
-const OF_HISTORY: usize = 24;
 /// Points at which a run on a real node is crashed, spread evenly.
 const SAMPLED: usize = 12;
 /// Runs that go on at once.
@@ -80,19 +77,13 @@ async fn story(
 ) -> Result<(), (usize, Failed)> {
     let trace = Trace::new(options.trace);
     let backend = backend(options.chain).await.map_err(|failed| (0, failed))?;
-    let counted = Arc::clone(&plan);
     let begun = Runner::begin(scenario, backend, plan, trace).await;
     let mut runner = begun.map_err(|failed| (0, failed))?;
     runner.set_delivery(options.delivery);
     if let Some(mode) = options.mode {
         runner.set_mode(mode).map_err(|failed| (0, failed))?;
     }
-    let history = |statement: &&Statement| matches!(statement.step, Step::History(_));
-    let first = scenario.story.iter().take_while(history).count();
     for (at, statement) in scenario.story.iter().enumerate() {
-        if at == first {
-            counted.history_is_over();
-        }
         runner.statement(at).await.map_err(|failed| (statement.line, failed))?;
     }
     let last = scenario.story.last().map_or(0, |statement| statement.line);
@@ -136,8 +127,7 @@ pub fn run_crashing(scenario: &Scenario, options: Options, point: usize) -> Opti
     crashed.then_some(Outcome { verdict, runs: 1 })
 }
 
-/// Runs a scenario once, and then once more for each point that it passed, with a crash there; where the
-/// history of its channels is long, for some of those in it.
+/// Runs a scenario once, and then once more for each point that it passed, with a crash there.
 /// `progress` is called with the runs that are done and all that there are.
 pub fn run_everywhere(
     scenario: &Scenario,
@@ -147,16 +137,11 @@ pub fn run_everywhere(
     let plan = Arc::new(CrashPlan::count());
     let verdict = one_run(scenario, options, &plan);
     let passed = plan.passed();
-    let points: Vec<usize> = match options.chain {
-        ChainKind::Embedded => {
-            let history = plan.of_history();
-            (0..history)
-                .step_by(history.div_ceil(OF_HISTORY).max(1))
-                .chain(history..passed)
-                .collect()
-        }
-        ChainKind::Bitcoind => (0..passed).step_by(passed.div_ceil(SAMPLED).max(1)).collect(),
+    let step = match options.chain {
+        ChainKind::Embedded => 1,
+        ChainKind::Bitcoind => passed.div_ceil(SAMPLED).max(1),
     };
+    let points: Vec<usize> = (0..passed).step_by(step).collect();
     if verdict != Verdict::Passed {
         return Outcome { verdict, runs: 1 };
     }
