@@ -207,10 +207,8 @@ impl Arbiter {
         self.update_channel_with(id, updates, Vec::new()).await
     }
 
-    /// The same, and writes records of the node's own with the updates: none is durable before all updates
-    /// are, all are durable when it returns, and where the channel is quiet they share a commit. An error:
-    /// neither the updates nor the records count; that of a store which failed ([`CommandError::NotStored`]) may have
-    /// come after the updates were durable: ask again.
+    /// The same, and writes records of the node's own with the updates, in one append: all of it is durable
+    /// when it returns, and nothing of it counts if there is an error.
     ///
     /// They are found in the log's own [`ByteStore`](arb_core::ports::ByteStore): see [`Arbiter::home`].
     ///

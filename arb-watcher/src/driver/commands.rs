@@ -1,5 +1,4 @@
 //! Commands of the handle.
-use super::durable::Patience;
 use super::on_the_way::Records;
 use super::work::{NotStored, Stored};
 use super::{Driver, measure};
@@ -212,7 +211,7 @@ where
     }
 
     /// Hands verified updates to the engine, with what the past holds of new candidates. The node's records
-    /// follow.
+    /// are in the same append.
     pub(super) async fn take_facts(
         &mut self,
         slot: Slot,
@@ -220,12 +219,7 @@ where
         history: Vec<BlockView>,
     ) -> Result<(), CommandError> {
         let updated = Box::new(updated);
-        self.try_step(vec![EngineInput::Facts { slot, updated, history }]).await?;
-        if records.is_empty() {
-            return Ok(());
-        }
-        let batch = self.direct_batch(records.into_iter().map(Write::Bytes).collect());
-        self.append(batch, Patience::Once).await.map(drop)
+        self.try_step_with(vec![EngineInput::Facts { slot, updated, history }], records).await
     }
 
     fn store_facts(&mut self, slot: Slot, updated: (Updated, Records), reply: Reply<()>) {

@@ -56,12 +56,21 @@ where
     /// Takes what happened outside. An error: the driver is to end, and it is as if nothing had
     /// happened.
     pub(super) async fn step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
-        self.take(inputs, Patience::UntilDurable).await
+        self.take(inputs, Records::new(), Patience::UntilDurable).await
     }
 
     /// Takes what a command asks for. An error: nothing changed.
     pub(super) async fn try_step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
-        self.take(inputs, Patience::Once).await
+        self.take(inputs, Records::new(), Patience::Once).await
+    }
+
+    /// The same, and writes records of the node's own with it.
+    pub(super) async fn try_step_with(
+        &mut self,
+        inputs: Vec<EngineInput>,
+        records: Records,
+    ) -> Result<(), CommandError> {
+        self.take(inputs, records, Patience::Once).await
     }
 
     /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the
@@ -69,6 +78,7 @@ where
     async fn take(
         &mut self,
         mut inputs: Vec<EngineInput>,
+        told_with: Records,
         patience: Patience,
     ) -> Result<(), CommandError> {
         let mut loaded = Loaded::new();
@@ -100,6 +110,9 @@ where
             }
         };
         let refused = transition.refused().first().copied();
+        if refused.is_none() {
+            records.extend(told_with);
+        }
         let concerned = self.make_durable(transition, records, patience).await?;
         for slot in on_the_way {
             // Of a channel that was set aside nothing went into the batch.

@@ -149,8 +149,8 @@ async fn a_block_takes_them_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_of_a_channel_that_closes_follow_its_facts() {
-    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+async fn those_of_a_channel_that_closes_come_with_its_facts() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
     let id = channel.id();
     arbiter.fail_channel(id).await.expect("handed out");
@@ -163,21 +163,25 @@ async fn those_of_a_channel_that_closes_follow_its_facts() {
     assert_eq!(kept(&world, "a"), Some(vec![b'1']));
     assert_eq!(script(&world), Some(ScriptBuf::from_bytes(vec![0x51])));
 
-    // The first append is of the facts: nothing is written if it fails.
+    // Told again, with another record.
+    arbiter.update_channel_with(id, shutdown(0x51), vec![record("b", b"1")]).await.expect("taken");
+    assert_eq!(kept(&world, "b"), Some(vec![b'1']));
+
+    // All of it or nothing.
     world.log.refuse(true);
     let answer = arbiter.update_channel_with(id, shutdown(0x52), vec![record("a", b"2")]).await;
     assert!(matches!(answer, Err(CommandError::NotStored(_))), "{answer:?}");
     world.log.refuse(false);
     assert_eq!(kept(&world, "a"), Some(vec![b'1']));
-    // The second is of the record: who is told of its failure asks again.
-    let (facts, records) = (world.log.hold(), world.log.hold());
-    facts.pass();
-    records.refuse();
-    let answer = arbiter.update_channel_with(id, shutdown(0x53), vec![record("a", b"3")]).await;
-    assert!(matches!(answer, Err(CommandError::NotStored(_))), "{answer:?}");
-    assert_eq!((kept(&world, "a"), script(&world)), (Some(vec![b'1']), Some(vec![0x53].into())));
-    arbiter.update_channel_with(id, shutdown(0x53), vec![record("a", b"3")]).await.expect("taken");
-    assert_eq!(kept(&world, "a"), Some(vec![b'3']));
+    assert_eq!(script(&world), Some(ScriptBuf::from_bytes(vec![0x51])));
+    let newer = vec![channel.next_local(1, &[])];
+    let answer = arbiter.update_channel_with(id, newer, vec![record("a", b"3")]).await;
+    assert!(matches!(answer, Err(CommandError::Facts(_))), "{answer:?}");
+    assert_eq!(kept(&world, "a"), Some(vec![b'1']), "the channel is fenced");
+    let writes = world.log.channel_writes();
+    arbiter.update_channel_with(id, shutdown(0x53), vec![record("a", b"4")]).await.expect("taken");
+    assert_eq!(kept(&world, "a"), Some(vec![b'4']));
+    assert!(world.log.channel_writes() >= writes + 2, "facts and a record");
 }
 
 #[tokio::test(start_paused = true)]
