@@ -190,8 +190,8 @@ enum Writes {
 fn at_work(
     net: &Net,
     source: ListenSource,
-    log: Log,
-    store: Store,
+    (log, store): (Log, Store),
+    done: Arc<AtomicUsize>,
 ) -> Result<thread::JoinHandle<()>, Failed> {
     let node = &net.nodes[0];
     let (taps, monitors, keys) = (node.taps.clone(), node.monitors.clone(), node.keys.clone());
@@ -220,6 +220,7 @@ fn at_work(
                 let completed = |id: ChannelId, update| {
                     let id = LdkChannelId(id.0);
                     monitors.channel_monitor_updated(id, update).expect("a channel of LDK's");
+                    done.fetch_add(1, Ordering::SeqCst);
                 };
                 recorder.drain(&sink, completed).await.expect("nothing fails");
             }
@@ -237,14 +238,16 @@ struct World {
     store: Disk,
 }
 
-/// Until everything is recorded, unless that cannot be.
-fn recorded(taps: &Taps, disks: &[Disk; 2]) -> bool {
-    let (any, since) = (taps.backlog() > 0, Instant::now());
+/// Until everything is recorded, unless that cannot be. Whether LDK may go on with anything since the last time: the
+/// recorder may have been done before it was asked.
+fn recorded(taps: &Taps, disks: &[Disk; 2], done: &AtomicUsize, before: &Cell<usize>) -> bool {
+    let since = Instant::now();
     while taps.backlog() > 0 && !disks.iter().any(Disk::is_stuck) {
         assert!(since.elapsed() < PATIENCE, "the recorder goes on");
         thread::sleep(MOMENT);
     }
-    any && taps.backlog() == 0
+    let done = done.load(Ordering::SeqCst);
+    before.replace(done) != done
 }
 
 impl World {
@@ -265,9 +268,11 @@ impl World {
         net.show(net.chain.height());
         let (log, store) = (Disk::default(), Disk::default());
         let (on_log, on_store) = (Log(MemoryLog::new(), log.clone()), store.clone());
-        at_work(&net, source, on_log, Store(MemoryKv::default(), on_store))?;
+        let stores = (on_log, Store(MemoryKv::default(), on_store));
+        let (done, before) = (Arc::new(AtomicUsize::new(0)), Cell::new(0));
+        at_work(&net, source, stores, done.clone())?;
         let (taps, disks) = (net.nodes[0].taps.clone(), [log.clone(), store.clone()]);
-        net.when_quiet(Box::new(move |_| recorded(&taps, &disks)));
+        net.when_quiet(Box::new(move |_| recorded(&taps, &disks, &done, &before)));
         let near = net.open(0, 1, CAPACITY, 400_000_000)?;
         let far = net.open(0, 2, CAPACITY, 400_000_000)?;
         let received = net.send(1, &[near], 30_000_000, "received")?;
