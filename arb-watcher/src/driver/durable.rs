@@ -82,7 +82,7 @@ where
         patience: Patience,
     ) -> Result<(), CommandError> {
         let mut loaded = Loaded::new();
-        let (mut on_the_way, mut records) = (Vec::new(), Records::new());
+        let mut on_the_way: Vec<(Slot, Records)> = Vec::new();
         let transition = loop {
             let staged = match self.stage(&mut inputs, &loaded) {
                 Ok(staged) => staged,
@@ -97,9 +97,8 @@ where
                 Some(Err(NeedFacts(slots))) => {
                     // Decisions must not become durable before the facts that they rest on.
                     let newer: Vec<_> = self.on_the_way.of(&slots).collect();
-                    on_the_way.extend(newer.iter().map(|(slot, _)| *slot));
-                    let newer = newer.into_iter().map(|(slot, (updated, with_it))| {
-                        records.extend(with_it);
+                    let newer = newer.into_iter().map(|(slot, (updated, records))| {
+                        on_the_way.push((slot, records));
                         let updated = Box::new(updated);
                         EngineInput::Facts { slot, updated, history: Vec::new() }
                     });
@@ -110,15 +109,16 @@ where
             }
         };
         let refused = transition.refused().first().copied();
+        // Of a channel that was set aside nothing goes into the batch.
+        on_the_way.retain(|(slot, _)| self.engine.watcher(*slot).is_some());
+        let mut records: Records =
+            on_the_way.iter().flat_map(|(_, records)| records.iter().cloned()).collect();
         if refused.is_none() {
             records.extend(told_with);
         }
         let concerned = self.make_durable(transition, records, patience).await?;
-        for slot in on_the_way {
-            // Of a channel that was set aside nothing went into the batch.
-            if self.engine.watcher(slot).is_some() {
-                self.on_the_way.superseded(slot);
-            }
+        for (slot, _) in on_the_way {
+            self.on_the_way.superseded(slot);
         }
         self.release(concerned);
         match refused {

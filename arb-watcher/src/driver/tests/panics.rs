@@ -5,6 +5,7 @@ use arb_core::arbitrator::{Alert, Notice, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
+use arb_core::log::ByteRecord;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -204,6 +205,40 @@ async fn a_late_reader_does_not_wait_for_a_channel_that_is_set_aside() {
     sleep(HOUR).await;
     let delivered = timeout(HOUR, all.next()).await.expect("in time").expect("running");
     assert_eq!(delivered.channel, channels[1].id());
+}
+
+/// Records of the node's own are in no append without the facts that they came with: not in that of a block which
+/// sets their channel aside either.
+#[tokio::test(start_paused = true)]
+async fn records_of_a_channel_that_is_set_aside_stay_with_its_facts() {
+    let mut without = 0;
+    for moment in 0..4 {
+        let world = World::default();
+        let (arbiter, mut channels) = three(&world).await;
+        let gate = world.log.hold();
+        let (telling, id) = (arbiter.clone(), channels[1].id());
+        let (update, folder) = (channels[1].next_remote(1, &[]), "f".to_owned());
+        let record = ByteRecord { folder, name: "n".to_owned(), bytes: vec![1] };
+        let told = telling.update_channel_with(id, vec![update], vec![record]);
+        let (faults, _guard, _other) = Faults::begin();
+        let mined = async {
+            tokio::task::yield_now().await;
+            faults.panic_after(moment, "looked at", Some(1), 1);
+            world.chain.mine(channels.iter().map(|c| c.remote_tx(0, &[])).collect());
+            // Not idle: its own append is still under way.
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(world.log.tip(), Some(world.chain.tip_now()), "no block is held up");
+            gate.refuse();
+        };
+        let _ = tokio::join!(told, mined);
+        let facts = world.log.stored_facts(1).expect("facts");
+        let is_newer = facts == channels[1].facts;
+        assert_eq!(world.log.stored_record("f", "n").is_some(), is_newer, "{moment}");
+        without += usize::from(!is_newer);
+    }
+    assert!(without > 0, "it is set aside before its facts are taken, too");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! What concerns different channels, done at the same time: one commit of the arbiter's and one of the
-//! node's store for all of it.
+//! What concerns different channels, done at the same time: one commit for all of it where the arbiter's log and the
+//! node's store are one, and one of each where they are not.
 use super::{Commitments, Recorder, Stop, Waiting, closes, own_last};
 use crate::ldk02::facts::FactSink;
 use crate::ldk02::facts::book::Book;
