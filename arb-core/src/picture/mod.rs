@@ -33,6 +33,9 @@ pub struct Picture {
     pub spend: FundingSpend,
     /// Its outputs, and those of second-stage transactions.
     pub outputs: Vec<Output>,
+    /// Outputs of the peer's second stages on a commitment that is not revoked. They are the peer's, unless the
+    /// commitment's secret reaches us after all: then their spends must have been seen.
+    pub peer_second_stages: Vec<OutPoint>,
 }
 
 /// One output.
@@ -154,12 +157,23 @@ impl Picture {
         for output in &mut outputs {
             output.spent = output.spent.take().or_else(|| view.spent_by(output));
         }
+        let peer_second_stages = match &classified {
+            Classified::Live { owner: Side::Remote, commitment, .. } => {
+                let spec = &commitment.spec;
+                let script = scripts::to_local(&spec.keys, spec.delay).script_pubkey;
+                view.peer_second_stages(&script).map(|(_, outpoint, _)| outpoint).collect()
+            }
+            Classified::Live { .. } | Classified::Revoked { .. } | Classified::Other(_) => {
+                Vec::new()
+            }
+        };
         Some(Self {
             at: tx.at,
             funding: candidate.funding,
             txid,
             spend: classified.spend(),
             outputs,
+            peer_second_stages,
         })
     }
 
@@ -178,7 +192,7 @@ impl Picture {
         // The peer's delayed output: a secret that reaches us after the close makes it ours.
         let may_turn = |output: &&Output| output.role == Role::ToLocal;
         let watched = self.outputs.iter().filter(move |o| matters(o) || may_turn(o));
-        watched.map(|output| output.outpoint)
+        watched.map(|output| output.outpoint).chain(self.peer_second_stages.iter().copied())
     }
 }
 

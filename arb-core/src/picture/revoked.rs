@@ -6,12 +6,12 @@ use crate::facts::{Htlc, HtlcRecord};
 use crate::format::{AnchorRule, CommitmentKeys, scripts};
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::picture::{Output, Role, View, Way, at_once};
-use crate::units::{BlockHeight, CommitmentNumber};
+use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{OutPoint, ScriptBuf, Sequence, TxOut, absolute::LockTime};
+use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxOut, absolute::LockTime};
 
 /// What we look for in the outputs of a revoked commitment.
 struct Penalty<'a> {
@@ -133,35 +133,38 @@ impl View<'_> {
 
     /// Outputs of the peer's second-stage transactions, however it aggregates them: every output
     /// with the one script that they share, in every transaction that spends the commitment.
+    pub(super) fn peer_second_stages(
+        &self,
+        script: &Script,
+    ) -> impl Iterator<Item = (&Confirmed<Transaction>, OutPoint, &TxOut)> {
+        let spends = |i: &bitcoin::TxIn| i.previous_output.txid == self.txid;
+        let spenders = self.arbitrator.chain.iter();
+        let spenders = spenders.filter(move |tx| tx.value.input.iter().any(spends));
+        spenders.flat_map(move |tx| {
+            let txid = tx.value.compute_txid();
+            let made = (0u32..).zip(&tx.value.output);
+            let made = made.filter(move |(_, made)| made.script_pubkey.as_script() == script);
+            made.map(move |(vout, made)| (tx, OutPoint { txid, vout }, made))
+        })
+    }
+
     fn add_peer_second_stage(&self, outputs: &mut Vec<Output>, penalty: &Penalty<'_>) {
         let script = penalty.to_local.to_p2wsh();
         let htlcs: BTreeMap<OutPoint, HtlcId> =
             outputs.iter().filter_map(|o| o.role.htlc().map(|id| (o.outpoint, id))).collect();
-        let mut seen: BTreeSet<OutPoint> = BTreeSet::new();
-        for tx in &self.arbitrator.chain {
-            let spends = |i: &bitcoin::TxIn| i.previous_output.txid == self.txid;
-            if !tx.value.input.iter().any(spends) {
-                continue;
-            }
-            let txid = tx.value.compute_txid();
-            for (vout, made) in (0u32..).zip(&tx.value.output) {
-                let outpoint = OutPoint { txid, vout };
-                if made.script_pubkey != script || !seen.insert(outpoint) {
-                    continue;
-                }
-                let paired = usize::try_from(vout).ok().and_then(|i| tx.value.input.get(i));
-                let htlc = paired.and_then(|i| htlcs.get(&i.previous_output)).copied();
-                let unlock = Unlock::One;
-                let script = penalty.to_local.clone();
-                outputs.push(Output {
-                    outpoint,
-                    output: made.clone(),
-                    at: tx.at,
-                    role: Role::SecondStage(htlc),
-                    way: self.penalty(tx.at.height, script, unlock, penalty.secret, htlc),
-                    spent: None,
-                });
-            }
+        for (tx, outpoint, made) in self.peer_second_stages(&script) {
+            let paired = usize::try_from(outpoint.vout).ok().and_then(|i| tx.value.input.get(i));
+            let htlc = paired.and_then(|i| htlcs.get(&i.previous_output)).copied();
+            let unlock = Unlock::One;
+            let script = penalty.to_local.clone();
+            outputs.push(Output {
+                outpoint,
+                output: made.clone(),
+                at: tx.at,
+                role: Role::SecondStage(htlc),
+                way: self.penalty(tx.at.height, script, unlock, penalty.secret, htlc),
+                spent: None,
+            });
         }
     }
 }

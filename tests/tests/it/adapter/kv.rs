@@ -106,7 +106,9 @@ async fn paid(apart: bool) -> Result<(u64, Vec<u8>), Failed> {
     }
     let commits = control.statistics().commits - before;
     let monitor = world.net.nodes[0].monitors.get_monitor(world.link.id);
-    let monitor = monitor.map_err(|()| "no monitor")?.encode();
+    let monitor = monitor.map_err(|()| "no monitor")?;
+    eprintln!("UPDATES {} commits {commits}", monitor.get_latest_update_id());
+    let monitor = monitor.encode();
     let [name] = &KVStoreSync::list(&*store, MONITORS, MONITORS_SECOND)?[..] else {
         return Err("one channel".into());
     };

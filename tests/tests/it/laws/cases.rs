@@ -158,3 +158,33 @@ fn a_secret_that_comes_too_late_is_no_endless_claim() {
     );
     assert!(report.alerts.contains(&Alert::OutputLost(swept.outpoint)));
 }
+
+/// The same with the peer's second stage of an HTLC, which it has spent already: its spend was seen
+/// while it was no cheat.
+#[test]
+fn a_secret_that_comes_after_the_second_stage_is_spent_is_no_endless_claim() {
+    for format in [Format::StaticRemoteKey, Format::Anchors, Format::ZeroFee] {
+        let next = Terms { offerer: Side::Local, amount: 0, hash: 0, expiry: 2, forwarded: false };
+        let told =
+            Story { format, opener: Side::Local, staged: vec![next], ..story(&[offer(false)]) };
+        let mut world = World::new(&told);
+        let peer = |peer| Op::Block { close: None, peer, together: false, ours: false };
+        let close = block(Close::Remote, 0);
+        tell(&mut world, &[close, peer(1), Op::Mine(9), peer(0x81), Op::Revoke]);
+        let active = world.active().expect("closed");
+        let picture = active.picture.as_ref().expect("closed");
+        let second = |o: &&arb_core::picture::Output| o.role == Role::SecondStage(Some(OFFERED));
+        let swept = picture.outputs.iter().find(second).expect("a second stage of a cheat");
+        assert_eq!(swept.spent.map(|spent| spent.by), Some(Side::Remote), "{format:?}");
+        let claims = active.state.claims(&active.facts, picture);
+        let taken: Vec<_> = picture.outputs.iter().filter(|o| o.spent.is_some()).collect();
+        let in_vain = claims.iter().find(|c| taken.iter().any(|o| o.outpoint == c.outpoint));
+        assert!(in_vain.is_none(), "{format:?}: {in_vain:?}");
+        let report = arb_core::report::ChannelReport::of(
+            &active.facts,
+            &active.state,
+            &world.engine.now(SLOT, &active.facts),
+        );
+        assert!(report.alerts.contains(&Alert::OutputLost(swept.outpoint)), "{format:?}");
+    }
+}
