@@ -266,14 +266,15 @@ impl Queue {
     /// What is asked for within a moment. To sleep and be woken would take as long as most moments.
     fn soon(&self) -> Option<Vec<Request>> {
         let until = Instant::now() + NEXT_OF_GROUP;
-        while Instant::now() < until {
+        loop {
+            // Whoever gave way may have been away until after that moment, and those who ran meanwhile have asked.
+            let over = Instant::now() >= until;
             match self.requests.try_recv() {
                 Ok(requests) => return Some(requests),
-                Err(TryRecvError::Empty) => std::thread::yield_now(),
-                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if !over => std::thread::yield_now(),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
             }
         }
-        None
     }
 
     /// A group is about to be answered.
