@@ -1,5 +1,6 @@
 //! Units: heights, block counts, milli-satoshis, commitment numbers. Every quantity has its type.
-use bitcoin::{Amount, BlockHash};
+use bitcoin::{Amount, BlockHash, Transaction, Txid};
+use core::ops::Deref;
 
 /// A height of the most-work chain, in blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,42 @@ pub struct BlockRef {
     pub height: BlockHeight,
     /// Hash of the block.
     pub hash: BlockHash,
+}
+
+/// A transaction and its id. The id is asked for wherever a transaction is looked for, and computed once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tx {
+    transaction: Transaction,
+    txid: Txid,
+}
+
+impl Tx {
+    /// The transaction's id.
+    #[must_use]
+    pub const fn txid(&self) -> Txid {
+        self.txid
+    }
+
+    /// The transaction.
+    #[must_use]
+    pub const fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+}
+
+impl From<Transaction> for Tx {
+    fn from(transaction: Transaction) -> Self {
+        let txid = transaction.compute_txid();
+        Self { transaction, txid }
+    }
+}
+
+impl Deref for Tx {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        &self.transaction
+    }
 }
 
 /// Something that the chain says, and the block that makes it true: the only way in which

@@ -3,11 +3,11 @@ use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamDuty, UpstreamVerdict};
 use crate::facts::HtlcRecord;
 use crate::ids::{HtlcId, Preimage};
 use crate::ports::ScriptOwner;
-use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 
 /// One entry of a channel's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub enum Change {
     /// Knowledge: a live commitment of the peer was seen unconfirmed. Our anchor on it can pay for it.
     CommitmentSeen {
         /// The commitment, signed.
-        transaction: Box<Transaction>,
+        transaction: Box<Tx>,
         /// What it pays.
         fee: Amount,
     },
@@ -122,7 +122,7 @@ pub enum Change {
     },
     /// Chain evidence: a transaction that spends the funding output, an output of the commitment,
     /// or a second-stage output. The raw transaction: its meaning is computed.
-    Spent(Box<Confirmed<Transaction>>),
+    Spent(Box<Confirmed<Tx>>),
     /// Chain evidence above this block is void.
     Disconnected {
         /// Last block that stays.
@@ -169,7 +169,7 @@ pub struct HandedOut {
     /// What it is.
     pub kind: TxKind,
     /// The signed transaction.
-    pub transaction: Transaction,
+    pub transaction: Tx,
     /// Outputs of this channel that it spends.
     pub claims: Vec<OutPoint>,
     /// Outputs of other channels that it spends as well.
@@ -185,8 +185,8 @@ pub struct HandedOut {
 impl HandedOut {
     /// The transaction's id.
     #[must_use]
-    pub fn txid(&self) -> Txid {
-        self.transaction.compute_txid()
+    pub const fn txid(&self) -> Txid {
+        self.transaction.txid()
     }
 
     /// Outputs of channels that it spends, this channel's and others', in no particular order.

@@ -9,7 +9,7 @@ use crate::ids::{HtlcId, PaymentHash, Preimage, Side};
 use crate::picture::Picture;
 use crate::policy::Policy;
 use crate::ports::ScriptOwner;
-use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
+use crate::units::{BlockHeight, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
@@ -124,7 +124,7 @@ impl Draft<'_> {
             Input::ScriptsJudged(verdicts) => self.judged(verdicts),
             Input::Signed(out) => {
                 // Other signatures make another witness, and the same id.
-                let known = self.state.acts.ours(out.transaction.compute_txid());
+                let known = self.state.acts.ours(out.txid());
                 if known.is_none_or(|known| known.transaction != out.transaction) {
                     self.push(Change::HandedOut(out.clone()));
                 }
@@ -262,7 +262,7 @@ impl Draft<'_> {
                 continue;
             }
             self.extract_preimages(tx, picture.as_deref());
-            let spent = Confirmed { at: view.at, value: tx.clone() };
+            let spent = Confirmed { at: view.at, value: tx.clone().into() };
             self.push(Change::Spent(Box::new(spent)));
             self.announce();
         }
@@ -270,9 +270,7 @@ impl Draft<'_> {
 
     fn is_recorded(&self, tx: &Transaction, view: &BlockView) -> bool {
         let txid = tx.compute_txid();
-        let same = |known: &Confirmed<Transaction>| {
-            known.at == view.at && known.value.compute_txid() == txid
-        };
+        let same = |known: &Confirmed<Tx>| known.at == view.at && known.value.txid() == txid;
         self.state.chain.iter().any(same)
     }
 
@@ -366,7 +364,7 @@ impl Draft<'_> {
     /// The peer's commitment in the mempool, if we can pay for it.
     fn see_commitment(&mut self, tx: &Transaction) {
         let txid = tx.compute_txid();
-        let known = |(seen, _): &(Transaction, _)| seen.compute_txid() == txid;
+        let known = |(seen, _): &(Tx, _)| seen.txid() == txid;
         let known = self.state.acts.seen.iter().any(known);
         if self.picture().is_some() || (known && !self.state.acts.misses(txid)) {
             return;
@@ -377,7 +375,7 @@ impl Draft<'_> {
         let given = |sum: Amount, output: &TxOut| sum.checked_add(output.value);
         let given = tx.output.iter().try_fold(Amount::ZERO, given);
         if let Some(fee) = given.and_then(|given| candidate.capacity.checked_sub(given)) {
-            self.push(Change::CommitmentSeen { transaction: Box::new(tx.clone()), fee });
+            self.push(Change::CommitmentSeen { transaction: Box::new(tx.clone().into()), fee });
         }
     }
 

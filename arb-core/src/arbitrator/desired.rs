@@ -488,12 +488,12 @@ impl ChannelArbitrator {
             }
             let candidate = self.closing_candidate(facts, now.tip)?;
             let commitment = self.acts.claims_of(candidate.funding).next_back();
-            let txid = commitment.map(|out| out.transaction.compute_txid());
+            let txid = commitment.map(|out| out.txid());
             let pays = |out: &HandedOut| {
                 out.transaction.input.iter().any(|i| Some(i.previous_output.txid) == txid)
             };
             let child = self.acts.of_kind(TxKind::Anchor).filter(|out| pays(out)).last();
-            let last = child.map(|out| out.transaction.compute_txid()).or(txid);
+            let last = child.map(|out| out.txid()).or(txid);
             let refused = last.and_then(|txid| self.acts.rejected.get(&txid));
             let poor = refused.is_some_and(|refused| refused.why == Refusal::Fee);
             return Some(if poor { Reason::Uneconomic } else { Reason::Confirmation });

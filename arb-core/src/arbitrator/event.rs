@@ -123,7 +123,7 @@ pub(crate) fn due(
     disconnected: bool,
 ) -> Vec<ChannelEvent> {
     let mut draft = Draft { told: Told::of(state), events: Vec::new() };
-    let splices = state.splices(facts).map(|tx| tx.value.compute_txid());
+    let splices = state.splices(facts).map(|tx| tx.value.txid());
     let gone = |txid: &Txid| state.confirmed_at(*txid).is_none();
     if disconnected && draft.told.splices.iter().any(gone) {
         draft.push(ChannelEvent::Reorged);

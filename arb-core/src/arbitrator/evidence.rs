@@ -7,11 +7,11 @@ use crate::classify;
 use crate::facts::{ChannelFacts, FundingCandidate, Htlc, HtlcRecord};
 use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
-use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Transaction, Txid};
+use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Txid};
 
 /// Evidence of one channel. Phase, classification and claims are computed from it and the facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct ChannelArbitrator {
     /// Transactions that the node calls agreed mutual closes.
     pub(crate) agreed_closes: BTreeSet<Txid>,
     pub(crate) acts: Acts,
-    pub(crate) chain: Vec<Confirmed<Transaction>>,
+    pub(crate) chain: Vec<Confirmed<Tx>>,
 }
 
 /// The wish to fail the channel.
@@ -47,7 +47,7 @@ pub struct Acts {
     /// Outputs whose claims spoil a transaction for others, and what the network said.
     pub set_aside: BTreeMap<OutPoint, String>,
     /// Live commitments of the peer that were seen unconfirmed, and what they pay, oldest first.
-    pub seen: Vec<(Transaction, Amount)>,
+    pub seen: Vec<(Tx, Amount)>,
     /// Tip at which an agreed mutual close was seen unconfirmed: at first, or after it was gone.
     pub mutual_seen: Option<BlockHeight>,
     /// What the node was told upstream.
@@ -121,9 +121,9 @@ impl ChannelArbitrator {
         changes.into_iter().fold(Self::default(), Self::apply)
     }
 
-    fn spent(&mut self, spent: &Confirmed<Transaction>) {
-        let txid = spent.value.compute_txid();
-        self.chain.retain(|known| known.value.compute_txid() != txid);
+    fn spent(&mut self, spent: &Confirmed<Tx>) {
+        let txid = spent.value.txid();
+        self.chain.retain(|known| known.value.txid() != txid);
         self.chain.push(spent.clone());
     }
 
@@ -162,7 +162,7 @@ impl ChannelArbitrator {
 
     /// The confirmed spend of `outpoint`, and the index of the input that spends it.
     #[must_use]
-    pub fn spender(&self, outpoint: &OutPoint) -> Option<(&Confirmed<Transaction>, usize)> {
+    pub fn spender(&self, outpoint: &OutPoint) -> Option<(&Confirmed<Tx>, usize)> {
         self.chain.iter().find_map(|tx| {
             let index = tx.value.input.iter().position(|i| i.previous_output == *outpoint)?;
             Some((tx, index))
@@ -174,7 +174,7 @@ impl ChannelArbitrator {
     pub(crate) fn splices<'a>(
         &'a self,
         facts: &'a ChannelFacts,
-    ) -> impl Iterator<Item = &'a Confirmed<Transaction>> {
+    ) -> impl Iterator<Item = &'a Confirmed<Tx>> {
         let several = facts.candidates.iter().nth(1).is_some();
         let candidates = facts.candidates.iter().filter(move |_| several);
         let spends = candidates.filter_map(|candidate| {
@@ -198,7 +198,7 @@ impl ChannelArbitrator {
         if facts.candidates.iter().nth(1).is_none() {
             return Some(&facts.candidates.current);
         }
-        let made: Vec<Txid> = self.splices(facts).map(|tx| tx.value.compute_txid()).collect();
+        let made: Vec<Txid> = self.splices(facts).map(|tx| tx.value.txid()).collect();
         let unspent = |c: &&FundingCandidate| self.spender(&c.funding).is_none();
         let usable = |c: &&FundingCandidate| unspent(c) && facts.unrevoked_local(c).is_some();
         if !made.is_empty() {
@@ -214,19 +214,19 @@ impl ChannelArbitrator {
     /// Whether the network refused our commitment for this funding output.
     fn is_refused(&self, funding: OutPoint) -> bool {
         let mut commitments = self.acts.claims_of(funding).filter(|o| o.kind == TxKind::Commitment);
-        commitments.any(|out| self.acts.rejected.contains_key(&out.transaction.compute_txid()))
+        commitments.any(|out| self.acts.rejected.contains_key(&out.txid()))
     }
 
     /// Whether a candidate may still matter: a block holds a spend of it or the transaction that
     /// made it, or a commitment of it was handed out.
     pub(crate) fn needs(&self, funding: &OutPoint) -> bool {
-        let made = self.chain.iter().any(|tx| tx.value.compute_txid() == funding.txid);
+        let made = self.chain.iter().any(|tx| tx.value.txid() == funding.txid);
         made || self.spender(funding).is_some() || self.acts.claims_of(*funding).next().is_some()
     }
 
     /// Every confirmed transaction that the evidence rests on, and its block, in order of arrival.
     pub fn confirmed(&self) -> impl Iterator<Item = (Txid, BlockRef)> {
-        self.chain.iter().map(|tx| (tx.value.compute_txid(), tx.at))
+        self.chain.iter().map(|tx| (tx.value.txid(), tx.at))
     }
 
     /// The terms of an HTLC, live or of a revoked commitment that confirmed.
@@ -313,7 +313,7 @@ impl Acts {
                 // Once it is back, what missed it may be accepted.
                 let back: Vec<Txid> = self.missing(txid).collect();
                 self.rejected.retain(|refused, _| !back.contains(refused));
-                self.seen.retain(|(known, _)| known.compute_txid() != txid);
+                self.seen.retain(|(known, _)| known.txid() != txid);
                 self.seen.push(((**transaction).clone(), *fee));
             }
             Change::MutualCloseSeen { at } => self.mutual_seen = Some(*at),
@@ -411,7 +411,7 @@ impl Acts {
     /// A transaction of ours by its txid.
     #[must_use]
     pub fn ours(&self, txid: Txid) -> Option<&HandedOut> {
-        self.handed_out.iter().find(|out| out.transaction.compute_txid() == txid)
+        self.handed_out.iter().find(|out| out.txid() == txid)
     }
 
     /// Transactions of ours of this kind.

@@ -7,7 +7,7 @@ use crate::claim::{Claim, Extensible, SecondStage, SpendPath, fee};
 use crate::format::weights;
 use crate::ids::ChannelId;
 use crate::ports::{Coin, SignRequest};
-use crate::units::BlockHeight;
+use crate::units::{BlockHeight, Tx};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -503,6 +503,7 @@ impl Unsigned {
         transaction: &Transaction,
         at: BlockHeight,
     ) -> BTreeMap<ChannelId, HandedOut> {
+        let transaction = Tx::from(transaction.clone());
         let of = |channel: ChannelId| {
             let split = self.claims().partition(|claim| claim.channel == channel);
             let (own, others): (Vec<&Claim>, Vec<&Claim>) = split;

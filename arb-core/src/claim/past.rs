@@ -4,10 +4,10 @@ use crate::claim::Claim;
 use crate::claim::build::Parent;
 use crate::ids::ChannelId;
 use crate::policy::Joining;
-use crate::units::BlockHeight;
+use crate::units::{BlockHeight, Tx};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid};
+use bitcoin::{Amount, FeeRate, OutPoint, Txid};
 
 /// What a plan rests on, of one channel: claims that are to be made, now or later, and what was
 /// done about them.
@@ -153,9 +153,9 @@ impl<'a> Past<'a> {
     }
 
     /// A commitment of the peer that was seen unconfirmed, and what it pays.
-    pub(super) fn seen(&self, anchor: &Claim, parent: Txid) -> Option<&'a (Transaction, Amount)> {
+    pub(super) fn seen(&self, anchor: &Claim, parent: Txid) -> Option<&'a (Tx, Amount)> {
         let acts = self.acts.get(&anchor.channel)?;
-        acts.seen.iter().find(|(transaction, _)| transaction.compute_txid() == parent)
+        acts.seen.iter().find(|(transaction, _)| transaction.txid() == parent)
     }
 
     /// Whether the claim is made by itself: an unconfirmed spend of the output by somebody else was

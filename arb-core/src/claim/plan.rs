@@ -10,12 +10,12 @@ use crate::format::rules::TRUC;
 use crate::ids::ChannelId;
 use crate::policy::Joining;
 use crate::ports::{FeeEstimates, Package, Stake};
-use crate::units::BlockHeight;
+use crate::units::{BlockHeight, Tx};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction, Txid, Weight};
+use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
 
 /// Most that is paid for a commitment without anything at risk, at first, where it pays us more
 /// than twice that.
@@ -144,7 +144,8 @@ fn sign(draft: Draft) -> Step {
     Step::Sign(Box::new(draft))
 }
 
-fn publish(transactions: Vec<Transaction>, claims: &[&Claim]) -> Step {
+fn publish<'a>(transactions: impl IntoIterator<Item = &'a Tx>, claims: &[&Claim]) -> Step {
+    let transactions = transactions.into_iter().map(|tx| tx.transaction().clone()).collect();
     let stakes = claims.iter().map(|claim| Stake {
         channel: claim.channel,
         outpoint: claim.outpoint,
@@ -209,18 +210,18 @@ impl<'a> Planner<'a> {
                 if child.is_none() && anchor.is_some_and(awaits) {
                     return None;
                 }
-                let child = child.map(|out| out.handed_out.transaction.clone());
-                let package = core::iter::once(out.transaction.clone()).chain(child);
-                Some(publish(package.collect(), &[claim]))
+                let child = child.map(|out| &out.handed_out.transaction);
+                let package = core::iter::once(&out.transaction).chain(child);
+                Some(publish(package, &[claim]))
             }
             // Our own commitment goes out with its child. The peer's is in the mempool, or the child
             // is refused: to bring it back is not for us.
             SpendPath::Anchor { parent, .. } => {
                 self.past.seen(claim, *parent)?;
-                Some(publish(vec![out.transaction.clone()], &[claim]))
+                Some(publish([&out.transaction], &[claim]))
             }
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
-                Some(publish(vec![out.transaction.clone()], &[claim]))
+                Some(publish([&out.transaction], &[claim]))
             }
         }
     }
@@ -298,9 +299,8 @@ impl<'a> Planner<'a> {
         let claims = group.claims.as_slice();
         let Some(first) = claims.first() else { return };
         let signed = |draft: Draft| (draft.claim.channel, sign(draft));
-        let publish = |out: &Out<'_>| {
-            (first.channel, publish(vec![out.handed_out.transaction.clone()], claims))
-        };
+        let publish =
+            |out: &Out<'_>| (first.channel, publish([&out.handed_out.transaction], claims));
         match &group.standing {
             Standing::New => {
                 let parts = self.worth_it(claims);

@@ -2,6 +2,7 @@
 //! before anything is allocated for them.
 use super::DecodeError;
 use super::tlv::{Field, Reader};
+use crate::units::Tx;
 use alloc::vec::Vec;
 use bitcoin::Transaction;
 use bitcoin::consensus::encode;
@@ -19,6 +20,15 @@ impl Field for Transaction {
         let bytes = input.rest();
         walk(&mut Reader::new(bytes))?;
         encode::deserialize(bytes).map_err(|_| INVALID)
+    }
+}
+
+impl Field for Tx {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.transaction().put(out);
+    }
+    fn take(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Transaction::take(input).map(Self::from)
     }
 }
 

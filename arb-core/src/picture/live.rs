@@ -194,7 +194,7 @@ impl View<'_> {
                 continue;
             };
             let Ok(vout) = u32::try_from(input) else { continue };
-            let outpoint = bitcoin::OutPoint { txid: tx.value.compute_txid(), vout };
+            let outpoint = bitcoin::OutPoint { txid: tx.value.txid(), vout };
             found.push(Output {
                 outpoint,
                 output: made.clone(),

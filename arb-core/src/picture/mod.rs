@@ -11,12 +11,12 @@ use crate::facts::{ChannelFacts, FundingCandidate};
 use crate::format::scripts::{self, OutputScript};
 use crate::height::{self, Due, Reason};
 use crate::ids::{HtlcId, Side};
-use crate::units::{BlockHeight, BlockRef, Confirmed};
+use crate::units::{BlockHeight, BlockRef, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::transaction::Version;
-use bitcoin::{OutPoint, Transaction, TxOut, Txid, absolute::LockTime};
+use bitcoin::{OutPoint, TxOut, Txid, absolute::LockTime};
 pub(crate) use live::usable_preimage;
 pub use spent::SpentBy;
 
@@ -147,7 +147,7 @@ impl Picture {
             Classified::Live { owner, .. } => *owner,
             Classified::Revoked { .. } | Classified::Other(_) => Side::Remote,
         };
-        let txid = tx.value.compute_txid();
+        let txid = tx.value.txid();
         let view = View { facts, arbitrator, candidate, tx, txid, secp: &secp, owner };
         let mut outputs = match &classified {
             Classified::Live { point, commitment, .. } => view.live(point, commitment),
@@ -201,7 +201,7 @@ struct View<'a> {
     facts: &'a ChannelFacts,
     arbitrator: &'a ChannelArbitrator,
     candidate: &'a FundingCandidate,
-    tx: &'a Confirmed<Transaction>,
+    tx: &'a Confirmed<Tx>,
     /// Its id: computed once, for there may be a thousand outputs.
     txid: Txid,
     secp: &'a Secp256k1<All>,

@@ -6,12 +6,12 @@ use crate::facts::{Htlc, HtlcRecord};
 use crate::format::{AnchorRule, CommitmentKeys, scripts};
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::picture::{Output, Role, View, Way, at_once};
-use crate::units::{BlockHeight, CommitmentNumber, Confirmed};
+use crate::units::{BlockHeight, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, Transaction, TxOut, absolute::LockTime};
+use bitcoin::{OutPoint, Script, ScriptBuf, Sequence, TxOut, absolute::LockTime};
 
 /// What we look for in the outputs of a revoked commitment.
 struct Penalty<'a> {
@@ -136,12 +136,12 @@ impl View<'_> {
     pub(super) fn peer_second_stages(
         &self,
         script: &Script,
-    ) -> impl Iterator<Item = (&Confirmed<Transaction>, OutPoint, &TxOut)> {
+    ) -> impl Iterator<Item = (&Confirmed<Tx>, OutPoint, &TxOut)> {
         let spends = |i: &bitcoin::TxIn| i.previous_output.txid == self.txid;
         let spenders = self.arbitrator.chain.iter();
         let spenders = spenders.filter(move |tx| tx.value.input.iter().any(spends));
         spenders.flat_map(move |tx| {
-            let txid = tx.value.compute_txid();
+            let txid = tx.value.txid();
             let made = (0u32..).zip(&tx.value.output);
             let made = made.filter(move |(_, made)| made.script_pubkey.as_script() == script);
             made.map(move |(vout, made)| (tx, OutPoint { txid, vout }, made))

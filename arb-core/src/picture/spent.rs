@@ -31,7 +31,7 @@ pub(crate) enum HtlcPath {
 impl View<'_> {
     pub(super) fn spent_by(&self, output: &Output) -> Option<SpentBy> {
         let (tx, input) = self.arbitrator.spender(&output.outpoint)?;
-        let txid = tx.value.compute_txid();
+        let txid = tx.value.txid();
         let by = if self.arbitrator.acts.ours(txid).is_some() {
             Side::Local
         } else {

@@ -40,7 +40,7 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
     let intent = state.intent()?;
     let commitment = state.acts().of_kind(TxKind::Commitment).last();
     let spends = |child: &&HandedOut| {
-        let txid = commitment.map(|out| out.transaction.compute_txid());
+        let txid = commitment.map(|out| out.txid());
         child.transaction.input.iter().any(|input| Some(input.previous_output.txid) == txid)
     };
     let children = || state.acts().of_kind(TxKind::Anchor).filter(spends);
@@ -56,10 +56,10 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
     Some(ClosingReport {
         number: intent.commitment,
         reason: intent.reason,
-        commitment: commitment.map(|out| out.transaction.compute_txid()),
+        commitment: commitment.map(|out| out.txid()),
         fee: commitment.map_or(Amount::ZERO, |out| out.fee),
         feerate: commitment.and_then(|out| fee::feerate_of(out.fee, out.transaction.weight())),
-        child: child.map(|out| out.transaction.compute_txid()),
+        child: child.map(|out| out.txid()),
         child_fee: child.map_or(Amount::ZERO, |out| out.fee),
         bumps: children().count().saturating_sub(1),
         package_feerate: child.and_then(|out| super::output::package_feerate(state, out)),

@@ -12,12 +12,12 @@ use crate::format::{
 };
 use crate::picture::{Picture, Way};
 use crate::report::Payer;
-use crate::units::{BlockDelta, BlockHeight, BlockRef, Confirmed};
+use crate::units::{BlockDelta, BlockHeight, BlockRef, Confirmed, Tx};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Amount, BlockHash, FeeRate, OutPoint, Transaction, Weight};
+use bitcoin::{Amount, BlockHash, FeeRate, OutPoint, Weight};
 
 /// What a coin of the wallet adds to a transaction: a P2WPKH input, signed.
 const COIN: Weight = Weight::from_wu(272);
@@ -159,7 +159,7 @@ impl<'a> DryRun<'a> {
                 self.add(PlannedTransaction { kind, inputs: 1, weight, fee, payer, at });
             }
         }
-        self.confirm(built.transaction, at);
+        self.confirm(built.transaction.into(), at);
         Some(())
     }
 
@@ -224,7 +224,7 @@ impl<'a> DryRun<'a> {
     }
 
     fn confirm_ours(&mut self, draft: &Draft, fee: Amount, at: BlockHeight) {
-        let transaction = draft.base();
+        let transaction = Tx::from(draft.base());
         self.state.acts.handed_out.push(HandedOut {
             kind: draft.claim.kind(),
             transaction: transaction.clone(),
@@ -237,7 +237,7 @@ impl<'a> DryRun<'a> {
         self.confirm(transaction, at);
     }
 
-    fn confirm(&mut self, transaction: Transaction, height: BlockHeight) {
+    fn confirm(&mut self, transaction: Tx, height: BlockHeight) {
         let at = BlockRef { height, hash: BlockHash::all_zeros() };
         self.state.chain.push(Confirmed { at, value: transaction });
     }

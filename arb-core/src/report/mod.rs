@@ -126,7 +126,7 @@ impl ChannelReport {
         let transactions = transactions(state);
         let spliced = || {
             let last = state.splices(facts).last()?;
-            Some(CloseKind::Splice(last.value.compute_txid()))
+            Some(CloseKind::Splice(last.value.txid()))
         };
         let confirmed = transactions
             .iter()
@@ -218,7 +218,7 @@ fn told(facts: &ChannelFacts, state: &ChannelArbitrator) -> Vec<(HtlcId, Upstrea
 
 fn transactions(state: &ChannelArbitrator) -> Vec<TransactionReport> {
     let report = |out: &HandedOut| {
-        let txid = out.transaction.compute_txid();
+        let txid = out.txid();
         TransactionReport {
             txid,
             kind: out.kind,
@@ -237,7 +237,7 @@ impl ChannelArbitrator {
     /// Height of the block that holds this transaction, as far as the evidence says.
     #[must_use]
     pub fn confirmed_at(&self, txid: Txid) -> Option<BlockHeight> {
-        let found = self.chain.iter().find(|tx| tx.value.compute_txid() == txid);
+        let found = self.chain.iter().find(|tx| tx.value.txid() == txid);
         found.map(|tx| tx.at.height)
     }
 

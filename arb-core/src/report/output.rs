@@ -92,7 +92,7 @@ pub(super) fn output(
     now: &Now,
 ) -> OutputReport {
     let ours = || state.acts().claims_of(output.outpoint);
-    let paid = ours().filter(|out| state.confirmed_at(out.transaction.compute_txid()).is_some());
+    let paid = ours().filter(|out| state.confirmed_at(out.txid()).is_some());
     let fees = paid.map(|out| out.share(output.outpoint)).fold(Amount::ZERO, super::plus);
     let is_spent = output.spent.is_some();
     let newest = ours().next_back().filter(|_| !is_spent);
@@ -118,7 +118,7 @@ pub(super) fn output(
         pending_fee: newest.map(|out| out.share(output.outpoint)),
         bumps: ours().count().saturating_sub(1),
         set_aside: state.acts().set_aside.get(&output.outpoint).cloned().filter(|_| !is_spent),
-        unconfirmed: newest.map(|out| out.transaction.compute_txid()),
+        unconfirmed: newest.map(|out| out.txid()),
         feerate: newest.and_then(|out| fee::feerate_of(out.fee, out.transaction.weight())),
         package_feerate: newest.and_then(|out| package_feerate(state, out)),
     }
@@ -129,7 +129,7 @@ pub(super) fn output(
 pub(super) fn package_feerate(state: &ChannelArbitrator, child: &HandedOut) -> Option<FeeRate> {
     let inputs = &child.transaction.input;
     let is_parent = |out: &&HandedOut| {
-        let txid = out.transaction.compute_txid();
+        let txid = out.txid();
         inputs.iter().any(|input| input.previous_output.txid == txid)
             && state.confirmed_at(txid).is_none()
     };

@@ -14,7 +14,7 @@ fn handed_out(claims: Vec<OutPoint>, fee: u64) -> HandedOut {
     let (version, lock_time) = (Version::TWO, LockTime::ZERO);
     HandedOut {
         kind: TxKind::Penalty,
-        transaction: Transaction { version, lock_time, input: vec![], output: vec![] },
+        transaction: Transaction { version, lock_time, input: vec![], output: vec![] }.into(),
         claims,
         others: vec![],
         coins: vec![],

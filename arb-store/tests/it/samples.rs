@@ -160,7 +160,7 @@ pub(crate) fn handed_out() -> Change {
     };
     Change::HandedOut(Box::new(HandedOut {
         kind: TxKind::Penalty,
-        transaction,
+        transaction: transaction.into(),
         claims: vec![outpoint(0xf0)],
         others: Vec::new(),
         coins: Vec::new(),
@@ -184,6 +184,8 @@ pub(crate) fn long_change(number: u64, length: usize) -> Change {
         unreachable!("the sample is a transaction")
     };
     handed_out.fee = Amount::from_sat(number);
-    handed_out.transaction.output[0].script_pubkey = ScriptBuf::from_bytes(vec![7; length]);
+    let mut transaction = handed_out.transaction.transaction().clone();
+    transaction.output[0].script_pubkey = ScriptBuf::from_bytes(vec![7; length]);
+    handed_out.transaction = transaction.into();
     Change::HandedOut(handed_out)
 }

@@ -90,7 +90,7 @@ impl<'a> News<'a> {
         let (tx, _) = active.state.spender(&picture.funding)?;
         let awaited = active.state.awaits_penalty_data(&active.facts, picture);
         Some(Arc::new(Closing {
-            transaction: tx.value.clone(),
+            transaction: tx.value.transaction().clone(),
             picture: picture.clone(),
             complete: awaited.is_none(),
         }))

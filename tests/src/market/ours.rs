@@ -2,7 +2,7 @@
 //! open and what was handed out before.
 use super::load::{Load, Role};
 use super::world::{Bid, Policy, View};
-use arb_core::arbitrator::{Acts, Refusal, Rejections, TxKind};
+use arb_core::arbitrator::{Acts, HandedOut, Refusal, Rejections, TxKind};
 use arb_core::claim::plan::{Step, plan};
 use arb_core::claim::{Claim, Deadline, SigningKey, SingleSpend, SpendPath, Unlock};
 use arb_core::ids::{ChannelId, Preimage};
@@ -114,9 +114,9 @@ impl Policy for Scheduler {
     fn refused(&mut self, refused: &Bid, tip: usize) {
         let last = height(tip);
         for acts in self.acts.values_mut() {
-            let known = acts.handed_out.iter().rev().map(|out| &out.transaction);
-            let known = known.filter(|known| bid(acts, known).as_ref() == Some(refused));
-            let ids: Vec<Txid> = known.map(Transaction::compute_txid).take(1).collect();
+            let known = acts.handed_out.iter().rev();
+            let known = known.filter(|out| bid(acts, &out.transaction).as_ref() == Some(refused));
+            let ids: Vec<Txid> = known.map(HandedOut::txid).take(1).collect();
             let rejections = Rejections { why: Refusal::Fee, last };
             acts.rejected.extend(ids.into_iter().map(|id| (id, rejections)));
         }

@@ -94,7 +94,7 @@ fn out(kind: TxKind, vouts: &[u32], coins: &[u32]) -> HandedOut {
     };
     HandedOut {
         kind,
-        transaction,
+        transaction: transaction.into(),
         claims: vouts.iter().copied().map(outpoint).collect(),
         others: vec![],
         coins: coins.iter().copied().map(outpoint).collect(),
@@ -383,7 +383,7 @@ proptest! {
                 None => continue,
             };
             let rejections = Rejections { why, last: BlockHeight(999) };
-            past.rejected.insert(out.transaction.compute_txid(), rejections);
+            past.rejected.insert(out.txid(), rejections);
         }
         let read = super::tests::past(&claims, &past);
         let groups = form(&claims, &read, TIP);

@@ -20,7 +20,8 @@ fn out(number: u32, at: u32, claims: &[u32], others: &[u32]) -> HandedOut {
             lock_time: LockTime::from_consensus(number),
             input: vec![],
             output: vec![],
-        },
+        }
+        .into(),
         claims: claims.iter().copied().map(outpoint).collect(),
         others: others.iter().copied().map(outpoint).collect(),
         coins: vec![],

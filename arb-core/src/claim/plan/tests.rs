@@ -6,6 +6,7 @@ use crate::claim::trough::Troughs;
 use crate::claim::{Presigned, SigningKey, SingleSpend, Unlock};
 use crate::ids::ChannelId;
 use alloc::collections::{BTreeMap, BTreeSet};
+use bitcoin::Transaction;
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::ecdsa::Signature;
@@ -500,7 +501,8 @@ fn what_the_network_refuses_leaves_the_coins_to_others() {
             lock_time: LockTime::ZERO,
             input: vec![],
             output: vec![],
-        },
+        }
+        .into(),
         claims: vec![outpoint(1)],
         others: vec![],
         coins: vec![outpoint(9)],

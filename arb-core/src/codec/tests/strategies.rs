@@ -259,7 +259,7 @@ fn handed_out() -> impl Strategy<Value = HandedOut> {
     (tx_kind(), transaction(), claims, outpoints(), amount(), height()).prop_map(
         |(kind, transaction, (claims, others), coins, fee, at)| HandedOut {
             kind,
-            transaction,
+            transaction: transaction.into(),
             claims,
             others,
             coins,
@@ -370,7 +370,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         txid().prop_map(|txid| Change::Accepted { txid }),
         (outpoint(), "[ -~é]{0,20}").prop_map(|(outpoint, why)| Change::SetAside { outpoint, why }),
         (transaction(), amount()).prop_map(|(transaction, fee)| Change::CommitmentSeen {
-            transaction: Box::new(transaction),
+            transaction: Box::new(transaction.into()),
             fee,
         }),
         (txid(), refusal(), height()).prop_map(|(txid, why, at)| Change::Rejected {
@@ -393,7 +393,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         (option::of(outpoint()), script())
             .prop_map(|(outpoint, script)| Change::DestinationRequested { outpoint, script }),
         (block_ref(), transaction())
-            .prop_map(|(at, value)| Change::Spent(Box::new(Confirmed { at, value }))),
+            .prop_map(|(at, value)| Change::Spent(Box::new(Confirmed { at, value: value.into() }))),
         block_ref().prop_map(|fork_point| Change::Disconnected { fork_point }),
     ]
 }

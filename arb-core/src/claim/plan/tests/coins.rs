@@ -14,7 +14,8 @@ fn handed_out(kind: TxKind, claim: u32, coin: u32, at: BlockHeight) -> HandedOut
             lock_time: LockTime::ZERO,
             input: vec![input(claim), input(coin)],
             output: vec![TxOut { value: Amount::from_sat(1_000), script_pubkey }],
-        },
+        }
+        .into(),
         claims: vec![outpoint(claim)],
         others: vec![],
         coins: vec![outpoint(coin)],
@@ -119,9 +120,10 @@ fn a_child_whose_coin_is_gone_is_made_with_another() {
 /// BIP 431: neither is relayed without the other.
 #[test]
 fn a_commitment_without_fee_waits_for_its_child() {
-    let mut parent = handed_out(TxKind::Commitment, 5, 6, BlockHeight(START));
-    parent.transaction.version = bitcoin::transaction::Version(3);
-    let parent = HandedOut { fee: Amount::ZERO, coins: vec![], ..parent };
+    let parent = handed_out(TxKind::Commitment, 5, 6, BlockHeight(START));
+    let version = bitcoin::transaction::Version(3);
+    let transaction = Transaction { version, ..parent.transaction.transaction().clone() }.into();
+    let parent = HandedOut { transaction, fee: Amount::ZERO, coins: vec![], ..parent };
     let lock = AnchorLock::Shared;
     let ours = Amount::from_sat(500_000);
     let path = SpendPath::Anchor { lock, parent: parent.txid(), ours };
@@ -129,7 +131,7 @@ fn a_commitment_without_fee_waits_for_its_child() {
     let key = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).expect("a key");
     let public = key.public_key(&bitcoin::secp256k1::Secp256k1::new());
     let presigned = crate::claim::Presigned {
-        transaction: parent.transaction.clone(),
+        transaction: parent.transaction.transaction().clone(),
         script: ScriptBuf::new(),
         key: SigningKey::Payment,
         local_funding: public,
