@@ -135,6 +135,10 @@ impl Picture {
     /// The picture of a channel; `None` while no funding output is spent, or only by a splice.
     #[must_use]
     pub fn of(facts: &ChannelFacts, arbitrator: &ChannelArbitrator) -> Option<Self> {
+        // To prepare the curve's arithmetic takes longer than to see that nothing is spent.
+        if !facts.candidates.iter().any(|c| arbitrator.spender(&c.funding).is_some()) {
+            return None;
+        }
         let secp = Secp256k1::new();
         let mut spends = facts.candidates.iter().filter_map(|candidate| {
             let (tx, _) = arbitrator.spender(&candidate.funding)?;
