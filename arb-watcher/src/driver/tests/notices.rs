@@ -1,7 +1,7 @@
 //! Notices: repeated with every block until acknowledged, and again after a restart.
 use super::support::*;
 use crate::Arbiter;
-use arb_core::arbitrator::{Alert, FailReason, Notice, NoticeKey};
+use arb_core::arbitrator::{Alert, FailReason, Notice, NoticeKey, Phase};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
 
@@ -113,4 +113,26 @@ async fn a_quarantine_is_told_until_it_is_over() {
     assert_eq!(drain(&mut notices).await, []);
     let mut fresh = arbiter.notices().await.expect("running");
     assert_eq!(drain(&mut fresh).await, []);
+}
+
+/// What the node has not heard of a channel it would never hear: the channel is kept until it has.
+#[tokio::test(start_paused = true)]
+async fn a_resolved_channel_is_kept_until_the_node_has_heard_of_it() {
+    let world = World::default();
+    let (arbiter, id) = failing(&world).await;
+    let channel = Channel::new(1, StaticRemotekey);
+    // The peer was quicker, and what its commitment pays us is at home.
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.pass(&arbiter, 200).await;
+    let report = arbiter.report(id).await.expect("running").expect("it is kept");
+    assert!(matches!(report.phase, Phase::Resolved(_)), "{:?}", report.phase);
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    world.pass(&arbiter, 1).await;
+    assert!(drain(&mut notices).await.contains(&(id, FAILING)), "and told");
+    arbiter.acknowledge(id, NoticeKey::Failing).await.expect("watched");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(arbiter.report(id).await, Ok(None), "now it is forgotten");
+    assert_eq!(world.log.stored_facts(0), None);
 }
