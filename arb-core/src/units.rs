@@ -1,4 +1,5 @@
-//! Units: heights, block counts, milli-satoshis, commitment numbers. Every quantity has its type.
+//! Units: heights, block counts, milli-satoshis, commitment numbers. Every quantity has its type. And a
+//! transaction with its id, and what a block says.
 use bitcoin::{Amount, BlockHash, Transaction, Txid};
 use core::ops::Deref;
 

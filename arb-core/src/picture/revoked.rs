@@ -1,5 +1,6 @@
 //! Outputs of a revoked commitment: found by value and script from per-HTLC penalty data, and
 //! the outputs of the peer's second-stage transactions, which share one script (BOLT 5 V3 to V7).
+//! Those are found here for a commitment that is no cheat, too: it may turn out to be one.
 use crate::arbitrator::TxKind;
 use crate::claim::{SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::facts::{Htlc, HtlcRecord};
