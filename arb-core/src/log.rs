@@ -48,6 +48,13 @@ pub enum Write {
         /// The changes, in order.
         changes: Vec<Change>,
     },
+    /// The channel's log is this from now on: of what it said before, the rest is moot.
+    LogReplaced {
+        /// The channel's key.
+        slot: Slot,
+        /// The changes, in order.
+        changes: Vec<Change>,
+    },
     /// The cursor moves up to this block.
     BlockConnected(BlockRef),
     /// The cursor moves down to this block: every block above is forgotten.

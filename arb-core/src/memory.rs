@@ -86,6 +86,7 @@ impl SlotUse {
             Write::Facts { slot, facts } => Some(Self::Facts(*slot, facts.id)),
             Write::EndedHtlcs { slot, .. }
             | Write::Changes { slot, .. }
+            | Write::LogReplaced { slot, .. }
             | Write::Subscriber { slot, .. }
             | Write::SetAside { slot, .. } => Some(Self::Other(*slot)),
             Write::Forget { slot } => Some(Self::Forget(*slot)),
@@ -141,6 +142,7 @@ pub fn check_names(writes: &[Write]) -> Result<(), Refused> {
         | Write::Facts { .. }
         | Write::EndedHtlcs { .. }
         | Write::Changes { .. }
+        | Write::LogReplaced { .. }
         | Write::BlockConnected(_)
         | Write::Disconnected { .. }
         | Write::SetAside { .. }
@@ -216,6 +218,9 @@ impl MemoryLog {
             }
             Write::Changes { slot, changes } => {
                 self.with(slot, |records| records.changes.extend(changes));
+            }
+            Write::LogReplaced { slot, changes } => {
+                self.with(slot, |records| records.changes = changes);
             }
             Write::BlockConnected(block) => {
                 self.move_cursor(block);

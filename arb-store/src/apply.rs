@@ -53,6 +53,11 @@ enum Operation {
         slot: Slot,
         changes: Vec<Vec<u8>>,
     },
+    /// In place of all that the log holds.
+    Replaced {
+        slot: Slot,
+        changes: Vec<Vec<u8>>,
+    },
     Connected(BlockRef),
     Disconnected(BlockRef),
     Subscriber {
@@ -94,7 +99,13 @@ impl Prepared {
         };
         check_names(&batch.writes)?;
         let is_facts = |write: &Write| {
-            matches!(write, Write::Facts { .. } | Write::EndedHtlcs { .. } | Write::Bytes(_))
+            matches!(
+                write,
+                Write::Facts { .. }
+                    | Write::EndedHtlcs { .. }
+                    | Write::LogReplaced { .. }
+                    | Write::Bytes(_)
+            )
         };
         let facts_only = !batch.writes.is_empty() && batch.writes.iter().all(is_facts);
         let operations = batch.writes.into_iter().map(Operation::new).collect();
@@ -117,6 +128,9 @@ impl Operation {
             }
             Write::Changes { slot, changes } => {
                 Self::Changes { slot, changes: changes.iter().map(Record::encode).collect() }
+            }
+            Write::LogReplaced { slot, changes } => {
+                Self::Replaced { slot, changes: changes.iter().map(Record::encode).collect() }
             }
             Write::BlockConnected(block) => Self::Connected(block),
             Write::Disconnected { fork_point } => Self::Disconnected(fork_point),
@@ -141,6 +155,7 @@ impl Operation {
             Self::Facts { slot, id, .. } => Some(SlotUse::Facts(*slot, *id)),
             Self::Ended { slot, .. }
             | Self::Changes { slot, .. }
+            | Self::Replaced { slot, .. }
             | Self::Subscriber { slot, .. }
             | Self::SetAside { slot, .. } => Some(SlotUse::Other(*slot)),
             Self::Forget { slot } => Some(SlotUse::Forget(*slot)),
@@ -213,9 +228,11 @@ impl<'a, 'txn> Applier<'a, 'txn> {
             Operation::Ended { slot, htlcs } if self.is_taken(*slot)? => self.ended(*slot, htlcs),
             Operation::Changes { slot, changes } if self.is_taken(*slot)? => {
                 let first = next_sequence(self.tables.log, self.txn, *slot)?;
-                (first..).zip(changes).try_for_each(|(sequence, change)| {
-                    self.put(self.tables.log, &log_key(*slot, sequence), change)
-                })
+                self.changes(*slot, first, changes)
+            }
+            Operation::Replaced { slot, changes } if self.is_taken(*slot)? => {
+                delete_some(self.tables.log, self.txn, *slot, usize::MAX)?;
+                self.changes(*slot, 0, changes)
             }
             Operation::Subscriber { slot, name, state } if self.is_taken(*slot)? => {
                 self.subscriber(*slot, name, state.as_deref())
@@ -232,6 +249,7 @@ impl<'a, 'txn> Applier<'a, 'txn> {
             // Nothing can be added to a channel that was forgotten.
             Operation::Ended { .. }
             | Operation::Changes { .. }
+            | Operation::Replaced { .. }
             | Operation::Subscriber { .. }
             | Operation::SetAside { .. } => Ok(()),
             Operation::Connected(block) => {
@@ -246,6 +264,12 @@ impl<'a, 'txn> Applier<'a, 'txn> {
                 Ok(self.tables.bytes.delete(self.txn, key).map(drop)?)
             }
         }
+    }
+
+    fn changes(&mut self, slot: Slot, first: u64, changes: &[Vec<u8>]) -> Result<(), StoreError> {
+        (first..).zip(changes).try_for_each(|(sequence, change)| {
+            self.put(self.tables.log, &log_key(slot, sequence), change)
+        })
     }
 
     fn subscriber(

@@ -184,6 +184,11 @@ impl NoticeHub {
         self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
     }
 
+    /// The channel has nothing to remember any more. Gives what nobody acknowledged.
+    pub(crate) fn quiet(&mut self, id: ChannelId) -> Vec<NoticeKey> {
+        self.outstanding.remove(&id).into_iter().flat_map(BTreeMap::into_keys).collect()
+    }
+
     fn retain(&mut self, id: ChannelId, keep: impl Fn(&NoticeKey) -> bool) {
         if let Some(notices) = self.outstanding.get_mut(&id) {
             notices.retain(|key, _| keep(key));

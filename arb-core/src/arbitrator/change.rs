@@ -1,7 +1,7 @@
 //! Changes: the log, past tense. `ChannelArbitrator::apply` is the only reader that matters.
 use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamDuty, UpstreamVerdict};
-use crate::facts::HtlcRecord;
-use crate::ids::{HtlcId, Preimage};
+use crate::facts::{ChannelFacts, HtlcRecord};
+use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
@@ -161,6 +161,19 @@ pub enum PreimageSource {
     Downstream(HtlcId),
     /// Learned downstream of this received HTLC of this channel, by the link.
     Linked(HtlcId),
+}
+
+impl PreimageSource {
+    /// Whether the channel has an HTLC that the preimage of this hash may be for.
+    #[must_use]
+    pub fn is_wanted(self, hash: PaymentHash, facts: &ChannelFacts) -> bool {
+        match self {
+            Self::Node => facts.htlcs.values().any(|record| record.htlc.hash == hash),
+            Self::Downstream(htlc) | Self::Linked(htlc) => {
+                facts.htlcs.get(&htlc).is_some_and(|record| record.htlc.hash == hash)
+            }
+        }
+    }
 }
 
 /// A transaction of ours that may be broadcast from now on, with what it was built for.

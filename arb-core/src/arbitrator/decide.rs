@@ -1,6 +1,7 @@
 //! `decide`: what an input means, as changes. Total: no `Result`, no panic.
 use crate::arbitrator::{
-    BlockView, Change, ChannelArbitrator, ChannelEvent, FailReason, Input, PreimageSource,
+    BlockView, Change, ChannelArbitrator, ChannelEvent, FailReason, Input, NoticeKey,
+    PreimageSource,
 };
 use crate::arbitrator::{event, upstream};
 use crate::classify::{self, FundingSpend};
@@ -157,7 +158,11 @@ impl Draft<'_> {
                 }
             }
             Input::NoticeAcknowledged(key) => {
-                if !self.state.acts.acknowledged.contains(key) {
+                let acts = &self.state.acts;
+                // Of an HTLC that has left the channel there is nothing to be acknowledged any more.
+                let is_moot =
+                    matches!(key, NoticeKey::Upstream(duty) if !acts.upstream.contains_key(duty));
+                if !acts.acknowledged.contains(key) && !is_moot {
                     self.push(Change::NoticeAcknowledged(*key));
                 }
             }

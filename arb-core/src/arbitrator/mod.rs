@@ -6,6 +6,7 @@ pub mod effect;
 pub mod event;
 pub mod evidence;
 pub mod input;
+mod moot;
 pub mod phase;
 mod upstream;
 

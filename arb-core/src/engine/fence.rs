@@ -2,10 +2,10 @@
 //!
 //! Once a local commitment was handed out for broadcast, or the funding output is seen spent, no
 //! newer one is accepted: the node would revoke the one that confirms.
-use crate::arbitrator::ChannelArbitrator;
+use crate::arbitrator::{ChannelArbitrator, PreimageSource};
 use crate::engine::{Active, ChainArbitrator};
 use crate::facts::{ChannelFacts, HtlcRecord, Link, Update, UpdateError};
-use crate::ids::{HtlcId, Slot};
+use crate::ids::{HtlcId, Preimage, Slot};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitcoin::OutPoint;
@@ -17,7 +17,7 @@ use bitcoin::secp256k1::{Secp256k1, Signing, Verification};
 /// ```compile_fail,E0451
 /// use arb_core::{engine::Updated, facts::ChannelFacts};
 /// fn forge(facts: std::sync::Arc<ChannelFacts>) -> Updated {
-///     Updated { base: facts.clone(), facts, ended: Vec::new(), link: None }
+///     Updated { base: facts.clone(), facts, ended: Vec::new(), preimages: Vec::new(), link: None }
 /// }
 /// ```
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Updated {
     base: Arc<ChannelFacts>,
     facts: Arc<ChannelFacts>,
     ended: Vec<(HtlcId, HtlcRecord)>,
+    preimages: Vec<(Preimage, PreimageSource)>,
     link: Option<Link>,
 }
 
@@ -40,6 +41,13 @@ impl Updated {
     #[must_use]
     pub fn ended(&self) -> &[(HtlcId, HtlcRecord)] {
         &self.ended
+    }
+
+    /// Preimages that came with the updates and that an HTLC wants, before or after them. Such updates go through
+    /// [`ChainArbitrator::stage`] even if the channel is quiet.
+    #[must_use]
+    pub fn preimages(&self) -> &[(Preimage, PreimageSource)] {
+        &self.preimages
     }
 
     /// Whether the peer is connected, if an update says so.
@@ -59,8 +67,9 @@ impl Updated {
     #[must_use]
     pub fn then(mut self, later: Self) -> Self {
         self.ended.extend(later.ended);
+        self.preimages.extend(later.preimages);
         let link = later.link.or(self.link);
-        Self { base: self.base, facts: later.facts, ended: self.ended, link }
+        Self { facts: later.facts, link, ..self }
     }
 
     /// Funding outputs that are new: their past must be scanned, from their birth to the tip, and
@@ -127,6 +136,7 @@ impl ChainArbitrator {
         let base = active.map_or(stored, |active| &active.facts).clone();
         let fenced = active.is_some_and(is_fenced);
         let (mut facts, mut ended, mut link) = (base.clone(), Vec::new(), None);
+        let mut preimages = Vec::new();
         for update in updates {
             let followed = facts.updated(update, secp)?;
             if fenced && brings_newer(&facts, &followed.facts) {
@@ -140,11 +150,18 @@ impl ChainArbitrator {
             if let Update::Signals(signals) = update {
                 link = Some(signals.link);
             }
+            if let Update::Preimage { preimage, source } = update {
+                preimages.push((*preimage, *source));
+            }
             facts = Arc::new(followed.facts);
             ended.extend(followed.ended);
         }
         facts.check_in_step()?;
-        Ok(Updated { base, facts, ended, link })
+        preimages.retain(|(preimage, source)| {
+            let wanted_by = |facts| source.is_wanted(preimage.hash(), facts);
+            wanted_by(&base) || wanted_by(&facts)
+        });
+        Ok(Updated { base, facts, ended, preimages, link })
     }
 }
 

@@ -344,15 +344,19 @@ impl Staging<'_> {
     }
 
     fn facts(&mut self, slot: Slot, updated: &Updated, history: &[BlockView]) {
-        let Some(mut active) = self.channel(slot) else { return };
+        let Some(active) = self.channel(slot) else { return };
         if let Some(refused) = updated.refused_by(&active) {
             self.refused.push((slot, refused));
             return;
         }
         self.links.extend(updated.link().map(|link| (slot, link)));
+        // An HTLC that leaves with these updates may forward another, of a channel that is served by it.
+        self.learn(slot, updated);
         if !updated.writes() {
             return self.past(slot, history);
         }
+        (self.at)(Some(slot));
+        let Some(mut active) = self.channel(slot) else { return };
         let (facts, ended) = (updated.facts(), updated.ended());
         self.writes.push(Write::Facts { slot, facts: facts.clone() });
         if !ended.is_empty() {
@@ -368,7 +372,36 @@ impl Staging<'_> {
             let htlcs = ended.copied().collect();
             self.input(slot, &Input::RevokedHtlcsLoaded { number, htlcs });
         }
+        self.learn(slot, updated);
         self.past(slot, history);
+        self.forget_moot(slot);
+    }
+
+    /// Those preimages that the facts have an HTLC for by now. Nothing is judged before all is known.
+    fn learn(&mut self, slot: Slot, updated: &Updated) {
+        let position = core::mem::replace(&mut self.position, Position::CatchingUp);
+        for (preimage, source) in updated.preimages() {
+            let Some(active) = self.channel(slot) else { break };
+            if source.is_wanted(preimage.hash(), &active.facts) {
+                self.input(slot, &Input::Preimage { preimage: *preimage, source: *source });
+            }
+        }
+        self.position = position;
+    }
+
+    /// HTLCs have left the channel, perhaps: what is remembered of them is moot then, as long as it is open.
+    fn forget_moot(&mut self, slot: Slot) {
+        let Some(Next::Active(active)) = self.next.get(&slot) else { return };
+        if active.picture.is_some() {
+            return;
+        }
+        (self.at)(Some(slot));
+        if let Some((state, changes)) = active.state.without_moot(&active.facts) {
+            let facts = active.facts.clone();
+            self.writes.push(Write::LogReplaced { slot, changes });
+            self.put(slot, Active::new(facts, state));
+        }
+        (self.at)(None);
     }
 
     /// The channel as the inputs so far leave it; notes that its facts are missing.

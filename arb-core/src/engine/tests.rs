@@ -6,6 +6,7 @@ use bitcoin::hashes::Hash;
 use std::vec;
 
 mod fence;
+mod moot;
 mod restore;
 mod signals;
 mod splice;

@@ -4,17 +4,18 @@ pub mod error;
 mod htlcs;
 mod verify;
 
+use crate::arbitrator::PreimageSource;
 use crate::facts::{
     ChannelFacts, ChannelNames, FundingCandidate, Htlc, HtlcLink, HtlcRecord, LocalCommitment,
     RemoteCommitment, ShutdownScripts,
 };
 use crate::format::keys::per_commitment_point;
-use crate::ids::{HtlcId, PerCommitmentSecret};
+use crate::ids::{HtlcId, PerCommitmentSecret, Preimage};
 use crate::units::{BlockHeight, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::OutPoint;
-use bitcoin::secp256k1::{Secp256k1, Signing, Verification};
+use bitcoin::secp256k1::{All, Secp256k1, Signing, Verification};
 pub use error::UpdateError;
 
 /// One thing that the node tells of a channel after registration. Telling it again, unchanged,
@@ -89,6 +90,14 @@ pub enum Update {
     /// what the peer had revoked by then. The interval may be wider than the truth, for the outputs
     /// decide. The ids are names only, and none that the channel has or will have.
     HtlcsEnded(Vec<(HtlcId, HtlcRecord)>),
+    /// A preimage that comes with the other updates: it becomes durable with them. One that no HTLC wants, neither
+    /// before them all nor after them, is left out; see [`Input::Preimage`](crate::arbitrator::Input::Preimage).
+    Preimage {
+        /// The preimage.
+        preimage: Preimage,
+        /// Where it came from, and so whom it serves.
+        source: PreimageSource,
+    },
 }
 
 /// What the node's other parts say of a channel.
@@ -132,6 +141,25 @@ impl ChannelFacts {
         update: &Update,
         secp: &Secp256k1<C>,
     ) -> Result<Followed, UpdateError> {
+        self.follow(update, Some(secp))
+    }
+
+    /// The facts after an update that is still to be verified by whoever is told of it: its order is checked
+    /// and that candidates agree, but no commitment is rebuilt, and no signature or secret is checked. For a
+    /// node that follows what it tells the arbiter, which verifies it before it answers.
+    ///
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn updated_unverified(&self, update: &Update) -> Result<Followed, UpdateError> {
+        self.follow(update, None::<&Secp256k1<All>>)
+    }
+
+    /// With `secp`, all that can be verified is.
+    fn follow<C: Signing + Verification>(
+        &self,
+        update: &Update,
+        secp: Option<&Secp256k1<C>>,
+    ) -> Result<Followed, UpdateError> {
         let mut facts = self.clone();
         match update {
             Update::HtlcAdded { id, htlc } => htlcs::add(&mut facts, *id, *htlc)?,
@@ -151,6 +179,7 @@ impl ChannelFacts {
             Update::CandidateDiscarded { funding } => candidates::discard(&mut facts, funding)?,
             Update::Signals(signals) => facts.names = signals.names.clone(),
             Update::HtlcsEnded(ended) => htlcs::check_ended(&facts, ended)?,
+            Update::Preimage { .. } => {}
         }
         let mut ended = htlcs::take_ended(&mut facts);
         if let Update::HtlcsEnded(before) = update {
@@ -163,7 +192,7 @@ impl ChannelFacts {
         &mut self,
         funding: &OutPoint,
         commitment: &LocalCommitment,
-        secp: &Secp256k1<C>,
+        secp: Option<&Secp256k1<C>>,
     ) -> Result<(), UpdateError> {
         let candidate = self.candidates.get(funding).ok_or(UpdateError::UnknownFunding)?;
         let (stated, current) = (commitment.number, candidate.local.number);
@@ -174,7 +203,9 @@ impl ChannelFacts {
             let same = candidate.local == *commitment;
             return if same { Ok(()) } else { Err(UpdateError::CommitmentConflict(stated)) };
         }
-        verify::check_local(self, candidate, commitment, secp)?;
+        if let Some(secp) = secp {
+            verify::check_local(self, candidate, commitment, secp)?;
+        }
         let replaced = UpdateError::CandidateReplaced(*funding);
         self.candidates.moving_mut(funding).ok_or(replaced)?.local = commitment.clone();
         Ok(())
@@ -184,7 +215,7 @@ impl ChannelFacts {
         &mut self,
         funding: &OutPoint,
         commitment: &RemoteCommitment,
-        secp: &Secp256k1<C>,
+        secp: Option<&Secp256k1<C>>,
     ) -> Result<(), UpdateError> {
         let candidate = self.candidates.get(funding).ok_or(UpdateError::UnknownFunding)?;
         let known = core::iter::once(&candidate.remote).chain(candidate.remote_next.as_ref());
@@ -195,7 +226,9 @@ impl ChannelFacts {
         verify::check_next_number(candidate, commitment.number)?;
         verify::check_agreement(self, candidate, commitment)?;
         htlcs::check_none_ended(self, commitment)?;
-        verify::check_remote(self, candidate, commitment, secp)?;
+        if let Some(secp) = secp {
+            verify::check_remote(self, candidate, commitment, secp)?;
+        }
         let replaced = UpdateError::CandidateReplaced(*funding);
         self.candidates.moving_mut(funding).ok_or(replaced)?.remote_next = Some(commitment.clone());
         htlcs::advance(self, commitment);
@@ -206,7 +239,7 @@ impl ChannelFacts {
         &mut self,
         number: CommitmentNumber,
         secret: PerCommitmentSecret,
-        secp: &Secp256k1<C>,
+        secp: Option<&Secp256k1<C>>,
     ) -> Result<(), UpdateError> {
         let current = &self.candidates.current.remote;
         if number != current.number {
@@ -216,9 +249,12 @@ impl ChannelFacts {
             let error = UpdateError::UnexpectedRemoteNumber { stated: number, expected };
             return if told { Ok(()) } else { Err(error) };
         }
-        let point = per_commitment_point(secp, &secret).map_err(|_| UpdateError::SecretMismatch)?;
-        if self.candidates.moving().any(|candidate| candidate.remote.point != point) {
-            return Err(UpdateError::SecretMismatch);
+        if let Some(secp) = secp {
+            let point =
+                per_commitment_point(secp, &secret).map_err(|_| UpdateError::SecretMismatch)?;
+            if self.candidates.moving().any(|candidate| candidate.remote.point != point) {
+                return Err(UpdateError::SecretMismatch);
+            }
         }
         let without_next = |candidate: &&FundingCandidate| candidate.remote_next.is_none();
         if let Some(candidate) = self.candidates.moving().find(without_next) {

@@ -41,6 +41,10 @@ fn write() -> impl Strategy<Value = Write> {
             slot,
             changes: feerates.into_iter().map(bump).collect(),
         }),
+        1 => (slot(), vec(any::<u64>(), 0..3)).prop_map(|(slot, feerates)| Write::LogReplaced {
+            slot,
+            changes: feerates.into_iter().map(bump).collect(),
+        }),
         2 => (0..600_u32).prop_map(|height| Write::BlockConnected(block(height))),
         1 => (0..600_u32).prop_map(|at| Write::Disconnected { fork_point: block(at) }),
         2 => (slot(), "[a-c]{0,2}", prop::option::of(any::<u64>())).prop_map(

@@ -147,6 +147,29 @@ fn batches_that_are_asked_for_together_are_each_answered_for_themselves() {
     assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![bump(1), bump(2)]), "in order");
 }
 
+#[test]
+fn a_log_is_replaced_whole_with_what_is_appended_around_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    let replaced = |feerates: &[u64]| Write::LogReplaced {
+        slot: SLOT,
+        changes: feerates.iter().copied().map(bump).collect(),
+    };
+    put(&mut log, [register(0), register(1), bumps(0, [1, 2, 3]), bumps(1, [5])]);
+    put(&mut log, [bumps(0, [4]), replaced(&[3, 4]), bumps(0, [6])]);
+    for _ in 0..2 {
+        assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![bump(3), bump(4), bump(6)]));
+        assert_eq!(log.changes(Slot(1)).unwrap(), Ok(vec![bump(5)]), "another's");
+        drop(log);
+        log = open(folder.path());
+    }
+    put(&mut log, [replaced(&[])]);
+    assert_eq!(log.changes(SLOT).unwrap(), Ok(vec![]));
+    assert!(!log.channel(SLOT).unwrap().unwrap().has_changes, "it is quiet at the next start");
+    let unknown = append(&mut log, [Write::LogReplaced { slot: Slot(7), changes: vec![] }]);
+    assert!(matches!(unknown, Err(StoreError::Refused(Refused::UnknownSlot(Slot(7))))));
+}
+
 // incident lnd-10780
 // incident eclair-2702
 #[test]

@@ -187,12 +187,13 @@ where
         if updated.new_fundings().next().is_some() {
             return self.scan_candidates((updates, records), &updated, reply);
         }
-        let writes = updated.writes() || !records.is_empty();
+        let learns = !updated.preimages().is_empty();
+        let writes = updated.writes() || learns || !records.is_empty();
         if !writes && self.on_the_way.newest(slot).is_none() {
             self.engine.quiet_facts_replaced(slot, &updated);
             return reply.send(Ok(()));
         }
-        if self.engine.active(slot).is_some() || updated.moves_candidates() {
+        if self.engine.active(slot).is_some() || updated.moves_candidates() || learns {
             return reply.send(self.take_facts(slot, (updated, records), Vec::new()).await);
         }
         self.store_facts(slot, (updated, records), reply);
@@ -218,8 +219,14 @@ where
         (updated, records): (Updated, Records),
         history: Vec<BlockView>,
     ) -> Result<(), CommandError> {
+        let facts = updated.facts().clone();
         let updated = Box::new(updated);
-        self.try_step_with(vec![EngineInput::Facts { slot, updated, history }], records).await
+        let input = vec![EngineInput::Facts { slot, updated, history }];
+        self.try_step_with(input, records).await?;
+        if self.engine.active(slot).is_none() {
+            self.recent.keep(slot, facts);
+        }
+        Ok(())
     }
 
     fn store_facts(&mut self, slot: Slot, updated: (Updated, Records), reply: Reply<()>) {

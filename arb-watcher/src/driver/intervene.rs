@@ -131,13 +131,7 @@ where
     ) -> Result<(), CommandError> {
         let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let (facts, hash) = (self.readable(slot)?, preimage.hash());
-        let fits = match source {
-            PreimageSource::Node => facts.htlcs.values().any(|record| record.htlc.hash == hash),
-            PreimageSource::Downstream(htlc) | PreimageSource::Linked(htlc) => {
-                facts.htlcs.get(&htlc).is_some_and(|record| record.htlc.hash == hash)
-            }
-        };
-        if !fits {
+        if !source.is_wanted(hash, &facts) {
             return Err(CommandError::UnknownHash(hash));
         }
         self.input_for(id, Input::Preimage { preimage, source }).await

@@ -2,10 +2,10 @@
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
 use super::Driver;
 use super::work::{Job, Outcome};
-use arb_core::arbitrator::EffectKey;
-use arb_core::arbitrator::{NoticeKey, Position};
+use arb_core::arbitrator::{Alert, EffectKey, NoticeKey, Position};
 use arb_core::engine::{Task, TaskKey};
-use arb_core::ids::Slot;
+use arb_core::facts::Standing;
+use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,11 +32,25 @@ where
             let wanted =
                 |key: &NoticeKey| desired.contains_key(&TaskKey::Effect(EffectKey::Notify(*key)));
             self.notices.keep(active.facts.id, wanted);
+        } else if let Some(id) = self.id_of(slot) {
+            self.quiet(slot, id);
         }
         self.release_coins(slot);
         self.tasks.desire(slot, desired);
         self.subscribers.has_news(slot);
         self.end_troubles(slot);
+    }
+
+    /// A channel that has nothing to remember tells nothing, but that its facts are outdated: that is the driver's
+    /// to say then.
+    fn quiet(&mut self, slot: Slot, id: ChannelId) {
+        let told = self.notices.quiet(id);
+        if told.contains(&NoticeKey::Alert(Alert::OutdatedFacts))
+            && let Ok(facts) = self.facts_of(slot)
+            && self.engine.standing(slot, &facts) == Standing::Outdated
+        {
+            self.notices.alarm(id, Alert::OutdatedFacts);
+        }
     }
 
     /// Coins of claims that are no longer ours to make, or are made with others, go back to the

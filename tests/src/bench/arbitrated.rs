@@ -12,6 +12,7 @@ use arb_watcher::memory::{MemoryChain, MemoryCoins, MemoryFees, MemoryNetwork, M
 use arb_watcher::{Arbiter, Ports, ScriptsPort, Settings};
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::{All, Secp256k1, SecretKey};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
@@ -31,6 +32,15 @@ pub(super) enum Told {
     Htlc,
     /// Both sides have a new commitment and have revoked the last one.
     Commitments,
+}
+
+/// Who waits for the calls that are made at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Callers {
+    /// One task for all, as the LDK adapter's recorder does.
+    OneTask,
+    /// A task for each, as a node with a task for each peer does: each of them is started and woken.
+    Tasks,
 }
 
 /// A channel that is in use, and what its node knows of it.
@@ -158,7 +168,11 @@ impl Arbitrated {
     ///
     /// # Errors
     /// An update is refused.
-    pub(super) fn timed(&mut self, what: Told, count: usize) -> Result<Duration, BenchError> {
+    pub(super) fn timed(
+        &mut self,
+        what: Told,
+        (count, callers): (usize, Callers),
+    ) -> Result<Duration, BenchError> {
         let Self { runtime, arbiter, channels, secp } = self;
         let mut told = Vec::with_capacity(count);
         for channel in channels.iter_mut().take(count) {
@@ -167,29 +181,36 @@ impl Arbitrated {
         let arbiter = arbiter.clone();
         let telling = runtime.spawn(async move {
             let start = Instant::now();
-            tell(&arbiter, told).await.map(|()| start.elapsed())
+            tell(&arbiter, told, callers).await.map(|()| start.elapsed())
         });
         let told = runtime.block_on(telling);
         told.map_err(|error| BenchError::Engine(error.to_string()))?
     }
 }
 
-/// One call is made by the task itself, several by a task each.
-async fn tell(arbiter: &Arbiter, told: Vec<(ChannelId, Vec<Update>)>) -> Result<(), BenchError> {
+async fn tell(
+    arbiter: &Arbiter,
+    told: Vec<(ChannelId, Vec<Update>)>,
+    callers: Callers,
+) -> Result<(), BenchError> {
     let failed = |error: &dyn std::fmt::Display| BenchError::Engine(error.to_string());
-    if told.len() <= 1 {
-        for (id, updates) in told {
-            arbiter.update_channel(id, updates).await.map_err(|error| failed(&error))?;
-        }
-        return Ok(());
-    }
-    let mut calls = JoinSet::new();
-    for (id, updates) in told {
+    let call = |(id, updates)| {
         let arbiter = arbiter.clone();
-        calls.spawn(async move { arbiter.update_channel(id, updates).await });
-    }
-    while let Some(answer) = calls.join_next().await {
-        answer.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        async move { arbiter.update_channel(id, updates).await }
+    };
+    match callers {
+        Callers::OneTask => {
+            let mut calls: FuturesUnordered<_> = told.into_iter().map(call).collect();
+            while let Some(answer) = calls.next().await {
+                answer.map_err(|error| failed(&error))?;
+            }
+        }
+        Callers::Tasks => {
+            let mut calls: JoinSet<_> = told.into_iter().map(call).collect();
+            while let Some(answer) = calls.join_next().await {
+                answer.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+            }
+        }
     }
     Ok(())
 }
@@ -202,8 +223,12 @@ mod tests {
     fn what_is_told_is_durable() -> Result<(), BenchError> {
         let folder = tempfile::tempdir()?;
         let mut ours = Arbitrated::open(folder.path(), 3)?;
-        for (told, count) in [(Told::Commitments, 1), (Told::Htlc, 3), (Told::Commitments, 2)] {
-            ours.timed(told, count)?;
+        for (told, count, callers) in [
+            (Told::Commitments, 1, Callers::OneTask),
+            (Told::Htlc, 3, Callers::Tasks),
+            (Told::Commitments, 2, Callers::OneTask),
+        ] {
+            ours.timed(told, (count, callers))?;
         }
         let Arbitrated { runtime, arbiter, channels, .. } = ours;
         runtime.block_on(arbiter.shutdown());

@@ -17,7 +17,7 @@ use bitcoin::secp256k1::Secp256k1;
 use indicatif::ProgressBar;
 
 use super::BenchError;
-use super::arbitrated::{Arbitrated, Paying, Told};
+use super::arbitrated::{Arbitrated, Callers, Paying, Told};
 use super::bare::{Bare, Record};
 use super::channels::{self, Quiet};
 use super::measure::{interleaved, timed};
@@ -105,9 +105,15 @@ fn called(folder: &Path) -> Result<Vec<Row>, BenchError> {
         for channel in 0..IN_FLIGHT {
             commit(channel..channel + 1)?;
         }
-        for (count, name) in [(1, "1 update_channel"), (IN_FLIGHT, "64 update_channel in flight")] {
+        for (count, callers, name) in [
+            (1, Callers::OneTask, "1 update_channel"),
+            (IN_FLIGHT, Callers::OneTask, "64 update_channel in flight"),
+            (IN_FLIGHT, Callers::Tasks, "64 update_channel in flight, by a task each,"),
+        ] {
             let pairs =
-                interleaved(PAIRS, &mut || ours.timed(told, count), &mut || commit(0..count))?;
+                interleaved(PAIRS, &mut || ours.timed(told, (count, callers)), &mut || {
+                    commit(0..count)
+                })?;
             rows.push(Row::of(format!("update: {name} {calls} / {beside}"), pairs, goal));
         }
     }

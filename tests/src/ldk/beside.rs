@@ -2,9 +2,8 @@
 //! from LDK alone.
 use super::{Kept, Kind, LateKeys, Link, MemoryKv, Net, Node, Payment, ToArbiter};
 use crate::chain::Selection;
-use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
-use arb_core::ids::{ChannelId, Preimage};
+use arb_core::ids::ChannelId;
 use arb_core::log::{ByteRecord, ChangeLog};
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
@@ -118,10 +117,6 @@ impl FactSink for Nobody {
         _: Vec<Update>,
         _: Vec<ByteRecord>,
     ) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn preimage(&self, _: ChannelId, _: Preimage, _: PreimageSource) -> Result<(), Refusal> {
         Err(Refusal::NotWatched)
     }
 

@@ -1,8 +1,7 @@
 //! The arbiter as the sink of a recorder's facts.
 
-use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
-use arb_core::ids::{ChannelId, Preimage};
+use arb_core::ids::ChannelId;
 use arb_core::log::{ByteRecord, Home};
 use arb_node_adapter::{Egress, FactSink, Mode, Refusal};
 use arb_watcher::{Arbiter, ChannelNumbers, CommandError};
@@ -43,19 +42,6 @@ impl FactSink for ToArbiter {
 
     fn home(&self) -> Option<Home> {
         self.0.home()
-    }
-
-    async fn preimage(
-        &self,
-        channel: ChannelId,
-        preimage: Preimage,
-        source: PreimageSource,
-    ) -> Result<(), Refusal> {
-        match self.0.preimage(channel, preimage, source).await {
-            // What has left every commitment needs no preimage.
-            Ok(()) | Err(CommandError::UnknownHash(_)) => Ok(()),
-            Err(error) => Err(refusal(error)),
-        }
     }
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {

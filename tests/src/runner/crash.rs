@@ -213,6 +213,7 @@ fn describe(batch: &Batch) -> String {
     let kind = |write: &Write| match write {
         Write::Facts { .. } => "facts".to_owned(),
         Write::EndedHtlcs { .. } => "ended HTLCs".to_owned(),
+        Write::LogReplaced { .. } => "log replaced".to_owned(),
         Write::Changes { changes, .. } => {
             let name = |change: &Change| {
                 let text = format!("{change:?}");

@@ -321,6 +321,7 @@ impl Runner<'_> {
                 | Update::CandidateLocked { .. }
                 | Update::CandidateDiscarded { .. }
                 | Update::HtlcsEnded(_)
+                | Update::Preimage { .. }
                 | Update::Signals(_) => false,
             };
             updates.extend(batch.into_iter().filter(kept));
@@ -351,6 +352,7 @@ fn moving(first: OutPoint, updates: &[Update]) -> Vec<OutPoint> {
             | Update::LocalCommitment { .. }
             | Update::Shutdown(_)
             | Update::HtlcsEnded(_)
+            | Update::Preimage { .. }
             | Update::Signals(_) => {}
         }
     }
@@ -373,6 +375,7 @@ fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
             | Update::CandidateLocked { .. }
             | Update::CandidateDiscarded { .. }
             | Update::HtlcsEnded(_)
+            | Update::Preimage { .. }
             | Update::Signals(_) => {}
         }
     }

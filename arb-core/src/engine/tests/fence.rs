@@ -102,12 +102,13 @@ fn a_channel_with_a_past_is_registered_with_what_was_handed_out() {
         (newer, vec![UpdateError::Fenced]),
     ];
     let (commitment, reason) = (number(1), FailReason::Requested);
-    let log = [Change::FailRequested { commitment, reason }];
+    let log = vec![Change::FailRequested { commitment, reason }];
     for (facts, refused) in cases {
         let mut watched = Watched::new(World::new(CommitmentFormat::Anchors));
         watched.engine.quarantine(SLOT);
         let state = ChannelArbitrator::replay(&log);
         watched.engine.restore(SLOT, Arc::new(facts.clone()), state);
+        watched.log.clone_from(&log);
         let facts = Box::new(facts);
         let watch = EngineInput::Watch { slot: SLOT, facts, history: Vec::new() };
         let stored = watched.stage(std::slice::from_ref(&watch)).batch().writes.len();

@@ -1,12 +1,15 @@
 //! A splice confirms, the channel goes on; the splice is reorganised out again.
 use super::super::*;
 use super::support::*;
-use crate::arbitrator::{ChannelEvent, CloseKind, FailReason, Input, Phase};
+use crate::arbitrator::{ChannelEvent, CloseKind, FailReason, Input, Phase, PreimageSource};
 use crate::claim::SpendPath;
 use crate::classify::FundingSpend;
-use crate::facts::update::tests::world::{World, funding_outpoint, number, revocation};
+use crate::facts::update::tests::world::{
+    World, funding_outpoint, number, received, revocation, terms,
+};
 use crate::facts::{FundingCandidate, Update, UpdateError};
 use crate::format::{CommitmentFormat, local_commitment, remote_commitment};
+use crate::ids::Preimage;
 use crate::report::ChannelReport;
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
@@ -134,6 +137,34 @@ fn after_a_splice_the_channel_goes_on() {
     watched.update(&[locked(&tx)]);
     watched.update(&[watched.world.local_update(3, &[])]);
     assert_eq!(watched.report().phase, Phase::Open);
+}
+
+/// Each payment leaves something behind; what the blocks hold of the splice stays.
+#[test]
+fn a_spliced_channel_forgets_payments_and_keeps_the_splice() {
+    let (mut watched, tx) = splicing();
+    watched.mine(vec![tx.clone()]);
+    watched.update(&[locked(&tx)]);
+    let before = watched.log.clone();
+    let mut longest = 0;
+    for payment in 0..20 {
+        let id = received(payment);
+        watched.update(&[Update::HtlcAdded { id, htlc: terms(id) }]);
+        for (at, htlcs) in [(2 * payment + 1, &[id][..]), (2 * payment + 2, &[])] {
+            watched.update(&[watched.world.remote_update(at, htlcs)]);
+            watched.update(&[watched.world.local_update(at, htlcs), revocation(at - 1)]);
+            let preimage = Preimage([u8::try_from(payment).expect("small"); 32]);
+            let source = PreimageSource::Node;
+            if !htlcs.is_empty() {
+                watched.step(&[channel(Input::Preimage { preimage, source })]);
+            }
+        }
+        longest = longest.max(watched.log.len());
+    }
+    assert!(watched.log.starts_with(&before) && longest <= 2 * before.len() + 2, "{longest}");
+    assert_eq!(watched.report().close, Some(CloseKind::Splice(tx.compute_txid())));
+    watched.disconnect(1);
+    assert_eq!(watched.report().close, None);
 }
 
 #[test]

@@ -1,20 +1,23 @@
 //! An engine with one channel, and blocks by height.
 use super::super::*;
-use crate::arbitrator::Input;
+use crate::arbitrator::{Change, ChannelArbitrator, Input};
 use crate::facts::update::tests::world::World;
 use crate::facts::{Update, UpdateError};
-use crate::log::Durable;
+use crate::log::{Durable, Write};
 use crate::report::ChannelReport;
 use bitcoin::hashes::Hash;
 use bitcoin::{Block, BlockHash, CompactTarget, Transaction, TxMerkleNode};
 use std::boxed::Box;
 use std::vec;
+use std::vec::Vec;
 
 pub(super) const SLOT: Slot = Slot(0);
 
 pub(super) struct Watched {
     pub(super) world: World,
     pub(super) engine: ChainArbitrator,
+    /// What a store would hold of the channel.
+    pub(super) log: Vec<Change>,
     blocks: u8,
 }
 
@@ -22,7 +25,7 @@ impl Watched {
     /// A channel that is watched since block 10, the tip.
     pub(super) fn new(world: World) -> Self {
         let engine = ChainArbitrator::new(Policy::default(), vec![at(10, 0)]);
-        let mut watched = Self { world, engine, blocks: 0 };
+        let mut watched = Self { world, engine, log: Vec::new(), blocks: 0 };
         let facts = Box::new(watched.world.facts.clone());
         assert_eq!(watched.step(&[EngineInput::ReachedTip]), []);
         let watch = EngineInput::Watch { slot: SLOT, facts, history: Vec::new() };
@@ -39,8 +42,17 @@ impl Watched {
     pub(super) fn step(&mut self, inputs: &[EngineInput]) -> Vec<UpdateError> {
         let transition = self.stage(inputs);
         let refused = transition.refused().iter().map(|(_, why)| *why).collect();
+        for write in transition.batch().writes.clone() {
+            match write {
+                Write::Changes { changes, .. } => self.log.extend(changes),
+                Write::LogReplaced { changes, .. } => self.log = changes,
+                _ => {}
+            }
+        }
         let receipt = Durable::assert_durable(transition.id());
         self.engine.commit(transition, receipt).expect("its own receipt");
+        let state = self.engine.active(SLOT).map(|active| active.state.clone());
+        assert_eq!(ChannelArbitrator::replay(&self.log), state.unwrap_or_default());
         refused
     }
 

@@ -423,7 +423,7 @@ where
     }
 
     /// Links of incoming HTLCs first, then the channel's own updates as one, with which records are written,
-    /// then the rest.
+    /// then that LDK has closed it.
     async fn tell<S: FactSink>(
         &self,
         channel: ChannelId,
@@ -432,12 +432,12 @@ where
     ) -> Result<(), Stop> {
         let mut own = Vec::new();
         let mut others: BTreeMap<ChannelId, Vec<Update>> = BTreeMap::new();
-        let mut rest = Vec::new();
+        let mut closed = Vec::new();
         for (of, told) in told {
             match told {
-                Told::Update(update) if of == channel => own.push(update),
-                Told::Update(update) => others.entry(of).or_default().push(update),
-                Told::Preimage(..) | Told::Closed => rest.push((of, told)),
+                Told::Update(update) if of == channel => own.push(*update),
+                Told::Update(update) => others.entry(of).or_default().push(*update),
+                Told::Closed => closed.push(of),
             }
         }
         for (of, updates) in others {
@@ -450,14 +450,8 @@ where
         if !own.is_empty() {
             answered(sink.update(channel, own, records).await)?;
         }
-        for (of, told) in rest {
-            match told {
-                Told::Preimage(preimage, source) => {
-                    answered(sink.preimage(of, preimage, source).await)?;
-                }
-                Told::Closed => answered(sink.closed(of).await)?,
-                Told::Update(_) => {}
-            }
+        for of in closed {
+            answered(sink.closed(of).await)?;
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! `FactSink`: where facts go. The arbiter's handle behind a trait, for this crate names no driver.
-use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
-use arb_core::ids::{ChannelId, Preimage};
+use arb_core::ids::ChannelId;
 use arb_core::log::{ByteRecord, Home};
 use core::fmt;
 use core::future::Future;
@@ -35,14 +34,6 @@ pub trait FactSink: Sync {
     fn home(&self) -> Option<Home> {
         None
     }
-
-    /// Tells a preimage. That no HTLC wants it any more is no error.
-    fn preimage(
-        &self,
-        channel: ChannelId,
-        preimage: Preimage,
-        source: PreimageSource,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// LDK has closed the channel by its own commitment. Whether that is followed is the sink's
     /// affair; until it is acted upon, LDK alone publishes.

@@ -26,8 +26,7 @@ use std::collections::BTreeMap;
 /// Something to be told to the arbiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    Update(Update),
-    Preimage(Preimage, PreimageSource),
+    Update(Box<Update>),
     /// LDK has closed the channel.
     Closed,
 }
@@ -223,13 +222,13 @@ impl<'a> Translation<'a> {
     }
 
     fn tell_of(&mut self, channel: ChannelId, update: Update) -> Result<(), Untranslated> {
-        let secp = self.secp;
         let book = self.book_mut(channel)?;
-        let updated = book.facts.updated(&update, secp)?;
+        // The arbiter verifies it before LDK goes on.
+        let updated = book.facts.updated_unverified(&update)?;
         book.facts = updated.facts;
         let ended = updated.ended.iter().map(|(_, record)| (channel, record.htlc.hash));
         self.ended.extend(ended);
-        self.told.push((channel, Told::Update(update)));
+        self.told.push((channel, Told::Update(Box::new(update))));
         Ok(())
     }
 
@@ -256,7 +255,7 @@ impl<'a> Translation<'a> {
             let id = self.own()?.offered.get(source).copied();
             let id = id.ok_or(Untranslated::UnknownHtlc)?;
             let source = PreimageSource::Downstream(HtlcId { offerer: Side::Local, id });
-            self.told.push((self.channel, Told::Preimage(*preimage, source)));
+            self.learn(*preimage, source);
         }
         if self.fenced {
             return Ok(());
@@ -543,7 +542,7 @@ impl<'a> Translation<'a> {
             any = true;
         }
         if any {
-            self.told.push((self.channel, Told::Preimage(preimage, PreimageSource::Node)));
+            self.learn(preimage, PreimageSource::Node);
         }
         Ok(())
     }
@@ -555,8 +554,14 @@ impl<'a> Translation<'a> {
         source: PreimageSource,
     ) -> Result<(), Untranslated> {
         self.book_mut(self.channel)?.opened.insert(id);
-        self.told.push((self.channel, Told::Preimage(preimage, source)));
+        self.learn(preimage, source);
         Ok(())
+    }
+
+    /// A preimage changes no facts.
+    fn learn(&mut self, preimage: Preimage, source: PreimageSource) {
+        let learned = Update::Preimage { preimage, source };
+        self.told.push((self.channel, Told::Update(Box::new(learned))));
     }
 }
 

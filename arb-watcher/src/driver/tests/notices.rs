@@ -1,7 +1,7 @@
 //! Notices: repeated with every block until acknowledged, and again after a restart.
 use super::support::*;
 use crate::Arbiter;
-use arb_core::arbitrator::{Alert, FailReason, Notice, NoticeKey, Phase};
+use arb_core::arbitrator::{Alert, FailReason, Notice, NoticeKey, Phase, PreimageSource};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
 
@@ -135,4 +135,34 @@ async fn a_resolved_channel_is_kept_until_the_node_has_heard_of_it() {
     world.pass(&arbiter, 1).await;
     assert_eq!(arbiter.report(id).await, Ok(None), "now it is forgotten");
     assert_eq!(world.log.stored_facts(0), None);
+}
+
+/// Settled off-chain: whoever listens from then on is not told of it any more.
+#[tokio::test(start_paused = true)]
+async fn what_was_told_of_an_htlc_that_has_left_is_withdrawn() {
+    let world = World::default();
+    let mut channel = Channel::new(1, StaticRemotekey);
+    let arbiter = world.watching(&channel).await;
+    let (id, htlc) = (channel.id(), offered(0));
+    let updates = vec![
+        channel.add(htlc),
+        channel.next_local(1, &[htlc]),
+        channel.next_remote(1, &[htlc]),
+        channel.revoke(0),
+    ];
+    arbiter.update_channel(id, updates).await.expect("stored");
+    let told = arbiter.preimage(id, preimage(0), PreimageSource::Downstream(htlc));
+    told.await.expect("stored");
+    let mut notices = arbiter.notices().await.expect("running");
+    let told = drain(&mut notices).await;
+    assert!(matches!(told[..], [(of, Notice::Upstream { .. })] if of == id), "{told:?}");
+    let updates = vec![channel.next_local(2, &[]), channel.next_remote(2, &[]), channel.revoke(1)];
+    arbiter.update_channel(id, updates).await.expect("stored");
+    assert_eq!(world.log.stored_changes(0), []);
+    let mut later = arbiter.notices().await.expect("running");
+    world.pass(&arbiter, 2).await;
+    assert_eq!([drain(&mut later).await, drain(&mut notices).await], [vec![], vec![]]);
+    // An acknowledgement that comes late changes nothing.
+    arbiter.acknowledge(id, told[0].1.key()).await.expect("watched");
+    assert_eq!(world.log.stored_changes(0), []);
 }

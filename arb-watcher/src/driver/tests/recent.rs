@@ -1,7 +1,8 @@
 //! Facts of channels that are in use stay in memory, within bounds, and are never other ones than in the store.
 use super::support::*;
-use crate::Settings;
 use crate::driver::recent::{HTLCS, Recent};
+use crate::{CommandError, Settings};
+use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::ChannelFacts;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::Slot;
@@ -106,4 +107,36 @@ async fn a_candidate_that_comes_between_two_updates_stays() {
         arbiter.update_channel(id, vec![update]).await.expect("stored");
     }
     assert_eq!(world.log.stored_facts(0).as_ref(), Some(&channel.facts));
+}
+
+/// A preimage makes a channel remember something, until the HTLC has left it.
+#[tokio::test]
+async fn a_channel_whose_payments_are_over_is_quiet_again() {
+    let world = World::default();
+    let mut channel = Channel::new(1, StaticRemotekey);
+    let arbiter = world.watching(&channel).await;
+    let id = channel.id();
+    let before = world.log.record_reads();
+    for payment in 0..3 {
+        let (htlc, at) = (received(payment), 2 * payment + 1);
+        let added = channel.add(htlc);
+        let mut updates = vec![added, channel.next_local(at, &[htlc])];
+        updates.extend([channel.next_remote(at, &[htlc]), channel.revoke(at - 1)]);
+        arbiter.update_channel(id, updates).await.expect("stored");
+        let told = arbiter.preimage(id, preimage(payment), PreimageSource::Node);
+        told.await.expect("stored");
+        assert_eq!(world.log.stored_changes(0).len(), 1);
+        let next = vec![channel.next_local(at + 1, &[]), channel.next_remote(at + 1, &[])];
+        arbiter.update_channel(id, next).await.expect("stored");
+        assert_eq!(world.log.stored_changes(0).len(), 1, "the peer may still publish it");
+        arbiter.update_channel(id, vec![channel.revoke(at)]).await.expect("stored");
+        assert_eq!(world.log.stored_changes(0), [], "payment {payment}");
+        assert_eq!(world.log.stored_facts(0).as_ref(), Some(&channel.facts));
+        assert_eq!(world.log.stored_ended(0, at), [htlc]);
+    }
+    assert_eq!(world.log.record_reads() - before, 1, "its facts stay in memory all the while");
+    drop(arbiter);
+    let again = world.start().await;
+    let told = again.preimage(id, preimage(0), PreimageSource::Node).await;
+    assert!(matches!(told, Err(CommandError::UnknownHash(_))), "{told:?}");
 }

@@ -1,7 +1,7 @@
 //! Records of the node's own that are written with facts: never before them, and never without them.
 use super::support::*;
 use crate::{Arbiter, CommandError};
-use arb_core::arbitrator::Phase;
+use arb_core::arbitrator::{Phase, PreimageSource};
 use arb_core::classify::FundingSpend;
 use arb_core::facts::{ShutdownScripts, Update};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
@@ -194,4 +194,34 @@ async fn those_of_a_splice_follow_it() {
     told.await.expect("sound");
     assert_eq!(world.log.stored_facts(0), Some(channel.facts));
     assert_eq!(kept(&world, "a"), Some(vec![b'1']));
+}
+
+/// All of it is one append, and nothing of it is there before.
+#[tokio::test(start_paused = true)]
+async fn a_preimage_is_written_with_the_facts() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let gate = world.log.hold();
+    let writes = world.log.channel_writes();
+    let learned = Update::Preimage { preimage: preimage(0), source: PreimageSource::Node };
+    let (id, updates) = (channel.id(), vec![channel.add(received(0)), learned.clone()]);
+    let telling = arbiter.clone();
+    let told = tokio::spawn(async move {
+        telling.update_channel_with(id, updates, vec![record("a", b"1")]).await
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!told.is_finished() && world.log.stored_changes(0).is_empty());
+    gate.pass();
+    told.await.expect("no panic").expect("stored");
+    assert_eq!(world.log.channel_writes(), writes + 3, "facts, a change and a record");
+    assert_eq!(world.log.stored_changes(0).len(), 1);
+    assert_eq!(kept(&world, "a"), Some(vec![b'1']));
+    // Again, and one that nobody wants: no error, and nothing to write.
+    let unwanted = Update::Preimage { preimage: preimage(7), source: PreimageSource::Node };
+    for update in [learned, unwanted] {
+        arbiter.update_channel(id, vec![update]).await.expect("no error");
+    }
+    assert_eq!(world.log.channel_writes(), writes + 3);
 }

@@ -1,8 +1,7 @@
 //! LDK's events: what they are about is durable with the arbiter before they are acknowledged.
 use super::Failed;
-use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
-use arb_core::ids::{ChannelId, Preimage};
+use arb_core::ids::ChannelId;
 use arb_core::log::ByteRecord;
 use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
 use arb_tests::ldk::{Kind, MemoryKv, cut_off};
@@ -56,10 +55,6 @@ impl FactSink for Told {
         });
         self.discarded.lock().unwrap().extend(gone);
         Ok(())
-    }
-
-    async fn preimage(&self, _: ChannelId, _: Preimage, _: PreimageSource) -> Result<(), Refusal> {
-        self.answer()
     }
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {

@@ -61,6 +61,8 @@ fn a_secret_belongs_to_the_point() {
     for secret in [remote_secret(number(1)), no_key] {
         let update = Update::RemoteRevoked { number: number(0), secret };
         assert_eq!(world.refuse(&update), UpdateError::SecretMismatch);
+        // Whoever leaves the verifying to the arbiter takes it.
+        assert!(world.facts.updated_unverified(&update).is_ok());
     }
 }
 

@@ -262,6 +262,7 @@ impl World {
     /// Applies an update that must be accepted; gives the HTLCs that ended.
     pub(crate) fn accept(&mut self, update: &Update) -> Vec<(HtlcId, HtlcRecord)> {
         let updated = self.facts.updated(update, &self.secp).expect("accepted");
+        assert_eq!(self.facts.updated_unverified(update).as_ref(), Ok(&updated));
         self.facts = updated.facts;
         if self.facts.check_in_step().is_ok() {
             assert_eq!(self.facts.verify(&self.secp), Ok(()), "updates keep facts consistent");
@@ -277,7 +278,12 @@ impl World {
     }
 
     pub(crate) fn refuse(&self, update: &Update) -> UpdateError {
-        self.facts.updated(update, &self.secp).expect_err("refused")
+        let refused = self.facts.updated(update, &self.secp).expect_err("refused");
+        // Without verifying, nothing else is refused.
+        if let Err(unverified) = self.facts.updated_unverified(update) {
+            assert_eq!(unverified, refused);
+        }
+        refused
     }
 
     pub(crate) fn add(&mut self, id: HtlcId) {

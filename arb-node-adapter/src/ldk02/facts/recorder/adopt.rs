@@ -155,7 +155,7 @@ where
             sink.update(channel, vec![Update::HtlcsEnded(part.to_vec())], Vec::new()).await?;
         }
         for (preimage, source) in adoption.preimages {
-            sink.preimage(channel, preimage, source).await?;
+            sink.update(channel, vec![Update::Preimage { preimage, source }], Vec::new()).await?;
         }
         for (_, record) in &ended {
             self.shelf.put_hash(channel, record.htlc.hash).map_err(Refusal::Later)?;

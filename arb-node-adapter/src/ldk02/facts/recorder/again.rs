@@ -41,7 +41,8 @@ where
                 answered(sink.update(channel, part, Vec::new()).await)?;
             }
             for (preimage, source) in preimages {
-                answered(sink.preimage(channel, preimage, source).await)?;
+                let told = vec![Update::Preimage { preimage, source }];
+                answered(sink.update(channel, told, Vec::new()).await)?;
             }
         }
         self.again.insert(channel);

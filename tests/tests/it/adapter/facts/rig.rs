@@ -118,13 +118,17 @@ impl FactSink for Sink {
     ) -> Result<(), Refusal> {
         self.with(|told| {
             let mut facts = told.facts.get(&channel).ok_or(Refusal::NotWatched)?.clone();
-            let (mut ended, mut links) = (Vec::new(), Vec::new());
+            let (mut ended, mut links, mut preimages) = (Vec::new(), Vec::new(), Vec::new());
             for update in &updates {
                 if told.fenced && matches!(update, Update::LocalCommitment { .. }) {
                     return Err(Refusal::Fenced);
                 }
-                if let Update::Signals(signals) = update {
-                    links.push(signals.link);
+                match update {
+                    Update::Signals(signals) => links.push(signals.link),
+                    Update::Preimage { preimage, source } => {
+                        preimages.push((channel, *preimage, *source));
+                    }
+                    _ => {}
                 }
                 let followed = facts.updated(update, &self.secp).map_err(refused)?;
                 facts = followed.facts;
@@ -140,21 +144,10 @@ impl FactSink for Sink {
                 _ => assert_eq!(records, [], "it has no home"),
             }
             told.links.entry(channel).or_default().extend(links);
+            told.preimages.extend(preimages);
             told.ended.entry(channel).or_default().extend(ended);
             told.most_twins = told.most_twins.max(most_twins(&facts));
             told.facts.insert(channel, facts);
-            Ok(())
-        })
-    }
-
-    async fn preimage(
-        &self,
-        channel: ChannelId,
-        preimage: Preimage,
-        source: PreimageSource,
-    ) -> Result<(), Refusal> {
-        self.with(|told| {
-            told.preimages.push((channel, preimage, source));
             Ok(())
         })
     }

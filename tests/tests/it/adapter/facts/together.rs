@@ -1,9 +1,8 @@
 //! Channels do not wait for one another: what concerns different ones is told at the same time.
 use super::rig::Sink;
 use super::{CAPACITY, Failed, Rig};
-use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
-use arb_core::ids::{ChannelId, Preimage};
+use arb_core::ids::ChannelId;
 use arb_core::log::ByteRecord;
 use arb_node_adapter::{FactSink, Recorder, Refusal};
 use arb_tests::ldk::{Kind, Link};
@@ -48,15 +47,6 @@ impl FactSink for Slow {
             return Err(Refusal::Refused("no".to_owned()));
         }
         self.sink.update(channel, updates, records).await
-    }
-
-    async fn preimage(
-        &self,
-        channel: ChannelId,
-        preimage: Preimage,
-        source: PreimageSource,
-    ) -> Result<(), Refusal> {
-        self.sink.preimage(channel, preimage, source).await
     }
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {

@@ -1,0 +1,69 @@
+//! What an open channel need not remember any longer. Each payment leaves a preimage, and a word of what the
+//! node was told about it; once the HTLC has left all commitments that may be broadcast, both are moot, and a channel
+//! that nothing else is known of is quiet again (ADR 0011).
+use crate::arbitrator::{
+    Alert, Change, ChannelArbitrator, NoticeKey, PreimageSource, UpstreamDuty,
+};
+use crate::facts::ChannelFacts;
+use crate::ids::PaymentHash;
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+impl ChannelArbitrator {
+    /// The evidence without what is moot, and the log that leads to it; `None` if it is not worth writing
+    /// that log: more than half of what is remembered must be moot, so that a payment costs the same however
+    /// many there were.
+    ///
+    /// A channel that is failing, or of which anything is remembered that only a close brings, keeps all.
+    pub(crate) fn without_moot(&self, facts: &ChannelFacts) -> Option<(Self, Vec<Change>)> {
+        let hashes: BTreeSet<PaymentHash> =
+            facts.htlcs.values().map(|record| record.htlc.hash).collect();
+        let is_open = |duty: &UpstreamDuty| {
+            facts.htlcs.get(&duty.htlc).is_some_and(|r| r.htlc.hash == duty.hash)
+        };
+        let is_needed = |(hash, _): &(PaymentHash, PreimageSource)| hashes.contains(hash);
+        let stands = |key: &NoticeKey| match key {
+            NoticeKey::Upstream(duty) => is_open(duty),
+            NoticeKey::Alert(Alert::PreimageAfterFail(id)) => facts.htlcs.contains_key(id),
+            NoticeKey::Alert(_) | NoticeKey::Failing => true,
+        };
+        let preimages = self.preimages.keys().filter(|key| !is_needed(key));
+        let told = self.acts.upstream.keys().filter(|duty| !is_open(duty));
+        let acknowledged = self.acts.acknowledged.iter().filter(|key| !stands(key));
+        let moot = preimages.count().saturating_add(told.count());
+        let moot = moot.saturating_add(acknowledged.count());
+        if moot == 0 || self.intent.is_some() {
+            return None;
+        }
+        let mut left = self.clone();
+        left.preimages.retain(|key, _| is_needed(key));
+        left.acts.upstream.retain(|duty, _| is_open(duty));
+        left.acts.acknowledged.retain(stands);
+        let changes = left.as_changes();
+        let worth_it = moot > changes.len();
+        (worth_it && Self::replay(&changes) == left).then_some((left, changes))
+    }
+
+    /// Changes that lead to what an open channel can remember. What a close adds is left out: then they lead
+    /// elsewhere.
+    fn as_changes(&self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if !self.scripts.is_empty() {
+            let verdicts = self.scripts.iter().map(|(script, owner)| (script.clone(), *owner));
+            changes.push(Change::ScriptsJudged(verdicts.collect()));
+        }
+        let agreed = self.agreed_closes.iter();
+        changes.extend(agreed.map(|txid| Change::MutualCloseAgreed { txid: *txid }));
+        changes.extend(self.chain.iter().map(|spent| Change::Spent(Box::new(spent.clone()))));
+        changes.extend(self.acts.events.iter().map(|event| Change::Announced(*event)));
+        changes.extend(self.preimages.iter().map(|((_, source), preimage)| {
+            Change::PreimageLearned { preimage: *preimage, source: *source }
+        }));
+        let told = self.acts.upstream.iter();
+        let told = told.map(|(duty, verdict)| (*duty, *verdict));
+        changes.extend(told.map(|(duty, verdict)| Change::UpstreamTold { duty, verdict }));
+        changes.extend(self.acts.acknowledged.iter().copied().map(Change::NoticeAcknowledged));
+        changes
+    }
+}
