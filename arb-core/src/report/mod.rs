@@ -52,7 +52,8 @@ pub struct ChannelReport {
     pub closing: Option<ClosingReport>,
     /// Outputs of the closing transaction and of second-stage transactions.
     pub outputs: Vec<OutputReport>,
-    /// What the node was told upstream.
+    /// What the node was told upstream. While the channel is open, what it was told of an HTLC that has left is
+    /// forgotten.
     pub upstream: Vec<(HtlcId, UpstreamVerdict)>,
     /// Events that subscribers get, in order.
     pub events: Vec<ChannelEvent>,

@@ -1,7 +1,7 @@
 //! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
 //! from LDK alone.
 use super::{Kept, Kind, LateKeys, Link, MemoryKv, Net, Node, Payment, ToArbiter};
-use crate::chain::Selection;
+use crate::chain::{Reject, Selection};
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::ChannelId;
 use arb_core::log::{ByteRecord, ChangeLog};
@@ -418,9 +418,12 @@ impl Beside {
         let package: Vec<Transaction> = package.into_iter().filter(|tx| !known(tx)).collect();
         match package.as_slice() {
             [] => {}
-            [tx] => {
-                chain.submit(tx.clone()).map_err(|why| format!("refused: {why:?}: {tx:?}"))?;
-            }
+            [tx] => match chain.submit(tx.clone()) {
+                // Its child is still to be signed, and brings it along.
+                Err(Reject::MinRelayFeeNotMet { fee: Amount::ZERO, .. }) => {}
+                Err(why) => return Err(format!("refused: {why:?}: {tx:?}").into()),
+                Ok(_) => {}
+            },
             all => {
                 let report = chain.submit_package(all);
                 for tx in all {

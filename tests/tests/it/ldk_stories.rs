@@ -183,5 +183,6 @@ fn dies_everywhere(story: &str) {
     let scenario = parse("crashes", story).expect("a story");
     let outcome = run_everywhere(&scenario, Options::default(), &|_, _| {});
     assert_eq!(outcome.verdict, Verdict::Passed);
-    assert!(outcome.runs > 40, "{} runs", outcome.runs);
+    // An update is one write, whatever comes with it.
+    assert!(outcome.runs > 30, "{} runs", outcome.runs);
 }
