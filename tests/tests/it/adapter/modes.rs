@@ -10,6 +10,7 @@ use lightning::chain::channelmonitor::Balance;
 use lightning::events::Event;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 fn paid_and_failed(world: &Beside) {
     let node = &world.net.nodes[0];
@@ -143,12 +144,15 @@ async fn while_the_arbiter_fails_a_channel_ldk_revokes_nothing() -> Result<(), F
         assert_eq!(world.net.nodes[0].manager.list_channels().len(), 1, "nothing is out yet");
         assert!(world.ours.is_empty());
         world.signers_away.store(false, Ordering::SeqCst);
-        // Who asked last is asked again a moment later.
+        world.mine(2).await?;
+        // What a signer did not sign is asked for again a moment later.
         for _ in 0..10 {
-            world.mine(1).await?;
-            if world.net.nodes[0].manager.list_channels().is_empty() {
+            let report = world.arbiter.report(id).await?.ok_or("no report")?;
+            if report.close.is_some() && world.held().is_empty() {
                 break;
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            world.mine(1).await?;
         }
         assert!(world.net.nodes[0].manager.list_channels().is_empty());
         assert_eq!(world.held(), []);
