@@ -6,7 +6,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bitcoin::OutPoint;
 use core::hash::BuildHasher;
+use hashbrown::hash_table::OccupiedEntry;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use places::Places;
 
 /// Watches for the spend of one channel's funding output, and for the height at which the channel
 /// must be looked at. A value of the engine, not a task; of a quiet channel nothing else is in
@@ -31,8 +33,8 @@ pub(super) struct Watchers {
     hasher: DefaultHashBuilder,
     /// Without gaps: the last one takes the place of one that goes.
     all: Vec<ChainWatcher>,
+    by_slot: Places,
     /// Places in `all`.
-    by_slot: HashTable<u32>,
     by_id: HashTable<u32>,
     /// Every outpoint that is watched, once for each channel that does.
     watched: HashTable<Mark>,
@@ -59,18 +61,10 @@ impl Mark {
     }
 }
 
-/// Slots are given out in ascending order by ourselves: neighbours stay neighbours in the table,
-/// and the upper bits, which tell entries of one group apart, differ.
-fn hash_of_slot(slot: Slot) -> u64 {
-    let slot = u64::from(slot.0);
-    slot | slot.wrapping_shl(57)
-}
-
 impl Watchers {
     /// Makes room for this many more channels in the tables.
     fn reserve(&mut self, channels: usize) {
-        let Self { hasher, all, by_slot, by_id, watched, .. } = self;
-        by_slot.reserve(channels, |at| hash_at(all, *at, |w| hash_of_slot(w.slot)));
+        let Self { hasher, all, by_id, watched, .. } = self;
         by_id.reserve(channels, |at| hash_at(all, *at, |w| hasher.hash_one(w.id)));
         watched.reserve(channels, |mark| Mark::hash(mark.half));
     }
@@ -83,13 +77,8 @@ impl Watchers {
         self.all.get(usize::try_from(at).ok()?)
     }
 
-    fn place_of(&self, slot: Slot) -> Option<u32> {
-        let is_it = |at: &u32| self.at(*at).is_some_and(|watcher| watcher.slot == slot);
-        self.by_slot.find(hash_of_slot(slot), is_it).copied()
-    }
-
     pub(super) fn get(&self, slot: Slot) -> Option<&ChainWatcher> {
-        self.at(self.place_of(slot)?)
+        self.at(self.by_slot.get(slot)?)
     }
 
     pub(super) fn slot_of(&self, id: &ChannelId) -> Option<Slot> {
@@ -214,15 +203,17 @@ impl Watchers {
         watchers: Vec<ChainWatcher>,
         further: Vec<(Slot, Vec<OutPoint>)>,
     ) -> usize {
-        if self.all.is_empty() {
-            self.all = watchers;
-        } else {
+        if !self.all.is_empty() {
             for watcher in &watchers {
                 self.remove(watcher.slot);
             }
+        }
+        let first = self.all.len();
+        if first == 0 {
+            self.all = watchers;
+        } else {
             self.all.extend(watchers);
         }
-        let first = self.by_slot.len();
         self.reserve(self.all.len().saturating_sub(first));
         for from in (first..self.all.len()).step_by(BATCH) {
             self.fill(from);
@@ -242,11 +233,7 @@ impl Watchers {
         let Ok(place) = u32::try_from(first) else { return };
         let Self { hasher, all, by_slot, by_id, watched, due, .. } = self;
         let new = || (place..).zip(all.iter().skip(first).take(BATCH));
-        for (at, watcher) in new() {
-            by_slot.insert_unique(hash_of_slot(watcher.slot), at, |at| {
-                hash_at(all, *at, |w| hash_of_slot(w.slot))
-            });
-        }
+        by_slot.set_all(place, new().map(|(_, watcher)| watcher.slot));
         let ids = new().map(|(at, watcher)| (hasher.hash_one(watcher.id), at)).collect();
         for (hash, at) in in_order_of(by_id.capacity(), ids) {
             by_id.insert_unique(hash, at, |at| hash_at(all, *at, |w| hasher.hash_one(w.id)));
@@ -270,7 +257,7 @@ impl Watchers {
     }
 
     fn set_due(&mut self, watcher: ChainWatcher) {
-        let place = self.place_of(watcher.slot).and_then(|at| usize::try_from(at).ok());
+        let place = self.by_slot.get(watcher.slot).and_then(|at| usize::try_from(at).ok());
         let Some(known) = place.and_then(|at| self.all.get_mut(at)) else { return };
         let before = core::mem::replace(&mut known.due, watcher.due);
         if before == watcher.due {
@@ -288,9 +275,7 @@ impl Watchers {
         self.all.push(watcher);
         self.mark(&watcher.funding, watcher.slot);
         let Self { hasher, all, by_slot, by_id, due, .. } = self;
-        by_slot.insert_unique(hash_of_slot(watcher.slot), at, |at| {
-            hash_at(all, *at, |w| hash_of_slot(w.slot))
-        });
+        by_slot.set(watcher.slot, at);
         by_id.insert_unique(hasher.hash_one(watcher.id), at, |at| {
             hash_at(all, *at, |w| hasher.hash_one(w.id))
         });
@@ -298,23 +283,21 @@ impl Watchers {
     }
 
     fn take_out(&mut self, slot: Slot) -> Option<ChainWatcher> {
-        let place = self.place_of(slot)?;
+        let place = self.by_slot.get(slot)?;
         let at = usize::try_from(place).ok()?;
         let gone = *self.all.get(at)?;
-        let last = u32::try_from(self.all.len()).ok()?.checked_sub(1)?;
-        for (table, hash) in self.tables(&gone) {
-            if let Ok(entry) = table.find_entry(hash, |at| *at == place) {
-                entry.remove();
-            }
+        let moved = *self.all.last()?;
+        self.by_slot.remove(slot);
+        if let Some(at) = self.by_id_of(&gone, place) {
+            at.remove();
         }
         self.unmark(&gone.funding, slot);
-        let moved = *self.all.last()?;
+        let last = u32::try_from(self.all.len()).ok()?.checked_sub(1)?;
         self.all.swap_remove(at);
         if place != last {
-            for (table, hash) in self.tables(&moved) {
-                if let Some(at) = table.find_mut(hash, |at| *at == last) {
-                    *at = place;
-                }
+            self.by_slot.set(moved.slot, place);
+            if let Some(mut at) = self.by_id_of(&moved, last) {
+                *at.get_mut() = place;
             }
         }
         if let Some(due) = gone.due {
@@ -323,12 +306,10 @@ impl Watchers {
         Some(gone)
     }
 
-    /// The tables of places, each with the hash that a watcher has in it.
-    fn tables(&mut self, watcher: &ChainWatcher) -> [(&mut HashTable<u32>, u64); 2] {
-        [
-            (&mut self.by_slot, hash_of_slot(watcher.slot)),
-            (&mut self.by_id, self.hasher.hash_one(watcher.id)),
-        ]
+    /// The entry of a watcher in this place.
+    fn by_id_of(&mut self, watcher: &ChainWatcher, place: u32) -> Option<OccupiedEntry<'_, u32>> {
+        let hash = self.hasher.hash_one(watcher.id);
+        self.by_id.find_entry(hash, |at| *at == place).ok()
     }
 
     fn set_further(&mut self, slot: Slot, outpoints: BTreeSet<OutPoint>) {
@@ -401,5 +382,6 @@ fn hash_at(all: &[ChainWatcher], at: u32, hash: impl FnOnce(&ChainWatcher) -> u6
     usize::try_from(at).ok().and_then(|at| all.get(at)).map_or(0, hash)
 }
 
+mod places;
 #[cfg(test)]
 mod tests;

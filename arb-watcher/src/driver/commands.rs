@@ -269,14 +269,16 @@ where
         }
     }
 
-    /// What the store answered by now: a commit answers many appends. Whoever waits is told first.
-    pub(super) fn on_all_stored(&mut self, first: Stored) {
+    /// What the store answered by now: a commit answers many appends. Whoever waits is told first, and may go on
+    /// where it waits for this task.
+    pub(super) async fn on_all_stored(&mut self, first: Stored) {
         let mut durable = Vec::new();
         let mut next = Some(first);
         while let Some(stored) = next {
             durable.extend(self.on_stored(stored));
             next = self.appends.ready();
         }
+        tokio::task::yield_now().await;
         for (slot, updated) in durable {
             self.facts_stored(slot, &updated);
         }

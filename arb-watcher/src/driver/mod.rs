@@ -162,7 +162,7 @@ where
             tokio::select! {
                 () = self.end.come() => break,
                 Some(envelope) = self.queue.recv() => self.on_commands(envelope).await,
-                Some(stored) = self.appends.next() => self.on_all_stored(stored),
+                Some(stored) = self.appends.next() => self.on_all_stored(stored).await,
                 Some(outcome) = self.workers.next() => self.on_outcomes(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
                 () = readers.0.room.notified() => self.subscribers.room(),
@@ -180,7 +180,7 @@ where
         self.workers.abort();
         // Whoever waits for an append that is under way is told how it ended.
         while let Some(stored) = self.appends.next().await {
-            self.on_all_stored(stored);
+            self.on_all_stored(stored).await;
         }
     }
 

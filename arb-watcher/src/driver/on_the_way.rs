@@ -27,11 +27,9 @@ struct Append {
     replies: Vec<Reply<()>>,
 }
 
-impl Append {
-    fn succeed(self) {
-        for reply in self.replies {
-            reply.send(Ok(()));
-        }
+fn succeed(replies: Vec<Reply<()>>) {
+    for reply in replies {
+        reply.send(Ok(()));
     }
 }
 
@@ -74,16 +72,16 @@ impl OnTheWay {
     /// ones are durable already.
     pub(super) fn stored(&mut self, slot: Slot, number: u64) -> Option<Updated> {
         let appends = self.of.get_mut(&slot)?;
-        let mut updated = None;
+        let mut newest = None;
         while appends.front().is_some_and(|append| append.number <= number) {
-            let Some(append) = appends.pop_front() else { break };
-            if append.number == number {
-                updated = Some(append.updated.clone());
-            }
-            append.succeed();
+            let Some(Append { number: of, updated, replies, .. }) = appends.pop_front() else {
+                break;
+            };
+            succeed(replies);
+            newest = (of == number).then_some(updated);
         }
         self.tidy(slot);
-        updated
+        newest
     }
 
     /// An append left nothing behind. If a later one, which was built on it, is on the way, it may
@@ -110,7 +108,7 @@ impl OnTheWay {
     /// The newest facts of the channel became durable in another way.
     pub(super) fn superseded(&mut self, slot: Slot) {
         for append in self.of.remove(&slot).into_iter().flatten() {
-            append.succeed();
+            succeed(append.replies);
         }
     }
 
