@@ -41,8 +41,11 @@ impl ChannelArbitrator {
         left.acts.upstream.retain(|duty, _| is_open(duty));
         left.acts.acknowledged.retain(stands);
         let changes = left.as_changes();
-        let worth_it = moot > changes.len();
-        (worth_it && Self::replay(&changes) == left).then_some((left, changes))
+        if moot <= changes.len() {
+            return None;
+        }
+        let replayed = Self::replay(&changes);
+        (replayed == left).then_some((replayed, changes))
     }
 
     /// Changes that lead to what an open channel can remember. What a close adds is left out: then they lead

@@ -278,11 +278,11 @@ where
             durable.extend(self.on_stored(stored));
             next = self.appends.ready();
         }
+        self.look_at_store();
         tokio::task::yield_now().await;
         for (slot, updated) in durable {
             self.facts_stored(slot, &updated);
         }
-        self.look_at_store();
     }
 
     /// An append of facts has ended: whoever waits is told. Gives what is durable by it.
