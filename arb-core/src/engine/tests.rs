@@ -8,6 +8,7 @@ use std::vec;
 mod fence;
 mod moot;
 mod restore;
+mod revoked;
 mod signals;
 mod splice;
 mod support;

@@ -237,10 +237,12 @@ impl Regtest {
 
     /// Disconnects the last `blocks` blocks for good. Their transactions return to the mempool as
     /// far as they are still valid; then those that `drop` names leave it, with their descendants.
+    /// Of more than ten blocks Core returns none: those in `gone`, parents first, are handed in again.
     /// The caller mines the new branch.
     pub async fn disconnect(
         &mut self,
         blocks: u32,
+        gone: &[Transaction],
         mut drop: impl FnMut(&Transaction) -> bool,
     ) -> Result<()> {
         if blocks == 0 {
@@ -253,10 +255,14 @@ impl Regtest {
         self.branch += 1;
 
         let before = self.mempool().await?;
-        let kept: Vec<Transaction> = before.iter().filter(|tx| !drop(tx)).cloned().collect();
-        if kept.len() == before.len() {
-            return Ok(());
+        // What returns may be a parent of what waited, so it goes first.
+        let missing = gone.iter().filter(|tx| !tx.is_coinbase() && !before.contains(tx));
+        let missing: Vec<Transaction> = missing.filter(|tx| !drop(tx)).cloned().collect();
+        let waited: Vec<Transaction> = before.iter().filter(|tx| !drop(tx)).cloned().collect();
+        if waited.len() == before.len() {
+            return self.refill(&missing).await;
         }
+        let kept = [missing, waited].concat();
         // The mempool cannot be edited: an empty one is filled anew.
         self.process.stop().await?;
         self.process.forget_mempool()?;

@@ -139,7 +139,8 @@ impl Runner<'_> {
         };
         if owner != expected || on_chain.is_some() != (close != CloseKind::None) {
             let found = format!("on chain: {owner:?}");
-            return Err(Failed::new(format!("close={close:?}, as reported"), found));
+            let close = as_written(&close);
+            return Err(Failed::new(format!("close={close}, as reported"), found));
         }
         Ok(())
     }
@@ -152,7 +153,8 @@ impl Runner<'_> {
         let outpoint = self.outpoint(output).await?;
         let found = self.state(output, outpoint)?;
         if found != expected {
-            return Err(Failed::new(format!("state={expected:?}"), format!("{found:?}")));
+            let expected = format!("state={}", as_written(&expected));
+            return Err(Failed::new(expected, as_written(&found)));
         }
         let Some(outpoint) = outpoint else { return Ok(()) };
         // A report must not claim more than a block holds.
@@ -173,7 +175,7 @@ impl Runner<'_> {
             Some(false) => "the peer",
         };
         Err(Failed::new(
-            format!("state={found:?}, as reported"),
+            format!("state={}, as reported", as_written(&found)),
             format!("on chain: spent by {by}"),
         ))
     }
@@ -308,7 +310,7 @@ impl Runner<'_> {
         if found == expected {
             return Ok(());
         }
-        Err(Failed::new(format!("events={expected:?}"), format!("{found:?}")))
+        Err(Failed::new(format!("events={}", as_written(&expected)), as_written(&found)))
     }
 
     fn expect_alert(&self, expected: AlertExpectation) -> Result<(), Failed> {
@@ -321,7 +323,16 @@ impl Runner<'_> {
         if holds {
             return Ok(());
         }
-        Err(Failed::new(format!("alert={expected:?}"), format!("{alerts:?}")))
+        let kind = |alert: &Alert| {
+            let all = format!("{alert:?}");
+            all.split(['(', ' ']).next().map(str::to_owned).unwrap_or_default()
+        };
+        let kinds: Vec<String> = alerts.iter().map(kind).collect();
+        let kinds = kinds.join(",");
+        Err(Failed::new(
+            format!("alert={}", as_written(&expected)),
+            as_written(&format_args!("{kinds}")),
+        ))
     }
 }
 
@@ -374,11 +385,30 @@ pub(super) const fn reason_name(reason: Reason) -> &'static str {
     }
 }
 
+/// A value as a scenario writes it: `peer_claimed`, `remote#3`, `early_mutual,mutual`; an empty list is `none`.
+pub(super) fn as_written(value: &impl Debug) -> String {
+    let mut written = String::new();
+    for char in format!("{value:?}").chars() {
+        match char {
+            '(' => written.push('#'),
+            ')' | '[' | ']' | ' ' => {}
+            upper if upper.is_uppercase() => {
+                if written.ends_with(char::is_alphanumeric) {
+                    written.push('_');
+                }
+                written.extend(upper.to_lowercase());
+            }
+            other => written.push(other),
+        }
+    }
+    if written.is_empty() { "none".to_owned() } else { written }
+}
+
 fn equal<T: PartialEq + Debug>(what: &str, expected: &T, found: &T) -> Result<(), Failed> {
     if expected == found {
         return Ok(());
     }
-    let text = |value: &T| format!("{what}{value:?}").to_lowercase();
+    let text = |value: &T| format!("{what}{}", as_written(value));
     Err(Failed::new(text(expected), text(found)))
 }
 
@@ -392,4 +422,23 @@ fn number<T: PartialOrd + std::fmt::Display>(
         return Ok(());
     }
     Err(Failed::new(format!("{what}{expected}{unit}"), format!("{found}{unit}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_can_be_written_into_a_story() {
+        let written = [
+            as_written(&OutputState::PeerClaimed),
+            as_written(&CloseKind::Remote(3)),
+            as_written(&[EventKind::EarlyMutual, EventKind::Mutual, EventKind::Revoked(0)]),
+            as_written(&Vec::<EventKind>::new()),
+            as_written(&AlertExpectation::UnknownSpend),
+        ];
+        let expected =
+            ["peer_claimed", "remote#3", "early_mutual,mutual,revoked#0", "none", "unknown_spend"];
+        assert_eq!(written, expected);
+    }
 }

@@ -420,9 +420,27 @@ impl Runner<'_> {
             gone.insert(self.dropped(dropped).await?);
         }
         let names = move |tx: &Transaction| gone.contains(&tx.compute_txid());
-        self.world.disconnect(blocks, &names).await?;
+        let lost = self.world.disconnect(blocks, &names).await?;
+        let lost = lost.into_iter().filter(|tx| !tx.is_coinbase() && !names(tx));
+        self.returning = lost.filter(|tx| !self.is_ours(&tx.compute_txid())).collect();
         for _ in 0..=blocks {
             self.block(&Fill::Mempool).await?;
+        }
+        Ok(())
+    }
+
+    /// A spend with a relative lock leaves the mempool while what it spends is unconfirmed again. The arbiter makes its
+    /// own anew; others send theirs once they are final, unless something else has come before.
+    pub(super) async fn hand_in_again(&mut self) -> Result<(), Failed> {
+        for tx in std::mem::take(&mut self.returning) {
+            let confirmed = self.world.ledger.tx(&tx.compute_txid()).is_some();
+            if confirmed {
+                continue;
+            }
+            let verdicts = self.world.backend.submit(std::slice::from_ref(&tx)).await?;
+            if matches!(verdicts.first(), Some(Verdict::NotFinal(_))) {
+                self.returning.push(tx);
+            }
         }
         Ok(())
     }
@@ -451,7 +469,12 @@ impl Runner<'_> {
         let close = close.ok_or_else(|| missing(format!("a confirmed close of {name}")))?;
         let owner = close.commitment.as_ref().map(|commitment| commitment.owner);
         if owner != side {
-            return Err(Failed::new(format!("{dropped:?}"), format!("a close by {owner:?}")));
+            let found = match owner {
+                Some(Side::Local) => "our commitment",
+                Some(Side::Remote) => "the peer's commitment",
+                None => "a close that is no commitment",
+            };
+            return Err(Failed::new(format!("a close of {name} as drop= names it"), found));
         }
         Ok(close.tx.compute_txid())
     }

@@ -14,7 +14,7 @@ use arb_core::ids::ChannelId;
 use arb_core::policy::{Joining, Policy};
 use arb_core::report::ChannelReport;
 use arb_core::units::BlockDelta;
-use arb_watcher::{ChannelNumbers, CommandError, Settings};
+use arb_watcher::{Alarms, ChainAlarm, ChannelNumbers, CommandError, Settings};
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
@@ -71,6 +71,8 @@ pub(super) struct Runner<'a> {
     pub(super) marked: BTreeSet<Txid>,
     /// Heights at which a preimage of a received HTLC was told.
     pub(super) known_since: BTreeMap<(ChannelName, String), u32>,
+    /// What others had in blocks that a reorganisation took: what is premature now they hand in again.
+    pub(super) returning: Vec<Transaction>,
     pub(super) disk_is_full: bool,
     pub(super) signer_works: bool,
     /// The same for LDK's signers.
@@ -202,6 +204,7 @@ impl<'a> Runner<'a> {
             disk_is_full: false,
             signer_works: true,
             signs: Arc::new(AtomicBool::new(true)),
+            returning: Vec::new(),
             ldk: None,
             trace,
             began: 0,
@@ -390,6 +393,7 @@ impl<'a> Runner<'a> {
             Fill::Mempool => self.room(),
             Fill::Empty | Fill::Without(_) => Room::None,
         };
+        self.hand_in_again().await?;
         self.world.mine(fill, room).await?;
         self.trace_block();
         self.show_ldk().await?;
@@ -436,15 +440,23 @@ impl<'a> Runner<'a> {
         let patience = if self.disk_is_full { PATIENCE_ON_FULL_DISK } else { PATIENCE };
         let full = self.disk_is_full;
         let idle = self.command(|arbiter| async move {
-            match tokio::time::timeout(patience, arbiter.idle()).await {
-                Ok(answer) => answer.map(|()| true),
-                Err(_) => Ok(false),
+            let mut alarms = arbiter.alarms();
+            let lost = |alarms: &Alarms| alarms.chain == Some(ChainAlarm::ReorganisedTooDeeply);
+            tokio::select! {
+                biased;
+                answer = tokio::time::timeout(patience, arbiter.idle()) => match answer {
+                    Ok(answer) => answer.map(|()| None),
+                    Err(_) => Ok(Some(format!("none in {PATIENCE:?}")).filter(|_| !full)),
+                },
+                Ok(_) = alarms.wait_for(lost) => {
+                    Ok(Some("a reorganisation below all blocks that it remembers".to_owned()))
+                }
             }
         });
-        if idle.await? || full {
-            return Ok(());
+        match idle.await? {
+            None => Ok(()),
+            Some(why) => Err(Failed::new("the arbiter to come to rest", why)),
         }
-        Err(Failed::new("the arbiter to come to rest", format!("none in {PATIENCE:?}")))
     }
 
     /// The node acknowledges every notice at once. True if there was one.

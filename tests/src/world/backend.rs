@@ -194,13 +194,14 @@ impl Backend {
     pub async fn disconnect(
         &mut self,
         blocks: u32,
+        gone: &[Transaction],
         drop: &dyn Fn(&Transaction) -> bool,
     ) -> Result<(), WorldError> {
         match self {
             Self::Embedded(chain) => {
                 chain.lock().disconnect(blocks, drop)?;
             }
-            Self::Bitcoind(node) => node.disconnect(blocks, drop).await?,
+            Self::Bitcoind(node) => node.disconnect(blocks, gone, drop).await?,
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ impl World {
     }
 
     /// Disconnects blocks; their transactions return to the mempool but for those that `drop`
-    /// names and their descendants. Nobody is told before the next block is there.
+    /// names and their descendants. Nobody is told before the next block is there. Gives what was in the blocks.
     ///
     /// # Errors
     /// The chain refuses, or has no such blocks.
@@ -115,9 +115,9 @@ impl World {
         &mut self,
         blocks: u32,
         drop: &dyn Fn(&Transaction) -> bool,
-    ) -> Result<(), WorldError> {
+    ) -> Result<Vec<Transaction>, WorldError> {
         let gone = self.ledger.disconnect(blocks).ok_or(WorldError::TooDeep(blocks))?;
-        self.backend.disconnect(blocks, drop).await?;
+        self.backend.disconnect(blocks, &gone, drop).await?;
         for tx in &gone {
             let txid = tx.compute_txid();
             for vout in 0..tx.output.len() as u32 {
@@ -130,7 +130,7 @@ impl World {
                 self.wallet.add(outpoint, output.clone());
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// A transaction that a block or the mempool holds.

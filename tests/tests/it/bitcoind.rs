@@ -109,7 +109,7 @@ async fn blocks_are_followed_and_a_reorganisation_is_seen() -> Outcome {
 
     source.changed_after(async { node.mine(2).await }).await?;
     let stale = source.tip().await?;
-    node.disconnect(3, |_| false).await?;
+    node.disconnect(3, &[], |_| false).await?;
     assert_eq!(source.tip().await?, before);
     let branch = source.changed_after(async { node.mine(4).await }).await?;
     assert_eq!(source.tip().await?.hash, branch[3]);
@@ -369,7 +369,7 @@ async fn blocks_and_reorganisations_leave_out_what_they_are_told_to() -> Outcome
 
     // Both blocks go; one transaction is lost with its child, the other waits again.
     let tip = node.tip().await?;
-    node.disconnect(2, |transaction| *transaction == censored).await?;
+    node.disconnect(2, &[], |transaction| *transaction == censored).await?;
     assert_eq!(node.tip().await?.height, BlockHeight(tip.height.0 - 2));
     assert_eq!(node.mempool().await?, std::slice::from_ref(&taken));
     node.mine(3).await?;
@@ -387,7 +387,7 @@ async fn blocks_and_reorganisations_leave_out_what_they_are_told_to() -> Outcome
     node.mine(1).await?;
     let lost = spend(&[output(&parent, 0)], &[40_000]);
     assert_eq!(node.submit(&lost).await?, Verdict::Accepted);
-    node.disconnect(1, |transaction| *transaction == lost).await?;
+    node.disconnect(1, &[], |transaction| *transaction == lost).await?;
     // The block held the lost transaction of before as well.
     let mut left = node.mempool().await?;
     left.retain(|transaction| *transaction != censored);
@@ -396,7 +396,7 @@ async fn blocks_and_reorganisations_leave_out_what_they_are_told_to() -> Outcome
 
     // Coins of the wallet that a reorganisation takes away are not offered.
     let payment = node.fund(anyone().to_p2wsh(), Amount::from_sat(40_000_000)).await?;
-    node.disconnect(1, |transaction| transaction.compute_txid() == payment.txid).await?;
+    node.disconnect(1, &[], |transaction| transaction.compute_txid() == payment.txid).await?;
     for _ in 0..3 {
         node.fund(anyone().to_p2wsh(), Amount::from_sat(90_000_000)).await?;
     }

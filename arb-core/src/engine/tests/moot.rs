@@ -15,17 +15,6 @@ fn watched() -> Watched {
     Watched::new(World::new(CommitmentFormat::Anchors))
 }
 
-/// Both commitments have this number and these HTLCs from now on; the ones before are revoked.
-fn commit(watched: &mut Watched, at: u64, htlcs: &[HtlcId]) {
-    watched.update(&[watched.world.remote_update(at, htlcs)]);
-    watched.update(&[watched.world.local_update(at, htlcs), revocation(at - 1)]);
-}
-
-fn add(watched: &mut Watched, ids: &[HtlcId]) {
-    let added = |id: &HtlcId| Update::HtlcAdded { id: *id, htlc: terms(*id) };
-    watched.update(&ids.iter().map(added).collect::<Vec<_>>());
-}
-
 /// Its preimage becomes known, downstream or as the node's own.
 fn reveal(watched: &mut Watched, id: HtlcId) {
     let preimage = Preimage([u8::try_from(id.id).expect("small"); 32]);

@@ -1,8 +1,9 @@
 //! An engine with one channel, and blocks by height.
 use super::super::*;
 use crate::arbitrator::{Change, ChannelArbitrator, Input};
-use crate::facts::update::tests::world::World;
+use crate::facts::update::tests::world::{World, revocation, terms};
 use crate::facts::{Update, UpdateError};
+use crate::ids::HtlcId;
 use crate::log::{Durable, Write};
 use crate::report::ChannelReport;
 use bitcoin::hashes::Hash;
@@ -108,6 +109,17 @@ pub(super) fn facts(updated: Updated) -> EngineInput {
 
 pub(super) fn channel(input: Input) -> EngineInput {
     EngineInput::Channel { slot: SLOT, input: Box::new(input) }
+}
+
+/// Both commitments have this number and these HTLCs from now on; the ones before are revoked.
+pub(super) fn commit(watched: &mut Watched, at: u64, htlcs: &[HtlcId]) {
+    watched.update(&[watched.world.remote_update(at, htlcs)]);
+    watched.update(&[watched.world.local_update(at, htlcs), revocation(at - 1)]);
+}
+
+pub(super) fn add(watched: &mut Watched, ids: &[HtlcId]) {
+    let added = |id: &HtlcId| Update::HtlcAdded { id: *id, htlc: terms(*id) };
+    watched.update(&ids.iter().map(added).collect::<Vec<_>>());
 }
 
 fn at(height: u32, hash: u8) -> BlockRef {
