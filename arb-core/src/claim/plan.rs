@@ -16,6 +16,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
+use close::CloseBudget;
 
 /// Most that is paid for a commitment without anything at risk, at first, where it pays us more
 /// than twice that.
@@ -256,50 +257,21 @@ impl<'a> Planner<'a> {
         draft.parent = Some(parent);
         // The other half is for the HTLC transactions; and little is paid to save little.
         let risk = half(claim.value_at_risk).max(ANCHOR_BUDGET.min(half(ours)));
-        let own = || {
-            let (budget, with_coins) = self.close_budget(&draft, commitment, ours);
-            (risk.max(budget), risk.max(with_coins))
+        let close = match self.past.budget(claim) {
+            Some(budget) => CloseBudget { budget, with_coins: budget, rate: FeeRate::ZERO },
+            None => self.close_budget(&draft, commitment, ours).at_least(risk),
         };
-        let said = self.past.budget(claim).map(|budget| (budget, budget));
-        let (budget, with_coins) = said.unwrap_or_else(own);
         // Without its parent no child is accepted, whatever its coins.
         let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
         let over = |current| {
             let anew = self.anew(current).filter(|_| stands);
             anew.unwrap_or(Over::Same(current))
         };
-        let draft = self.priced(draft, budget, self.current(claim).map_or(Over::Nothing, over))?;
-        Some(Draft { budget: with_coins, ..draft })
-    }
-
-    /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
-    /// ever: what the network asks for, as far as that is within a share of what is ours, which grows
-    /// to a half in a day. And what the operator asks for, up to all that the commitment pays out. Then, how far
-    /// the inputs of its coins may take it at the same feerate: what they weigh is known once they are.
-    fn close_budget(&self, draft: &Draft, commitment: Txid, ours: Amount) -> (Amount, Amount) {
-        let (own, parent) = (draft.weight(), draft.parent.unwrap_or_default());
-        let weight = own.checked_add(parent.weight).unwrap_or(Weight::MAX);
-        let child = |rate| {
-            let whole = fee::fee_of(rate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
-            // By itself it must be worth relaying, too.
-            whole.max(fee::fee_of(self.estimates.floor, own))
-        };
-        let handed_out = self.past.ours(commitment).map(|out| out.handed_out);
-        let since = handed_out.map(|out| out.at.until(self.tip).0);
-        let waited = since.unwrap_or_else(|| self.waited(draft)).min(fee::PATIENT);
-        let half = ours.to_sat() >> 1;
-        let grown = half.saturating_mul(waited.into()).checked_div(fee::PATIENT.into());
-        let left = Hurry::Commitment(waited).left().unwrap_or(fee::PATIENT);
-        let market = child(self.estimates.within(left).max(self.estimates.floor));
-        let asked = self.asked(draft).map(child);
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
-        let seen = || self.past.seen(&draft.claim, commitment).map(|(transaction, _)| transaction);
-        let transaction = handed_out.map(|out| &out.transaction).or_else(seen);
-        let outputs = transaction.into_iter().flat_map(|transaction| &transaction.output);
-        let all = outputs.map(|output| output.value).fold(Amount::ZERO, sum);
-        let grown = Amount::from_sat(grown.unwrap_or(0));
-        let budget = market.min(grown).max(asked.map_or(Amount::ZERO, |asked| asked.min(all)));
-        (budget, budget.max(grown).max(asked.map_or(Amount::ZERO, |_| all)))
+        let over = self.current(claim).map_or(Over::Nothing, over);
+        let draft = self.priced(draft, close.budget, over)?;
+        // What a deadline makes it pay beyond that stays within what is at risk.
+        let with_coins = Some(close.with_coins).filter(|_| draft.feerate <= close.rate);
+        Some(Draft { budget: with_coins.unwrap_or(draft.budget), ..draft })
     }
 
     /// The steps of one group.
@@ -594,5 +566,6 @@ fn draft_of(claims: &[&Claim]) -> Option<Draft> {
     Some(draft)
 }
 
+mod close;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,67 @@
+//! What it may cost to have a commitment confirmed.
+use super::Planner;
+use crate::claim::build::Draft;
+use crate::claim::fee::{self, Hurry};
+use bitcoin::{Amount, FeeRate, Txid, Weight};
+
+/// What the child of a commitment may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CloseBudget {
+    /// Before its coins are known.
+    pub(super) budget: Amount,
+    /// With their inputs, if they pay no more than `rate`.
+    pub(super) with_coins: Amount,
+    /// What the network or the operator asks for.
+    pub(super) rate: FeeRate,
+}
+
+impl CloseBudget {
+    pub(super) fn at_least(self, amount: Amount) -> Self {
+        let Self { budget, with_coins, rate } = self;
+        Self { budget: budget.max(amount), with_coins: with_coins.max(amount), rate }
+    }
+}
+
+impl Planner<'_> {
+    /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
+    /// ever: what the network asks for, as far as that is within a share of what is ours, which grows
+    /// to a half in a day. And what the operator asks for, up to all that the commitment pays out.
+    pub(super) fn close_budget(
+        &self,
+        draft: &Draft,
+        commitment: Txid,
+        ours: Amount,
+    ) -> CloseBudget {
+        let (own, parent) = (draft.weight(), draft.parent.unwrap_or_default());
+        let weight = own.checked_add(parent.weight).unwrap_or(Weight::MAX);
+        let child = |rate| {
+            let whole = fee::fee_of(rate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
+            // By itself it must be worth relaying, too.
+            whole.max(fee::fee_of(self.estimates.floor, own))
+        };
+        let handed_out = self.past.ours(commitment).map(|out| out.handed_out);
+        let since = handed_out.map(|out| out.at.until(self.tip).0);
+        let waited = since.unwrap_or_else(|| self.waited(draft)).min(fee::PATIENT);
+        let half = ours.to_sat() >> 1;
+        let grown = half.saturating_mul(waited.into()).checked_div(fee::PATIENT.into());
+        let left = Hurry::Commitment(waited).left().unwrap_or(fee::PATIENT);
+        let market = self.estimates.within(left).max(self.estimates.floor);
+        let asked = self.asked(draft);
+        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        let seen = || self.past.seen(&draft.claim, commitment).map(|(transaction, _)| transaction);
+        let transaction = handed_out.map(|out| &out.transaction).or_else(seen);
+        let outputs = transaction.into_iter().flat_map(|transaction| &transaction.output);
+        let all = outputs.map(|output| output.value).fold(Amount::ZERO, sum);
+        let grown = Amount::from_sat(grown.unwrap_or(0));
+        let close =
+            CloseBudget { budget: child(market).min(grown), with_coins: grown, rate: market };
+        match asked {
+            None => close,
+            Some(asked) => CloseBudget {
+                budget: close.budget.max(child(asked).min(all)),
+                with_coins: grown.max(all),
+                rate: market.max(asked),
+            },
+        }
+    }
+}
