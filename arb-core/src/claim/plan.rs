@@ -258,7 +258,7 @@ impl<'a> Planner<'a> {
         // The other half is for the HTLC transactions; and little is paid to save little.
         let risk = half(claim.value_at_risk).max(ANCHOR_BUDGET.min(half(ours)));
         let close = match self.past.budget(claim) {
-            Some(budget) => CloseBudget { budget, with_coins: budget, rate: FeeRate::ZERO },
+            Some(budget) => CloseBudget::of(budget),
             None => self.close_budget(&draft, commitment, ours).at_least(risk),
         };
         // Without its parent no child is accepted, whatever its coins.
@@ -267,11 +267,7 @@ impl<'a> Planner<'a> {
             let anew = self.anew(current).filter(|_| stands);
             anew.unwrap_or(Over::Same(current))
         };
-        let over = self.current(claim).map_or(Over::Nothing, over);
-        let draft = self.priced(draft, close.budget, over)?;
-        // What a deadline makes it pay beyond that stays within what is at risk.
-        let with_coins = Some(close.with_coins).filter(|_| draft.feerate <= close.rate);
-        Some(Draft { budget: with_coins.unwrap_or(draft.budget), ..draft })
+        self.priced(draft, close, self.current(claim).map_or(Over::Nothing, over))
     }
 
     /// The steps of one group.
@@ -354,7 +350,7 @@ impl<'a> Planner<'a> {
     fn draft(&self, claims: &[&Claim], over: Over<'_>) -> Option<Draft> {
         let draft = draft_of(claims)?;
         let budget = self.budget(&draft);
-        self.priced(draft, budget, over)
+        self.priced(draft, CloseBudget::of(budget), over)
     }
 
     /// Most that a transaction may cost: what the operator said of each of its claims, else what they
@@ -463,13 +459,14 @@ impl<'a> Planner<'a> {
     }
 
     /// A draft at today's price, if nothing was done yet or the price has moved enough.
-    fn priced(&self, mut draft: Draft, budget: Amount, over: Over<'_>) -> Option<Draft> {
+    fn priced(&self, mut draft: Draft, most: CloseBudget, over: Over<'_>) -> Option<Draft> {
         let parent = draft.parent.unwrap_or_default();
         let own = draft.weight();
         let weight = own.checked_add(parent.weight)?;
-        let whole = budget.checked_add(parent.fee)?;
+        let whole = most.budget.checked_add(parent.fee)?;
         let price = self.price(&draft, weight, whole);
         let mut feerate = price.feerate()?;
+        let (before_coins, budget) = (most.budget, most.at(feerate));
         let enough = fee::feerate_of(parent.fee, parent.weight);
         if matches!(over, Over::Nothing) && enough.is_some_and(|enough| enough >= feerate) {
             return None;
@@ -489,11 +486,12 @@ impl<'a> Planner<'a> {
             }
         };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
-        draft.feerate = feerate;
+        // Against whatever it was refused for, coins pay no more than what is asked for.
+        draft.feerate = if budget > before_coins { feerate.min(most.rate) } else { feerate };
         draft.budget = budget;
         draft.divisible = matches!(over, Over::Nothing);
         // The last step up is whatever is left of the budget.
-        draft.fee = draft.fee.min(budget);
+        draft.fee = draft.fee.min(before_coins);
         (draft.least <= budget).then_some(draft)
     }
 

@@ -4,18 +4,28 @@ use crate::claim::build::Draft;
 use crate::claim::fee::{self, Hurry};
 use bitcoin::{Amount, FeeRate, Txid, Weight};
 
-/// What the child of a commitment may cost.
+/// What a transaction may cost, the child of a commitment above all.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CloseBudget {
     /// Before its coins are known.
     pub(super) budget: Amount,
-    /// With their inputs, if they pay no more than `rate`.
+    /// With them, as long as no more than `rate` is to be paid: what a deadline adds stays within the other.
     pub(super) with_coins: Amount,
     /// What the network or the operator asks for.
     pub(super) rate: FeeRate,
 }
 
 impl CloseBudget {
+    /// The same whatever its coins.
+    pub(super) fn of(budget: Amount) -> Self {
+        Self { budget, with_coins: budget, rate: FeeRate::ZERO }
+    }
+
+    /// What it is if so much is to be paid.
+    pub(super) fn at(&self, feerate: FeeRate) -> Amount {
+        if feerate <= self.rate { self.with_coins } else { self.budget }
+    }
+
     pub(super) fn at_least(self, amount: Amount) -> Self {
         let Self { budget, with_coins, rate } = self;
         Self { budget: budget.max(amount), with_coins: with_coins.max(amount), rate }
