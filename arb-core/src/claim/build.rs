@@ -67,6 +67,9 @@ pub enum BuildError {
     Uneconomic,
     /// The wallet has no coin to pay with: wait for one.
     NoCoins,
+    /// With the inputs of the coins that would pay for it, it would have to cost more than it may: wait for lower
+    /// fees, or for larger coins.
+    OverBudget,
     /// The claim's parts do not fit together: a fault of the facts.
     Malformed,
 }
@@ -76,6 +79,9 @@ impl fmt::Display for BuildError {
         f.write_str(match self {
             Self::Uneconomic => "the fee would leave less than the smallest output",
             Self::NoCoins => "the wallet has no coin to pay with",
+            Self::OverBudget => {
+                "with the coins that would pay for it, it would cost more than it may"
+            }
             Self::Malformed => "the claim's parts do not fit together",
         })
     }
@@ -204,7 +210,8 @@ impl Draft {
     }
 
     /// Two drafts at the same feerate, each of half of the claims; `None` of a single one. To ask
-    /// about, not to hand out: they are not held to what a replacement must pay.
+    /// about, not to hand out: where they take the place of another transaction either pays what the whole must, so
+    /// that the answer is about its inputs.
     #[must_use]
     pub fn halves(&self) -> Option<[Self; 2]> {
         let claims: Vec<&Claim> = self.claims().collect();
@@ -215,6 +222,11 @@ impl Draft {
             half.others = others.iter().map(|claim| (*claim).clone()).collect();
             half.feerate = self.feerate;
             half.fee = fee::fee_of(self.feerate, half.weight());
+            half.divisible = self.divisible;
+            if !self.divisible {
+                half.least = self.least;
+            }
+            half.fee = half.fee.max(half.least);
             Some(half)
         };
         Some([half(one)?, half(two)?])
@@ -380,6 +392,9 @@ impl Draft {
         let fee = self.fee.checked_add(fee::fee_of(self.feerate, extra));
         // Coins may weigh what was not foreseen: the budget holds all the same.
         let least = self.least_with(extra).ok_or(BuildError::Malformed)?;
+        if least > self.budget {
+            return Err(BuildError::OverBudget);
+        }
         let fee = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(least);
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}

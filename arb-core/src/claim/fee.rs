@@ -73,7 +73,9 @@ pub enum Hurry {
     /// before their deadline. What is kept for bad luck lies behind that.
     Penalty(u32, u32),
     /// Its deadline is past, or of no use: it is a race with the peer, at the price of the next
-    /// blocks, and more only where the peer pays more.
+    /// blocks, and more only where the peer pays more. So it is for an HTLC whose incoming one was failed some blocks before
+    /// its expiry (`Policy::upstream_margin`): what the last of these blocks would have cost, up to all that it brings, is
+    /// not paid, since nothing depends on the height any more.
     Raced,
     /// There is no deadline, but it does not wait for better times; blocks since it was made first.
     Commitment(u32),

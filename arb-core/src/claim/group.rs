@@ -24,6 +24,10 @@ use bitcoin::{FeeRate, OutPoint, Script, Weight};
 /// Blocks before its deadline from which each penalty is made by itself: one that is pinned or
 /// raced does not hold up the others (BOLT 5 V9b).
 pub(super) const SECURITY_DELAY: u32 = 18;
+/// The same for an HTLC on the peer's commitment that the peer can take as well: its spend may be where our
+/// mempool does not show it, and what stands in one transaction with it waits in vain. Where it merely waits for room it is in a block
+/// before that.
+const PINNED: u32 = 6;
 /// Deadlines that are no further apart share a transaction, in blocks.
 const COMPATIBLE: u32 = 12;
 /// Largest weight of a transaction of several claims; what is left up to the largest standard one
@@ -48,7 +52,7 @@ pub(super) enum Standing<'a> {
     /// transactions for these; most often for all of it.
     Live(&'a Out<'a>, Vec<Vec<&'a Claim>>),
     /// The same, but it is to be taken apart, into these: its claims do not go into one transaction any
-    /// more, since the value of one is to go elsewhere; or each is to be made by itself.
+    /// more, since the value of one is to go elsewhere; or each is to be made by itself; or all of it is to go elsewhere.
     Apart(&'a Out<'a>, Vec<Vec<&'a Claim>>),
     /// The same, but the network would not have it: it is made anew, with other coins if one that pays for
     /// it seems to be gone, and with other signatures.
@@ -110,7 +114,7 @@ pub(super) fn form<'a>(
         }
         coins.extend(out.handed_out.coins.iter().copied());
         let forms: BTreeSet<Form<'_>> = claims.iter().map(|claim| form_of(claim)).collect();
-        let standing = if forms.len() > 1 {
+        let standing = if forms.len() > 1 || !pays_where_it_should(out, &claims) {
             Standing::Apart(out, parts)
         } else if several && claims.iter().any(|claim| is_pressed(claim, tip)) {
             parts = claims.iter().map(|claim| vec![*claim]).collect();
@@ -154,14 +158,26 @@ fn parts<'a>(claims: &[&'a Claim], past: &Past<'_>) -> Vec<Vec<&'a Claim>> {
     parts.into_values().collect()
 }
 
-/// Whether a penalty is so near its deadline, or the expiry from which the cheater can take it to a
-/// second stage, that it is made by itself.
+/// Whether a claim is so near its deadline that it is made by itself: a penalty, which the cheater can take to a second
+/// stage from an HTLC's expiry on, or an HTLC on the peer's commitment. One that we take by its preimage is the peer's
+/// to take from its expiry on, and that is the deadline. Second stages on our own stay together: each would need
+/// coins of its own, and what has none is lost as well.
 fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
-    let near = |height: BlockHeight| tip.until(height).0 <= SECURITY_DELAY;
+    let within = |height: BlockHeight, blocks: u32| tip.until(height).0 <= blocks;
+    let near = |height: BlockHeight| within(height, SECURITY_DELAY);
     match claim.deadline {
         Some(Deadline::Penalty { by, second_stage }) => near(by) || second_stage.is_some_and(near),
+        Some(Deadline::By(by) | Deadline::Race(Some(by))) if claim.kind() == TxKind::Claim => {
+            within(by, if claim.path.preimage().is_some() { 0 } else { PINNED })
+        }
         Some(Deadline::By(_) | Deadline::Race(_)) | None => false,
     }
+}
+
+/// Whether its output is where the claims are to go by now, if it has one for all of them.
+fn pays_where_it_should(out: &Out<'_>, claims: &[&Claim]) -> bool {
+    let Some(Some(script)) = claims.first().map(|claim| form_of(claim).3) else { return true };
+    out.handed_out.transaction.output.iter().any(|output| output.script_pubkey == *script)
 }
 
 fn key<'a>(claim: &'a Claim, past: &Past<'_>) -> Key<'a> {

@@ -133,6 +133,23 @@ impl SpendPath {
         }
     }
 
+    /// The preimage that it shows, if it takes an HTLC by one.
+    #[must_use]
+    pub fn preimage(&self) -> Option<Preimage> {
+        match self {
+            Self::SecondStage(stage) => stage.preimage,
+            Self::Single(single) => match single.unlock {
+                Unlock::Preimage(preimage) => Some(preimage),
+                Unlock::Nothing
+                | Unlock::Empty
+                | Unlock::One
+                | Unlock::RevocationKey(_)
+                | Unlock::PublicKey(_) => None,
+            },
+            Self::LocalCommitment(_) | Self::Anchor { .. } => None,
+        }
+    }
+
     /// Version of the transaction that takes this path. An unconfirmed parent passes its own on (BIP 431).
     #[must_use]
     pub fn version(&self) -> Version {

@@ -255,8 +255,11 @@ impl<'a> Planner<'a> {
         let parent = self.past.parent(claim, commitment)?;
         let mut draft = Draft::new(claim.clone());
         draft.parent = Some(parent);
-        // The other half is for the HTLC transactions; and little is paid to save little.
-        let risk = half(claim.value_at_risk).max(ANCHOR_BUDGET.min(half(ours)));
+        // The other half is for the HTLC transactions; and little is paid to save little. The peer's commitment, which pays
+        // for itself, is hurried for what its deadline puts at risk, not for our balance.
+        let is_hurried = claim.deadline.is_some() && self.past.ours(commitment).is_none();
+        let idle = if is_hurried { Amount::ZERO } else { ANCHOR_BUDGET.min(half(ours)) };
+        let risk = half(claim.value_at_risk).max(idle);
         let close = match self.past.budget(claim) {
             Some(budget) => CloseBudget::of(budget),
             None => self.close_budget(&draft, commitment, ours).at_least(risk),

@@ -1,9 +1,9 @@
 //! Tasks: what the shell is to do for a channel, from its desire and the claim scheduler.
-use crate::arbitrator::{Effect, EffectKey, Notice, Position};
+use crate::arbitrator::{Effect, EffectKey, Notice, Position, TxKind};
 use crate::claim::Claim;
 use crate::claim::build::Draft;
 use crate::claim::plan::{Step, StepKey};
-use crate::engine::ChainArbitrator;
+use crate::engine::{Active, ChainArbitrator};
 use crate::ids::Slot;
 use crate::ports::Package;
 use crate::units::{BlockHeight, CommitmentNumber};
@@ -15,6 +15,10 @@ use bitcoin::{OutPoint, ScriptBuf};
 /// Blocks for which the wallet may not know of a coin that a block spends: it follows the chain by
 /// itself.
 const UNKNOWN_FOR: u32 = 6;
+
+/// Blocks for which a child of a commitment that has confirmed without it keeps its coins from other claims. Longer it
+/// keeps nobody from the only coin that there may be: who takes it pays more than the child.
+const LEFT_FOR: u32 = 3;
 
 /// Wallet coins that a transaction of ours spends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +103,25 @@ impl ChainArbitrator {
         let mut funded = self.leads_of(slot, active);
         let in_use = self.coins_in_use(slot).into_iter();
         funded.extend(in_use.filter(|used| used.confirmed.is_some()).map(|used| used.claim));
+        funded.extend(self.left_children(active));
         funded
+    }
+
+    /// Anchors by which a child of ours was hung on a commitment that has just confirmed without it. The child is
+    /// as good as before: if it pays today's price it is in one of the next blocks, with its coins, unless something else of
+    /// ours, or of anybody, has the anchor.
+    fn left_children<'a>(&self, active: &'a Active) -> impl Iterator<Item = OutPoint> + use<'a> {
+        let acts = active.state.acts();
+        let tip = self.height();
+        let lately = move |at: BlockHeight| at.until(tip).0 < LEFT_FOR;
+        let confirmed = active.picture.iter().filter(move |picture| lately(picture.at.height));
+        let outputs = confirmed.flat_map(|picture| &picture.outputs);
+        let free = outputs.filter(|output| output.spent.is_none()).map(|output| output.outpoint);
+        free.filter(move |outpoint| {
+            let mut ours = acts.claims_of(*outpoint).rev();
+            let newest = ours.find(|out| !acts.rejected.contains_key(&out.txid()));
+            newest.is_some_and(|out| out.kind == TxKind::Anchor && !out.coins.is_empty())
+        })
     }
 
     /// Wallet coins in transactions of a channel that are unconfirmed, or in a block which the

@@ -196,7 +196,7 @@ where
 
 /// Adds the wallet's coins, if it is to pay. What it cannot pay today is paid in part: a claim
 /// that waits for its whole price may wait past its deadline. If it cannot pay for all of them at
-/// the least feerate, some go without the others, who ask again.
+/// the least feerate, or not within their budget, some go without the others, who ask again.
 async fn fund<C: CoinSource>(
     wallet: &C,
     mut draft: Draft,
@@ -221,9 +221,16 @@ async fn fund<C: CoinSource>(
         let cheaper = draft.cheaper();
         match (draft.clone().assemble(&coins, change.clone()), cheaper) {
             (Ok(unsigned), _) => return Ok((unsigned, draft, Funds { coins, change })),
-            (Err(BuildError::NoCoins), Some(cheaper)) => draft = cheaper,
-            (Err(BuildError::NoCoins), None) => {
-                whole = whole.fewer().ok_or(Failed::other(BuildError::NoCoins))?;
+            (Err(BuildError::NoCoins | BuildError::OverBudget), Some(cheaper)) => draft = cheaper,
+            (Err(error @ (BuildError::NoCoins | BuildError::OverBudget)), None) => {
+                let Some(fewer) = whole.fewer() else {
+                    if whole.divisible {
+                        // Nothing of it is out: others may have them meanwhile.
+                        answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
+                    }
+                    return Err(Failed::other(error));
+                };
+                whole = fewer;
                 draft = whole.clone();
             }
             (Err(error), _) => return Err(Failed::other(error)),

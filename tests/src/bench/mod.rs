@@ -20,6 +20,7 @@ pub(crate) mod synthetic;
 mod told;
 mod update;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use arb_core::facts::UpdateError;
@@ -61,6 +62,12 @@ pub enum BenchError {
     /// LMDB, without our store, failed.
     #[error("LMDB: {0}")]
     Lmdb(#[from] heed::Error),
+    /// A file has no place for the table.
+    #[error("{} has no place for the table: two lines mark it in the README", .0.display())]
+    NoTable(std::path::PathBuf),
+    /// The table of one benchmark is asked for, and it is not to be run.
+    #[error("the README's table is that of `fees`")]
+    NotFees,
     /// A file failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -88,8 +95,11 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "penalty", run: penalty::run },
     Bench { name: "claims", run: claims::run },
     Bench { name: "ldk", run: ldk_node::run },
-    Bench { name: "fees", run: fees::run },
+    Bench { name: FEES, run: fees::run },
 ];
+
+/// What the README's table is from.
+const FEES: &str = "fees";
 
 /// The names of all benchmarks.
 #[must_use]
@@ -99,14 +109,18 @@ pub fn names() -> Vec<&'static str> {
 
 /// Runs one benchmark, or all, and prints a table, or JSON. The exit code tells whether every goal
 /// was met and every benchmark ran to its end: one that does not takes nothing from the others.
+/// The table of `fees` is put into `readme`.
 ///
 /// # Errors
 /// There is no such benchmark, or the result cannot be written.
-pub fn run(name: Option<&str>, json: bool) -> Result<ExitCode, BenchError> {
+pub fn run(name: Option<&str>, json: bool, readme: Option<&Path>) -> Result<ExitCode, BenchError> {
     let wanted = |bench: &&Bench| name.is_none_or(|name| name == bench.name);
     let chosen: Vec<&Bench> = BENCHES.iter().filter(wanted).collect();
     if chosen.is_empty() {
         return Err(BenchError::Unknown(name.unwrap_or_default().to_owned()));
+    }
+    if readme.is_some() && !chosen.iter().any(|bench| bench.name == FEES) {
+        return Err(BenchError::NotFees);
     }
     if cfg!(debug_assertions) {
         eprintln!("not compiled with --release: the figures say little");
@@ -116,7 +130,10 @@ pub fn run(name: Option<&str>, json: bool) -> Result<ExitCode, BenchError> {
         // Drawn on a terminal only.
         let progress = ProgressBar::new_spinner().with_prefix(bench.name);
         progress.set_style(ProgressStyle::default_spinner());
-        let measured = (bench.run)(&progress);
+        let measured = match readme {
+            Some(file) if bench.name == FEES => fees::run_for(file, &progress),
+            _ => (bench.run)(&progress),
+        };
         progress.finish_and_clear();
         match measured {
             Ok(measured) => rows.extend(measured),
@@ -158,7 +175,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
-        let refused = run(Some("blok"), false).err().map(|error| error.to_string());
+        let refused = run(Some("blok"), false, None).err().map(|error| error.to_string());
         let expected = "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty, \
                         claims, ldk, fees";
         assert_eq!(refused.as_deref(), Some(expected));

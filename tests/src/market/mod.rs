@@ -84,12 +84,24 @@ impl Player {
     }
 }
 
-/// One story, told for everybody.
+/// One story, told for everybody; or several, added up.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Told {
     /// In the order of [`Player::ALL`].
     pub(crate) players: [Outcome; 5],
     /// With the future known.
     pub(crate) optimum: Outcome,
+}
+
+impl Told {
+    /// The sum of two.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.optimum = self.optimum.and(other.optimum);
+        for (sum, one) in self.players.iter_mut().zip(other.players) {
+            *sum = sum.and(one);
+        }
+        self
+    }
 }
 
 /// Plays one story.

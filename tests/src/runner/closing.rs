@@ -141,6 +141,13 @@ impl Runner<'_> {
             !matches!(report.close, Some(arb_core::arbitrator::CloseKind::Future(_)))
         });
         let revoked = chan.is_revoked(&commitment) && remembers;
+        // An HTLC transaction without a fee of its own needs a coin.
+        let needs_coins = commitment.owner == Side::Local
+            && chan.peer.params().format != crate::peer::Format::StaticRemoteKey;
+        let coins = &self.scenario.wallet.coins;
+        if needs_coins && coins.iter().all(|coins| coins.count == 0) {
+            return Ok(());
+        }
         for (vout, role) in &commitment.outputs {
             let outpoint = OutPoint { txid: commitment.txid(), vout: *vout };
             let open_since = match role {

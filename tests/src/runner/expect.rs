@@ -127,7 +127,7 @@ impl Runner<'_> {
         };
         equal("close=", &close, &reported)?;
         // The peer knows whose transaction it is, whatever the arbiter thinks of it.
-        let on_chain = self.close(name).await?.filter(|close| close.height.is_some());
+        let on_chain = self.confirmed_close(name).await?;
         let owner = on_chain.as_ref().and_then(|on_chain| on_chain.commitment.as_ref());
         let owner = owner.map(|commitment| (commitment.owner, commitment.number));
         let expected = match close {

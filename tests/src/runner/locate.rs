@@ -41,21 +41,13 @@ impl Runner<'_> {
     pub(super) async fn close(&mut self, name: &ChannelName) -> Result<Option<Close>, Failed> {
         let scope = self.scope(name)?;
         let chan = self.chan(name)?;
-        let made_by = scope.checked_sub(1).and_then(|at| chan.splices.get(at));
-        let made_by = made_by.map(|splice| splice.tx.clone());
         let funding = chan.fundings().nth(scope).unwrap_or(chan.funding);
         let confirmed = self.world.ledger.spender(&funding);
         let (tx, height) = match confirmed.map(|(height, tx)| (tx.clone(), height)) {
             Some((tx, height)) => (tx, Some(height)),
             None => match self.world.backend.mempool_spender(&funding).await? {
                 Some(tx) => (tx, None),
-                None => {
-                    let splice = |tx: Transaction| {
-                        let height = self.world.ledger.tx(&tx.compute_txid()).map(|(at, _)| at);
-                        Close { tx, height, commitment: None, splice: true }
-                    };
-                    return Ok(made_by.map(splice));
-                }
+                None => return self.made_by(name),
             },
         };
         let chan = self.chan_mut(name)?;
@@ -65,6 +57,28 @@ impl Runner<'_> {
             chan.commitments.insert(commitment.txid(), Arc::clone(commitment));
         }
         Ok(Some(Close { tx, height, commitment, splice }))
+    }
+
+    /// The same of what is confirmed: whatever is in the mempool, a splice has spent the funding output before it.
+    pub(super) async fn confirmed_close(
+        &mut self,
+        name: &ChannelName,
+    ) -> Result<Option<Close>, Failed> {
+        match self.close(name).await?.filter(|close| close.height.is_some()) {
+            Some(close) => Ok(Some(close)),
+            None => Ok(self.made_by(name)?.filter(|close| close.height.is_some())),
+        }
+    }
+
+    /// The splice that made the funding output that the chain has.
+    fn made_by(&self, name: &ChannelName) -> Result<Option<Close>, Failed> {
+        let splices = &self.chan(name)?.splices;
+        let splice = self.scope(name)?.checked_sub(1).and_then(|at| splices.get(at));
+        Ok(splice.map(|splice| {
+            let tx = splice.tx.clone();
+            let height = self.world.ledger.tx(&tx.compute_txid()).map(|(at, _)| at);
+            Close { tx, height, commitment: None, splice: true }
+        }))
     }
 
     /// The commitment that spends the funding output of a channel.

@@ -422,7 +422,8 @@ impl Runner<'_> {
         let names = move |tx: &Transaction| gone.contains(&tx.compute_txid());
         let lost = self.world.disconnect(blocks, &names).await?;
         let lost = lost.into_iter().filter(|tx| !tx.is_coinbase() && !names(tx));
-        self.returning = lost.filter(|tx| !self.is_ours(&tx.compute_txid())).collect();
+        let theirs: Vec<_> = lost.filter(|tx| !self.is_ours(&tx.compute_txid())).collect();
+        self.returning.extend(theirs);
         for _ in 0..=blocks {
             self.block(&Fill::Mempool).await?;
         }

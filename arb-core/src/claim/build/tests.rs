@@ -12,6 +12,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{
     Amount, FeeRate, OutPoint, ScriptBuf, Sequence, TxOut, Txid, Weight, absolute::LockTime,
 };
+use proptest::prelude::*;
 
 fn claim(path: SpendPath, value: u64) -> Claim {
     let script_pubkey = ScriptBuf::from_bytes([0x51].to_vec());
@@ -98,6 +99,33 @@ fn a_child_pays_for_its_coins_and_at_least_what_it_must() {
     assert_eq!(left, Amount::from_sat(354));
     assert_eq!(partial.fee, Amount::from_sat(4_900 + 330 - 354));
     assert_eq!(draft.assemble(&[], change).err(), Some(BuildError::NoCoins));
+}
+
+#[test]
+fn coins_that_are_dear_to_spend_do_not_make_it_cost_more_than_it_may() {
+    let change = Some(ScriptBuf::from_bytes([0x51].to_vec()));
+    let mut draft = anchor();
+    draft.fee = Amount::from_sat(1_000);
+    draft.least = Amount::from_sat(5_000);
+    // With the 68 sat that its coin is relayed for.
+    draft.budget = Amount::from_sat(5_068);
+    let built = draft.clone().assemble(&[coin(50_000)], change.clone()).expect("a coin is there");
+    assert_eq!(built.fee, draft.budget);
+    draft.budget = Amount::from_sat(5_067);
+    let dear = draft.assemble(&[coin(50_000)], change);
+    assert_eq!(dear.err(), Some(BuildError::OverBudget));
+}
+
+#[test]
+fn halves_of_a_replacement_are_asked_about_at_what_the_whole_must_pay() {
+    let mut draft = sweep(50_000);
+    draft.others = vec![sweep(50_000).claim];
+    draft.feerate = FeeRate::from_sat_per_kwu(1_000);
+    draft.least = Amount::from_sat(20_000);
+    let fees = |draft: &Draft| draft.halves().expect("two claims").map(|half| half.fee);
+    assert_eq!(fees(&draft), [Amount::from_sat(20_000); 2]);
+    draft.divisible = true;
+    assert!(fees(&draft).iter().all(|fee| *fee < Amount::from_sat(1_000)));
 }
 
 #[test]
@@ -198,5 +226,32 @@ fn a_child_leaves_room_for_its_parent() {
         let signed =
             child.transaction.weight().to_wu() + 2 + witness + 108 * child.coins.len() as u64;
         assert!((limit - 300..=limit).contains(&signed), "{signed} WU beside {parent}");
+    }
+}
+
+proptest! {
+    /// Whatever coins the wallet gives: what is built pays no more than it may, but for change that would be dust, and no less
+    /// than it must.
+    #[test]
+    fn coins_of_any_size_keep_to_the_budget(
+        coins in proptest::collection::vec(300u64..30_000, 1..40),
+        (fee, least, more, rate) in (0u64..20_000, 0u64..20_000, 0u64..40_000, 250u64..30_000),
+        divisible in any::<bool>(),
+    ) {
+        let mut draft = anchor();
+        draft.fee = Amount::from_sat(fee);
+        draft.least = Amount::from_sat(least);
+        draft.budget = Amount::from_sat(least + more);
+        draft.feerate = FeeRate::from_sat_per_kwu(rate);
+        draft.divisible = divisible;
+        let coins: Vec<Coin> = coins.into_iter().map(coin).collect();
+        let change = Some(ScriptBuf::from_bytes([0x51].to_vec()));
+        match draft.clone().assemble(&coins, change) {
+            Ok(built) => {
+                prop_assert!(built.fee < draft.budget + super::SMALLEST_OUTPUT, "{:?}", built.fee);
+                prop_assert!(built.fee >= draft.least, "{:?}", built.fee);
+            }
+            Err(why) => prop_assert!(matches!(why, BuildError::OverBudget | BuildError::NoCoins)),
+        }
     }
 }

@@ -18,6 +18,11 @@ fn outpoint(vout: u32) -> OutPoint {
     OutPoint { txid: Txid::all_zeros(), vout }
 }
 
+/// Where claims go.
+fn home() -> ScriptBuf {
+    ScriptBuf::from_bytes([0x51].to_vec())
+}
+
 fn input(vout: u32) -> TxIn {
     TxIn { previous_output: outpoint(vout), ..TxIn::default() }
 }
@@ -37,7 +42,7 @@ fn claim(vout: u32, path: SpendPath, left: Option<u32>) -> Claim {
             TxKind::HtlcTimeout
         }
     };
-    let script = ScriptBuf::from_bytes([0x51].to_vec());
+    let script = home();
     Claim {
         channel: ChannelId([0; 32]),
         outpoint: outpoint(vout),
@@ -90,7 +95,7 @@ fn out(kind: TxKind, vouts: &[u32], coins: &[u32]) -> HandedOut {
         version: Version::TWO,
         lock_time: LockTime::ZERO,
         input: vouts.iter().chain(coins).map(input).collect(),
-        output: vec![],
+        output: vec![TxOut { value: Amount::from_sat(9_000), script_pubkey: home() }],
     };
     HandedOut {
         kind,
@@ -180,6 +185,47 @@ fn penalties_part_when_the_security_delay_is_reached() {
     let first = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[]), out(TxKind::Penalty, &[1], &[])]);
     let expected = [new(&[0]), (vec![1], "live"), new(&[2, 3])];
     assert_eq!(formed(&near, &first), expected);
+}
+
+#[test]
+fn htlcs_of_the_peers_commitment_part_where_one_may_be_pinned() {
+    let claims = |kind, unlock: &Unlock, left: [u32; 3]| -> Vec<Claim> {
+        let claims = left.into_iter().zip(0..).map(|(left, vout)| {
+            let mut claim = single(vout, kind, 0, Some(left));
+            if let SpendPath::Single(single) = &mut claim.path {
+                single.unlock = unlock.clone();
+            }
+            claim
+        });
+        claims.collect()
+    };
+    let together = vec![(vec![0, 1, 2], "new")];
+    let apart = vec![(vec![0], "new"), (vec![1], "new"), (vec![2], "new")];
+    let formed = |claims: &[Claim]| formed(claims, &Acts::default());
+    // By timeout: the peer can take it by its preimage whenever it wants.
+    assert_eq!(formed(&claims(TxKind::Claim, &Unlock::Empty, [PINNED + 1; 3])), together);
+    assert_eq!(formed(&claims(TxKind::Claim, &Unlock::Empty, [PINNED; 3])), apart);
+    // By preimage: the peer can take it from the deadline on.
+    let preimage = Unlock::Preimage(crate::ids::Preimage([7; 32]));
+    assert_eq!(formed(&claims(TxKind::Claim, &preimage, [1; 3])), together);
+    assert_eq!(formed(&claims(TxKind::Claim, &preimage, [0; 3])), apart);
+    // Nobody else can take what is swept, whenever the operator wants it.
+    assert_eq!(formed(&claims(TxKind::Sweep, &Unlock::Empty, [0; 3])), together);
+    // What is in one transaction is taken apart.
+    let log = acts(&[out(TxKind::Claim, &[0, 1, 2], &[])]);
+    let near = claims(TxKind::Claim, &Unlock::Empty, [PINNED; 3]);
+    assert_eq!(self::formed(&near, &log), [(vec![0, 1, 2], "apart")]);
+}
+
+#[test]
+fn what_is_to_go_elsewhere_is_made_anew() {
+    let mut two = [0, 1].map(|vout| single(vout, TxKind::Claim, 0, None));
+    let log = acts(&[out(TxKind::Claim, &[0, 1], &[])]);
+    assert_eq!(formed(&two, &log), [(vec![0, 1], "live")]);
+    for claim in &mut two {
+        claim.destination = ScriptBuf::from_bytes([0x52].to_vec());
+    }
+    assert_eq!(formed(&two, &log), [(vec![0, 1], "apart")]);
 }
 
 #[test]

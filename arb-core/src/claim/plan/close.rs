@@ -35,7 +35,7 @@ impl CloseBudget {
 impl Planner<'_> {
     /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
     /// ever: what the network asks for, as far as that is within a share of what is ours, which grows
-    /// to a half in a day. And what the operator asks for, up to all that the commitment pays out.
+    /// to a half in a day. And what the operator asks for, up to all that is ours in it.
     pub(super) fn close_budget(
         &self,
         draft: &Draft,
@@ -57,19 +57,14 @@ impl Planner<'_> {
         let left = Hurry::Commitment(waited).left().unwrap_or(fee::PATIENT);
         let market = self.estimates.within(left).max(self.estimates.floor);
         let asked = self.asked(draft);
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
-        let seen = || self.past.seen(&draft.claim, commitment).map(|(transaction, _)| transaction);
-        let transaction = handed_out.map(|out| &out.transaction).or_else(seen);
-        let outputs = transaction.into_iter().flat_map(|transaction| &transaction.output);
-        let all = outputs.map(|output| output.value).fold(Amount::ZERO, sum);
         let grown = Amount::from_sat(grown.unwrap_or(0));
         let close =
             CloseBudget { budget: child(market).min(grown), with_coins: grown, rate: market };
         match asked {
             None => close,
             Some(asked) => CloseBudget {
-                budget: close.budget.max(child(asked).min(all)),
-                with_coins: grown.max(all),
+                budget: close.budget.max(child(asked).min(ours)),
+                with_coins: grown.max(ours),
                 rate: market.max(asked),
             },
         }
