@@ -33,9 +33,11 @@ const REMEMBERED: u32 = 4032;
 pub enum Mode {
     /// LDK's monitors. The arbiter decides and reports as if it did, and publishes nothing.
     ///
-    /// A close that it decides upon is an intent like any other: no newer commitment is accepted
-    /// then, although none was published. Let its margins be below LDK's own, which close the
-    /// channel three blocks after an offered HTLC expires and 36 before a received one does.
+    /// No update of LDK's is held, and no channel is closed by the arbiter. Where it would hold one, the
+    /// channel is handed back to LDK instead ([`Egress::lets_go`]), and stays LDK's when the mode changes. What was held
+    /// when the mode became this one goes on with the next thing that LDK writes. A close that it
+    /// decides upon is an intent like any other, after which it takes no newer commitment: so let LDK be
+    /// the first to close a channel, with [`beside_ldk`](super::beside_ldk).
     #[default]
     Observe,
     /// LDK's monitors; and the arbiter, for what LDK has neither in a block nor in the mempool when
@@ -51,15 +53,16 @@ pub enum Mode {
     /// The arbiter. What LDK's monitors publish is held back; what the arbiter has published nothing
     /// for after [`GRACE`] blocks goes out all the same.
     ///
-    /// The node ignores LDK's `BumpTransaction` events then, and of `SpendableOutputs` those that
-    /// are not of its own wallet: the arbiter sees to both.
+    /// The arbiter sees to what LDK's `BumpTransaction` events are about, and to the outputs of
+    /// `SpendableOutputs` that are not at the channel's destination yet. [`LdkEvents`](super::LdkEvents) says what is
+    /// left to the node.
     Own,
 }
 
 /// The mode, and what it is decided by.
 ///
 /// It has to know the height: it is to be told of blocks as a [`Listen`] beside LDK's own, or by
-/// [`best_height`](Self::best_height).
+/// [`best_height`](Self::best_height). What goes out before the first block counts as if it went out with it.
 #[derive(Debug, Default)]
 pub struct Egress {
     state: Mutex<State>,
@@ -68,6 +71,7 @@ pub struct Egress {
 #[derive(Debug, Default)]
 struct State {
     mode: Mode,
+    /// Zero as long as none is known.
     height: u32,
     /// Outputs that a transaction of the arbiter's was published for.
     claimed: BTreeMap<OutPoint, Claimed>,
@@ -81,6 +85,31 @@ struct State {
     told: BTreeSet<ChannelId>,
     /// Channels that are LDK's alone.
     handed_back: BTreeSet<ChannelId>,
+}
+
+impl State {
+    /// This is the first height: what came before is as old as what comes now.
+    fn began_at(&mut self, height: u32) {
+        self.claimed.values_mut().for_each(|claimed| claimed.since = height);
+        self.wanted.values_mut().for_each(|since| *since = height);
+        self.of_ldk.values_mut().for_each(|last| *last = height);
+    }
+
+    /// The channel is LDK's alone.
+    fn leave(&mut self, channel: ChannelId) {
+        self.handed_back.insert(channel);
+        self.claimed.retain(|_, claimed| claimed.channel != Some(channel));
+    }
+
+    /// Whether the arbiter has had its time for an output that LDK wants to spend, and has published nothing
+    /// for it.
+    fn is_overdue(&mut self, outpoint: OutPoint) -> bool {
+        if self.claimed.contains_key(&outpoint) {
+            return false;
+        }
+        let since = *self.wanted.entry(outpoint).or_insert(self.height);
+        self.height.saturating_sub(since) >= GRACE
+    }
 }
 
 /// An output that the arbiter published a transaction for.
@@ -113,6 +142,9 @@ impl Egress {
     /// The chain has this height.
     pub fn best_height(&self, height: u32) {
         let mut state = lock(&self.state);
+        if state.height == 0 {
+            state.began_at(height);
+        }
         state.height = height;
         let recent = |since: u32| height.saturating_sub(since) < REMEMBERED;
         state.claimed.retain(|_, claimed| recent(claimed.since));
@@ -135,9 +167,22 @@ impl Egress {
     /// Returns whether our commitment of the channel may be on its way, or on its way to be.
     pub fn hand_back(&self, channel: ChannelId) -> bool {
         let mut state = lock(&self.state);
-        state.handed_back.insert(channel);
-        state.claimed.retain(|_, claimed| claimed.channel != Some(channel));
+        state.leave(channel);
         state.closing.contains(&channel)
+    }
+
+    /// Whether a channel that the arbiter would hold goes on with LDK instead, for the arbiter only observes. If so, it
+    /// is LDK's alone from here on, as by [`hand_back`](Self::hand_back), whatever the mode is later: a commitment of
+    /// ours that LDK revokes is never published. Not if our commitment of it may be on its way, from when the mode was
+    /// another. For [`FactSink::lets_go`](super::FactSink::lets_go).
+    #[must_use]
+    pub fn lets_go(&self, channel: ChannelId) -> bool {
+        let mut state = lock(&self.state);
+        let goes = state.mode == Mode::Observe && !state.closing.contains(&channel);
+        if goes {
+            state.leave(channel);
+        }
+        goes
     }
 
     /// Whether LDK was told, since the start, to close the channel because the arbiter was about to
@@ -188,18 +233,17 @@ impl Egress {
     /// Whether a transaction of LDK's monitors goes out.
     fn passes(&self, tx: &Transaction) -> bool {
         let mut state = lock(&self.state);
-        let height = state.height;
         match state.mode {
             Mode::Observe | Mode::Guard { .. } => true,
-            Mode::Own => tx.input.iter().any(|input| {
-                let outpoint = input.previous_output;
-                if state.claimed.contains_key(&outpoint) {
-                    return false;
-                }
-                let since = *state.wanted.entry(outpoint).or_insert(height);
-                height.saturating_sub(since) >= GRACE
-            }),
+            Mode::Own => tx.input.iter().any(|input| state.is_overdue(input.previous_output)),
         }
+    }
+
+    /// Whether the arbiter has had its time for any of these outputs, which LDK wants to spend.
+    pub(super) fn is_overdue(&self, outpoints: impl Iterator<Item = OutPoint>) -> bool {
+        let mut state = lock(&self.state);
+        // Each of them counts from now on.
+        outpoints.filter(|outpoint| state.is_overdue(*outpoint)).count() > 0
     }
 
     fn handed_on(&self, transactions: &[&Transaction]) {

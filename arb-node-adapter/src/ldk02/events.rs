@@ -50,6 +50,9 @@ pub enum Handled {
     Arbiter,
     /// The node's, as if there were no arbiter.
     Node,
+    /// Both: of these spendable outputs the [`StaticOutput`](SpendableOutputDescriptor::StaticOutput)s are the
+    /// node's, for its sweeper, and the others the arbiter's.
+    NodeStatic,
     /// The node's; and the channel was never funded, so that the arbiter watches in vain.
     NeverFunded,
 }
@@ -59,9 +62,13 @@ pub enum Handled {
 ///
 /// - `SpendableOutputs`: remembered durably; the arbiter claims them in [`Mode::Own`]. The node's
 ///   sweeper has them in the other modes, and those that the arbiter does not watch, from here or
-///   from [`kept`](Self::kept).
+///   from [`kept`](Self::kept). It has every
+///   [`StaticOutput`](SpendableOutputDescriptor::StaticOutput) in all modes: that is at the channel's destination, where
+///   the arbiter's claims pay as well, and with `KeysManager` that is a key of LDK's own, no wallet's. Not if the
+///   destination is the wallet's: [`paying_the_wallet`](Self::paying_the_wallet).
 /// - `BumpTransaction`: in [`Mode::Own`] the arbiter closes and claims at its own price; otherwise
-///   LDK's handler, with [`LdkCoins`](super::LdkCoins).
+///   LDK's handler, with [`LdkCoins`](super::LdkCoins). So too what the arbiter has published nothing for
+///   [`GRACE`](super::GRACE) blocks after LDK first told of it: it may not be able to.
 /// - `DiscardFunding`: the funding candidate goes, unless a block has shown it.
 /// - `ChannelClosed`: an intent, where LDK publishes a commitment of ours.
 #[derive(Debug)]
@@ -70,6 +77,8 @@ pub struct LdkEvents<K, S, C> {
     sink: S,
     claims: C,
     egress: Arc<Egress>,
+    /// Whether channels' destinations are the node's wallet's.
+    pays_wallet: bool,
 }
 
 /// An output that LDK told of.
@@ -101,7 +110,14 @@ where
 {
     /// Events go to `sink`; `claims` is asked for outputs; what LDK tells of is kept in `store`.
     pub const fn new(store: K, sink: S, claims: C, egress: Arc<Egress>) -> Self {
-        Self { store, sink, claims, egress }
+        Self { store, sink, claims, egress, pays_wallet: false }
+    }
+
+    /// The same, and the signer provider's destination scripts are the node's wallet's: nobody has to sweep what
+    /// is there. `KeysManager`'s are not.
+    #[must_use]
+    pub fn paying_the_wallet(self) -> Self {
+        Self { pays_wallet: true, ..self }
     }
 
     /// Handles one event of the channel manager or of the chain monitor. What it is about is durable
@@ -168,29 +184,33 @@ where
         let Some(channel) = channel.filter(|channel| self.is_arbiters(*channel)) else {
             return Ok(Handled::Node);
         };
-        for descriptor in outputs {
-            // It pays the node's own wallet already.
-            if matches!(descriptor, SpendableOutputDescriptor::StaticOutput { .. }) {
-                continue;
-            }
+        let is_static = |of: &&_| matches!(of, SpendableOutputDescriptor::StaticOutput { .. });
+        let claimed: Vec<_> = outputs.iter().filter(|of| !is_static(of)).collect();
+        for descriptor in &claimed {
             match self.known(channel, outpoint(descriptor)).await? {
                 Known::Yes => {}
                 Known::NotYet => return Err(ReplayEvent()),
                 Known::NotWatched => return Ok(Handled::Node),
             }
         }
-        Ok(Handled::Arbiter)
+        let has_static = claimed.len() < outputs.len() && !self.pays_wallet;
+        Ok(match (has_static, claimed.is_empty()) {
+            (false, _) => Handled::Arbiter,
+            (true, true) => Handled::Node,
+            (true, false) => Handled::NodeStatic,
+        })
     }
 
     async fn bump(&self, event: &BumpTransactionEvent) -> Result<Handled, ReplayEvent> {
         match event {
-            BumpTransactionEvent::ChannelClose { channel_id, .. } => {
+            BumpTransactionEvent::ChannelClose { channel_id, commitment_tx, .. } => {
                 let channel = ChannelId(channel_id.0);
                 if !self.is_arbiters(channel) {
                     return Ok(Handled::Node);
                 }
+                let funding = commitment_tx.input.iter().map(|input| input.previous_output);
                 match self.sink.closed(channel).await {
-                    Ok(()) => Ok(Handled::Arbiter),
+                    Ok(()) => Ok(self.unless_overdue(funding)),
                     Err(Refusal::Later(_)) => Err(ReplayEvent()),
                     Err(_) => Ok(Handled::Node),
                 }
@@ -206,9 +226,16 @@ where
                         return Ok(Handled::Node);
                     }
                 }
-                Ok(Handled::Arbiter)
+                // That it sees an output is not to say that it can claim it: the preimage may be LDK's alone.
+                let outputs = htlc_descriptors.iter().map(|descriptor| descriptor.outpoint());
+                Ok(self.unless_overdue(outputs))
             }
         }
+    }
+
+    /// LDK tells of its claims again and again until they confirm.
+    fn unless_overdue(&self, outputs: impl Iterator<Item = OutPoint>) -> Handled {
+        if self.egress.is_overdue(outputs) { Handled::Node } else { Handled::Arbiter }
     }
 
     async fn discard(

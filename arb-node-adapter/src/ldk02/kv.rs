@@ -83,6 +83,18 @@ pub trait WriteAll: KVStoreSync {
     /// asked for meanwhile may share a commit with them.
     fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error>;
 
+    /// Removes values, in no order. That is asked for when the method is called, and durable when the future resolves; it
+    /// may share a commit. That there is no such value is no error.
+    fn remove_all(
+        &self,
+        first: &str,
+        second: &str,
+        keys: Vec<String>,
+    ) -> AsyncResult<'static, (), Error> {
+        let done = keys.iter().try_for_each(|key| self.remove(first, second, key, true));
+        Box::pin(async move { done })
+    }
+
     /// The same values as records that a change log with this home writes with its own, to be found here
     /// afterwards. Given back if they are kept elsewhere, or cannot be named so: then [`WriteAll::write_all`] is the way.
     ///
@@ -106,6 +118,22 @@ impl<B: ByteStore> WriteAll for LdkStore<B> {
             }
             _ => Err(writes),
         }
+    }
+
+    fn remove_all(
+        &self,
+        first: &str,
+        second: &str,
+        keys: Vec<String>,
+    ) -> AsyncResult<'static, (), Error> {
+        // All are asked for before any is awaited: what waits for the writer shares a commit.
+        let removed: Vec<_> = keys.iter().map(|key| self.delete(first, second, key)).collect();
+        Box::pin(async move {
+            for removed in removed {
+                removed?.await.map_err(failed)?;
+            }
+            Ok(())
+        })
     }
 
     fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error> {

@@ -9,7 +9,7 @@ use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
     Adoption, ArbiterCoins, ArbiterEgress, FactSink, FromLdkFees, GatedPersist, HeldFor,
-    ListenSource, ManagerFence, Mode, Recorder, Refusal, WriteAll, bootstrap,
+    ListenSource, ManagerFence, Mode, Recorder, Refusal, WriteAll, beside_ldk, bootstrap,
 };
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
@@ -158,13 +158,23 @@ fn record<S: FactSink + 'static>(
 /// The dust limit of LDK's nodes.
 const DUST: Amount = Amount::from_sat(354);
 
-/// A channel of this node, from its monitor.
-fn adoption(node: &Node, link: &Link) -> Result<Adoption, Failed> {
+/// A channel of this node, from its monitor, with this word on the peer's dust limit.
+fn adoption(node: &Node, link: &Link, dust: Amount) -> Result<Adoption, Failed> {
     let monitor = node.monitors.get_monitor(link.id).map_err(|()| "no monitor")?;
     let channels = node.manager.list_channels();
     let details = channels.iter().find(|details| details.channel_id == link.id);
     let details = details.ok_or("no such channel")?;
-    Ok(bootstrap(&monitor, &monitor.encode(), &*node.keys, details, DUST)?)
+    Ok(bootstrap(&monitor, &monitor.encode(), &*node.keys, details, dust)?)
+}
+
+fn hand_back(node: &Node, recorder: &AtWork, link: &Link) -> Result<(), Failed> {
+    let completed = |channel: ChannelId, update| {
+        let done = node.monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
+        assert!(done.is_ok(), "LDK knows the channel");
+    };
+    let (id, fence) = (ChannelId(link.id.0), ManagerFence(node.manager.clone()));
+    recorder.borrow_mut().hand_back(id, &node.egress, &fence, completed)?;
+    Ok(())
 }
 
 impl Beside {
@@ -195,13 +205,7 @@ impl Beside {
     pub async fn with_neighbour(kind: Kind, mode: Mode) -> Result<(Self, Link), Failed> {
         let mut world = Self::new(kind, mode).await?;
         let far = world.net.open(0, 2, CAPACITY, 400_000_000)?;
-        let node = &world.net.nodes[0];
-        let completed = |channel: ChannelId, update| {
-            let done = node.monitors.channel_monitor_updated(LdkChannelId(channel.0), update);
-            assert!(done.is_ok(), "LDK knows the channel");
-        };
-        let (id, fence) = (ChannelId(far.id.0), ManagerFence(node.manager.clone()));
-        world.recorder.borrow_mut().hand_back(id, &node.egress, &fence, completed)?;
+        hand_back(&world.net.nodes[0], &world.recorder, &far)?;
         world.settle().await?;
         Ok((world, far))
     }
@@ -237,8 +241,22 @@ impl Beside {
     /// # Errors
     /// LDK or the arbiter refuses.
     pub async fn adopting(kind: Kind, mode: Mode, past: Past<'_>) -> Result<Self, Failed> {
+        Self::adopting_at(DUST, kind, mode, past).await
+    }
+
+    /// The same, with this word on the peer's dust limit.
+    ///
+    /// # Errors
+    /// LDK or the arbiter refuses.
+    pub async fn adopting_at(
+        dust: Amount,
+        kind: Kind,
+        mode: Mode,
+        past: Past<'_>,
+    ) -> Result<Self, Failed> {
         let store = Arc::new(MemoryKv::default());
-        Self::with(MemoryLog::new(), (store.clone(), store), kind, mode, Some(past)).await
+        let past = Some((past, dust));
+        Self::with(MemoryLog::new(), (store.clone(), store), kind, mode, past).await
     }
 
     async fn with<L>(
@@ -246,7 +264,7 @@ impl Beside {
         (store, records): (Arc<MemoryKv>, Records),
         kind: Kind,
         mode: Mode,
-        past: Option<Past<'_>>,
+        past: Option<(Past<'_>, Amount)>,
     ) -> Result<Self, Failed>
     where
         L: ChangeLog + Send + 'static,
@@ -291,7 +309,8 @@ impl Beside {
             coins: ArbiterCoins::new(coins.clone(), egress.clone()),
             scripts: arb_watcher::ScriptsPort::default(),
         };
-        let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
+        let (policy, retry) = (beside_ldk(), Duration::from_millis(5));
+        let settings = Settings { policy, retry, ..Settings::default() };
         let arbiter = Arbiter::start(log, ports, settings, Vec::new()).await?;
         tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
         let sink = ToArbiter(arbiter.clone(), egress.clone());
@@ -302,14 +321,14 @@ impl Beside {
                 record(&mut net, at_work, sink, receipts.clone(), held);
                 net.open(0, 1, CAPACITY, 400_000_000)?
             }
-            Some(past) => {
+            Some((past, dust)) => {
                 let taps = net.nodes[0].taps.clone();
                 let alone: Records = Arc::new(MemoryKv::default());
                 let alone = Rc::new(RefCell::new(Recorder::open(taps, alone, &[])?));
                 record(&mut net, alone, Nobody, Receipts::default(), held.clone());
                 let link = net.open(0, 1, CAPACITY, 400_000_000)?;
                 past(&mut net, &link)?;
-                let adoptions = vec![adoption(&net.nodes[0], &link)?];
+                let adoptions = vec![adoption(&net.nodes[0], &link, dust)?];
                 let refused = block_in_place(|| {
                     Handle::current().block_on(recorder.borrow_mut().adopt(adoptions, &sink))
                 });
@@ -333,6 +352,24 @@ impl Beside {
             may_hold,
             ours,
         })
+    }
+
+    /// Channels that are left to LDK alone.
+    pub fn left(&self) -> Vec<ChannelId> {
+        self.recorder.borrow().left_to_ldk().copied().collect()
+    }
+
+    /// Channels that were handed back to LDK.
+    pub fn handed_back(&self) -> Vec<ChannelId> {
+        self.recorder.borrow().handed_back()
+    }
+
+    /// Hands the channel back to LDK.
+    ///
+    /// # Errors
+    /// Not now.
+    pub fn hand_back(&self) -> Result<(), Failed> {
+        hand_back(&self.net.nodes[0], &self.recorder, &self.link)
     }
 
     /// The wallet that both use.

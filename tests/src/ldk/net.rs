@@ -10,6 +10,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::script::Builder;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, Block, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use lightning::chain::Listen;
 use lightning::events::Event;
 use lightning::ln::channelmanager::{PaymentId, RecipientOnionFields};
 use lightning::ln::msgs::BaseMessageHandler;
@@ -141,6 +142,13 @@ impl Net {
             if quiet == 2 && self.on_quiet.as_ref().is_some_and(|on_quiet| on_quiet(&self.nodes)) {
                 quiet = 0;
             }
+        }
+    }
+
+    /// Has done what the nodes wait for, and passes no message.
+    pub fn complete(&self) {
+        if let Some(on_quiet) = &self.on_quiet {
+            on_quiet(&self.nodes);
         }
     }
 
@@ -292,6 +300,24 @@ impl Net {
                     node.connect(block, height);
                 }
             }
+        }
+    }
+
+    /// Shows all nodes the tip; of the first one the chain monitor is shown it first, then something happens,
+    /// then its channel manager.
+    pub fn show_monitors_first(&self, between: impl FnOnce(&Self)) {
+        let height = self.chain.height();
+        let Some(block) = self.chain.block_at(height) else { return };
+        if let Some(watching) = &self.watching {
+            watching(block, height);
+        }
+        let Some((first, others)) = self.nodes.split_first() else { return };
+        first.egress.best_height(height);
+        first.monitors.block_connected(block, height);
+        between(self);
+        first.manager.block_connected(block, height);
+        for node in others {
+            node.connect(block, height);
         }
     }
 

@@ -44,6 +44,10 @@ impl FactSink for ToArbiter {
         self.0.home()
     }
 
+    fn lets_go(&self, channel: ChannelId) -> bool {
+        self.1.lets_go(channel)
+    }
+
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
         match self.1.mode() {
             Mode::Own | Mode::Guard { .. } => {

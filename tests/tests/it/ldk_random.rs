@@ -12,7 +12,7 @@ use arb_tests::runner::{Options, Verdict, run};
 use arb_tests::scenario::ast::Scenario;
 use arb_tests::scenario::{parse, unsupported};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{RngSeed, TestRunner};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -131,8 +131,8 @@ impl Story<'_> {
         }
     }
 
-    /// How the channel ends; true if the peer's current commitment is what closes it.
-    fn close(&mut self) -> bool {
+    /// How the channel ends, if it can in this way; true if the peer's current commitment is what closes it.
+    fn close(&mut self, way: Close) -> bool {
         for at in 0..self.pending.len() {
             if !self.pending[at].ours && self.choose(2) == 0 {
                 let name = self.pending[at].name.clone();
@@ -141,16 +141,18 @@ impl Story<'_> {
         }
         let number = self.number;
         let (since, alone) = self.funding();
-        let (line, close) = match self.choose(5) {
-            0 | 4 => ("fail a".to_owned(), format!("local#{number}")),
-            1 if number > since => {
+        let (line, close) = match way {
+            Close::Ours => ("fail a".to_owned(), format!("local#{number}")),
+            Close::Revoked if number > since => {
                 let revoked = since + u32::from(self.choose(8)) % (number - since);
                 (format!("publish a remote #{revoked}"), format!("revoked#{revoked}"))
             }
-            2 if alone && self.pending.is_empty() => {
+            Close::Mutual if alone && self.pending.is_empty() => {
                 ("publish a mutual".to_owned(), "mutual".to_owned())
             }
-            _ => ("publish a remote".to_owned(), format!("remote#{number}")),
+            Close::Theirs | Close::Revoked | Close::Mutual => {
+                ("publish a remote".to_owned(), format!("remote#{number}"))
+            }
         };
         let by_the_peer = close.starts_with("remote");
         self.say(line);
@@ -179,17 +181,51 @@ impl Story<'_> {
     }
 }
 
-fn story(choices: &[u8]) -> String {
+/// How channel `a` ends.
+#[derive(Clone, Copy, Debug)]
+enum Close {
+    Ours,
+    Theirs,
+    Revoked,
+    Mutual,
+}
+
+/// What is not left to chance: so few stories would not have all of it.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    /// Of channel `a`.
+    format: &'static str,
+    mode: &'static str,
+    close: Close,
+    delivery: Delivery,
+}
+
+impl Frame {
+    /// Each format in each mode, with each way to close and each way to be shown blocks.
+    fn of(case: usize) -> Self {
+        const MODES: [&str; 3] = ["own", "observe", "guard"];
+        const CLOSES: [Close; 4] = [Close::Ours, Close::Revoked, Close::Theirs, Close::Mutual];
+        let (format, round) = (case % FORMATS.len(), case / FORMATS.len());
+        let of_mode = format + FORMATS.len() * (round / MODES.len());
+        Self {
+            format: FORMATS[format],
+            mode: MODES[round % MODES.len()],
+            close: CLOSES[(of_mode + round) % CLOSES.len()],
+            delivery: Delivery::ALL[case % Delivery::ALL.len()],
+        }
+    }
+}
+
+fn story(frame: Frame, choices: &[u8]) -> String {
     let (lines, pending) = (Vec::new(), Vec::new());
     let (choices, number, names, forwards, splice) = (choices.iter(), 0, 0, false, None);
     let mut story = Story { choices, lines, pending, number, names, forwards, splice };
     for channel in ["a", "b"] {
-        let format = story.one_of(&FORMATS);
+        let format = if channel == "a" { frame.format } else { story.one_of(&FORMATS) };
         let opener = story.one_of(&["local", "remote"]);
         story.say(format!("channel {channel} node=ldk format={format} opener={opener}"));
     }
-    let mode = story.one_of(&["own", "observe", "guard"]);
-    story.say(format!("mode {mode}"));
+    story.say(format!("mode {}", frame.mode));
     for _ in 0..1 + story.choose(7) {
         match story.choose(4) {
             0 => story.remove(),
@@ -200,7 +236,7 @@ fn story(choices: &[u8]) -> String {
             story.say("kill");
         }
     }
-    let by_the_peer = story.close();
+    let by_the_peer = story.close(frame.close);
     if by_the_peer && story.choose(2) == 0 {
         let taken = story.pending.iter().find(|htlc| htlc.ours && htlc.has_output);
         if let Some(name) = taken.map(|htlc| htlc.name.clone()) {
@@ -263,15 +299,14 @@ fn ldk_still_asserts_that_a_second_claim_blocks_as_the_first() {
     assert_eq!(verdict(&scenario, Options::default()), None);
 }
 
-fn holds(choices: &[u8]) -> Result<(), TestCaseError> {
-    let text = story(choices);
+fn holds(frame: Frame, choices: &[u8]) -> Result<(), TestCaseError> {
+    let text = story(frame, choices);
     let scenario = parse("random", &text);
     let scenario = scenario.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
     if let Some(error) = unsupported(&scenario) {
         return Err(TestCaseError::fail(format!("{error}\n{text}")));
     }
-    let style = choices.last().map_or(0, |last| usize::from(*last)) % Delivery::ALL.len();
-    let options = Options { delivery: Delivery::ALL[style], ..Options::default() };
+    let options = Options { delivery: frame.delivery, ..Options::default() };
     let Some(verdict) = verdict(&scenario, options) else {
         return Err(TestCaseError::reject("an assertion of LDK's own"));
     };
@@ -285,21 +320,38 @@ fn holds(choices: &[u8]) -> Result<(), TestCaseError> {
 }
 
 /// The same stories in every run, unless `PROPTEST_RNG_SEED` says otherwise: LDK's debug builds assert more than
-/// holds, and the check of a change should not depend on chance.
-fn config() -> ProptestConfig {
+/// holds, and the check of a change should not depend on chance. `PROPTEST_CASES` stories, or twice each format in each mode.
+#[test]
+fn ldk_and_the_arbiter_agree() {
     let asked = ProptestConfig::default();
-    let rng_seed = match asked.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(SEED),
-        fixed @ RngSeed::Fixed(_) => fixed,
+    let stories = match std::env::var("PROPTEST_CASES") {
+        Ok(_) => usize::try_from(asked.cases).expect("a number of stories"),
+        Err(_) => 18,
     };
-    ProptestConfig { cases: 12, failure_persistence: None, rng_seed, ..asked }
+    let seed = match asked.rng_seed {
+        RngSeed::Random => SEED,
+        RngSeed::Fixed(seed) => seed,
+    };
+    for case in 0..stories {
+        let frame = Frame::of(case);
+        let rng_seed = RngSeed::Fixed(seed.wrapping_add(case as u64));
+        let config =
+            ProptestConfig { cases: 1, failure_persistence: None, rng_seed, ..asked.clone() };
+        let choices = proptest::collection::vec(any::<u8>(), 48);
+        let held = TestRunner::new(config).run(&choices, |choices| holds(frame, &choices));
+        if let Err(error) = held {
+            panic!("story {case} of seed {seed}, {frame:?}: {error}");
+        }
+    }
 }
 
-proptest! {
-    #![proptest_config(config())]
-
-    #[test]
-    fn ldk_and_the_arbiter_agree(choices in proptest::collection::vec(any::<u8>(), 48)) {
-        holds(&choices)?;
-    }
+#[test]
+fn no_format_mode_close_or_delivery_is_left_out() {
+    let frames: Vec<Frame> = (0..18).map(Frame::of).collect();
+    let all = |of: fn(&Frame) -> String| {
+        frames.iter().map(of).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(all(|frame| format!("{} {}", frame.format, frame.mode)), 9);
+    assert_eq!(all(|frame| format!("{:?} {}", frame.close, frame.mode)), 12);
+    assert_eq!(all(|frame| format!("{:?}", frame.delivery)), Delivery::ALL.len());
 }

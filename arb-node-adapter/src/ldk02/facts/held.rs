@@ -7,8 +7,9 @@ use core::fmt;
 use std::sync::Arc;
 
 /// Why a channel is held: LDK's update is not completed, so that LDK sends nothing that builds on
-/// it. It ends when LDK has closed the channel (it revokes nothing then), when the channel is handed
-/// back to LDK ([`super::Recorder::hand_back`]), or at a restart, if the cause is gone then.
+/// it. Secrets and preimages are told as before. It ends when LDK has closed the channel (it revokes nothing then), when
+/// the channel is handed back to LDK ([`super::Recorder::hand_back`]), when the arbiter only observes
+/// ([`FactSink::lets_go`](super::FactSink::lets_go)), or at a restart, if the cause is gone then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The channel.

@@ -1,7 +1,7 @@
 //! LDK's channel messages, watched: only they say the peer's dust limit, the ids of received
 //! HTLCs, the peer's script for a mutual close, and when LDK has new names for a channel.
 use super::book::Terms;
-use super::taps::{DustLimit, Taps};
+use super::taps::Taps;
 use arb_core::facts::{ChannelNames, ShutdownScripts};
 use arb_core::ids::{ChannelId, PaymentHash, ShortChannelId};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
@@ -14,10 +14,10 @@ use lightning::ln::channelmanager::AChannelManager;
 use lightning::ln::msgs::{
     AcceptChannel, AcceptChannelV2, AnnouncementSignatures, BaseMessageHandler,
     ChannelMessageHandler, ChannelReady, ChannelReestablish, ChannelUpdate, ClosingSigned,
-    CommitmentSigned, ErrorMessage, FundingCreated, FundingSigned, Init, MessageSendEvent,
-    OpenChannel, OpenChannelV2, PeerStorage, PeerStorageRetrieval, RevokeAndACK, Shutdown,
-    SpliceAck, SpliceInit, SpliceLocked, Stfu, TxAbort, TxAckRbf, TxAddInput, TxAddOutput,
-    TxComplete, TxInitRbf, TxRemoveInput, TxRemoveOutput, TxSignatures, UpdateAddHTLC,
+    CommitmentSigned, ErrorAction, ErrorMessage, FundingCreated, FundingSigned, Init,
+    MessageSendEvent, OpenChannel, OpenChannelV2, PeerStorage, PeerStorageRetrieval, RevokeAndACK,
+    Shutdown, SpliceAck, SpliceInit, SpliceLocked, Stfu, TxAbort, TxAckRbf, TxAddInput,
+    TxAddOutput, TxComplete, TxInitRbf, TxRemoveInput, TxRemoveOutput, TxSignatures, UpdateAddHTLC,
     UpdateFailHTLC, UpdateFailMalformedHTLC, UpdateFee, UpdateFulfillHTLC,
 };
 use lightning::ln::types::ChannelId as LdkChannelId;
@@ -42,17 +42,23 @@ impl<M> TappedMessages<M> {
     fn sent(&self, event: &MessageSendEvent) {
         if let MessageSendEvent::SendOpenChannel { node_id, msg } = event {
             let fields = &msg.common_fields;
-            let limit = DustLimit::Local(fields.dust_limit_satoshis);
-            self.taps.dust_limit(*node_id, fields.temporary_channel_id.0, limit);
+            let temporary = fields.temporary_channel_id.0;
+            self.taps.offered(*node_id, temporary, fields.dust_limit_satoshis);
         } else if let MessageSendEvent::SendAcceptChannel { node_id, msg } = event {
             let fields = &msg.common_fields;
-            let limit = DustLimit::Local(fields.dust_limit_satoshis);
-            self.taps.dust_limit(*node_id, fields.temporary_channel_id.0, limit);
+            let temporary = fields.temporary_channel_id.0;
+            self.taps.offered(*node_id, temporary, fields.dust_limit_satoshis);
         } else if let MessageSendEvent::SendFundingCreated { node_id, msg } = event {
             self.funded(*node_id, msg);
         } else if let MessageSendEvent::SendShutdown { node_id, msg } = event {
             let scripts = ShutdownScripts { local: Some(msg.scriptpubkey.clone()), remote: None };
             self.taps.shut_down(*node_id, ChannelId(msg.channel_id.0), scripts);
+        } else if let MessageSendEvent::HandleError { node_id, action } = event
+            && let ErrorAction::SendErrorMessage { msg }
+            | ErrorAction::DisconnectPeer { msg: Some(msg) } = action
+        {
+            // If the channel was funded, nothing is remembered under this id.
+            self.taps.failed(*node_id, msg.channel_id.0);
         }
     }
 
@@ -146,15 +152,15 @@ where
 {
     fn handle_open_channel(&self, their_node_id: PublicKey, msg: &OpenChannel) {
         let fields = &msg.common_fields;
-        let limit = DustLimit::Remote(fields.dust_limit_satoshis);
-        self.taps.dust_limit(their_node_id, fields.temporary_channel_id.0, limit);
+        let temporary = fields.temporary_channel_id.0;
+        self.taps.asked(their_node_id, temporary, fields.dust_limit_satoshis);
         self.inner.handle_open_channel(their_node_id, msg);
     }
 
     fn handle_accept_channel(&self, their_node_id: PublicKey, msg: &AcceptChannel) {
         let fields = &msg.common_fields;
-        let limit = DustLimit::Remote(fields.dust_limit_satoshis);
-        self.taps.dust_limit(their_node_id, fields.temporary_channel_id.0, limit);
+        let temporary = fields.temporary_channel_id.0;
+        self.taps.accepted(their_node_id, temporary, fields.dust_limit_satoshis);
         self.inner.handle_accept_channel(their_node_id, msg);
     }
 
@@ -209,6 +215,12 @@ where
         self.named(their_node_id);
     }
 
+    fn handle_error(&self, their_node_id: PublicKey, msg: &ErrorMessage) {
+        // LDK may open it again under the same id, which is seen then.
+        self.taps.failed(their_node_id, msg.channel_id.0);
+        self.inner.handle_error(their_node_id, msg);
+    }
+
     passed_on! {
         handle_open_channel_v2: &OpenChannelV2,
         handle_accept_channel_v2: &AcceptChannelV2,
@@ -235,7 +247,6 @@ where
         handle_update_fee: &UpdateFee,
         handle_announcement_signatures: &AnnouncementSignatures,
         handle_channel_update: &ChannelUpdate,
-        handle_error: &ErrorMessage,
     }
 
     fn get_chain_hashes(&self) -> Option<Vec<ChainHash>> {

@@ -1,6 +1,9 @@
 //! A channel monitor's bytes, read to the last one, of a channel that is open.
 mod canon;
 mod follows;
+mod known;
+
+pub(super) use known::{Known, known};
 
 use super::bytes::{Bytes, Fields, Unreadable};
 use super::update::{

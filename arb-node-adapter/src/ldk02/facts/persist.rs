@@ -1,4 +1,5 @@
 //! The gate: nothing that LDK wrote is stored or completed before the arbiter has it.
+use super::monitor::known;
 use super::taps::{Job, Stored, Taps};
 use arb_core::ids::ChannelId;
 use lightning::chain::ChannelMonitorUpdateStatus;
@@ -44,9 +45,12 @@ impl<S: EcdsaChannelSigner> Persist<S> for GatedPersist {
         let funding = monitor.get_funding_txo().into_bitcoin_outpoint();
         let remote = monitor.initial_counterparty_commitment_tx();
         let birth = monitor.current_best_block().height;
-        let opening = self.taps.opening(channel, funding, remote, birth).map(Box::new);
         let update = monitor.get_latest_update_id();
         let monitor = stored(monitor_name, monitor);
+        // No method of LDK's says it.
+        let destination = known(&monitor.bytes).ok().map(|known| known.destination);
+        let said = (remote, destination);
+        let opening = self.taps.opening(channel, peer, funding, said, birth).map(Box::new);
         self.taps.enqueue(Job::Open { channel, update, opening, monitor });
         let link = self.taps.link(peer);
         self.taps.enqueue(Job::Signals { channel, names: None, link });
@@ -76,8 +80,12 @@ impl<S: EcdsaChannelSigner> Persist<S> for GatedPersist {
                     monitor: stored(monitor_name, monitor),
                 }
             }
-            // The monitor's view of the chain: nothing waits for it.
-            None => Job::Monitor { channel, monitor: stored(monitor_name, monitor) },
+            // The monitor's view of the chain, or that it has refused an update: LDK says the same of
+            // both, and nothing waits for it.
+            None => {
+                let update = monitor.get_latest_update_id();
+                Job::Monitor { channel, update, monitor: stored(monitor_name, monitor) }
+            }
         };
         self.taps.enqueue(job);
         ChannelMonitorUpdateStatus::InProgress

@@ -1,6 +1,8 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
 mod again;
+mod observe;
+mod refused;
 mod signals;
 mod together;
 
@@ -14,6 +16,7 @@ use super::taps::{Job, Taps};
 use super::translate::{Told, Translated, Translation, Untranslated};
 use super::update::Step;
 use super::{opening, update};
+use crate::ldk02::block::block;
 use crate::ldk02::{Egress, ForceClose, RecordedFence, WriteAll};
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
@@ -69,11 +72,13 @@ where
 {
     /// A recorder that remembers what it wrote to `store` before.
     ///
-    /// `channels` is what the channel manager lists at start-up: received HTLCs that the peer had
-    /// committed to when the node stopped are known from there alone.
+    /// `channels` is what the channel manager lists at start-up, before the node speaks to any peer: received
+    /// HTLCs that the peer had committed to when the node stopped are known from there alone.
+    ///
+    /// A channel whose record cannot be read is left to LDK alone, and told by [`unreadable`](Self::unreadable).
     ///
     /// # Errors
-    /// The store cannot be read, or a record is of another version.
+    /// The store cannot be read.
     pub fn open(taps: Arc<Taps>, store: K, channels: &[ChannelDetails]) -> Result<Self, Waiting> {
         let shelf = Shelf::open(store).map_err(Waiting::Store)?;
         let mut books = shelf.books();
@@ -98,7 +103,8 @@ where
             }
         }
         drop(books);
-        let (held, left, again) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let left = shelf.unreadable().keys().copied().collect();
+        let (held, again) = (BTreeMap::new(), BTreeSet::new());
         Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, secp: Secp256k1::new() })
     }
 
@@ -127,6 +133,12 @@ where
         self.left.iter()
     }
 
+    /// Channels whose record cannot be read, and why: it is damaged, or of another version. Each is among those that
+    /// are [`handed_back`](Self::handed_back), and [`left_to_ldk`](Self::left_to_ldk). The record is kept.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&ChannelId, &str)> {
+        self.shelf.unreadable().iter().map(|(channel, why)| (channel, why.as_str()))
+    }
+
     /// Tells `sink` what waits, in each channel's order, and calls `completed` for each update that
     /// LDK may now count as written (`ChainMonitor::channel_monitor_updated`). What concerns different
     /// channels is told, and written, at the same time, so that it shares commits.
@@ -138,6 +150,7 @@ where
         sink: &S,
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
+        self.let_all_go(sink, &completed).await?;
         while let Some(job) = self.taps.first() {
             match self.together(sink, &completed).await? {
                 Went::On => continue,
@@ -154,12 +167,10 @@ where
                     }
                     Err((_, Stop::Wait(waiting))) => return Err(waiting),
                     Err((channel, Stop::Hold(why))) => {
-                        self.hold(channel, &job, why);
-                        self.while_held(channel, &job, sink, &completed).await?;
+                        self.stopped(channel, &job, why, sink, &completed).await?;
                     }
                     Err((channel, Stop::Fence)) => {
-                        self.hold(channel, &job, HeldFor::Fenced);
-                        self.while_held(channel, &job, sink, &completed).await?;
+                        self.stopped(channel, &job, HeldFor::Fenced, sink, &completed).await?;
                     }
                     Err((_, Stop::Gone | Stop::Behind)) => {}
                 },
@@ -174,8 +185,9 @@ where
         self.held.insert(channel, Holding::new(held));
     }
 
-    /// One more job of a held channel. Nothing is written: the newest monitor contains what is held.
-    /// Behind the fence all but commitments is told, none of which reaches the peer.
+    /// One more job of a held channel. No monitor is written: the newest one contains what is held.
+    /// Behind the fence all but commitments is told, none of which reaches the peer. Whatever a channel is held
+    /// for, secrets and preimages are told, as far as they follow from what the arbiter knows: they can only help.
     async fn while_held<S: FactSink>(
         &mut self,
         channel: ChannelId,
@@ -186,13 +198,24 @@ where
         let fenced = self.held.get(&channel).is_some_and(|of| of.held.why == HeldFor::Fenced);
         let closes = closes(job);
         let told = match (fenced, &**job) {
-            (true, Job::Update { .. }) => {
-                self.update(channel, job, sink, Commitments::Skipped).await
+            (true, Job::Update { bytes, .. }) => {
+                let told = self.update(channel, job, sink, Commitments::Skipped).await;
+                if matches!(told, Err(Stop::Hold(_))) {
+                    self.helps(channel, bytes, sink).await?;
+                }
+                told
             }
             (true, Job::Shutdown { .. }) | (_, Job::Signals { .. }) => {
                 self.one(channel, job, sink).await
             }
-            (false, Job::Update { .. }) if closes => answered(sink.closed(channel).await),
+            (false, Job::Update { bytes, .. }) => {
+                self.helps(channel, bytes, sink).await?;
+                if closes { answered(sink.closed(channel).await) } else { Ok(()) }
+            }
+            (_, Job::Monitor { monitor, .. }) => {
+                self.learn(channel, &monitor.bytes, sink).await?;
+                Ok(())
+            }
             _ => Ok(()),
         };
         let why = match told {
@@ -270,13 +293,14 @@ where
         }
         self.let_go(channel, &completed)?;
         if self.shelf.books().contains_key(&channel) {
-            self.forget(channel)?;
+            block(self.forget(channel))?;
         }
         self.leave(channel);
         Ok(())
     }
 
-    /// Channels that were handed back to LDK, now or before a restart.
+    /// Channels that were handed back to LDK, now or before a restart, and those that are to be since their record
+    /// cannot be read.
     #[must_use]
     pub fn handed_back(&self) -> Vec<ChannelId> {
         self.shelf.handed_back()
@@ -294,7 +318,7 @@ where
             }
             let told = match told {
                 Err(Stop::Gone) if self.may_be_open(channel, job) => Ok(()),
-                Err(Stop::Gone) => self.forget(channel).map_err(Stop::Wait),
+                Err(Stop::Gone) => self.forget(channel).await.map_err(Stop::Wait),
                 Err(Stop::Behind) => self.fell_behind(channel, job, sink).await,
                 told => told,
             };
@@ -318,7 +342,10 @@ where
         sink: &S,
     ) -> Result<(), Stop> {
         match job {
-            Job::Monitor { .. } | Job::Archive { .. } => Ok(()),
+            Job::Archive { .. } => Ok(()),
+            Job::Monitor { update, monitor, .. } => {
+                self.refused(channel, *update, &monitor.bytes, sink).await
+            }
             Job::Open { update, opening, .. } => {
                 if self.shelf.books().contains_key(&channel) {
                     return Ok(());
@@ -479,9 +506,9 @@ where
     }
 
     /// The channel is resolved and forgotten.
-    fn forget(&self, channel: ChannelId) -> Result<(), Waiting> {
+    async fn forget(&self, channel: ChannelId) -> Result<(), Waiting> {
         self.shelf.forget_told(channel).map_err(Waiting::Store)?;
-        self.shelf.remove(channel).map_err(Waiting::Store)?;
+        self.shelf.remove(channel).await.map_err(Waiting::Store)?;
         self.taps.unfollow(channel);
         Ok(())
     }

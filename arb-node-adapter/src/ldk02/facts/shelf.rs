@@ -42,6 +42,8 @@ pub(in crate::ldk02) struct Shelf<K> {
     books: Mutex<BTreeMap<ChannelId, Book>>,
     handed_back: Mutex<BTreeSet<ChannelId>>,
     told: Mutex<BTreeSet<ChannelId>>,
+    /// Channels whose book cannot be read, and why.
+    unreadable: BTreeMap<ChannelId, String>,
     store: K,
 }
 
@@ -81,6 +83,19 @@ where
         let written = self.store.write_all(records);
         async move { written.await.map_err(|error| error.to_string()) }
     }
+
+    /// Forgets a channel, its book last. One that was busy has a record for each of its HTLCs: they are removed
+    /// together, for all channels wait for it.
+    pub(super) async fn remove(&self, channel: ChannelId) -> Result<(), String> {
+        let hashes = hashes(channel);
+        let old = self.store.list(NAMESPACE, &hashes).map_err(|error| error.to_string())?;
+        let removed = self.store.remove_all(NAMESPACE, &hashes, old);
+        removed.await.map_err(|error| error.to_string())?;
+        let book = self.store.remove_all(NAMESPACE, CHANNELS, vec![channel.to_string()]);
+        book.await.map_err(|error| error.to_string())?;
+        lock(&self.books).remove(&channel);
+        Ok(())
+    }
 }
 
 impl<K> Shelf<K>
@@ -88,15 +103,22 @@ where
     K: Deref<Target: KVStoreSync>,
 {
     pub(super) fn open(store: K) -> Result<Self, String> {
-        let mut books = BTreeMap::new();
+        let (mut books, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
         for key in store.list(NAMESPACE, CHANNELS).map_err(|error| error.to_string())? {
             let bytes = store.read(NAMESPACE, CHANNELS, &key).map_err(|error| error.to_string())?;
-            let book = Book::decode(&bytes).map_err(|Unreadable(why)| why.to_owned())?;
-            books.insert(book.facts.id, book);
+            match Book::decode(&bytes) {
+                Ok(book) => {
+                    books.insert(book.facts.id, book);
+                }
+                Err(Unreadable(why)) => {
+                    let channel = channel_of(&key).ok_or_else(|| format!("{key} is no channel"))?;
+                    unreadable.insert(channel, why.to_owned());
+                }
+            }
         }
         let handed_back = Mutex::new(channels(&*store, HANDED_BACK)?);
         let told = Mutex::new(channels(&*store, TOLD)?);
-        Ok(Self { books: Mutex::new(books), handed_back, told, store })
+        Ok(Self { books: Mutex::new(books), handed_back, told, unreadable, store })
     }
 
     /// Shows books that are written.
@@ -154,8 +176,15 @@ where
         Ok(())
     }
 
+    /// Channels that are LDK's alone, or are to be.
     pub(super) fn handed_back(&self) -> Vec<ChannelId> {
-        lock(&self.handed_back).iter().copied().collect()
+        let handed_back = lock(&self.handed_back);
+        let all: BTreeSet<_> = handed_back.iter().chain(self.unreadable.keys()).copied().collect();
+        all.into_iter().collect()
+    }
+
+    pub(super) const fn unreadable(&self) -> &BTreeMap<ChannelId, String> {
+        &self.unreadable
     }
 
     /// Remembers the height from which on a channel that is adopted is watched, unless one is remembered.
@@ -255,20 +284,6 @@ where
             Err(error) => Err(error.to_string()),
         }
     }
-
-    /// Forgets a channel, its book last.
-    pub(super) fn remove(&self, channel: ChannelId) -> Result<(), String> {
-        let hashes = hashes(channel);
-        let old = self.store.list(NAMESPACE, &hashes).map_err(|error| error.to_string())?;
-        for key in old {
-            self.store.remove(NAMESPACE, &hashes, &key, true).map_err(|error| error.to_string())?;
-        }
-        self.store
-            .remove(NAMESPACE, CHANNELS, &channel.to_string(), false)
-            .map_err(|error| error.to_string())?;
-        lock(&self.books).remove(&channel);
-        Ok(())
-    }
 }
 
 /// The channel whose monitor LDK names so, by its first funding output.
@@ -276,6 +291,19 @@ fn names_channel(name: &str) -> Option<ChannelId> {
     let (txid, index) = name.split_once('_')?;
     let funding = LdkOutPoint { txid: txid.parse().ok()?, index: index.parse().ok()? };
     Some(ChannelId(LdkChannelId::v1_from_funding_outpoint(funding).0))
+}
+
+/// The channel that a book is named by.
+fn channel_of(key: &str) -> Option<ChannelId> {
+    let mut id = [0; 32];
+    if key.len() != 64 || !key.is_ascii() {
+        return None;
+    }
+    for (place, byte) in id.iter_mut().enumerate() {
+        let at = place.checked_mul(2)?;
+        *byte = u8::from_str_radix(key.get(at..at.checked_add(2)?)?, 16).ok()?;
+    }
+    Some(ChannelId(id))
 }
 
 /// Channels that have a record here.

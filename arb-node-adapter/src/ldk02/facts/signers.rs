@@ -58,9 +58,7 @@ where
     }
 
     fn get_destination_script(&self, channel_keys_id: [u8; 32]) -> Result<ScriptBuf, ()> {
-        let script = self.inner.get_destination_script(channel_keys_id)?;
-        self.taps.destination(channel_keys_id, script.clone());
-        Ok(script)
+        self.inner.get_destination_script(channel_keys_id)
     }
 
     fn get_shutdown_scriptpubkey(&self) -> Result<ShutdownScript, ()> {

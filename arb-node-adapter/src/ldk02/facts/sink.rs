@@ -35,6 +35,13 @@ pub trait FactSink: Sync {
         None
     }
 
+    /// Whether LDK goes on with a channel that would be held, for the arbiter only observes: it is LDK's alone
+    /// from then on. See [`Egress::lets_go`](crate::Egress::lets_go), which is the answer of a sink that has an egress.
+    fn lets_go(&self, channel: ChannelId) -> bool {
+        let _ = channel;
+        false
+    }
+
     /// LDK has closed the channel by its own commitment. Whether that is followed is the sink's
     /// affair; until it is acted upon, LDK alone publishes.
     fn closed(&self, channel: ChannelId) -> impl Future<Output = Result<(), Refusal>> + Send;

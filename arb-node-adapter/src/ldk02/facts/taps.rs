@@ -19,6 +19,10 @@ use std::sync::{Arc, Mutex};
 /// may contain the peer breaks the protocol, and LDK closes the channel.
 const MOST_ANNOUNCED: usize = 966;
 
+/// Channels that a peer begins and LDK has not answered yet. LDK refuses all but the first few, of which it
+/// tells the peer; until then they count.
+const MOST_OPENINGS: usize = 64;
+
 /// What the decorators of LDK's traits have seen. They and the [`super::Recorder`] share one.
 #[derive(Debug, Default)]
 pub struct Taps {
@@ -28,29 +32,55 @@ pub struct Taps {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Dust limits by peer and temporary id, until the funding output is known.
-    openings: BTreeMap<(PublicKey, [u8; 32]), Dust>,
-    /// The same, by funding output.
-    dust: BTreeMap<OutPoint, Dust>,
-    signed: BTreeMap<OutPoint, Signed>,
-    destinations: BTreeMap<[u8; 32], ScriptBuf>,
+    /// Channels that are not funded yet, by peer and temporary id.
+    openings: BTreeMap<(PublicKey, [u8; 32]), Begun>,
+    /// By what LDK derives a channel's keys from: one funding output each, the last one.
+    signed: BTreeMap<[u8; 32], Signed>,
     announced: BTreeMap<ChannelId, Announced>,
     /// Peers that are connected.
     connected: BTreeSet<PublicKey>,
 }
 
+/// Both dust limits, and the funding output once it is known.
 #[derive(Clone, Copy, Debug, Default)]
-struct Dust {
+struct Begun {
     local: Option<Amount>,
     remote: Option<Amount>,
+    funding: Option<OutPoint>,
 }
 
 /// What signing and validating the first commitments showed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Signed {
-    keys: Option<[u8; 32]>,
+    funding: OutPoint,
     parameters: Option<ChannelTransactionParameters>,
     commitment: Option<HolderCommitmentTransaction>,
+}
+
+impl State {
+    fn signed(&mut self, keys: [u8; 32], funding: OutPoint) -> &mut Signed {
+        let fresh = || Signed { funding, parameters: None, commitment: None };
+        let signed = self.signed.entry(keys).or_insert_with(fresh);
+        if signed.funding != funding {
+            *signed = fresh();
+        }
+        signed
+    }
+
+    /// These openings came to nothing, and what was signed for them.
+    fn fail(&mut self, failed: impl Fn(&PublicKey, &[u8; 32]) -> bool) {
+        let mut fundings = BTreeSet::new();
+        self.openings.retain(|(peer, temporary), begun| {
+            let fails = failed(peer, temporary);
+            if fails {
+                fundings.extend(begun.funding);
+            }
+            !fails
+        });
+        if !fundings.is_empty() {
+            self.signed.retain(|_, signed| !fundings.contains(&signed.funding));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -105,8 +135,9 @@ pub(super) enum Job {
         announced: BTreeMap<u64, Terms>,
         monitor: Stored,
     },
-    /// What a monitor saw of the chain. Nothing waits for it.
-    Monitor { channel: ChannelId, monitor: Stored },
+    /// What a monitor saw of the chain, and the number of the last update that it was given: one that
+    /// it refused is seen nowhere else. Nothing waits for it.
+    Monitor { channel: ChannelId, update: u64, monitor: Stored },
     /// A monitor that LDK needs no more. Nothing waits for it.
     Archive { name: String },
     /// A party's script for a mutual close, as it went over the wire. Nothing waits for it.
@@ -223,20 +254,40 @@ impl Taps {
         lock(&self.jobs).waiting.retain(|job| !is_done(job));
     }
 
-    pub(super) fn dust_limit(&self, peer: PublicKey, temporary: [u8; 32], limit: DustLimit) {
+    /// LDK opens a channel, or accepts one, with this dust limit.
+    pub(super) fn offered(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
         let mut state = lock(&self.state);
-        let dust = state.openings.entry((peer, temporary)).or_default();
-        match limit {
-            DustLimit::Local(sat) => dust.local = Some(Amount::from_sat(sat)),
-            DustLimit::Remote(sat) => dust.remote = Some(Amount::from_sat(sat)),
+        let begun = state.openings.entry((peer, temporary)).or_default();
+        begun.local = Some(Amount::from_sat(sat));
+    }
+
+    /// A peer opens a channel with this dust limit.
+    pub(super) fn asked(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
+        let mut state = lock(&self.state);
+        let first = (peer, [0; 32]);
+        let of_peer = state.openings.range(first..=(peer, [0xff; 32])).count();
+        if of_peer < MOST_OPENINGS || state.openings.contains_key(&(peer, temporary)) {
+            let begun = state.openings.entry((peer, temporary)).or_default();
+            begun.remote = Some(Amount::from_sat(sat));
+        }
+    }
+
+    /// A peer accepts a channel, with this dust limit: one that LDK has opened, or nothing is remembered.
+    pub(super) fn accepted(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
+        if let Some(begun) = lock(&self.state).openings.get_mut(&(peer, temporary)) {
+            begun.remote = Some(Amount::from_sat(sat));
         }
     }
 
     pub(super) fn funded(&self, peer: PublicKey, temporary: [u8; 32], funding: OutPoint) {
-        let mut state = lock(&self.state);
-        if let Some(dust) = state.openings.remove(&(peer, temporary)) {
-            state.dust.insert(funding, dust);
+        if let Some(begun) = lock(&self.state).openings.get_mut(&(peer, temporary)) {
+            begun.funding = Some(funding);
         }
+    }
+
+    /// One of both has told the other that it has no such channel.
+    pub(super) fn failed(&self, peer: PublicKey, temporary: [u8; 32]) {
+        lock(&self.state).fail(|of, id| (*of, *id) == (peer, temporary));
     }
 
     /// A peer is there; these are its channels by name.
@@ -250,7 +301,7 @@ impl Taps {
         {
             let mut state = lock(&self.state);
             state.connected.remove(&peer);
-            state.openings.retain(|(of, _), _| *of != peer);
+            state.fail(|of, _| *of == peer);
             let of_peer = |announced: &&mut Announced| announced.peer == peer;
             for announced in state.announced.values_mut().filter(of_peer) {
                 announced.uncommitted.clear();
@@ -305,10 +356,6 @@ impl Taps {
         }
     }
 
-    pub(super) fn destination(&self, keys: [u8; 32], script: ScriptBuf) {
-        lock(&self.state).destinations.insert(keys, script);
-    }
-
     pub(super) fn validated(&self, keys: [u8; 32], commitment: &HolderCommitmentTransaction) {
         if commitment.commitment_number() != FIRST_NUMBER {
             return;
@@ -316,16 +363,13 @@ impl Taps {
         let transaction = &commitment.trust().built_transaction().transaction;
         let Some(input) = transaction.input.first() else { return };
         let mut state = lock(&self.state);
-        let signed = state.signed.entry(input.previous_output).or_default();
-        signed.keys = Some(keys);
-        signed.commitment = Some(commitment.clone());
+        state.signed(keys, input.previous_output).commitment = Some(commitment.clone());
     }
 
     pub(super) fn signed(&self, keys: [u8; 32], parameters: &ChannelTransactionParameters) {
         let Some(funding) = parameters.funding_outpoint else { return };
         let mut state = lock(&self.state);
-        let signed = state.signed.entry(funding.into_bitcoin_outpoint()).or_default();
-        signed.keys = Some(keys);
+        let signed = state.signed(keys, funding.into_bitcoin_outpoint());
         signed.parameters = Some(parameters.clone());
     }
 
@@ -347,29 +391,36 @@ impl Taps {
 
     /// A funding output is that of a splice, and begins no channel.
     pub(super) fn spliced(&self, funding: &OutPoint) {
-        lock(&self.state).signed.remove(funding);
+        lock(&self.state).signed.retain(|_, signed| signed.funding != *funding);
     }
 
-    /// Takes all that was seen of a channel's beginning.
+    /// Takes all that was seen of the beginning of a channel with this peer. `said` is what its monitor says: the
+    /// peer's first commitment, and the destination.
     pub(super) fn opening(
         &self,
         channel: ChannelId,
+        peer: PublicKey,
         funding: OutPoint,
-        remote: Option<CommitmentTransaction>,
+        said: (Option<CommitmentTransaction>, Option<ScriptBuf>),
         birth: u32,
     ) -> Option<Opening> {
         let mut state = lock(&self.state);
-        let signed = state.signed.remove(&funding)?;
-        let dust = state.dust.remove(&funding)?;
-        let keys = signed.keys?;
-        let destination = state.destinations.remove(&keys)?;
+        let (keys, _) = state.signed.iter().find(|(_, signed)| signed.funding == funding)?;
+        let keys = *keys;
+        let signed = state.signed.remove(&keys)?;
+        let is_it = |(of, begun): &(&(PublicKey, _), &Begun)| {
+            of.0 == peer && begun.funding == Some(funding)
+        };
+        let begun = state.openings.iter().find(is_it).map(|(of, _)| *of);
+        let begun = state.openings.remove(&begun?)?;
+        let (remote, destination) = said;
         Some(Opening {
             channel,
             keys,
             parameters: signed.parameters?,
-            local_dust: dust.local?,
-            remote_dust: dust.remote?,
-            destination,
+            local_dust: begun.local?,
+            remote_dust: begun.remote?,
+            destination: destination?,
             local: signed.commitment?,
             remote: First::of(&remote?),
             birth,
@@ -379,13 +430,6 @@ impl Taps {
             names: ChannelNames::default(),
         })
     }
-}
-
-/// Whose dust limit a message states, in satoshis.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum DustLimit {
-    Local(u64),
-    Remote(u64),
 }
 
 const fn is_view(job: &Job) -> bool {

@@ -1,5 +1,6 @@
 //! From LDK's updates to ours.
 mod balances;
+mod helps;
 
 pub(super) use balances::{Outputs, balances};
 

@@ -1,19 +1,23 @@
 //! LDK's events: what they are about is durable with the arbiter before they are acknowledged.
 use super::Failed;
+use arb_core::arbitrator::CloseKind;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
-use arb_core::ids::ChannelId;
+use arb_core::ids::{ChannelId, Side};
 use arb_core::log::ByteRecord;
+use arb_core::picture::Role;
 use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
-use arb_tests::ldk::{Kind, MemoryKv, cut_off};
+use arb_tests::ldk::{Hands, Kind, MemoryKv, cut_off};
 use arb_watcher::Arbiter;
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
+use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{ClosureReason, Event, FundingInfo};
 use lightning::ln::types::ChannelId as LdkChannelId;
-use lightning::sign::SpendableOutputDescriptor;
+use lightning::sign::{SpendableOutputDescriptor, StaticPaymentOutputDescriptor};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 const CHANNEL: ChannelId = ChannelId([7; 32]);
@@ -179,20 +183,39 @@ async fn a_funding_that_is_kept_was_a_splice_or_the_only_one() -> Result<(), Fai
     Ok(())
 }
 
-fn spendable(n: u8) -> (Event, OutPoint) {
-    let outpoint = LdkOutPoint { txid: Txid::from_byte_array([n; 32]), index: 0 };
-    let output = TxOut { value: Amount::from_sat(1_000), script_pubkey: ScriptBuf::new() };
-    let descriptor =
-        SpendableOutputDescriptor::StaticOutput { outpoint, output, channel_keys_id: None };
-    let channel_id = Some(LdkChannelId(CHANNEL.0));
-    let event = Event::SpendableOutputs { outputs: vec![descriptor], channel_id };
-    (event, outpoint.into_bitcoin_outpoint())
+fn at(n: u8) -> LdkOutPoint {
+    LdkOutPoint { txid: Txid::from_byte_array([n; 32]), index: 0 }
+}
+
+fn output() -> TxOut {
+    TxOut { value: Amount::from_sat(1_000), script_pubkey: ScriptBuf::new() }
+}
+
+/// An output at the channel's destination.
+fn paid(n: u8) -> SpendableOutputDescriptor {
+    let (outpoint, output) = (at(n), output());
+    SpendableOutputDescriptor::StaticOutput { outpoint, output, channel_keys_id: None }
+}
+
+/// Our output of the peer's commitment.
+fn owed(n: u8) -> SpendableOutputDescriptor {
+    SpendableOutputDescriptor::StaticPaymentOutput(StaticPaymentOutputDescriptor {
+        outpoint: at(n),
+        output: output(),
+        channel_keys_id: [0; 32],
+        channel_value_satoshis: 1_000,
+        channel_transaction_parameters: None,
+    })
+}
+
+fn spendable(outputs: Vec<SpendableOutputDescriptor>) -> Event {
+    Event::SpendableOutputs { outputs, channel_id: Some(LdkChannelId(CHANNEL.0)) }
 }
 
 #[tokio::test]
 async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(), Failed> {
-    let (events, _, store, egress) = events(Mode::Observe);
-    let (event, outpoint) = spendable(1);
+    let (events, told, store, egress) = events(Mode::Observe);
+    let (event, outpoint) = (spendable(vec![owed(1)]), at(1).into_bitcoin_outpoint());
     store.fail_after(Some(0));
     assert!(events.handle(&event).await.is_err());
     store.fail_after(None);
@@ -205,12 +228,84 @@ async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(),
     assert_eq!((one.channel, &one.descriptor), (Some(CHANNEL), &outputs[0]));
     // Handed to nobody because the arbiter publishes; and it is LDK's alone again.
     egress.set(Mode::Own);
+    *told.known.lock().unwrap() = Some(Known::Yes);
     assert!(matches!(events.handle(&event).await, Ok(Handled::Arbiter)));
     assert!(!egress.hand_back(CHANNEL));
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     assert_eq!(events.kept()?.len(), 1);
     events.taken(outpoint)?;
     assert!(events.kept()?.is_empty());
+    Ok(())
+}
+
+/// What is at the channel's destination is for the node's sweeper, whoever brought it there: with `KeysManager` the
+/// destination is a key of LDK's own. Only the node knows that it is its wallet's.
+#[tokio::test]
+async fn what_is_at_the_destination_is_the_nodes() -> Result<(), Failed> {
+    let (events, told, store, egress) = events(Mode::Own);
+    *told.known.lock().unwrap() = Some(Known::Yes);
+    let wallets = LdkEvents::new(store, told.clone(), told.clone(), egress).paying_the_wallet();
+    for (outputs, handled, of_wallet) in [
+        (vec![paid(1)], Handled::Node, Handled::Arbiter),
+        (vec![paid(1), owed(2)], Handled::NodeStatic, Handled::Arbiter),
+        (vec![owed(2)], Handled::Arbiter, Handled::Arbiter),
+    ] {
+        let event = spendable(outputs);
+        assert_eq!(events.handle(&event).await.ok(), Some(handled), "{event:?}");
+        assert_eq!(wallets.handle(&event).await.ok(), Some(of_wallet), "{event:?}");
+    }
+    assert_eq!(events.kept()?.len(), 2);
+    Ok(())
+}
+
+/// LDK's signers sign and the arbiter's do not: after its time the node closes and claims as LDK wants it to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_arbiter_does_not_claim_is_the_nodes() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
+    world.signers_away.store(true, Ordering::SeqCst);
+    let link = world.link;
+    world.net.force_close(0, &link)?;
+    let node = || &world.net.nodes[0];
+    let (store, egress) = (Arc::new(MemoryKv::default()), node().egress.clone());
+    let claims = Reports(world.arbiter.clone());
+    let events = LdkEvents::new(store, Told::default(), claims, egress);
+    let hands = Hands::new(node(), world.coins());
+    // Who has LDK's close, and who its claims of HTLCs, by blocks since LDK told of them first.
+    let mut who: [Vec<Handled>; 2] = [Vec::new(), Vec::new()];
+    for _ in 0..12 {
+        let node = &world.net.nodes[0];
+        node.monitors.rebroadcast_pending_claims();
+        node.collect_events();
+        let mut now = [None, None];
+        while let Some(event) = node.take_event(|event| Some(event.clone())) {
+            let handled = events.handle(&event).await.map_err(|_| "not now")?;
+            if let Event::BumpTransaction(bump) = &event {
+                let which = matches!(bump, BumpTransactionEvent::HTLCResolution { .. });
+                now[usize::from(which)] = Some(handled);
+                if handled == Handled::Node {
+                    hands.handle(node, &event);
+                }
+            }
+        }
+        for (all, now) in who.iter_mut().zip(now) {
+            all.extend(now);
+        }
+        world.broadcast_of_ldk();
+        world.mine(1).await?;
+    }
+    for all in &who {
+        assert_eq!(all[..3], [Handled::Arbiter, Handled::Arbiter, Handled::Node], "{who:?}");
+    }
+    let report = world.arbiter.report(ChannelId(link.id.0)).await?.ok_or("no report")?;
+    assert!(matches!(report.close, Some(CloseKind::Local(_))), "{:?}", report.close);
+    let received = |output: &&arb_core::report::OutputReport| match output.role {
+        Role::Htlc(id) => id.offerer == Side::Remote,
+        _ => false,
+    };
+    let received = report.outputs.iter().find(received).ok_or("no HTLC")?;
+    assert_eq!(received.spent_by, Some(Side::Local), "{received:?}");
+    assert!(world.ours.is_empty());
+    world.arbiter.shutdown().await;
     Ok(())
 }
 
@@ -236,7 +331,9 @@ async fn an_owned_channel_leaves_nothing_to_the_node() -> Result<(), Failed> {
                 assert_eq!(handled, Handled::Arbiter);
                 bumps += 1;
             } else if let Event::SpendableOutputs { outputs: told, .. } = &event {
-                assert_eq!(handled, Handled::Arbiter);
+                let is_paid = |of| matches!(of, &SpendableOutputDescriptor::StaticOutput { .. });
+                let whose = if told.iter().all(is_paid) { Handled::Node } else { Handled::Arbiter };
+                assert_eq!(handled, whose);
                 outputs += told.len();
             }
         }
@@ -247,7 +344,7 @@ async fn an_owned_channel_leaves_nothing_to_the_node() -> Result<(), Failed> {
     assert_eq!(events.kept()?.len(), outputs);
     // The same outputs are the node's as soon as the arbiter only observes.
     egress.set(Mode::Observe);
-    let (event, _) = spendable(9);
+    let event = spendable(vec![owed(9)]);
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     world.arbiter.shutdown().await;
     Ok(())

@@ -3,6 +3,7 @@ mod again;
 mod bootstrap;
 mod elsewhere;
 mod fence;
+mod openings;
 mod rig;
 mod signals;
 mod splices;

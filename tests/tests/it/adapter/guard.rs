@@ -377,3 +377,39 @@ async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
     }
     Ok(())
 }
+
+/// After a restart the arbiter publishes before it is shown a block: LDK's stays behind it.
+#[tokio::test]
+async fn what_goes_out_before_the_first_block_goes_out_with_it() -> Result<(), Failed> {
+    const FIRST: u32 = 900_000;
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let port = ArbiterEgress::new(net.clone(), egress.clone());
+    port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
+    let (ldk, theirs, others) =
+        (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20), spend(&[2], 20));
+    for height in FIRST..=FIRST + 10 {
+        ldk.broadcast_transactions(&[&theirs]);
+        ldk.broadcast_transactions(&[&others]);
+        assert_eq!(net.has(&others), height > FIRST + GRACE, "{height}");
+        egress.best_height(height);
+        assert_eq!(egress.published_for(), [(outpoint(1), FIRST)].into());
+    }
+    assert!(!net.has(&theirs), "the arbiter has published");
+    Ok(())
+}
+
+/// An observer lets LDK go on with a channel, unless our commitment of it may be out.
+#[tokio::test]
+async fn an_observer_lets_go_of_what_is_not_out() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let port = ArbiterEgress::new(net, egress.clone()).telling(Ldk::default());
+    port.broadcast(commitment(1)).await?;
+    let other = ChannelId([8; 32]);
+    assert!(!egress.lets_go(CHANNEL) && !egress.lets_go(other), "it owns them");
+    egress.set(Mode::Observe);
+    assert!(!egress.lets_go(CHANNEL), "LDK must not revoke it");
+    assert!(egress.lets_go(other) && egress.is_left(other));
+    egress.set(Mode::Own);
+    assert!(!egress.is_left(CHANNEL) && egress.is_left(other), "it stays so");
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! LDK's key-value traits over the arbiter's own environment.
 use super::Failed;
 use arb_core::ports::ByteStore;
+use arb_node_adapter::facts::NAMESPACE;
 use arb_node_adapter::{LdkStore, Mode, OneByOne};
 use arb_store::{LmdbBytes, LmdbLog, StoreConfig};
 use arb_tests::ldk::{Beside, Kind as Format, Records};
@@ -132,5 +133,29 @@ async fn an_update_waits_for_one_commit() -> Result<(), Failed> {
     assert_eq!((updates, monitor.len()), (as_many, same.len()));
     // Two commits fewer for each; a commit that answers two calls now and then is allowed for.
     assert!(together + updates < apart, "{updates} updates, {together} and {apart} commits");
+    Ok(())
+}
+
+/// A channel that had many HTLCs is forgotten in few commits: all channels wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_channel_is_handed_back_in_few_commits() -> Result<(), Failed> {
+    const PAYMENTS: u64 = 40;
+    let folder = tempfile::tempdir()?;
+    let (log, store) = opened(folder.path())?;
+    let (control, store) = (log.control(), Arc::new(store));
+    let mut world = Beside::storing(log, store.clone(), Format::Anchors, Mode::Observe).await?;
+    for n in 0..PAYMENTS {
+        let payment = world.net.send(0, &[world.link], 1_000_000, &format!("payment {n}"))?;
+        world.net.claim(&payment);
+    }
+    let hashes = format!("hashes_{}", arb_core::ids::ChannelId(world.link.id.0));
+    let kept = || KVStoreSync::list(&*store, NAMESPACE, &hashes);
+    assert_eq!(kept()?.len() as u64, PAYMENTS);
+    let before = control.statistics().commits;
+    world.hand_back()?;
+    let commits = control.statistics().commits - before;
+    assert_eq!(kept()?.len(), 0);
+    assert!(commits < PAYMENTS / 4, "{commits} commits");
+    world.arbiter.shutdown().await;
     Ok(())
 }

@@ -82,7 +82,7 @@ where
         if adoption.update > book.applied {
             return match sink.state_numbers(numbers(&adoption.facts)).await {
                 Ok(()) | Err(Refusal::NotWatched) => {
-                    self.shelf.remove(channel).map_err(Refusal::Later)?;
+                    self.shelf.remove(channel).await.map_err(Refusal::Later)?;
                     Ok(false)
                 }
                 Err(why) => Err(why),
@@ -91,7 +91,7 @@ where
         match sink.state_numbers(numbers(&book.facts)).await {
             Ok(()) => Ok(true),
             Err(Refusal::NotWatched) => {
-                self.shelf.remove(channel).map_err(Refusal::Later)?;
+                self.shelf.remove(channel).await.map_err(Refusal::Later)?;
                 Ok(false)
             }
             Err(why) => Err(why),

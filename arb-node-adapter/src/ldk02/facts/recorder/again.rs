@@ -4,7 +4,7 @@ use super::{Commitments, Job, Recorder, Stop, answered, numbers, watch};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::FactSink;
 use crate::ldk02::facts::bootstrap::{Before, known_before};
-use crate::ldk02::facts::monitor::{self, Monitor, NotAtRest};
+use crate::ldk02::facts::monitor::{self, Known, Monitor, NotAtRest};
 use crate::ldk02::facts::update::{self, FIRST_NUMBER, Step};
 use arb_core::facts::{ChannelNumbers, Update};
 use arb_core::ids::ChannelId;
@@ -57,12 +57,12 @@ where
         job: &Job,
         sink: &S,
     ) -> Result<(), Stop> {
-        let read = job.monitor().and_then(|monitor| monitor::read(&monitor.bytes).ok());
-        match answered(sink.state_numbers(numbers_of(channel, read.as_ref())).await) {
+        let known = job.monitor().and_then(|monitor| monitor::known(&monitor.bytes).ok());
+        match answered(sink.state_numbers(numbers_of(channel, known.as_ref())).await) {
             Ok(()) | Err(Stop::Gone) => {}
             Err(stop) => return Err(stop),
         }
-        self.forget(channel).map_err(Stop::Wait)?;
+        self.forget(channel).await.map_err(Stop::Wait)?;
         self.leave(channel);
         Ok(())
     }
@@ -73,7 +73,7 @@ where
         let ahead = self.shelf.monitor(&book).ok().flatten();
         let ahead = ahead.filter(|bytes| update_of(bytes).is_some_and(|of| of > book.applied));
         Some(match ahead {
-            Some(bytes) => numbers_of(channel, monitor::read(&bytes).ok().as_ref()),
+            Some(bytes) => numbers_of(channel, monitor::known(&bytes).ok().as_ref()),
             None => numbers(&book.facts),
         })
     }
@@ -123,19 +123,19 @@ pub(super) fn is_behind(applied: u64, update: u64, commitments: Commitments) -> 
 }
 
 /// The number of the last update in a monitor, behind its two version bytes.
-fn update_of(monitor: &[u8]) -> Option<u64> {
+pub(super) fn update_of(monitor: &[u8]) -> Option<u64> {
     let bytes = monitor.get(2..10)?;
     bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// How far LDK is. A monitor that is not understood is further than anything.
-fn numbers_of(id: ChannelId, read: Option<&Monitor>) -> ChannelNumbers {
+pub(super) fn numbers_of(id: ChannelId, known: Option<&Known>) -> ChannelNumbers {
     let number = |ldk: u64| CommitmentNumber(FIRST_NUMBER.saturating_sub(ldk));
-    match read {
-        Some(read) => ChannelNumbers {
+    match known {
+        Some(known) => ChannelNumbers {
             id,
-            local: number(read.local_number),
-            remote: number(read.remote_number),
+            local: number(known.local_number),
+            remote: number(known.remote_number),
         },
         None => ChannelNumbers { id, local: CommitmentNumber::MAX, remote: CommitmentNumber::MAX },
     }

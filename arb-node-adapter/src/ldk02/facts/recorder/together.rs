@@ -142,7 +142,10 @@ where
                 break;
             }
             let translated = match &*job {
-                Job::Monitor { .. } => None,
+                Job::Monitor { update, .. } => match &book {
+                    Some(book) if *update > book.applied => break,
+                    Some(_) | None => None,
+                },
                 Job::Update { .. } if !closes(&job) => {
                     match self.prepare(channel, &job, Commitments::Told) {
                         Ok(translated) => translated,

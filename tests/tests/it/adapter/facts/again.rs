@@ -3,9 +3,11 @@ use super::rig::{Rig, at_once};
 use super::{CAPACITY, Failed, fence, id, three};
 use arb_core::facts::{ChannelFacts, HtlcLink};
 use arb_core::ids::{HtlcId, Preimage, Side};
+use arb_node_adapter::facts::{CHANNELS, NAMESPACE};
 use arb_node_adapter::{Recorder, bootstrap};
 use arb_tests::ldk::{Kind, Link, MemoryKv};
 use bitcoin::Amount;
+use lightning::util::persist::KVStoreSync;
 use lightning::util::ser::Writeable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,6 +134,68 @@ fn a_record_that_is_behind_is_not_believed() -> Result<(), Failed> {
     Ok(())
 }
 
+/// The same, and the chain goes on: what LDK writes of it is ahead of the record, and does not bring the record up.
+#[test]
+fn a_view_of_the_chain_brings_no_record_up() -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let near = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    let before = alone(&mut rig, &near)?;
+    rig.net.mine(12)?;
+    let more = rig.net.send(0, &[near], 5_000_000, "more")?;
+    rig.net.claim(&more);
+    assert_eq!(fence::held(&rig, 1), [], "LDK goes on");
+    assert_eq!(rig.facts(1, &near)?, before, "nothing is told that does not hold");
+    let desks = rig.desks.borrow();
+    assert_eq!(desks[1].recorder.left_to_ldk().collect::<Vec<_>>(), [&id(&near)]);
+    Ok(())
+}
+
+/// LDK's monitor refuses an update, and LDK closes; the node starts again after both. It is behind nothing.
+#[test]
+fn a_refused_update_is_no_update_that_was_missed() -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let near = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
+    let before = rig.net.send(1, &[near], 5_000_000, "before")?;
+    let monitor = {
+        let monitor = rig.net.nodes[1].monitors.get_monitor(near.id);
+        monitor.map_err(|()| "no monitor")?.encode()
+    };
+    let commitment = rig.net.nodes[1].commitment_in(&monitor)?.ok_or("no commitment")?;
+    rig.net.start(1, &[near], 5_000_000, "late", 1)?;
+    rig.net.complete();
+    rig.net.chain.mine_transactions(&[commitment])?;
+    let last = || -> Result<u64, Failed> {
+        let monitor = rig.net.nodes[0].monitors.get_monitor(near.id);
+        Ok(monitor.map_err(|()| "no monitor")?.get_latest_update_id())
+    };
+    let number = last()?;
+    rig.net.show_monitors_first(|net| {
+        net.pump_one(1);
+        net.complete();
+    });
+    assert_eq!(last()?, number + 1, "one was refused");
+    rig.net.pump();
+    assert_eq!(last()?, number + 2, "LDK has closed");
+    let is_whole = |rig: &Rig| {
+        let desks = rig.desks.borrow();
+        assert_eq!(desks[0].recorder.left_to_ldk().count(), 0);
+        let stated: Vec<_> = desks[0].recorder.numbers();
+        assert_eq!(stated.iter().map(|of| of.id).collect::<Vec<_>>(), [id(&near)]);
+        assert!(stated[0].local.0 < 10, "{stated:?}");
+    };
+    is_whole(&rig);
+    assert_eq!(rig.sink(0).told.lock().map_err(|_| "poisoned")?.closed, [id(&near)]);
+    rig.restart_node(0)?;
+    rig.net.pump();
+    rig.net.claim(&before);
+    is_whole(&rig);
+    let told = rig.sink(0);
+    let told = told.told.lock().map_err(|_| "poisoned")?;
+    let preimage = Preimage(before.preimage.0);
+    assert!(told.preimages.iter().any(|(_, known, _)| *known == preimage));
+    Ok(())
+}
+
 /// LDK's monitor is further than the record: its numbers are what the node states when it starts.
 #[test]
 fn the_node_states_how_far_ldk_is() -> Result<(), Failed> {
@@ -188,5 +252,32 @@ fn a_recorder_without_records_leaves_channels_to_ldk() -> Result<(), Failed> {
     rig.net.claim(&more);
     let desks = rig.desks.borrow();
     assert!(desks[1].recorder.left_to_ldk().any(|left| *left == id(&near)));
+    Ok(())
+}
+
+/// A record that cannot be read costs its own channel: LDK has it alone, and the node hears of it.
+#[test]
+fn an_unreadable_record_costs_one_channel() -> Result<(), Failed> {
+    let (mut rig, near, far) = three(Kind::Anchors)?;
+    rig.desks.borrow()[1].store.write(NAMESPACE, CHANNELS, &id(&near).to_string(), vec![99])?;
+    rig.restart_node(1)?;
+    rig.net.pump();
+    {
+        let desks = rig.desks.borrow();
+        let recorder = &desks[1].recorder;
+        assert_eq!(recorder.unreadable().map(|(of, _)| *of).collect::<Vec<_>>(), [id(&near)]);
+        assert_eq!(recorder.left_to_ldk().copied().collect::<Vec<_>>(), [id(&near)]);
+        assert_eq!(recorder.handed_back(), [id(&near)]);
+        let stated = recorder.numbers();
+        assert_eq!(stated.iter().map(|of| of.id).collect::<Vec<_>>(), [id(&far)]);
+    }
+    fence::hand_back(&rig, 1, &near)?;
+    for link in [near, far] {
+        let link = rig.net.renamed(&link)?;
+        let payment = rig.net.send(1, &[link], 5_000_000, &format!("{}", link.id))?;
+        rig.net.claim(&payment);
+        assert_eq!(fence::held(&rig, 1), []);
+    }
+    assert!(rig.facts(1, &far)?.candidates.current.local.number.0 > 1, "followed");
     Ok(())
 }

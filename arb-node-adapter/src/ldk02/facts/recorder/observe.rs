@@ -1,0 +1,75 @@
+//! An arbiter that only observes holds nothing.
+use super::again::numbers_of;
+use super::{Job, Recorder, Stop, Waiting, answered};
+use crate::ldk02::WriteAll;
+use crate::ldk02::facts::held::HeldFor;
+use crate::ldk02::facts::{FactSink, monitor};
+use arb_core::ids::ChannelId;
+use core::ops::Deref;
+use std::sync::Arc;
+
+impl<K> Recorder<K>
+where
+    K: Deref<Target: WriteAll>,
+{
+    /// A job cannot be told: the channel is held, or LDK goes on with it alone.
+    pub(super) async fn stopped<S: FactSink>(
+        &mut self,
+        channel: ChannelId,
+        job: &Arc<Job>,
+        why: HeldFor,
+        sink: &S,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        self.hold(channel, job, why);
+        if !self.goes(channel, sink) {
+            return self.while_held(channel, job, sink, completed).await;
+        }
+        if let Some(holding) = self.held.get_mut(&channel) {
+            holding.add(job);
+        }
+        self.let_pass(channel, sink, completed).await
+    }
+
+    /// Channels that were held before the arbiter only observed.
+    pub(super) async fn let_all_go<S: FactSink>(
+        &mut self,
+        sink: &S,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        let held: Vec<ChannelId> = self.held.keys().copied().collect();
+        for channel in held {
+            if self.goes(channel, sink) {
+                self.let_pass(channel, sink, completed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Not where LDK was told to close the channel, before a restart perhaps: our commitment may be out.
+    fn goes<S: FactSink>(&self, channel: ChannelId, sink: &S) -> bool {
+        !self.shelf.was_told(&channel) && sink.lets_go(channel)
+    }
+
+    /// LDK goes on alone. What is durable first is that the arbiter publishes nothing for the channel any more: what
+    /// it has of it is outdated from now on, as it hears.
+    async fn let_pass<S: FactSink>(
+        &mut self,
+        channel: ChannelId,
+        sink: &S,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        self.shelf.put_handed_back(channel).map_err(Waiting::Store)?;
+        let last = self.held.get(&channel).and_then(|holding| holding.last.clone());
+        let monitor = last.as_ref().and_then(|job| job.monitor());
+        let known = monitor.and_then(|monitor| monitor::known(&monitor.bytes).ok());
+        match answered(sink.state_numbers(numbers_of(channel, known.as_ref())).await) {
+            Err(Stop::Wait(waiting)) => return Err(waiting),
+            Ok(()) | Err(Stop::Gone | Stop::Fence | Stop::Behind | Stop::Hold(_)) => {}
+        }
+        self.let_go(channel, completed)?;
+        self.forget(channel).await?;
+        self.leave(channel);
+        Ok(())
+    }
+}
