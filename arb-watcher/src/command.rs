@@ -229,7 +229,8 @@ pub enum CommandError {
     /// ready: do that first.
     #[error("the queue of commands is full")]
     Busy,
-    /// The script is none that an address of a segwit wallet stands for.
+    /// The script is none that an address of a segwit wallet stands for: anybody or nobody could spend it, or it
+    /// would not be relayed.
     #[error("{0} is no script of an address")]
     NoDestination(ScriptBuf),
     /// No such channel: it was never watched, or is forgotten.

@@ -263,7 +263,8 @@ impl Arbiter {
 
     /// States what the node knows of a channel by now: facts that are older are outdated from now
     /// on, as when the peer proves that it is further (BOLT 2 data loss), until updates reach these
-    /// numbers. Not stored: at the next start it is to be stated again.
+    /// numbers. Of a channel that is set aside it counts once it returns. Not stored: at the next start it is to
+    /// be stated again.
     ///
     /// ```
     /// use arb_core::ids::ChannelId;
@@ -464,7 +465,8 @@ impl Arbiter {
     }
 
     /// Ends the driver: running appends are finished, nothing else. Returns when the driver is
-    /// gone, and with it the store and the ports; after [`Self::kill`] as well.
+    /// gone, and with it the store; after [`Self::kill`] as well. A port that is in the middle of an answer goes
+    /// when it comes to a pause.
     ///
     /// ```
     /// use arb_core::memory::MemoryLog;

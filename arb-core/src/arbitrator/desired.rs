@@ -84,7 +84,7 @@ impl ChannelArbitrator {
         now: &Now,
         desire: &mut Desire,
     ) {
-        if let Some(number) = self.awaits_penalty_data(facts, picture) {
+        if let Some(number) = picture.unread {
             let effect = Effect::LoadRevokedHtlcs(number);
             desire.insert(EffectKey::LoadRevokedHtlcs(number), effect);
         }
@@ -104,13 +104,12 @@ impl ChannelArbitrator {
 
     /// The revoked commitment whose HTLCs must be loaded: of the peer's, or of one that looks like
     /// ours only as long as they are not known.
-    #[must_use]
-    pub fn awaits_penalty_data(
+    pub(crate) fn awaits_penalty_data(
         &self,
         facts: &ChannelFacts,
-        picture: &Picture,
+        spend: FundingSpend,
     ) -> Option<CommitmentNumber> {
-        let number = match picture.spend {
+        let number = match spend {
             FundingSpend::RevokedCommitment(number) => number,
             FundingSpend::OutdatedLocalCommitment(number) => {
                 facts.secrets.get(number).map(|_| number)?

@@ -168,7 +168,7 @@ impl Draft {
         picture: &Picture,
         now: &Now,
     ) {
-        if state.awaits_penalty_data(facts, picture).is_some()
+        if picture.unread.is_some()
             && matches!(picture.spend, FundingSpend::OutdatedLocalCommitment(_))
         {
             // It may yet turn out to be the peer's.

@@ -181,9 +181,18 @@ impl Picture {
         next_lock.or_else(|| deep().find(|due| !due.is_open(tip)))
     }
 
+    /// Whether an output that nobody has taken may be an HTLC of those that are still to be read.
+    fn may_hold_unread(&self) -> bool {
+        let unknown = |output: &Output| output.spent.is_none() && matches!(output.way, Way::Lost);
+        self.unread.is_some() && self.outputs.iter().any(unknown)
+    }
+
     /// When the close and the resolution of the last output are `depth` deep; `None` if an output
     /// that holds the channel up is not resolved.
     fn deep_at(&self, tip: BlockHeight, depth: BlockDelta) -> Option<Due> {
+        if self.may_hold_unread() {
+            return None;
+        }
         let mut last = height::depth(self.at.height, depth);
         for output in self.outputs.iter().filter(|o| o.holds_up()) {
             last = last.and(output.deep_at(tip, depth)?);

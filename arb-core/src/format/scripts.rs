@@ -6,8 +6,8 @@ use crate::units::{BlockDelta, CltvExpiry};
 use bitcoin::hashes::{Hash, hash160, ripemd160};
 use bitcoin::opcodes::all as op;
 use bitcoin::script::Builder;
-use bitcoin::secp256k1::PublicKey;
-use bitcoin::{CompressedPublicKey, ScriptBuf, Sequence};
+use bitcoin::secp256k1::{PublicKey, XOnlyPublicKey};
+use bitcoin::{CompressedPublicKey, Script, ScriptBuf, Sequence};
 
 /// Blocks after which anyone may take a keyed anchor (BOLT 3).
 pub const ANCHOR_OPEN_AFTER: BlockDelta = BlockDelta(16);
@@ -33,6 +33,14 @@ pub fn funding(one: &PublicKey, two: &PublicKey) -> ScriptBuf {
     let (first, second) = if one.serialize() <= two.serialize() { (one, two) } else { (two, one) };
     let builder = Builder::new().push_int(2);
     key(key(builder, first), second).push_int(2).push_opcode(op::OP_CHECKMULTISIG).into_script()
+}
+
+/// Whether an address of a segwit wallet stands for the script: P2WPKH, P2WSH, or P2TR to a key that exists. Other
+/// witness programs may be spent by anybody, or by nobody.
+#[must_use]
+pub fn is_wallet_script(script: &Script) -> bool {
+    let taproot = || script.as_bytes().get(2..).map(XOnlyPublicKey::from_slice);
+    script.is_p2wpkh() || script.is_p2wsh() || script.is_p2tr() && matches!(taproot(), Some(Ok(_)))
 }
 
 /// `nSequence` of a spend that waits `delay` blocks (BIP 68). A delay above 65535 has no such

@@ -11,7 +11,7 @@ use crate::facts::{ChannelFacts, FundingCandidate};
 use crate::format::scripts::{self, OutputScript};
 use crate::height::{self, Due, Reason};
 use crate::ids::{HtlcId, Side};
-use crate::units::{BlockHeight, BlockRef, Confirmed, Tx};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{All, Secp256k1};
@@ -33,6 +33,8 @@ pub struct Picture {
     pub spend: FundingSpend,
     /// Its outputs, and those of second-stage transactions.
     pub outputs: Vec<Output>,
+    /// The revoked commitment whose HTLCs are not read yet: an output that nobody knows may be one of them.
+    pub unread: Option<CommitmentNumber>,
     /// Outputs of the peer's second stages on a commitment that is not revoked. They are the peer's, unless the
     /// commitment's secret reaches us after all: then their spends must have been seen.
     pub peer_second_stages: Vec<OutPoint>,
@@ -171,12 +173,14 @@ impl Picture {
                 Vec::new()
             }
         };
+        let spend = classified.spend();
         Some(Self {
             at: tx.at,
             funding: candidate.funding,
             txid,
-            spend: classified.spend(),
+            spend,
             outputs,
+            unread: arbitrator.awaits_penalty_data(facts, spend),
             peer_second_stages,
         })
     }

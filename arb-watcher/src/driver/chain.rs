@@ -1,21 +1,19 @@
 //! Following the chain: one block a step, so that commands and outcomes are never far behind. A
 //! worker asks the source; the driver takes what it found.
+use super::mempool::Looks;
 use super::work::{Job, Outcome};
 use super::{Driver, durable::Patience, measure};
 use crate::alarms::ChainAlarm;
 use crate::core_rpc::TipAlarm;
 use crate::epochs::Epoch;
 use crate::settings::{Ports, Settings};
-use arb_core::arbitrator::{Input, Position};
-use arb_core::classify;
+use arb_core::arbitrator::Position;
 use arb_core::engine::EngineInput;
-use arb_core::format::number::is_commitment_shaped;
-use arb_core::ids::Slot;
 use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, OutPoint, Transaction, Txid};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use bitcoin::Block;
+use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
@@ -41,20 +39,7 @@ pub(super) struct Following {
     /// The source did not answer when it was last asked.
     lost: bool,
     stalled: TipAlarm,
-    /// Where the next slice of the round through all channels begins.
-    slice: usize,
-    /// A new round was asked for while a look may have been under way.
-    anew: bool,
-    /// Mempool transactions that the engine has been shown in the last round, and in this one.
-    seen: [HashSet<Shown>; 2],
-}
-
-/// A mempool transaction that the engine has been shown, and as what. What it knew of a child of an unconfirmed
-/// commitment is not all: once that has a block, the child spends what is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Shown {
-    Spender(Txid),
-    Under(Txid),
+    pub(super) mempool: Looks,
 }
 
 /// What a look at the source found.
@@ -74,15 +59,6 @@ enum What {
     AtTip(Option<FeeEstimates>),
     /// The chain moved between two questions.
     Unsettled,
-}
-
-/// What the mempool holds for a slice of the channels, and where the next slice begins; `None`
-/// after the last.
-pub(super) struct MempoolSlice {
-    found: Vec<Transaction>,
-    /// Transactions that spend an output of an unconfirmed commitment in `found`.
-    under: Vec<Transaction>,
-    next: Option<usize>,
 }
 
 /// Why a look failed: it is repeated.
@@ -109,9 +85,7 @@ impl Following {
             failures: 0,
             lost: false,
             stalled: TipAlarm::new(settings.stalled_after),
-            slice: 0,
-            anew: false,
-            seen: <[HashSet<Shown>; 2]>::default(),
+            mempool: Looks::default(),
         }
     }
 
@@ -120,7 +94,7 @@ impl Following {
     }
 
     pub(super) const fn is_behind(&self) -> bool {
-        self.behind.is_some() || self.looking
+        self.behind.is_some() || self.looking || self.mempool.is_behind()
     }
 
     pub(super) const fn is_looking(&self) -> bool {
@@ -129,26 +103,28 @@ impl Following {
 
     /// When the next look is due.
     pub(super) fn due(&self) -> Instant {
-        self.behind.unwrap_or(self.heartbeat).min(self.heartbeat)
-    }
-
-    /// A transaction of the mempool is to be shown again.
-    pub(super) fn unseen(&mut self, txid: &Txid) {
-        for seen in &mut self.seen {
-            seen.remove(&Shown::Spender(*txid));
-        }
+        let due = self.behind.unwrap_or(self.heartbeat).min(self.heartbeat);
+        // Where the source does not answer, its own pause counts.
+        let mempool = self.mempool.due().filter(|_| self.failures == 0);
+        mempool.map_or(due, |mempool| mempool.min(due))
     }
 
     /// Channels or facts are new: what the mempool holds may mean something else to them.
     pub(super) fn look_again(&mut self) {
-        self.seen = <[HashSet<Shown>; 2]>::default();
+        self.mempool.forget();
         self.look_at_all();
     }
 
     /// A whole round through the mempool, from now on.
     pub(super) fn look_at_all(&mut self) {
-        self.anew = true;
+        self.mempool.start_over();
         self.rung();
+    }
+
+    /// Looks again in a moment, if not earlier.
+    pub(super) fn soon(&mut self, settings: &Settings) {
+        let soon = Instant::now() + settings.retry;
+        self.behind = Some(self.behind.map_or(soon, |due| due.min(soon)));
     }
 
     fn begin(&mut self, settings: &Settings) {
@@ -165,31 +141,19 @@ impl Following {
     /// Asks again after a wait that doubles with each failure in a row.
     fn retry(&mut self, settings: &Settings) {
         self.looking = false;
-        let wait = settings.retry.saturating_mul(1 << self.failures.min(DOUBLINGS));
+        let wait = wait(settings, self.failures);
         self.failures = self.failures.saturating_add(1);
         self.behind = Some(Instant::now() + wait);
         self.heartbeat = self.heartbeat.max(Instant::now() + wait);
     }
-
-    fn is_shown(&self, shown: &Shown) -> bool {
-        self.seen.iter().any(|seen| seen.contains(shown))
-    }
-
-    /// The engine was shown what the mempool holds for one slice. What it was shown in neither this
-    /// round nor the one before would be new to it.
-    fn shown(&mut self, shown: Vec<Shown>, next: Option<usize>, settings: &Settings) {
-        self.seen[1].extend(shown);
-        self.slice = next.unwrap_or_default();
-        if next.is_some() {
-            let soon = Instant::now() + settings.retry;
-            self.behind = Some(self.behind.map_or(soon, |due| due.min(soon)));
-        } else {
-            self.seen[0] = std::mem::take(&mut self.seen[1]);
-        }
-    }
 }
 
-fn source(error: impl std::error::Error) -> FollowError {
+/// The pause after so many failures in a row.
+pub(super) fn wait(settings: &Settings, failures: u32) -> Duration {
+    settings.retry.saturating_mul(1 << failures.min(DOUBLINGS))
+}
+
+pub(super) fn source(error: impl std::error::Error) -> FollowError {
     FollowError::Source(error.to_string())
 }
 
@@ -208,8 +172,7 @@ where
         let (ports, patience) = (self.ports.clone(), self.settings.patience);
         let remembered: Vec<BlockRef> = self.engine.blocks().copied().collect();
         self.workers.spawn(Job::Look, async move {
-            let found = timeout(patience, look(&ports, &remembered)).await;
-            Outcome::Looked(found.unwrap_or(Err(FollowError::Late)))
+            Outcome::Looked(look(&ports, &remembered, patience).await)
         });
     }
 
@@ -286,6 +249,8 @@ where
                 } else if changed {
                     self.renew_active();
                 }
+                self.chain.failures = 0;
+                self.chain.looking = false;
                 self.look_at_mempool();
             }
             What::Unsettled => self.chain.retry(&self.settings),
@@ -316,154 +281,52 @@ where
         changed.into_iter().for_each(|new| self.engine.set_estimates(new));
         is_changed
     }
-
-    /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3). Active
-    /// channels are asked about at every look, all others in turn.
-    fn look_at_mempool(&mut self) {
-        if std::mem::take(&mut self.chain.anew) {
-            self.chain.slice = 0;
-        }
-        let channels = self.settings.mempool_slice.max(1);
-        let (mut outpoints, next) = self.engine.watched_slice(self.chain.slice, channels);
-        outpoints.extend(self.engine.watched_by_active());
-        outpoints.extend(self.engine.anchors_on_their_way());
-        let (ports, patience) = (self.ports.clone(), self.settings.patience);
-        self.workers.spawn(Job::Look, async move {
-            if outpoints.is_empty() {
-                let (found, under) = (Vec::new(), Vec::new());
-                return Outcome::Mempool(Ok(MempoolSlice { found, under, next }));
-            }
-            let outpoints = outpoints.into_iter().collect();
-            let found = timeout(patience, in_mempool(&ports.source, outpoints)).await;
-            Outcome::Mempool(match found {
-                Ok(Ok((found, under))) => Ok(MempoolSlice { found, under, next }),
-                Ok(Err(error)) => Err(source(error)),
-                Err(_) => Err(FollowError::Late),
-            })
-        });
-    }
-
-    /// Those that spend what active channels watch, or an anchor that a child of ours is to spend; and all that they
-    /// spend.
-    fn of_active(&self, found: &[Transaction]) -> HashMap<Txid, Vec<OutPoint>> {
-        let anchors: HashSet<OutPoint> = self.engine.anchors_on_their_way().collect();
-        let is_active = |outpoint: OutPoint| {
-            let mut watching = self.engine.watching(outpoint);
-            anchors.contains(&outpoint) || watching.any(|slot| self.engine.active(slot).is_some())
-        };
-        let of_active =
-            found.iter().filter(|tx| tx.input.iter().any(|i| is_active(i.previous_output)));
-        let spent = |tx: &Transaction| tx.input.iter().map(|input| input.previous_output).collect();
-        of_active.map(|tx| (tx.compute_txid(), spent(tx))).collect()
-    }
-
-    pub(super) async fn on_mempool(&mut self, slice: Result<MempoolSlice, FollowError>) {
-        let MempoolSlice { found, under, next } = match slice {
-            Ok(slice) => slice,
-            Err(error) => {
-                tracing::warn!(%error, "the mempool");
-                return self.chain.retry(&self.settings);
-            }
-        };
-        self.chain.looking = false;
-        self.chain.failures = 0;
-        let mut shown = Vec::new();
-        let (mut inputs, mut closes) = (Vec::new(), Vec::new());
-        for tx in &found {
-            let as_this = Shown::Spender(tx.compute_txid());
-            shown.push(as_this);
-            if self.chain.is_shown(&as_this) {
-                continue;
-            }
-            let of = tx.input.iter().flat_map(|i| self.engine.watching(i.previous_output));
-            let slots: BTreeSet<_> = of.collect();
-            if classify::is_closing_shaped(tx) {
-                closes.push((slots.clone(), tx.clone()));
-            }
-            inputs.extend(slots.into_iter().map(|slot| seen_in_mempool(slot, tx)));
-        }
-        let parents: HashMap<Txid, &Transaction> =
-            found.iter().map(|tx| (tx.compute_txid(), tx)).collect();
-        for tx in &under {
-            let as_this = Shown::Under(tx.compute_txid());
-            shown.push(as_this);
-            if self.chain.is_shown(&as_this) {
-                continue;
-            }
-            let parents = tx.input.iter().filter_map(|i| parents.get(&i.previous_output.txid));
-            let spent = parents.flat_map(|parent| &parent.input);
-            let of: BTreeSet<_> =
-                spent.flat_map(|i| self.engine.watching(i.previous_output)).collect();
-            inputs.extend(of.into_iter().map(|slot| seen_in_mempool(slot, tx)));
-        }
-        if !inputs.is_empty() && self.step(inputs).await.is_err() {
-            return;
-        }
-        let mutual = self.engine.closed_mutually_by(&found);
-        self.hold_back(&mutual);
-        // What is back later is shown again.
-        for txid in self.tasks.mempool_holds(self.of_active(&found)) {
-            self.chain.unseen(&txid);
-        }
-        self.chain.shown(shown, next, &self.settings);
-        for (slots, tx) in closes {
-            self.judge_close(slots, tx);
-        }
-    }
-}
-
-fn seen_in_mempool(slot: Slot, tx: &Transaction) -> EngineInput {
-    let input = Box::new(Input::SeenInMempool(Box::new(tx.clone())));
-    EngineInput::Channel { slot, input }
-}
-
-/// Mempool transactions that spend any of these outputs; and those that spend an output of an unconfirmed
-/// commitment among these, by the preimage perhaps.
-async fn in_mempool<S: BlockSource>(
-    from: &S,
-    outpoints: Vec<OutPoint>,
-) -> Result<(Vec<Transaction>, Vec<Transaction>), S::Error> {
-    let found = from.mempool_spenders(outpoints).await?;
-    let commitments = found.iter().filter(|tx| is_commitment_shaped(tx));
-    let outputs = commitments.flat_map(|tx| {
-        let txid = tx.compute_txid();
-        (0u32..).zip(&tx.output).map(move |(vout, _)| OutPoint { txid, vout })
-    });
-    let outputs: Vec<OutPoint> = outputs.collect();
-    if outputs.is_empty() {
-        return Ok((found, Vec::new()));
-    }
-    let under = from.mempool_spenders(outputs).await?;
-    Ok((found, under))
 }
 
 /// What the source has beyond `remembered` (highest first).
 async fn look<S, B, F, K, C>(
     ports: &Ports<S, B, F, K, C>,
     remembered: &[BlockRef],
+    patience: Duration,
 ) -> Result<Found, FollowError>
 where
     S: BlockSource,
     F: FeeSource,
 {
-    let tip = ports.source.tip().await.map_err(source)?;
+    let tip = answer(patience, ports.source.tip()).await?;
     let what = match remembered.first() {
-        None => beginning(&ports.source, tip).await?,
+        None => beginning(&ports.source, tip, patience).await?,
         Some(own) if *own == tip => What::AtTip(estimates(&ports.fees).await),
         Some(own) => {
-            let fork_point = fork_point(&ports.source, remembered).await?;
-            if fork_point == *own { next(ports, *own, tip).await? } else { What::Fork(fork_point) }
+            let fork_point = fork_point(&ports.source, remembered, patience).await?;
+            if fork_point == *own {
+                next(ports, *own, tip, patience).await?
+            } else {
+                What::Fork(fork_point)
+            }
         }
     };
     Ok(Found { tip, what })
 }
 
+/// One answer of the source's: a look may ask a hundred times, of one that is slow but well.
+async fn answer<T, E: std::error::Error>(
+    patience: Duration,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, FollowError> {
+    timeout(patience, asked).await.map_err(|_| FollowError::Late)?.map_err(source)
+}
+
 /// The last blocks of the source's chain.
-async fn beginning<S: BlockSource>(from: &S, tip: BlockRef) -> Result<What, FollowError> {
+async fn beginning<S: BlockSource>(
+    from: &S,
+    tip: BlockRef,
+    patience: Duration,
+) -> Result<What, FollowError> {
     let mut blocks = Vec::new();
     let lowest = tip.height.0.saturating_sub(REMEMBERED_AT_FIRST);
     for height in (lowest..=tip.height.0).map(BlockHeight) {
-        let hash = from.hash_at(height).await.map_err(source)?;
+        let hash = answer(patience, from.hash_at(height)).await?;
         blocks.extend(hash.map(|hash| BlockRef { height, hash }));
     }
     // All of them belong to one chain if the last one is still the tip.
@@ -475,9 +338,10 @@ async fn beginning<S: BlockSource>(from: &S, tip: BlockRef) -> Result<What, Foll
 async fn fork_point<S: BlockSource>(
     from: &S,
     remembered: &[BlockRef],
+    patience: Duration,
 ) -> Result<BlockRef, FollowError> {
     for block in remembered {
-        let there = from.hash_at(block.height).await.map_err(source)?;
+        let there = answer(patience, from.hash_at(block.height)).await?;
         if there == Some(block.hash) {
             return Ok(*block);
         }
@@ -489,16 +353,17 @@ async fn next<S, B, F, K, C>(
     ports: &Ports<S, B, F, K, C>,
     own: BlockRef,
     tip: BlockRef,
+    patience: Duration,
 ) -> Result<What, FollowError>
 where
     S: BlockSource,
     F: FeeSource,
 {
     let height = BlockHeight(own.height.0.saturating_add(1));
-    let Some(hash) = ports.source.hash_at(height).await.map_err(source)? else {
+    let Some(hash) = answer(patience, ports.source.hash_at(height)).await? else {
         return Ok(What::Unsettled);
     };
-    let block = ports.source.block(hash).await.map_err(source)?;
+    let block = answer(patience, ports.source.block(hash)).await?;
     let block = block.ok_or(FollowError::NoBlock(hash))?;
     if block.header.prev_blockhash != own.hash {
         return Ok(What::Unsettled);

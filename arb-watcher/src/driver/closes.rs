@@ -60,7 +60,7 @@ where
             Ok(verdicts) => verdicts,
             Err(why) => {
                 tracing::warn!(txid = %tx.compute_txid(), why, "whose its scripts are is asked later");
-                return self.chain.unseen(&tx.compute_txid());
+                return self.chain.mempool.unseen(&tx.compute_txid());
             }
         };
         let inputs = slots.into_iter().flat_map(|slot| {

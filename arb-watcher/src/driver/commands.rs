@@ -1,4 +1,5 @@
 //! Commands of the handle.
+use super::durable::Unreadable;
 use super::on_the_way::Records;
 use super::work::{NotStored, Stored};
 use super::{Driver, measure};
@@ -39,7 +40,8 @@ where
             if self.unsent.len() >= AT_ONCE {
                 self.append_facts();
             }
-            let goes_on = !self.end.is_near() && begun.elapsed() < LONGEST_TURN;
+            let may_go_on = !self.end.is_near() && self.takes_commands();
+            let goes_on = may_go_on && begun.elapsed() < LONGEST_TURN;
             next = if goes_on { self.queue.try_recv().ok() } else { None };
         }
         self.append_facts();
@@ -150,8 +152,11 @@ where
 
     fn restate(&mut self, numbers: ChannelNumbers) -> Result<(), CommandError> {
         let id = numbers.id;
-        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
-        let facts = self.readable(slot)?;
+        let Some(slot) = self.engine.slot(&id) else { return self.state_aside(numbers) };
+        let facts = match self.readable(slot) {
+            Err(Unreadable::Channel(_)) => return self.state_aside(numbers),
+            facts => facts?,
+        };
         self.state_numbers(slot, &facts, Some(numbers));
         if self.engine.standing(slot, &facts) == Standing::Current {
             self.notices.over(id, Alert::OutdatedFacts);

@@ -8,6 +8,7 @@ use arb_core::claim::Claim;
 use arb_core::classify;
 use arb_core::engine::{Active, EngineInput};
 use arb_core::facts::Standing;
+use arb_core::format::scripts;
 use arb_core::ids::{ChannelId, Preimage, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
@@ -203,7 +204,7 @@ where
             }
             BumpGoal::Budget(budget) => vec![Input::Budget { outpoint, budget }],
             BumpGoal::Destination(script) => {
-                if !script.is_witness_program() {
+                if !scripts::is_wallet_script(&script) {
                     return Err(CommandError::NoDestination(script));
                 }
                 vec![Input::Destination { outpoint, script }]

@@ -80,7 +80,7 @@ pub(super) fn failed(task: &'static str) {
     counter!(names::TASK_FAILURES, "task" => task).increment(1);
 }
 
-/// Fees of transactions of ours that a block holds. A reorganisation takes nothing back: what is
+/// What fees of transactions of ours that a block holds fall to this channel. A reorganisation takes nothing back: what is
 /// confirmed again counts again.
 pub(super) fn confirmed(state: &ChannelArbitrator, transactions: &[Transaction]) {
     for tx in transactions {
@@ -88,7 +88,7 @@ pub(super) fn confirmed(state: &ChannelArbitrator, transactions: &[Transaction])
         // A commitment's own fee was never part of an output.
         if let Some(out) = ours.filter(|out| out.kind != TxKind::Commitment) {
             let wallet = if is_wallet_paid(out.kind) { "wallet" } else { "output" };
-            counter!(names::FEES_PAID, "payer" => wallet).increment(out.fee.to_sat());
+            counter!(names::FEES_PAID, "payer" => wallet).increment(out.own_fee().to_sat());
         }
     }
 }

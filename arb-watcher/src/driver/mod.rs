@@ -9,6 +9,7 @@ mod durable;
 mod intervene;
 mod isolate;
 mod measure;
+mod mempool;
 mod on_the_way;
 mod open;
 mod panics;
@@ -52,6 +53,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use trouble::Troubles;
 use work::{Appends, Unsent, Workers};
+
+/// Most appends of facts that are under way at the same time.
+const MOST_APPENDS: usize = 1_024;
 
 /// The state of the one task.
 pub(crate) struct Driver<L, S, B, F, K, C> {
@@ -161,7 +165,7 @@ where
             // Not biased: a flood of commands must not hold blocks up.
             tokio::select! {
                 () = self.end.come() => break,
-                Some(envelope) = self.queue.recv() => self.on_commands(envelope).await,
+                Some(envelope) = self.queue.recv(), if self.takes_commands() => self.on_commands(envelope).await,
                 Some(stored) = self.appends.next() => self.on_all_stored(stored).await,
                 Some(outcome) = self.workers.next() => self.on_outcomes(outcome).await,
                 () = self.bell.notified() => self.chain.rung(),
@@ -182,6 +186,11 @@ where
         while let Some(stored) = self.appends.next().await {
             self.on_all_stored(stored).await;
         }
+    }
+
+    /// A store that does not answer fills no memory: commands wait in their queue, where callers see that it is full.
+    fn takes_commands(&self) -> bool {
+        self.appends.len() < MOST_APPENDS
     }
 
     /// When time brings something to do, if it does.

@@ -2,7 +2,7 @@
 //! channels with anything to remember are resumed.
 use super::intervene::Failing;
 use super::on_the_way::OnTheWay;
-use super::panics::caught_of;
+use super::panics::{Caught, caught_of};
 use super::quarantine::{Quarantine, Stated};
 use super::recent::Recent;
 use super::subscribers::Subscribers;
@@ -26,7 +26,7 @@ use bitcoin::secp256k1::Secp256k1;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The driver's ends of what the handle holds.
 pub(crate) struct Seams {
@@ -225,7 +225,8 @@ where
     /// Coins in transactions that were handed out before the restart stay theirs. What the wallet
     /// does not take back now is told it again later.
     async fn reserve_coins(&mut self) {
-        let mut late = false;
+        // All of it together: a start must not wait for each.
+        let (mut late, until) = (false, Instant::now() + self.settings.patience);
         let slots = self.engine.actives().map(|(slot, _)| slot);
         let in_use = slots.flat_map(|slot| {
             self.engine.coins_in_use(slot).into_iter().map(move |used| (slot, used))
@@ -234,9 +235,10 @@ where
             self.tasks.fund(slot, claim);
             let reserving = self.ports.coins.reserve(claim, coins.clone());
             if !late {
-                match timeout(self.settings.patience, reserving).await {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(error)) => tracing::warn!(%error, "coins are not reserved again"),
+                match timeout_at(until, Caught::new(reserving)).await {
+                    Ok(Ok(Ok(()))) => continue,
+                    Ok(Ok(Err(error))) => tracing::warn!(%error, "coins are not reserved again"),
+                    Ok(Err(what)) => tracing::error!(what, "the wallet has panicked"),
                     Err(_) => late = true,
                 }
             }
@@ -244,10 +246,13 @@ where
             self.workers.spawn(Job::Other, async move {
                 loop {
                     sleep(settings.retry).await;
-                    let reserving = ports.coins.reserve(claim, coins.clone());
+                    let reserving = Caught::new(ports.coins.reserve(claim, coins.clone()));
                     match timeout(settings.patience, reserving).await {
-                        Ok(Ok(())) => return Outcome::Reserved { slot, claim },
-                        Ok(Err(error)) => tracing::warn!(%error, "coins are not reserved again"),
+                        Ok(Ok(Ok(()))) => return Outcome::Reserved { slot, claim },
+                        Ok(Ok(Err(error))) => {
+                            tracing::warn!(%error, "coins are not reserved again");
+                        }
+                        Ok(Err(what)) => tracing::error!(what, "the wallet has panicked"),
                         Err(_) => tracing::warn!("the wallet does not answer"),
                     }
                 }

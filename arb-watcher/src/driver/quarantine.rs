@@ -34,7 +34,7 @@ pub(super) struct Quarantine {
 /// One channel that is set aside.
 pub(super) struct Aside {
     slot: Slot,
-    /// What the node stated of it at start-up, as long as its facts were not held against that.
+    /// What the node stated of it, as long as its facts were not held against that.
     stated: Stated,
     /// The last block that it has seen, if that is known and nothing else can be the case.
     since: Option<BlockRef>,
@@ -93,6 +93,12 @@ impl Quarantine {
         self.of.keys().copied()
     }
 
+    /// What the node states of a channel. False: it is not set aside.
+    fn state(&mut self, numbers: ChannelNumbers) -> bool {
+        let aside = self.of.get_mut(&numbers.id);
+        aside.map(|aside| aside.stated = Stated::Not(Some(numbers))).is_some()
+    }
+
     pub(super) fn remove(&mut self, id: &ChannelId) {
         self.of.remove(id);
     }
@@ -144,6 +150,22 @@ where
             self.tasks.desire(slot, BTreeMap::new());
             self.subscribers.set_aside(slot);
             self.put_aside(slot, id, Stated::Judged, self.engine.tip(), why);
+        }
+    }
+
+    /// What the node states of a channel that is set aside counts when it returns.
+    pub(super) fn state_aside(&mut self, numbers: ChannelNumbers) -> Result<(), CommandError> {
+        if self.quarantine.state(numbers) { Ok(()) } else { Err(self.unknown(numbers.id)) }
+    }
+
+    /// Holds the facts that a channel returns with against what the node stated and nobody has judged yet.
+    /// Facts that the node gives itself (`of_node`) are not outdated only because it stated nothing before.
+    pub(super) fn judge_aside(&mut self, facts: &ChannelFacts, of_node: bool) {
+        let Some(aside) = self.quarantine.of.get(&facts.id) else { return };
+        match aside.stated {
+            Stated::Judged => {}
+            Stated::Not(None) if of_node => {}
+            Stated::Not(stated) => self.state_numbers(aside.slot, facts, stated),
         }
     }
 
@@ -215,7 +237,7 @@ where
     /// A channel whose records can be read again, and whose missed blocks are scanned, returns.
     pub(super) async fn return_to_service(&mut self, id: ChannelId, history: Vec<BlockView>) {
         let Some(aside) = self.quarantine.of.get(&id) else { return };
-        let (slot, stated) = (aside.slot, aside.stated);
+        let slot = aside.slot;
         // What was read before the scan may have become unreadable meanwhile.
         let sound = match self.sound(slot) {
             Ok(sound) => sound,
@@ -225,9 +247,7 @@ where
             }
         };
         let facts = sound.facts;
-        if let Stated::Not(stated) = stated {
-            self.state_numbers(slot, &facts, stated);
-        }
+        self.judge_aside(&facts, false);
         if let Err(error) = self.take_back(slot, facts, sound.state, history).await {
             tracing::warn!(channel = %id, slot = slot.0, %error, "not taken back");
             let why = match error {
@@ -236,12 +256,28 @@ where
             };
             return self.quarantine.failed(&id, &why, self.settings.retry);
         }
-        for (name, state) in sound.subscribers {
-            self.subscribers.restore_missing(slot, name, state);
-        }
+        self.restore_subscribers(slot, sound.subscribers);
         tracing::info!(channel = %id, slot = slot.0, "channel back in service");
         self.quarantine.remove(&id);
         self.notices.over(id, Alert::Quarantined);
         self.chain.look_again();
+    }
+
+    fn restore_subscribers(&mut self, slot: Slot, stored: Vec<(String, SubscriberState)>) {
+        for (name, state) in stored {
+            self.subscribers.restore_missing(slot, name, state);
+        }
+    }
+
+    /// The subscribers of a channel that the node brings back itself, as far as they can be read: its records must
+    /// not go before those are told.
+    pub(super) fn recall_subscribers(&mut self, slot: Slot) {
+        match self.log.channel(slot) {
+            Ok(Some(channel)) => self.restore_subscribers(slot, channel.subscribers),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(slot = slot.0, %error, "its subscribers cannot be read");
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::Driver;
 use super::durable::Unreadable;
 use super::on_the_way::Records;
-use super::panics::{Panicked, caught_of};
+use super::panics::{Caught, Panicked, caught_of};
 use super::work::{Job, Outcome};
 use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
@@ -15,7 +15,7 @@ use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, OutPoint, Transaction};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
@@ -217,7 +217,9 @@ where
         let (ports, settings) = (self.ports.clone(), self.settings);
         self.workers.spawn(Job::Rescan(watching.id), async move {
             let mut watching = watching;
-            let result = rescan(&ports.source, &mut watching, to, &settings).await;
+            // Whoever waits for it is answered even if the source panics.
+            let scan = Caught::new(rescan(&ports.source, &mut watching, to, &settings)).await;
+            let result = scan.unwrap_or_else(|what| Err(format!("the scan panicked: {what}")));
             Outcome::Rescanned(Box::new(watching), result)
         });
     }
@@ -287,7 +289,11 @@ where
         let id = facts.id;
         let watched = match self.quarantine.slot(&id) {
             Some(slot) => match self.recalled(slot) {
-                Ok(state) => self.take_back(slot, facts, state, history).await,
+                Ok(state) => {
+                    self.judge_aside(&facts, true);
+                    self.recall_subscribers(slot);
+                    self.take_back(slot, facts, state, history).await
+                }
                 Err(refused) => Err(refused),
             },
             None => {
@@ -390,8 +396,7 @@ async fn scan_on<S: BlockSource>(
             return Ok(());
         }
         let height = BlockHeight(from.0.saturating_add(1));
-        let hash = answer(settings, source.hash_at(height)).await?;
-        let hash = hash.ok_or(Pause::Moved)?;
+        let hash = block_at(source, height, settings).await?;
         let block = answer(settings, source.block(hash)).await?;
         let block = block.ok_or_else(|| Pause::Never(format!("the source has no block {hash}")))?;
         if last.is_some_and(|last| last.hash != block.header.prev_blockhash) {
@@ -401,6 +406,24 @@ async fn scan_on<S: BlockSource>(
         }
         watching.history.scan(BlockRef { height, hash }, block);
     }
+}
+
+/// The block at a height that the chain had when the scan began. It may be shorter now; a source that has the
+/// blocks above and not this one will not have it later either.
+async fn block_at<S: BlockSource>(
+    source: &S,
+    height: BlockHeight,
+    settings: &Settings,
+) -> Result<BlockHash, Pause> {
+    if let Some(hash) = answer(settings, source.hash_at(height)).await? {
+        return Ok(hash);
+    }
+    if answer(settings, source.tip()).await?.height < height {
+        return Err(Pause::Moved);
+    }
+    // The chain may have grown again meanwhile.
+    let hash = answer(settings, source.hash_at(height)).await?;
+    hash.ok_or_else(|| Pause::Never(format!("the source has no block at height {}", height.0)))
 }
 
 async fn answer<T, E: std::error::Error>(

@@ -99,6 +99,10 @@ where
             && let Some((slot, due)) = self.tasks.at_once()
         {
             for (key, task) in due {
+                // What was done before it may have led to something else.
+                if !self.tasks.is_desired(slot, &key, &task) {
+                    continue;
+                }
                 self.tasks.tried(slot, key, task.clone(), self.engine.tip());
                 self.do_at_once(slot, task).await;
             }

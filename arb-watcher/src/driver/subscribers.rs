@@ -88,11 +88,10 @@ impl<'a> News<'a> {
     fn detail(active: &Active) -> Option<Arc<Closing>> {
         let picture = active.picture.as_ref()?;
         let (tx, _) = active.state.spender(&picture.funding)?;
-        let awaited = active.state.awaits_penalty_data(&active.facts, picture);
         Some(Arc::new(Closing {
             transaction: tx.value.transaction().clone(),
             picture: picture.clone(),
-            complete: awaited.is_none(),
+            complete: picture.unread.is_none(),
         }))
     }
 

@@ -123,6 +123,11 @@ impl Tasks {
         self.tidy(slot);
     }
 
+    /// Whether this very task is desired now.
+    pub(super) fn is_desired(&self, slot: Slot, key: &TaskKey, task: &Task) -> bool {
+        self.of.get(&slot).is_some_and(|channel| channel.desired.get(key) == Some(task))
+    }
+
     const fn at(&self) -> At {
         At { tip: self.tip, now: self.now }
     }

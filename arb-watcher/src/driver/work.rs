@@ -1,7 +1,8 @@
 //! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
-use super::chain::{FollowError, Found, MempoolSlice};
+use super::chain::{FollowError, Found};
 use super::isolate::{Signed, Spoiler, sign};
+use super::mempool::MempoolSlice;
 use super::panics::Caught;
 use super::rescan::Watching;
 use super::{Driver, measure};
@@ -108,6 +109,7 @@ pub(super) struct Attempt {
 #[derive(Clone)]
 pub(super) enum Job {
     Look,
+    Mempool,
     Task(Box<Attempt>),
     Rescan(ChannelId),
     SeenClose(Txid),
@@ -341,7 +343,8 @@ where
                 self.release_coins(slot);
             }
             Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
-            Outcome::Panicked(Job::SeenClose(txid)) => self.chain.unseen(&txid),
+            Outcome::Panicked(Job::Mempool) => self.on_mempool(Err(FollowError::Panicked)).await,
+            Outcome::Panicked(Job::SeenClose(txid)) => self.chain.mempool.unseen(&txid),
             Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
             Outcome::Released { .. }
             | Outcome::Panicked(Job::Other | Job::Task(_))

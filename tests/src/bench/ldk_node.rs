@@ -5,27 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arb_core::arbitrator::Position;
-use arb_core::units::BlockRef;
-use arb_node_adapter::{LdkStore, ListenSource, Mode};
+use arb_node_adapter::{LdkStore, Mode};
 use arb_store::{LmdbLog, StoreConfig};
-use arb_watcher::memory::{MemoryCoins, MemoryFees, MemoryNetwork, MemorySigner};
-use arb_watcher::{Arbiter, Epoch, Epochs, Ports, ScriptsPort, Settings};
 use bitcoin::Block;
-use bitcoin::secp256k1::SecretKey;
 use indicatif::ProgressBar;
-use lightning::chain::Listen;
 use lightning::util::persist::KVStoreSync;
 use lightning::util::ser::Writeable;
-use tokio::runtime::Runtime;
 
-use super::channels::{TIP, block_ref};
 use super::ldk::{Model, Monitors};
 use super::measure::{Pairs, interleaved, median, timed};
 use super::report::{Goal, Row, Unit};
 use super::storm::{folder, runtime};
 use super::update::occupied;
-use super::{BenchError, start, synthetic};
+use super::whole::Whole;
+use super::{BenchError, synthetic};
 use crate::ldk::{Beside, Failed, Kind};
 
 const SEED: u64 = 37;
@@ -60,7 +53,7 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
             })?;
             let name = format!("ldk: block, {count} channels, beside it in {what} / LDK alone");
             rows.push(Row::of(name, measured, (count == MOST).then_some(GOAL)));
-            beside.stop();
+            beside.whole.stop();
         }
     }
     progress.set_message("ldk: updates");
@@ -72,72 +65,24 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
 
 /// Monitors of LDK's and an arbiter, shown the same blocks.
 struct OnBlocks {
-    runtime: Runtime,
+    whole: Whole,
     monitors: Monitors,
-    arbiter: Arbiter,
-    epochs: Epochs,
-    source: ListenSource,
     block: Block,
-    tip: BlockRef,
 }
 
 impl OnBlocks {
     fn new(folder: &Path, model: &Model, count: u32, mode: Mode) -> Result<Self, BenchError> {
-        let failed = |error: &dyn std::fmt::Display| BenchError::Engine(error.to_string());
-        let numbers = start::fill(folder, count)?;
+        let whole = Whole::new(folder, count)?;
         let monitors = model.load(count)?;
         monitors.egress.set(mode);
-        let source = ListenSource::new([block_ref(TIP)]);
-        let wallet = SecretKey::from_slice(&[7; 32]).map_err(|error| failed(&error))?;
-        let ports = Ports {
-            source: source.clone(),
-            broadcast: MemoryNetwork::new(),
-            fees: MemoryFees::default(),
-            signer: MemorySigner::new(),
-            coins: MemoryCoins::new(wallet, &[]),
-            scripts: ScriptsPort::default(),
-        };
-        let log = LmdbLog::open(folder, StoreConfig::default())?;
-        let runtime = runtime()?;
-        let started = runtime.block_on(async {
-            let arbiter = Arbiter::start(log, ports, Settings::default(), numbers).await;
-            let arbiter = arbiter.map_err(|error| failed(&error))?;
-            arbiter.idle().await.map_err(|error| failed(&error))?;
-            let epochs = arbiter.epochs().await.map_err(|error| failed(&error))?;
-            Ok::<_, BenchError>((arbiter, epochs))
-        });
-        let (arbiter, epochs) = started?;
-        let (block, tip) = (synthetic::block(SEED, &[])?, block_ref(TIP));
-        Ok(Self { runtime, monitors, arbiter, epochs, source, block, tip })
+        Ok(Self { whole, monitors, block: synthetic::block(SEED, &[])? })
     }
 
     /// From a block's delivery until LDK is done with it and the arbiter has it durable.
     fn connect(&mut self) -> Result<Duration, BenchError> {
-        self.block.header.prev_blockhash = self.tip.hash;
-        self.tip.height.0 += 1;
-        self.tip.hash = self.block.block_hash();
-        let (time, digested) = timed(|| {
-            self.source.block_connected(&self.block, self.tip.height.0);
-            self.source.round_complete();
-            self.monitors.connect(&self.block);
-            self.runtime.block_on(digested(&mut self.epochs, self.tip))
-        });
-        if digested { Ok(time) } else { Err(BenchError::Engine("no block came".to_owned())) }
+        let Self { whole, monitors, block } = self;
+        whole.connect(block, |block| monitors.connect(block))
     }
-
-    fn stop(self) {
-        self.runtime.block_on(self.arbiter.shutdown());
-    }
-}
-
-/// Waits until the arbiter has this block.
-async fn digested(epochs: &mut Epochs, tip: BlockRef) -> bool {
-    while let Some(epoch) = epochs.next().await {
-        if epoch == (Epoch::Connected { block: tip, position: Position::AtTip }) {
-            return true;
-        }
-    }
-    false
 }
 
 /// Who pays: each node in turn, so that neither ever has nothing left.
@@ -333,6 +278,7 @@ async fn payments(folder: &Path, [before, counted]: [u32; 2]) -> Result<PerPayme
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::channels::TIP;
 
     #[test]
     fn both_have_every_block() -> Result<(), BenchError> {
@@ -342,8 +288,7 @@ mod tests {
             let mut beside = OnBlocks::new(folder.path(), &model, 3, mode)?;
             beside.connect()?;
             beside.connect()?;
-            assert_eq!(beside.tip.height.0, TIP + 2);
-            beside.stop();
+            beside.whole.stop();
             let log = LmdbLog::open(folder.path(), StoreConfig::default())?;
             let blocks = arb_core::log::ChangeLog::blocks(&log)?;
             assert_eq!(blocks.last().map(|block| block.height.0), Some(TIP + 2));

@@ -19,6 +19,7 @@ mod storm;
 pub(crate) mod synthetic;
 mod told;
 mod update;
+mod whole;
 
 use std::path::Path;
 use std::process::ExitCode;

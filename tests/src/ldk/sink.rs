@@ -15,9 +15,7 @@ fn refusal(error: CommandError) -> Refusal {
     match error {
         CommandError::UnknownChannel(_) => Refusal::NotWatched,
         CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
-        CommandError::Stopped | CommandError::NotStored(_) | CommandError::NotScanned(_) => {
-            Refusal::Later(error.to_string())
-        }
+        CommandError::Stopped | CommandError::NotStored(_) => Refusal::Later(error.to_string()),
         other => Refusal::Refused(other.to_string()),
     }
 }

@@ -50,14 +50,14 @@ pub trait FactSink: Sync {
 /// Why a sink did not take something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not now: it is told again when the recorder is asked to go on.
+    /// Nothing of any channel's now: it is told again when the recorder is asked to go on. Till then all channels wait.
     Later(String),
     /// The channel is not watched any more: it is resolved and forgotten.
     NotWatched,
     /// A newer local commitment of a channel that the arbiter is failing, or whose funding output is
     /// spent: LDK must not revoke the one that may confirm.
     Fenced,
-    /// It does not hold. LDK must not go on with this channel.
+    /// It does not hold, or it cannot be taken for this channel. LDK must not go on with it.
     Refused(String),
 }
 

@@ -1,6 +1,6 @@
 //! Following the chain: errors, reorganisations, catching up, alarms.
 use super::support::*;
-use crate::{ChainAlarm, Settings};
+use crate::{ChainAlarm, Epoch, Settings};
 use arb_core::arbitrator::{Change, Phase, PreimageSource};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
@@ -16,6 +16,43 @@ fn fails(change: &Change) -> bool {
 
 async fn phase(arbiter: &crate::Arbiter, channel: &Channel) -> Phase {
     arbiter.report(channel.id()).await.expect("running").expect("watched").phase
+}
+
+/// A mempool that does not answer, or not well, is no matter to blocks, and is asked again.
+#[tokio::test(start_paused = true)]
+async fn no_block_waits_for_the_mempool() {
+    for mood in [Mood::Hangs, Mood::Fails, Mood::Panics] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        arbiter.idle().await.expect("running");
+        world.chain.mempool_is(mood);
+        let mut epochs = arbiter.epochs().await.expect("running");
+        assert!(epochs.next().await.is_some(), "where it stands");
+        for _ in 0..20 {
+            let at = world.chain.mine(vec![]);
+            let told = timeout(Duration::from_secs(1), epochs.next());
+            let told = told.await.unwrap_or_else(|_| panic!("{mood:?}: no block"));
+            assert!(matches!(told, Some(Epoch::Connected { block, .. }) if block == at));
+            sleep(Duration::from_secs(7)).await;
+        }
+        let looks = world.chain.mempool_looks();
+        assert!(looks < 20, "{mood:?}: after ever longer pauses, {looks}");
+        world.chain.mempool_is(Mood::Well);
+        arbiter.idle().await.expect("running");
+        assert!(world.chain.mempool_looks() > looks, "{mood:?}: it is asked again");
+    }
+}
+
+/// A source that is slow and well is waited for, however much a new store asks it.
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_is_begun_with() {
+    let world = World::default();
+    world.chain.mine_many(200);
+    world.chain.names_blocks_in(Duration::from_secs(2));
+    let arbiter = world.start().await;
+    let idle = timeout(Duration::from_secs(60 * 60), arbiter.idle()).await;
+    assert_eq!(idle, Ok(Ok(())));
+    assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
 }
 
 #[tokio::test(start_paused = true)]

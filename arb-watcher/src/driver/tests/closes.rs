@@ -1,7 +1,7 @@
 //! Mutual closes that are known by asking the node whose the scripts are that they pay.
 use super::support::channel::spend;
 use super::support::*;
-use crate::{Arbiter, ChainEventSubscription, Delivery, Settings};
+use crate::{Arbiter, ChainEventSubscription, CommandError, Delivery, Settings};
 use arb_core::arbitrator::{Alert, Change, ChannelEvent, CloseKind, Notice, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::facts::{ShutdownScripts, Update};
@@ -72,6 +72,25 @@ async fn a_close_to_the_wallet_is_mutual_early_in_the_mempool_and_final_at_depth
     let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
     assert_eq!(report.received, Amount::from_sat(999_000), "it is at home");
     assert_eq!(report.alerts, []);
+}
+
+/// The answer about one close holds for its channel: commitments of others wait for their own closes as before.
+#[tokio::test(start_paused = true)]
+async fn an_answer_about_one_close_releases_no_other() {
+    let world = World::default();
+    world.scripts.own(wallet());
+    let (closing, other) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.watching(&closing).await;
+    arbiter.watch_channel(other.facts.clone()).await.expect("sound facts");
+    world.chain.enter_mempool(close(&closing));
+    arbiter.idle().await.expect("running");
+    let held = Err(CommandError::ClosesMutually(closing.id()));
+    assert_eq!(arbiter.fail_channel(closing.id()).await, held);
+    world.chain.enter_mempool(close(&other));
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.scripts.asked(), 2, "an answer each");
+    assert_eq!(world.net.txids(), [], "both wait");
+    assert_eq!(arbiter.fail_channel(closing.id()).await, held);
 }
 
 #[tokio::test(start_paused = true)]

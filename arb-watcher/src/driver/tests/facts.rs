@@ -7,7 +7,9 @@ use arb_core::classify::FundingSpend;
 use arb_core::facts::{ChannelNames, Link, ShutdownScripts, Signals, Update, UpdateError};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::{ChannelId, ShortChannelId};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 type Updating = JoinHandle<Result<(), CommandError>>;
 
@@ -43,6 +45,33 @@ async fn the_receipt_comes_after_the_append() {
     gate.pass();
     updating.await.expect("no panic").expect("stored");
     assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+}
+
+/// Whoever calls again and again while the store does not answer fills a queue that is bounded, and no memory.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_fills_no_memory() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let gates: Vec<_> = (0..2_000).map(|_| world.log.hold()).collect();
+    let mut told = Vec::new();
+    for amount in 1..=1_100 {
+        let mut htlc = terms(offered(0));
+        htlc.amount.0 += amount;
+        let (arbiter, id) = (arbiter.clone(), channel.id());
+        let update = vec![Update::HtlcAdded { id: offered(0), htlc }];
+        told.push(tokio::spawn(async move { arbiter.update_channel(id, update).await }));
+    }
+    settle().await;
+    let taken = || world.log.held();
+    assert!((1_024..1_100).contains(&taken()), "{}", taken());
+    let counts = timeout(Duration::from_secs(60), arbiter.counts()).await;
+    assert!(counts.is_err(), "commands wait");
+    gates.into_iter().for_each(Gate::pass);
+    for answer in told {
+        assert_eq!(answer.await.expect("no panic"), Ok(()));
+    }
+    arbiter.idle().await.expect("running");
+    assert_eq!(arbiter.counts().await.map(|counts| counts.appends), Ok(0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //! used again (BOLT 2 "Message Retransmission"). What was told upstream of them is not told of others.
 use super::support::channel::terms;
 use super::support::*;
-use arb_core::arbitrator::{Notice, NoticeKey, PreimageSource, UpstreamResolution};
+use arb_core::arbitrator::{Alert, Notice, NoticeKey, PreimageSource, UpstreamResolution};
 use arb_core::facts::{Htlc, HtlcLink, Update};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef};
@@ -39,6 +39,33 @@ fn told_of(notices: &[(ChannelId, Notice)], of: u8) -> Vec<UpstreamResolution> {
         _ => None,
     };
     notices.iter().filter_map(resolution).collect()
+}
+
+/// What was failed upstream since time ran out, and then paid downstream after all, is lost: a person hears of it.
+#[tokio::test(start_paused = true)]
+async fn a_preimage_that_comes_too_late_is_alerted() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut notices = arbiter.notices().await.expect("running");
+    let id = offered(0);
+    let updates = vec![added(&mut channel, id, forward(id, 5, 20)), channel.next_remote(1, &[id])];
+    arbiter.update_channel(channel.id(), updates).await.expect("stored");
+    world.pass(&arbiter, 20).await;
+    assert_eq!(told_of(&drain(&mut notices).await, 5).first(), Some(&UpstreamResolution::Fail));
+    let late = Alert::PreimageAfterFail(id);
+    let alerts = async || {
+        let report = arbiter.report(channel.id()).await.expect("running").expect("watched");
+        report.alerts
+    };
+    assert!(!alerts().await.contains(&late));
+    let source = PreimageSource::Downstream(id);
+    arbiter.preimage(channel.id(), preimage(5), source).await.expect("it has that HTLC");
+    assert!(alerts().await.contains(&late));
+    world.pass(&arbiter, 1).await;
+    let told = drain(&mut notices).await;
+    assert!(told.contains(&(channel.id(), Notice::Alert(late))), "{told:?}");
+    let failed = told_of(&told, 5);
+    assert!(failed.iter().all(|resolution| *resolution == UpstreamResolution::Fail), "{failed:?}");
 }
 
 /// An HTLC that nobody signed is failed back at the margin; then its id is used for one that is

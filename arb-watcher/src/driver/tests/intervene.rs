@@ -326,9 +326,24 @@ async fn what_is_claimed_goes_where_the_operator_says() {
     let script = ScriptBuf::from_bytes([&[0, 20][..], &[7; 20]].concat());
     let goal = BumpGoal::Destination(script.clone());
     arbiter.bump(target, goal).await.expect("a script of an address");
-    let odd = ScriptBuf::from_bytes(vec![0x51]);
-    let refused = arbiter.bump(target, BumpGoal::Destination(odd.clone())).await;
-    assert_eq!(refused, Err(CommandError::NoDestination(odd)));
+    // What anybody may spend, what nobody can, and what is not relayed.
+    let program = |version: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).expect("short");
+        ScriptBuf::from_bytes([&[version, length][..], bytes].concat())
+    };
+    let odd = [
+        ScriptBuf::from_bytes(vec![0x51]),
+        program(0x51, &[0x4e, 0x73]),
+        program(0x52, &[7; 32]),
+        program(0x51, &[0xff; 32]),
+        program(0x00, &[7; 25]),
+        ScriptBuf::new_op_return([7; 20]),
+        ScriptBuf::new(),
+    ];
+    for odd in odd {
+        let refused = arbiter.bump(target, BumpGoal::Destination(odd.clone())).await;
+        assert_eq!(refused, Err(CommandError::NoDestination(odd)));
+    }
     arbiter.shutdown().await;
     let arbiter = world.restart(&[&channel]).await;
     world.chain.mine(vec![channel.remote_tx(0, &[])]);

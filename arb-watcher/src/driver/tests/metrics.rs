@@ -1,8 +1,9 @@
 //! Metrics and spans: what `docs/metrics.md` names is what the driver emits, and nothing else.
 use super::support::*;
-use crate::{Arbiter, ChainEventSubscription, Delivery};
+use crate::{Arbiter, ChainEventSubscription, Delivery, Settings};
 use arb_core::arbitrator::PreimageSource;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
+use arb_core::policy::{Joining, Policy};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
@@ -270,6 +271,41 @@ async fn values_follow_what_happens() {
     world.log.is(arb_core::log::Health::Low);
     world.pass(&arbiter, 1).await;
     is("arb_alarm of=store", 1.0);
+}
+
+/// A transaction for two channels is paid for once.
+#[tokio::test(start_paused = true)]
+async fn the_fee_of_a_joined_transaction_is_counted_once() {
+    let seen = Seen::default();
+    let _guard = metrics::set_default_local_recorder(&seen);
+    let world = World::default();
+    let mut channels = [1, 2].map(|n| Channel::new(n, StaticRemotekey));
+    for channel in &mut channels {
+        channel.next_remote(1, &[]);
+        channel.revoke(0);
+    }
+    let policy = Policy { joining: Joining::Allowed, ..Policy::default() };
+    let settings = Settings { policy, ..Settings::default() };
+    let stated = channels.iter().map(|channel| numbers(channel.id(), 0, 1)).collect();
+    let arbiter = world.start_with(settings, stated).await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    let breaches = channels.each_ref().map(|channel| channel.remote_tx(0, &[]));
+    world.chain.mine(breaches.to_vec());
+    arbiter.idle().await.expect("running");
+    let sent: Vec<_> = world.net.sent().into_iter().flatten().collect();
+    assert_eq!(sent.len(), 1, "one for both");
+    let spent = |input: &bitcoin::TxIn| {
+        let from = breaches.iter().find(|tx| tx.compute_txid() == input.previous_output.txid);
+        from.expect("a breach").output[input.previous_output.vout as usize].value
+    };
+    let brought: bitcoin::Amount = sent[0].input.iter().map(spent).sum();
+    let made: bitcoin::Amount = sent[0].output.iter().map(|output| output.value).sum();
+    world.chain.mine(sent.clone());
+    arbiter.idle().await.expect("running");
+    let paid = seen.value("arb_fees_paid_sat_total payer=output");
+    assert_eq!(paid, Some((brought - made).to_sat() as f64));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Channels that are set aside are read again, and return by themselves.
 use super::support::*;
-use crate::{Arbiter, CommandError, Settings};
-use arb_core::arbitrator::{Alert, Change, Notice, Phase};
+use crate::{Arbiter, CommandError, Delivery, Settings};
+use arb_core::arbitrator::{Alert, Change, ChannelEvent, Notice, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::facts::UpdateError;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
@@ -140,6 +140,105 @@ async fn a_channel_that_returns_is_held_against_what_the_node_stated() {
         assert_eq!(arbiter.fail_channel(outdated.id()).await, refused);
     }
     assert_eq!(world.net.txids(), [], "nothing outdated is broadcast");
+}
+
+/// What the peer proves while a channel is set aside is not lost.
+#[tokio::test(start_paused = true)]
+async fn what_the_node_states_of_a_channel_that_is_set_aside_counts_when_it_returns() {
+    let world = World::default();
+    let channels = stored(&world, &[1]).await;
+    let id = channels[0].id();
+    world.log.damage_facts(0);
+    let arbiter = world.restart(&[&channels[0]]).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channels[0]).await, None);
+    assert_eq!(arbiter.state_numbers(numbers(id, 7, 0)).await, Ok(()));
+    world.log.heal();
+    sleep(HOUR).await;
+    world.pass(&arbiter, 2).await;
+    let report = arbiter.report(id).await.expect("running").expect("back");
+    assert!(report.alerts.contains(&Alert::OutdatedFacts), "{report:?}");
+    assert_eq!(arbiter.fail_channel(id).await, Err(CommandError::Outdated(id)));
+    assert_eq!(world.net.txids(), [], "nothing outdated is broadcast");
+    let nobody = ChannelId([9; 32]);
+    let unknown = Err(CommandError::UnknownChannel(nobody));
+    assert_eq!(arbiter.state_numbers(numbers(nobody, 7, 0)).await, unknown);
+}
+
+/// The same of facts that turn out to be damaged when the node states the numbers.
+#[tokio::test(start_paused = true)]
+async fn numbers_that_find_damaged_facts_are_not_lost() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&channel]).await;
+    arbiter.idle().await.expect("running");
+    world.log.damage_facts(0);
+    assert_eq!(arbiter.state_numbers(numbers(channel.id(), 7, 0)).await, Ok(()));
+    assert_eq!(phase(&arbiter, &channel).await, None);
+    world.log.heal();
+    sleep(HOUR).await;
+    arbiter.idle().await.expect("running");
+    let outdated = Err(CommandError::Outdated(channel.id()));
+    assert_eq!(arbiter.fail_channel(channel.id()).await, outdated);
+}
+
+/// Facts that the node brings itself are held against what it stated before.
+#[tokio::test(start_paused = true)]
+async fn facts_that_take_the_place_of_damaged_ones_may_be_outdated() {
+    for (stated, outdated) in [(Some(7), true), (Some(0), false), (None, false)] {
+        let world = World::default();
+        let channels = stored(&world, &[1]).await;
+        let id = channels[0].id();
+        world.log.damage_entry(0);
+        let stated = stated.map(|local| numbers(id, local, 0));
+        let arbiter = world.start_with(Settings::default(), stated.into_iter().collect()).await;
+        assert_eq!(arbiter.watch_channel(channels[0].facts.clone()).await, Ok(()));
+        world.pass(&arbiter, 2).await;
+        let failed = arbiter.fail_channel(id).await.map(drop);
+        let expected = if outdated { Err(CommandError::Outdated(id)) } else { Ok(()) };
+        assert_eq!(failed, expected, "{stated:?}");
+        assert_eq!(world.net.txids().is_empty(), outdated, "{stated:?}");
+    }
+}
+
+/// Whoever must acknowledge before the records go is still waited for, however the channel comes back.
+#[tokio::test(start_paused = true)]
+async fn subscribers_that_could_not_be_read_are_waited_for_again() {
+    for by_the_node in [false, true] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        let id = channel.id();
+        let of = |arbiter: Arbiter| async move {
+            arbiter.subscribe(id, "a", Delivery::Acknowledged).await.expect("watched")
+        };
+        drop(of(arbiter.clone()).await);
+        arbiter.shutdown().await;
+        world.log.damage_subscribers(0);
+        let arbiter = world.restart(&[&channel]).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(phase(&arbiter, &channel).await, None);
+        world.log.heal();
+        if by_the_node {
+            assert_eq!(arbiter.watch_channel(channel.facts.clone()).await, Ok(()));
+        } else {
+            sleep(HOUR).await;
+        }
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        world.pass(&arbiter, 120).await;
+        let resolved = Some(Phase::Resolved(FundingSpend::RemoteCommitment(number(0))));
+        assert_eq!(phase(&arbiter, &channel).await, resolved, "its records wait, {by_the_node}");
+        let mut events = of(arbiter.clone()).await;
+        let mut last = None;
+        while let Some(event) = events.try_next() {
+            last = Some((event.number, event.event));
+        }
+        let (number, event) = last.expect("events");
+        assert_eq!(event, ChannelEvent::Resolved);
+        events.acknowledge(number).await.expect("known");
+        world.pass(&arbiter, 1).await;
+        assert_eq!(arbiter.report(channel.id()).await, Ok(None), "{by_the_node}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! One channel in trouble: told when it lasts, withdrawn when it is over, and no matter to others.
 use super::support::*;
 use crate::{Arbiter, Delivery};
-use arb_core::arbitrator::{Alert, Notice, NoticeKey};
+use arb_core::arbitrator::{Alert, Notice, NoticeKey, Phase};
+use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -89,6 +90,37 @@ async fn damaged_penalty_data_is_told_and_read_again() {
     let mut again = of().await.expect("watched");
     arbiter.idle().await.expect("running");
     assert_eq!(complete(again.try_next()), Some(true), "they are");
+}
+
+/// An HTLC that is not known yet is ours, and the records that say how to take it stay, however long it lasts.
+#[tokio::test(start_paused = true)]
+async fn a_breach_whose_penalty_data_cannot_be_read_is_not_forgotten() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    channel.add(received(0));
+    channel.next_remote(1, &[received(0)]);
+    channel.revoke(0);
+    let breach = channel.remote_tx(1, &[received(0)]);
+    let arbiter = world.watching(&channel).await;
+    let updates = vec![channel.next_remote(2, &[]), channel.revoke(1)];
+    arbiter.update_channel(channel.id(), updates).await.expect("sound updates");
+    world.log.damage_ended(0, true);
+    world.chain.mine(vec![breach.clone()]);
+    arbiter.idle().await.expect("running");
+    let penalties: Vec<_> = world.net.sent().into_iter().flatten().collect();
+    assert_eq!(penalties.len(), 1, "what is known is punished");
+    world.chain.mine(penalties);
+    world.pass(&arbiter, 150).await;
+    let report = arbiter.report(channel.id()).await.expect("running").expect("not forgotten");
+    assert_eq!(report.phase, Phase::Closed(FundingSpend::RevokedCommitment(number(1))));
+    assert!(report.alerts.contains(&Alert::PenaltyDataUnreadable(number(1))));
+    world.net.sent();
+    world.log.damage_ended(0, false);
+    world.pass(&arbiter, 1).await;
+    let penalty = world.net.sent().into_iter().flatten().next().expect("a penalty");
+    assert_eq!(penalty.input[0].previous_output.txid, breach.compute_txid());
+    world.chain.mine(vec![penalty]);
+    world.pass(&arbiter, 101).await;
+    assert_eq!(arbiter.report(channel.id()).await, Ok(None), "then it is");
 }
 
 /// However many signers never answer: the others are asked.

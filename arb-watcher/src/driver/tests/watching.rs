@@ -8,7 +8,7 @@ use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
 use bitcoin::{Amount, OutPoint};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 async fn phase(arbiter: &crate::Arbiter, channel: &Channel) -> Phase {
     arbiter.report(channel.id()).await.expect("running").expect("watched").phase
@@ -139,6 +139,20 @@ async fn a_channel_whose_past_cannot_be_had_is_not_watched() {
     arbiter.idle().await.expect("running");
     world.chain.prune(world.chain.best()[2]);
     let refused = arbiter.watch_channel(channel.facts.clone()).await;
+    assert!(matches!(refused, Err(CommandError::NotScanned(_))), "{refused:?}");
+    assert_eq!(arbiter.report(channel.id()).await, Ok(None));
+}
+
+/// The same, of a source that was begun above the channel's birth: waiting would be for ever.
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_older_than_the_source_is_not_watched() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(5);
+    arbiter.idle().await.expect("running");
+    world.chain.begins_at(world.chain.best()[3]);
+    let refused = timeout(Duration::from_secs(3600), arbiter.watch_channel(channel.facts.clone()));
+    let refused = refused.await.expect("an answer");
     assert!(matches!(refused, Err(CommandError::NotScanned(_))), "{refused:?}");
     assert_eq!(arbiter.report(channel.id()).await, Ok(None));
 }

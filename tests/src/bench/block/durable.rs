@@ -8,6 +8,7 @@ use super::shell::Shell;
 use super::{Blocks, Case, Cold, connect, prepare, prepared_txids};
 use crate::bench::measure::{Eviction, Pairs, interleaved, timed};
 use crate::bench::report::{Goal, Row};
+use crate::bench::whole::Whole;
 use crate::bench::{BenchError, ldk};
 
 /// One index for all channels, against one pass a monitor: everything included, disk and all.
@@ -44,12 +45,36 @@ pub(super) fn run(
     let mut rows = Vec::new();
     of_least.beside_others(blocks, extent, (&eviction, &mut monitors), &mut rows)?;
     for count in more {
+        of_whole(progress, blocks, extent, (*count, folder), &mut monitors, &mut rows)?;
         let mut of_more = Filled { count: *count, shell: fill(*count)? };
         progress.set_message(format!("block: everything of {count}"));
         of_more.beside(&mut of_least, blocks, extent, &eviction, &mut rows)?;
         of_more.beside_others(blocks, extent, (&eviction, &mut monitors), &mut rows)?;
     }
     Ok(rows)
+}
+
+/// An arbiter with its driver, from a block's delivery until it is durable, against monitors.
+fn of_whole(
+    progress: &ProgressBar,
+    blocks: &Blocks,
+    extent: &Extent<'_>,
+    (count, folder): (u32, &Path),
+    monitors: &mut ldk::Monitors,
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
+    progress.set_message(format!("block: arbiter of {count}"));
+    let mut whole = Whole::new(&folder.join(format!("whole {count}")), count)?;
+    let (mut next, quiet) = (blocks.quiet.block.clone(), &blocks.quiet.block);
+    let [.., pairs] = extent.pairs;
+    let measured = interleaved(pairs, &mut || whole.connect(&mut next, |_| ()), &mut || {
+        Ok(timed(|| monitors.connect(quiet)).0)
+    })?;
+    whole.stop();
+    let name =
+        format!("block: arbiter of {count}, driver and all / {} LDK monitors", extent.monitors);
+    rows.push(Row::of(name, measured, Some(GOAL_LDK)));
+    Ok(())
 }
 
 /// The arbiter of so many quiet channels, with its store.
@@ -146,7 +171,10 @@ mod tests {
                 assert_eq!(count(&format!("{what}, {sizes}")), 1, "{what}, {sizes}: {names:?}");
             }
         }
-        assert_eq!(names.len(), 18);
+        for channels in ["20", "40"] {
+            assert_eq!(count(&format!("arbiter of {channels}, driver and all")), 1, "{names:?}");
+        }
+        assert_eq!(names.len(), 20);
         assert!(rows.iter().all(|row| row.ours > 0.0 && row.other > 0.0 && row.ratio > 0.0));
         Ok(())
     }

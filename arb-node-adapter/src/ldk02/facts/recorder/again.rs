@@ -8,7 +8,7 @@ use crate::ldk02::facts::monitor::{self, Known, Monitor, NotAtRest};
 use crate::ldk02::facts::update::{self, FIRST_NUMBER, Step};
 use arb_core::facts::{ChannelNumbers, Update};
 use arb_core::ids::ChannelId;
-use arb_core::units::CommitmentNumber;
+use arb_core::units::{BlockHeight, CommitmentNumber};
 use core::ops::Deref;
 
 /// Ended HTLCs that are told at once.
@@ -26,15 +26,23 @@ where
     }
 
     /// Tells the arbiter of an open channel that it knows nothing of: the facts as they are recorded, and what
-    /// LDK's monitor has for penalties and of preimages.
+    /// LDK's monitor has for penalties and of preimages. LDK has seen it unspent up to its monitor's block: the past
+    /// before that, which a chain client that starts there does not deliver, need not be read.
     pub(super) async fn watch_again<S: FactSink>(
         &mut self,
         channel: ChannelId,
         sink: &S,
     ) -> Result<(), Stop> {
-        let Some(book) = self.shelf.book(&channel) else { return Ok(()) };
+        let Some(mut book) = self.shelf.book(&channel) else { return Ok(()) };
+        let monitor = self.monitor_of(channel)?;
+        let seen = monitor.as_ref().map(|read| BlockHeight(read.best.1));
+        if let Some(seen) = seen.filter(|seen| *seen > book.facts.birth) {
+            book.facts.birth = seen;
+            let kept = self.shelf.put(channel, book.clone());
+            kept.map_err(|why| Stop::Wait(super::Waiting::Store(why)))?;
+        }
         answered(watch(&book.facts, sink).await)?;
-        if let Some(read) = self.monitor_of(channel)? {
+        if let Some(read) = monitor {
             let Before { ended, preimages } = known_before(&read, &book.facts);
             for part in ended.chunks(AT_ONCE) {
                 let part = vec![Update::HtlcsEnded(part.to_vec())];

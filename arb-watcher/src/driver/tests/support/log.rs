@@ -22,11 +22,13 @@ struct Inner {
     for_good: Option<Remedy>,
     refused: usize,
     gates: VecDeque<oneshot::Receiver<bool>>,
+    held: usize,
     unreadable: bool,
     damaged_entries: BTreeSet<Slot>,
     damaged_facts: BTreeSet<Slot>,
     damaged_changes: BTreeSet<Slot>,
     damaged_ended: BTreeSet<Slot>,
+    damaged_subscribers: BTreeSet<Slot>,
     health: Health,
     channel_reads: usize,
     record_reads: usize,
@@ -77,6 +79,11 @@ impl Log {
         Gate(sender)
     }
 
+    /// How many appends have come to a gate.
+    pub(in super::super) fn held(&self) -> usize {
+        self.inner().held
+    }
+
     pub(in super::super) fn refuse(&self, refuses: bool) {
         self.inner().refuses = refuses;
     }
@@ -97,6 +104,11 @@ impl Log {
 
     pub(in super::super) fn damage_entry(&self, slot: u32) {
         self.inner().damaged_entries.insert(Slot(slot));
+    }
+
+    /// No subscriber of a channel can be read.
+    pub(in super::super) fn damage_subscribers(&self, slot: u32) {
+        self.inner().damaged_subscribers.insert(Slot(slot));
     }
 
     pub(in super::super) fn damage_facts(&self, slot: u32) {
@@ -121,6 +133,7 @@ impl Log {
         inner.damaged_facts.clear();
         inner.damaged_changes.clear();
         inner.damaged_ended.clear();
+        inner.damaged_subscribers.clear();
     }
 
     /// In which order facts of channels were written.
@@ -215,6 +228,20 @@ impl Log {
     }
 }
 
+impl Log {
+    /// What cannot be read of a channel is not given.
+    fn damage(&self, channel: &mut StoredChannel) {
+        let inner = self.inner();
+        if inner.damaged_subscribers.contains(&channel.slot) {
+            channel.subscribers.clear();
+            channel.entry = Err(damaged());
+        }
+        if inner.damaged_entries.contains(&channel.slot) {
+            channel.entry = Err(damaged());
+        }
+    }
+}
+
 fn damaged() -> Damaged {
     Damaged { what: "a flipped bit".to_owned() }
 }
@@ -229,6 +256,7 @@ impl ChangeLog for Log {
 
     fn append(&mut self, batch: Batch) -> Self::Append {
         let gate = self.inner().gates.pop_front();
+        self.inner().held += usize::from(gate.is_some());
         let log = self.clone();
         match gate {
             // As the contract says: what is not held up is applied when it is called.
@@ -248,11 +276,8 @@ impl ChangeLog for Log {
     }
 
     fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), Failure> {
-        let broken = self.inner().damaged_entries.clone();
         for mut channel in self.read(ChangeLog::channels)? {
-            if broken.contains(&channel.slot) {
-                channel.entry = Err(damaged());
-            }
+            self.damage(&mut channel);
             each(channel);
         }
         Ok(())
@@ -264,11 +289,8 @@ impl ChangeLog for Log {
 
     fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, Failure> {
         self.inner().channel_reads += 1;
-        let broken = self.inner().damaged_entries.contains(&slot);
         let mut channel = self.read(|memory| memory.channel(slot))?;
-        if let Some(channel) = channel.as_mut().filter(|_| broken) {
-            channel.entry = Err(damaged());
-        }
+        channel.iter_mut().for_each(|channel| self.damage(channel));
         Ok(channel)
     }
 

@@ -7,8 +7,8 @@ use crate::{Arbiter, ChannelNumbers, CommandError, NoticeStream, Ports, ScriptsP
 use arb_core::arbitrator::Notice;
 use arb_core::ids::ChannelId;
 use arb_core::units::CommitmentNumber;
-pub(super) use channel::{BIRTH, Channel, number, offered, preimage, received, spend};
-pub(super) use log::Log;
+pub(super) use channel::{BIRTH, Channel, number, offered, preimage, received, spend, terms};
+pub(super) use log::{Gate, Log};
 pub(super) use outside::{Chain, Down, Fees, Mood, Net, Scripts, Signing, Wallet};
 use std::time::Duration;
 

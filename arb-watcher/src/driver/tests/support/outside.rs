@@ -67,6 +67,9 @@ struct ChainState {
     blocks: HashMap<BlockHash, Block>,
     mempool: Vec<Transaction>,
     mood: Mood,
+    mempool_mood: Mood,
+    /// How long the source takes to name a block.
+    naming: Duration,
     /// What happens before the block of this hash is handed out.
     before: Option<(BlockHash, Hook)>,
     /// How long that block then takes.
@@ -84,6 +87,8 @@ impl Default for ChainState {
             blocks: HashMap::new(),
             mempool: Vec::new(),
             mood: Mood::Well,
+            mempool_mood: Mood::Well,
+            naming: Duration::ZERO,
             before: None,
             delay: Duration::ZERO,
             looks: 0,
@@ -149,6 +154,16 @@ impl Chain {
         self.state().mood = mood;
     }
 
+    /// How it answers about its mempool alone.
+    pub(in super::super) fn mempool_is(&self, mood: Mood) {
+        self.state().mempool_mood = mood;
+    }
+
+    /// It takes so long to name a block of a height.
+    pub(in super::super) fn names_blocks_in(&self, naming: Duration) {
+        self.state().naming = naming;
+    }
+
     pub(in super::super) fn slow(&self, delay: Duration) {
         self.state().delay = delay;
     }
@@ -183,6 +198,11 @@ impl Chain {
     /// The source loses a block's content.
     pub(in super::super) fn prune(&self, block: BlockRef) {
         self.state().blocks.remove(&block.hash);
+    }
+
+    /// The source knows of no block below this one.
+    pub(in super::super) fn begins_at(&self, first: BlockRef) {
+        self.state().best.retain(|block| block.height >= first.height);
     }
 
     /// How often the tip was asked for.
@@ -221,6 +241,10 @@ impl BlockSource for Chain {
 
     async fn hash_at(&self, height: BlockHeight) -> Result<Option<BlockHash>, Down> {
         self.act().await?;
+        let naming = self.state().naming;
+        if naming > Duration::ZERO {
+            sleep(naming).await;
+        }
         let state = self.state();
         Ok(state.best.iter().find(|block| block.height == height).map(|block| block.hash))
     }
@@ -242,6 +266,8 @@ impl BlockSource for Chain {
     async fn mempool_spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, Down> {
         self.state().mempool_looks += 1;
         self.act().await?;
+        let mood = self.state().mempool_mood;
+        mood.act().await?;
         let spends = |tx: &&Transaction| {
             tx.input.iter().any(|input| outpoints.contains(&input.previous_output))
         };

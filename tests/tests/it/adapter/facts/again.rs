@@ -38,6 +38,7 @@ fn counted<'a>(ids: impl Iterator<Item = (&'a HtlcId, u64)>) -> BTreeMap<(Side, 
 fn an_arbiter_that_lost_its_log_is_told_again() -> Result<(), Failed> {
     let (mut rig, near, far) = three(Kind::Anchors)?;
     used(&mut rig, &near)?;
+    rig.net.mine(7)?;
     let taken = rig.net.send(0, &[near], 12_000_000, "taken")?;
     let forwarded = rig.net.send(0, &[near, far], 13_000_000, "forwarded")?;
     // The preimages are known, and the peer does not hear of them.
@@ -59,6 +60,8 @@ fn an_arbiter_that_lost_its_log_is_told_again() -> Result<(), Failed> {
     let again: Vec<_> = rig.desks.borrow()[1].recorder.watched_again().copied().collect();
     assert!(again.contains(&id(&near)), "{again:?}");
     rig.check(&near)?;
+    // A chain client that starts at LDK's block delivers nothing before it.
+    assert!(rig.facts(1, &near)?.birth > facts.birth);
     let told = sink.told.lock().map_err(|_| "poisoned")?;
     let of = |ended: &BTreeMap<_, BTreeMap<HtlcId, arb_core::facts::HtlcRecord>>| {
         let all = ended.get(&id(&near)).into_iter().flatten();
