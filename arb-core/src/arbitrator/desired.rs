@@ -103,11 +103,13 @@ impl ChannelArbitrator {
     }
 
     /// The revoked commitment whose HTLCs must be loaded: of the peer's, or of one that looks like
-    /// ours only as long as they are not known.
+    /// ours, or nobody's, only as long as they are not known. `shaped` is the number that the transaction bears if it
+    /// is shaped like a commitment.
     pub(crate) fn awaits_penalty_data(
         &self,
         facts: &ChannelFacts,
         spend: FundingSpend,
+        shaped: impl FnOnce() -> Option<CommitmentNumber>,
     ) -> Option<CommitmentNumber> {
         let number = match spend {
             FundingSpend::RevokedCommitment(number) => number,
@@ -118,8 +120,13 @@ impl ChannelArbitrator {
             | FundingSpend::LocalCommitment(_)
             | FundingSpend::RemoteCommitment(_)
             | FundingSpend::FutureCommitment(_)
-            | FundingSpend::Splice(_)
-            | FundingSpend::Unknown => return None,
+            | FundingSpend::Splice(_) => return None,
+            // Both balances may be trimmed: then its HTLCs alone tell what it is.
+            FundingSpend::Unknown => {
+                let revoked = facts.candidates.current.remote.number;
+                let number = shaped().filter(|number| *number < revoked)?;
+                facts.secrets.get(number).map(|_| number)?
+            }
         };
         (!self.revoked_htlcs.contains_key(&number)).then_some(number)
     }
@@ -280,7 +287,8 @@ impl ChannelArbitrator {
         }
         if let Some(picture) = picture {
             match picture.spend {
-                FundingSpend::Unknown if self.awaits_verdict(facts, picture, now) => {}
+                FundingSpend::Unknown
+                    if picture.unread.is_some() || self.awaits_verdict(facts, picture, now) => {}
                 FundingSpend::Unknown => alerts.push(Alert::UnknownSpend(picture.txid)),
                 FundingSpend::FutureCommitment(_) => alerts.push(Alert::DataLoss(picture.txid)),
                 FundingSpend::OutdatedLocalCommitment(_) => {

@@ -169,7 +169,10 @@ impl Draft {
         now: &Now,
     ) {
         if picture.unread.is_some()
-            && matches!(picture.spend, FundingSpend::OutdatedLocalCommitment(_))
+            && matches!(
+                picture.spend,
+                FundingSpend::OutdatedLocalCommitment(_) | FundingSpend::Unknown
+            )
         {
             // It may yet turn out to be the peer's.
             return;

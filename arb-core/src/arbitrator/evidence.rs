@@ -187,9 +187,9 @@ impl ChannelArbitrator {
     }
 
     /// The candidate whose commitment of ours can still close the channel: the one that confirmed
-    /// last, as far as blocks say; else the current one, or another that may be in its place while
-    /// the network refuses its commitment, and by turns if it refuses all. `None`: we revoked what
-    /// there is.
+    /// last, as far as blocks say, else the current one; or another that may be in its place while
+    /// the network refuses its commitment. If it refuses all, those in turn that pay too little for it, for of the
+    /// others there is nothing to be spent. `None`: we revoked what there is.
     pub(crate) fn closing_candidate<'a>(
         &self,
         facts: &'a ChannelFacts,
@@ -201,20 +201,33 @@ impl ChannelArbitrator {
         let made: Vec<Txid> = self.splices(facts).map(|tx| tx.value.txid()).collect();
         let unspent = |c: &&FundingCandidate| self.spender(&c.funding).is_none();
         let usable = |c: &&FundingCandidate| unspent(c) && facts.unrevoked_local(c).is_some();
-        if !made.is_empty() {
-            let confirmed = |c: &&FundingCandidate| made.contains(&c.funding.txid);
-            return facts.candidates.iter().filter(usable).find(confirmed);
+        let confirmed = |c: &&FundingCandidate| made.contains(&c.funding.txid);
+        let all: Vec<_> = if made.is_empty() {
+            facts.candidates.iter().filter(usable).collect()
+        } else {
+            // Another splice may hold the place of what confirmed.
+            let goes_on = |c: &&FundingCandidate| {
+                facts.candidates.moving().any(|moving| moving.funding == c.funding)
+            };
+            let last = facts.candidates.iter().filter(usable).find(confirmed);
+            let next = facts.candidates.iter().filter(usable).filter(goes_on);
+            last.into_iter().chain(next.filter(|c| !confirmed(c))).collect()
+        };
+        if let Some(open) = all.iter().find(|c| self.refusals(c.funding).next().is_none()) {
+            return Some(open);
         }
-        let all: Vec<_> = facts.candidates.iter().filter(usable).collect();
+        let too_low =
+            |c: &&FundingCandidate| self.refusals(c.funding).all(|why| why == Refusal::Fee);
+        let cheap: Vec<_> = all.iter().copied().filter(too_low).collect();
+        let all = if cheap.is_empty() { all } else { cheap };
         let turn = usize::try_from(tip.0).ok().and_then(|tip| tip.checked_rem(all.len()));
-        let in_turn = turn.and_then(|turn| all.get(turn));
-        all.iter().find(|c| !self.is_refused(c.funding)).or(in_turn).copied()
+        turn.and_then(|turn| all.get(turn)).copied()
     }
 
-    /// Whether the network refused our commitment for this funding output.
-    fn is_refused(&self, funding: OutPoint) -> bool {
-        let mut commitments = self.acts.claims_of(funding).filter(|o| o.kind == TxKind::Commitment);
-        commitments.any(|out| self.acts.rejected.contains_key(&out.txid()))
+    /// Why the network refused our commitments for this funding output, if it did.
+    fn refusals(&self, funding: OutPoint) -> impl Iterator<Item = Refusal> {
+        let commitments = self.acts.claims_of(funding).filter(|o| o.kind == TxKind::Commitment);
+        commitments.filter_map(|out| self.acts.rejected.get(&out.txid())).map(|refused| refused.why)
     }
 
     /// Whether a candidate may still matter: a block holds a spend of it or the transaction that

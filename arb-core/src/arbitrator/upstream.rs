@@ -42,8 +42,11 @@ pub(crate) fn due(
         // In any case, even if this channel is still open: the incoming one can be saved.
         let margin = is_late(htlc, tip, policy);
         let committed = facts.is_committed(*id);
-        let settled = picture
-            .is_some_and(|p| !committed || lost_downstream(p, *id, policy).is_some_and(open));
+        let settled = picture.is_some_and(|p| match committed {
+            true => lost_downstream(p, *id, policy).is_some_and(open),
+            // What we know nothing of may contain what our facts do not say to be committed.
+            false => is_known(p.spend),
+        });
         (margin || settled).then_some((duty, UpstreamVerdict::Failed))
     })
     .collect()
@@ -73,22 +76,28 @@ pub(crate) fn late_from(htlc: &Htlc, policy: &Policy) -> Option<BlockHeight> {
     }
 }
 
-/// When the peer can claim the HTLC no more: its output was taken by us (BOLT 5 LL3a, RL2), or
-/// the confirmed commitment has no output for it (LL4b, RL3b), at act depth.
-fn lost_downstream(picture: &Picture, id: HtlcId, policy: &Policy) -> Option<Due> {
-    let from = match picture.spend {
+/// Whether it is known which HTLCs such a spend has outputs for.
+const fn is_known(spend: FundingSpend) -> bool {
+    match spend {
         // The peer may hold an output for the HTLC that we cannot see.
         FundingSpend::FutureCommitment(_)
         | FundingSpend::OutdatedLocalCommitment(_)
         | FundingSpend::Unknown
-        | FundingSpend::Splice(_) => return None,
+        | FundingSpend::Splice(_) => false,
         FundingSpend::MutualClose
         | FundingSpend::LocalCommitment(_)
         | FundingSpend::RemoteCommitment(_)
-        | FundingSpend::RevokedCommitment(_) => match picture.htlc(id) {
-            None => picture.at.height,
-            Some(_) => taken_by_us(picture, id)?,
-        },
+        | FundingSpend::RevokedCommitment(_) => true,
+    }
+}
+
+/// When the peer can claim the HTLC no more: its output was taken by us (BOLT 5 LL3a, RL2), or
+/// the confirmed commitment has no output for it (LL4b, RL3b), at act depth.
+fn lost_downstream(picture: &Picture, id: HtlcId, policy: &Policy) -> Option<Due> {
+    let from = match picture.htlc(id) {
+        _ if !is_known(picture.spend) => return None,
+        None => picture.at.height,
+        Some(_) => taken_by_us(picture, id)?,
     };
     Some(height::depth(from, policy.act_depth))
 }

@@ -107,6 +107,27 @@ impl ChainArbitrator {
         funded
     }
 
+    /// Coins of transactions that are ours to make, and unconfirmed: they are in use even if nothing is signed anew.
+    /// `is_funded` says of which outputs that is seen to already.
+    #[must_use]
+    pub fn coins_to_keep(
+        &self,
+        slot: Slot,
+        is_funded: impl Fn(&OutPoint) -> bool,
+    ) -> Vec<CoinsInUse> {
+        let Some(active) = self.active(slot) else { return Vec::new() };
+        let is_open = |used: &CoinsInUse| used.confirmed.is_none() && !is_funded(&used.claim);
+        let open = self.coins_in_use(slot).into_iter().filter(is_open);
+        // The newest of each: those that it replaced need none.
+        let mut newest: BTreeMap<OutPoint, CoinsInUse> =
+            open.map(|used| (used.claim, used)).collect();
+        if !newest.is_empty() {
+            let leads = self.leads_of(slot, active);
+            newest.retain(|claim, _| leads.contains(claim));
+        }
+        newest.into_values().collect()
+    }
+
     /// Anchors by which a child of ours was hung on a commitment that has just confirmed without it. The child is
     /// as good as before: if it pays today's price it is in one of the next blocks, with its coins, unless something else of
     /// ours, or of anybody, has the anchor.

@@ -9,6 +9,7 @@ use crate::claim::{SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::classify::{self, Classified, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate};
 use crate::format::scripts::{self, OutputScript};
+use crate::format::{ObscuringFactor, number};
 use crate::height::{self, Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
@@ -180,7 +181,9 @@ impl Picture {
             txid,
             spend,
             outputs,
-            unread: arbitrator.awaits_penalty_data(facts, spend),
+            unread: arbitrator.awaits_penalty_data(facts, spend, || {
+                number::commitment_number_of(&tx.value, ObscuringFactor::of(facts))
+            }),
             peer_second_stages,
         })
     }

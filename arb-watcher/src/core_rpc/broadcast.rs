@@ -74,7 +74,12 @@ impl CoreBroadcast {
     ) -> Result<Option<PackageAnswer>, CoreError> {
         let raw: Vec<String> = transactions.iter().map(serialize_hex).collect();
         let params = vec![json!(raw), json!(0), self.max_burn()];
-        let error = match self.rpc.request(SUBMIT, params).await? {
+        let mut answer = self.rpc.request(SUBMIT, params).await?;
+        if answer.as_ref().is_err_and(|error| error.code == code::MISC) {
+            // A Bitcoin Core of version 26 takes the package alone.
+            answer = self.rpc.request(SUBMIT, vec![json!(raw)]).await?;
+        }
+        let error = match answer {
             Ok(answer) => return package_answer(&answer, transactions).map(Some),
             Err(error) => error,
         };

@@ -84,7 +84,14 @@ impl FeeSource for CoreFees {
 
         let mut targets: Vec<(u16, FeeRate)> = Vec::new();
         for (target, answer) in self.config.targets.iter().zip(answers) {
-            let answer = answer.map_err(|error| CoreError::Node { method: ESTIMATE, error })?;
+            // One that the node does not take must not cost the others, and least of all the floor.
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::warn!(target, %error, "no estimate");
+                    continue;
+                }
+            };
             // No feerate: too little data.
             let Some(rate) = answer.get("feerate") else { continue };
             let rate = feerate(ESTIMATE, rate)?;

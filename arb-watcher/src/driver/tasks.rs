@@ -428,6 +428,21 @@ impl Tasks {
         self.funded.entry(slot).or_default().insert(claim);
     }
 
+    /// Whether coins are or may be reserved for a claim.
+    pub(super) fn has_coins(&self, slot: Slot, claim: &OutPoint) -> bool {
+        self.funded.get(&slot).is_some_and(|funded| funded.contains(claim))
+    }
+
+    /// They are not: it is to be tried again when the channel is next looked at.
+    pub(super) fn has_no_coins(&mut self, slot: Slot, claim: &OutPoint) {
+        if let Some(funded) = self.funded.get_mut(&slot) {
+            funded.remove(claim);
+            if funded.is_empty() {
+                self.funded.remove(&slot);
+            }
+        }
+    }
+
     /// Whether coins may be reserved for anything of a channel.
     pub(super) fn is_funded(&self, slot: Slot) -> bool {
         self.funded.contains_key(&slot)

@@ -47,6 +47,12 @@ pub(super) enum Outcome {
         slot: Slot,
         claim: OutPoint,
     },
+    /// The coins of a transaction could not be reserved again.
+    NotReserved {
+        slot: Slot,
+        claim: OutPoint,
+        why: String,
+    },
     /// The job panicked.
     Panicked(Job),
 }
@@ -337,6 +343,10 @@ where
                 tracing::warn!(why, "coins are released later");
                 self.tasks.fund(slot, claim);
             }
+            Outcome::NotReserved { slot, claim, why } => {
+                tracing::warn!(slot = slot.0, %claim, why, "coins are not reserved again");
+                self.tasks.has_no_coins(slot, &claim);
+            }
             // It may have come to an end meanwhile.
             Outcome::Reserved { slot, claim } => {
                 self.tasks.fund(slot, claim);
@@ -362,9 +372,13 @@ where
             // Its claims are made in other company by now: nobody has seen it, nobody shall.
             tracing::debug!(slot = slot.0, "signed too late");
             self.tasks.dropped(slot, &key);
+            self.may_have_coins(slot, &task);
             return Vec::new();
         }
         self.tasks.ended(slot, key.clone(), task.clone(), tip);
+        if !matches!(done, Done::Signed(_)) {
+            self.may_have_coins(slot, &task);
+        }
         if let Task::Sign(draft) = &task {
             self.on_asked_signer(draft, tip, &done);
         }
@@ -382,6 +396,17 @@ where
         };
         let input = |input| EngineInput::Channel { slot, input: Box::new(input) };
         inputs.into_iter().map(input).collect()
+    }
+
+    /// Of what came to nothing coins may be reserved, perhaps after they were released: that goes the way of all
+    /// that is not wanted.
+    fn may_have_coins(&mut self, slot: Slot, task: &Task) {
+        if let Task::Sign(draft) = task
+            && draft.wants_coins()
+        {
+            self.tasks.fund(slot, draft.claim.outpoint);
+            self.release_coins(slot);
+        }
     }
 
     /// It goes into the log of each channel that it claims from, in one batch.

@@ -1,7 +1,9 @@
 //! A splice confirms, the channel goes on; the splice is reorganised out again.
 use super::super::*;
 use super::support::*;
-use crate::arbitrator::{ChannelEvent, CloseKind, FailReason, Input, Phase, PreimageSource};
+use crate::arbitrator::{
+    ChannelEvent, CloseKind, FailReason, HandedOut, Input, Phase, PreimageSource, Refusal, TxKind,
+};
 use crate::claim::SpendPath;
 use crate::classify::FundingSpend;
 use crate::facts::update::tests::world::{
@@ -278,6 +280,74 @@ fn a_failing_channel_publishes_for_the_funding_output_that_is_there() {
     assert_eq!(to_publish(&watched), Some(made_by(&tx)));
     watched.disconnect(1);
     assert_eq!(to_publish(&watched), Some(made_by(&tx)));
+}
+
+/// The commitment for this funding output is out, and the network refuses it.
+fn refused(watched: &mut Watched, funding: OutPoint, why: Refusal) {
+    assert_eq!(to_publish(watched), Some(funding));
+    let transaction = local_tx(watched, funding);
+    let (txid, at) = (transaction.compute_txid(), watched.engine.height());
+    let out = HandedOut {
+        kind: TxKind::Commitment,
+        transaction: transaction.into(),
+        claims: vec![funding],
+        others: vec![],
+        coins: vec![],
+        fee: bitcoin::Amount::from_sat(1_000),
+        at,
+    };
+    watched.step(&[channel(Input::Signed(Box::new(out)))]);
+    watched.step(&[channel(Input::Rejected { txid, why })]);
+}
+
+/// The funding output whose commitment is desired, signed or not.
+fn closing(watched: &Watched) -> Option<OutPoint> {
+    let facts = &watched.world.facts;
+    let state = &watched.engine.active(SLOT)?.state;
+    state.closing_candidate(facts, watched.engine.height()).map(|candidate| candidate.funding)
+}
+
+/// A later splice may hold the place of the output that is there, as the first one may.
+#[test]
+fn the_commitment_of_a_second_splice_goes_out_where_it_stands_in_the_way() {
+    let (mut watched, first) = splicing();
+    watched.mine(vec![first.clone()]);
+    watched.update(&[locked(&first)]);
+    let mut second = splice_tx(2);
+    second.input[0].previous_output = made_by(&first);
+    watched.update(&[added(&watched.world, &second)]);
+    watched.step(&[channel(Input::Fail(FailReason::Requested))]);
+    refused(&mut watched, made_by(&first), Refusal::Fee);
+    assert_eq!(to_publish(&watched), Some(made_by(&second)));
+    // Confirmed, it alone counts.
+    watched.mine(vec![second.clone()]);
+    assert_eq!(to_publish(&watched), Some(made_by(&second)));
+}
+
+/// Of what the network refuses since nothing is there to be spent, nothing comes in its turn.
+#[test]
+fn a_commitment_that_pays_too_little_is_kept_where_the_other_has_nothing_to_spend() {
+    let old = funding_outpoint(0);
+    let (mut watched, tx) = splicing();
+    watched.step(&[channel(Input::Fail(FailReason::Requested))]);
+    refused(&mut watched, old, Refusal::Fee);
+    refused(&mut watched, made_by(&tx), Refusal::Conflict);
+    for _ in 0..4 {
+        assert_eq!(closing(&watched), Some(old));
+        watched.mine(vec![]);
+    }
+    // Where both pay too little, either may be the one that can.
+    let (mut watched, tx) = splicing();
+    watched.step(&[channel(Input::Fail(FailReason::Requested))]);
+    refused(&mut watched, old, Refusal::Fee);
+    refused(&mut watched, made_by(&tx), Refusal::Fee);
+    let mut turns = vec![closing(&watched)];
+    watched.mine(vec![]);
+    turns.push(closing(&watched));
+    turns.sort();
+    let mut both = vec![Some(old), Some(made_by(&tx))];
+    both.sort();
+    assert_eq!(turns, both);
 }
 
 #[test]

@@ -37,7 +37,10 @@ async fn publish(
     let package = Package::from(transactions.to_vec());
     let verdicts = CoreBroadcast::new(rpc, config).broadcast(package).await;
     for request in heard.lock().unwrap().iter() {
-        assert_eq!(request.params[1..], [json!(0), json!("0.0000033")], "no limit but ours");
+        // Where the node takes nothing else it gets the package alone.
+        let limits = &request.params[1..];
+        let ours = *limits == [json!(0), json!("0.0000033")];
+        assert!(ours || request.method == "submitpackage" && limits.is_empty(), "{limits:?}");
     }
     let verdicts = verdicts.map(|verdicts| {
         let ids: Vec<Txid> = verdicts.iter().map(|(txid, _)| *txid).collect();
@@ -126,6 +129,21 @@ async fn a_package_that_the_node_does_not_take_is_sent_one_by_one() {
         assert!(matches!(verdicts[1], Verdict::Conflict(_)), "{verdicts:?}");
         assert_eq!(methods, ["submitpackage", SENT, SENT]);
     }
+}
+
+/// Bitcoin Core 26 answers what has more than one argument with its help.
+#[tokio::test]
+async fn a_node_that_takes_a_package_alone_gets_it_so() {
+    let help = || fails(-1, "submitpackage [\"rawtx\",...]");
+    let accepted = json!({"fees": {"base": 0.1}});
+    let script = vec![help(), package("success", [accepted.clone(), accepted])];
+    let (verdicts, methods) = publish(&pair(), script).await;
+    assert!(verdicts.unwrap().iter().all(Verdict::is_in));
+    assert_eq!(methods, ["submitpackage", "submitpackage"]);
+    let script = vec![help(), help(), says(json!("txid")), says(json!("txid"))];
+    let (verdicts, methods) = publish(&pair(), script).await;
+    assert!(verdicts.unwrap().iter().all(Verdict::is_in));
+    assert_eq!(methods, ["submitpackage", "submitpackage", SENT, SENT]);
 }
 
 #[tokio::test]
@@ -406,6 +424,20 @@ async fn estimates_are_rounded_up_and_fall_with_time() {
     });
     let (source, _) = fees(one, vec![(2, rate(9_000))]);
     assert_eq!(source.estimates().await.unwrap().targets, [(144, rate(250))]);
+}
+
+/// One target that the node does not take costs neither the others nor the floor.
+#[tokio::test]
+async fn a_refused_target_costs_no_other() {
+    let mempool = json!({"mempoolminfee": 0.00002, "minrelaytxfee": 0.00001});
+    let error = || RpcError { code: -8, message: "Invalid conf_target".to_owned() };
+    let answers =
+        Ok(vec![Ok(mempool.clone()), Err(error()), Ok(json!({"feerate": 0.0001})), Err(error())]);
+    let estimates = fees(answers, vec![]).0.estimates().await.unwrap();
+    assert_eq!((estimates.targets, estimates.floor), (vec![(6, rate(2_500))], rate(500)));
+    let none = Ok(vec![Ok(mempool), Err(error()), Err(error()), Err(error())]);
+    let estimates = fees(none, vec![]).0.estimates().await.unwrap();
+    assert_eq!((estimates.targets, estimates.floor), (vec![], rate(500)));
 }
 
 #[tokio::test]

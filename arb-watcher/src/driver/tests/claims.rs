@@ -390,6 +390,48 @@ async fn everything_goes_out_again_when_the_source_is_back() {
     assert_eq!(world.net.txids(), first, "once, and without a block");
 }
 
+/// A child whose coins went back to the wallet is ours again: something else would spend them.
+#[tokio::test(start_paused = true)]
+async fn coins_of_what_a_reorganisation_brings_back_are_reserved_again() {
+    for mood in [Mood::Well, Mood::Fails, Mood::Panics] {
+        let world = World::default();
+        let (arbiter, channel) = with_coins(&world).await;
+        let claims = world.wallet.reserved();
+        assert_eq!(claims.len(), 1);
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.wallet.reserved(), [], "the peer's commitment needs no child");
+        world.net.sent();
+        world.wallet.is(mood);
+        world.chain.undo(1);
+        world.pass(&arbiter, 2).await;
+        world.wallet.is(Mood::Well);
+        world.pass(&arbiter, 1).await;
+        assert_eq!(world.wallet.reserved(), claims, "{mood:?}");
+        let package = world.net.sent().into_iter().flatten().map(|tx| tx.compute_txid());
+        assert!(package.collect::<Vec<_>>().contains(&txid(&channel)), "{mood:?}");
+        // And they go back when it is over.
+        world.chain.mine(vec![channel.remote_tx(0, &[])]);
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.wallet.reserved(), [], "{mood:?}");
+    }
+}
+
+/// What the wallet reserves after it was no longer wanted does not stay so.
+#[tokio::test(start_paused = true)]
+async fn coins_that_a_slow_wallet_selects_too_late_are_released() {
+    let (world, channel) = (World::default(), Channel::new(1, Anchors));
+    world.fees.are(2000);
+    let arbiter = world.watching(&channel).await;
+    world.wallet.is(Mood::Slow);
+    fail(&arbiter, channel.id()).await;
+    sleep(Duration::from_millis(500)).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(world.wallet.reserved(), []);
+}
+
 #[tokio::test(start_paused = true)]
 async fn coins_are_reserved_across_a_restart_and_released_when_they_are_not_needed() {
     let world = World::default();
