@@ -121,12 +121,6 @@ impl Following {
         self.rung();
     }
 
-    /// Looks again in a moment, if not earlier.
-    pub(super) fn soon(&mut self, settings: &Settings) {
-        let soon = Instant::now() + settings.retry;
-        self.behind = Some(self.behind.map_or(soon, |due| due.min(soon)));
-    }
-
     fn begin(&mut self, settings: &Settings) {
         self.looking = true;
         self.behind = None;

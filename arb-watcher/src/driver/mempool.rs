@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 pub(super) struct Looks {
     /// A worker is asking.
     asking: bool,
-    /// The last look failed: when it is repeated.
+    /// When the next look is, if the last one failed or there is more to ask about.
     again: Option<Instant>,
     failures: u32,
     /// Where the next slice of the round through all channels begins.
@@ -56,7 +56,7 @@ impl Looks {
         self.asking || self.again.is_some()
     }
 
-    /// When a look that failed is to be repeated.
+    /// When there is a look to come.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.again
     }
@@ -94,6 +94,11 @@ impl Looks {
         self.asking = false;
         self.again = Some(Instant::now() + wait(settings, self.failures));
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// The next slice is asked about a moment later; blocks do not wait for that.
+    fn pause(&mut self, settings: &Settings) {
+        self.again = Some(Instant::now() + settings.retry);
     }
 
     const fn answered(&mut self) {
@@ -217,7 +222,7 @@ where
         if self.chain.mempool.anew {
             self.chain.rung();
         } else if next.is_some() {
-            self.chain.soon(&self.settings);
+            self.chain.mempool.pause(&self.settings);
         }
         for (slots, tx) in closes {
             self.judge_close(slots, tx);

@@ -43,6 +43,28 @@ async fn no_block_waits_for_the_mempool() {
     }
 }
 
+/// Nor for the rest of a round through the channels of which one slice after the other is asked about.
+#[tokio::test(start_paused = true)]
+async fn no_block_waits_for_the_next_slice() {
+    let world = World::default();
+    let channels: Vec<Channel> = (1..=20).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let settings = Settings { mempool_slice: 1, ..Settings::default() };
+    let arbiter = world.start_with(settings, Vec::new()).await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    arbiter.idle().await.expect("running");
+    let mut epochs = arbiter.epochs().await.expect("running");
+    assert!(epochs.next().await.is_some(), "where it stands");
+    for _ in 0..5 {
+        world.chain.mine(vec![]);
+        let told = timeout(Duration::from_millis(100), epochs.next()).await;
+        assert!(matches!(told, Ok(Some(Epoch::Connected { .. }))), "{told:?}");
+        // In the middle of a round.
+        sleep(Duration::from_millis(1_250)).await;
+    }
+}
+
 /// A source that is slow and well is waited for, however much a new store asks it.
 #[tokio::test(start_paused = true)]
 async fn a_slow_source_is_begun_with() {

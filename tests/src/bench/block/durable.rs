@@ -73,7 +73,7 @@ fn of_whole(
     whole.stop();
     let name =
         format!("block: arbiter of {count}, driver and all / {} LDK monitors", extent.monitors);
-    rows.push(Row::of(name, measured, Some(GOAL_LDK)));
+    rows.push(Row::of(name, measured, None));
     Ok(())
 }
 
