@@ -12,7 +12,7 @@ use crate::format::{Commitment, CommitmentOutput, OutputKind, commitment, script
 use crate::height::{Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
-use crate::units::{BlockDelta, BlockHeight, CommitmentNumber};
+use crate::units::{BlockDelta, BlockHeight};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -100,35 +100,6 @@ impl ChannelArbitrator {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }
         }
-    }
-
-    /// The revoked commitment whose HTLCs must be loaded: of the peer's, or of one that looks like
-    /// ours, or nobody's, only as long as they are not known. `shaped` is the number that the transaction bears if it
-    /// is shaped like a commitment.
-    pub(crate) fn awaits_penalty_data(
-        &self,
-        facts: &ChannelFacts,
-        spend: FundingSpend,
-        shaped: impl FnOnce() -> Option<CommitmentNumber>,
-    ) -> Option<CommitmentNumber> {
-        let number = match spend {
-            FundingSpend::RevokedCommitment(number) => number,
-            FundingSpend::OutdatedLocalCommitment(number) => {
-                facts.secrets.get(number).map(|_| number)?
-            }
-            FundingSpend::MutualClose
-            | FundingSpend::LocalCommitment(_)
-            | FundingSpend::RemoteCommitment(_)
-            | FundingSpend::FutureCommitment(_)
-            | FundingSpend::Splice(_) => return None,
-            // Both balances may be trimmed: then its HTLCs alone tell what it is.
-            FundingSpend::Unknown => {
-                let revoked = facts.candidates.current.remote.number;
-                let number = shaped().filter(|number| *number < revoked)?;
-                facts.secrets.get(number).map(|_| number)?
-            }
-        };
-        (!self.revoked_htlcs.contains_key(&number)).then_some(number)
     }
 
     /// The local commitment that fails the channel, and the anchor that pays for it.

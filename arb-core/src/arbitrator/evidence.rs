@@ -3,7 +3,7 @@ use crate::arbitrator::{
     BlockView, Change, ChannelEvent, FailReason, HandedOut, NoticeKey, PreimageSource, Refusal,
     TxKind, UpstreamDuty, UpstreamVerdict,
 };
-use crate::classify;
+use crate::classify::{self, FundingSpend};
 use crate::facts::{ChannelFacts, FundingCandidate, Htlc, HtlcRecord};
 use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
@@ -235,6 +235,35 @@ impl ChannelArbitrator {
     pub(crate) fn needs(&self, funding: &OutPoint) -> bool {
         let made = self.chain.iter().any(|tx| tx.value.txid() == funding.txid);
         made || self.spender(funding).is_some() || self.acts.claims_of(*funding).next().is_some()
+    }
+
+    /// The revoked commitment whose HTLCs must be loaded: of the peer's, or of one that looks like
+    /// ours, or nobody's, only as long as they are not known. `shaped` is the number that the transaction bears if it
+    /// is shaped like a commitment.
+    pub(crate) fn awaits_penalty_data(
+        &self,
+        facts: &ChannelFacts,
+        spend: FundingSpend,
+        shaped: impl FnOnce() -> Option<CommitmentNumber>,
+    ) -> Option<CommitmentNumber> {
+        let number = match spend {
+            FundingSpend::RevokedCommitment(number) => number,
+            FundingSpend::OutdatedLocalCommitment(number) => {
+                facts.secrets.get(number).map(|_| number)?
+            }
+            FundingSpend::MutualClose
+            | FundingSpend::LocalCommitment(_)
+            | FundingSpend::RemoteCommitment(_)
+            | FundingSpend::FutureCommitment(_)
+            | FundingSpend::Splice(_) => return None,
+            // Both balances may be trimmed: then its HTLCs alone tell what it is.
+            FundingSpend::Unknown => {
+                let revoked = facts.candidates.current.remote.number;
+                let number = shaped().filter(|number| *number < revoked)?;
+                facts.secrets.get(number).map(|_| number)?
+            }
+        };
+        (!self.revoked_htlcs.contains_key(&number)).then_some(number)
     }
 
     /// Every confirmed transaction that the evidence rests on, and its block, in order of arrival.

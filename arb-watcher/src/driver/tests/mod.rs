@@ -5,6 +5,7 @@ mod candidates;
 mod chain;
 mod claims;
 mod closes;
+mod coins;
 mod destinations;
 mod epochs;
 mod facts;
