@@ -15,6 +15,9 @@ const WAITING: usize = 1024;
 /// block until it is acknowledged. Any number of streams may be open; each gets every notice, and
 /// one acknowledgement is enough. Dropping it, in whatever way, ends it.
 ///
+/// An HTLC is to be failed until that is acknowledged: if its preimage turns up before, it is to be fulfilled
+/// instead. A node that has failed it already acknowledges, and does nothing.
+///
 /// ```
 /// use arb_core::arbitrator::{Notice, UpstreamResolution};
 /// use arb_watcher::{Arbiter, CommandError};

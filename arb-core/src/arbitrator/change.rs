@@ -80,7 +80,8 @@ pub enum Change {
     UpstreamTold {
         /// What about.
         duty: UpstreamDuty,
-        /// What it was told. Never taken back.
+        /// What it was told. Not taken back; but a preimage that turns up before the node has acknowledged
+        /// that the HTLC was failed fulfils it.
         verdict: UpstreamVerdict,
     },
     /// Act: a notice was acknowledged and is not repeated.

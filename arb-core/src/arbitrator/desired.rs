@@ -1,7 +1,7 @@
 //! `desired`: what should be true outside, level-triggered.
 use crate::arbitrator::{
     Alert, ChannelArbitrator, Effect, EffectKey, HandedOut, Notice, Now, Position, Refusal, TxKind,
-    UpstreamVerdict, upstream,
+    upstream,
 };
 use crate::claim::{
     AnchorLock, Claim, Deadline, Presigned, SigningKey, SingleSpend, SpendPath, Unlock,
@@ -276,11 +276,8 @@ impl ChannelArbitrator {
             let lost = picture.outputs.iter().filter(|output| is_lost(output) || nobody(output));
             alerts.extend(lost.map(|output| Alert::OutputLost(output.outpoint)));
         }
-        let late = facts.htlcs.iter().filter(|(id, record)| {
-            self.acts.told(**id, &record.htlc) == Some(UpstreamVerdict::Failed)
-                && self.upstream_preimage(record.htlc.hash).is_some()
-        });
-        alerts.extend(late.map(|(id, _)| Alert::PreimageAfterFail(*id)));
+        let late = upstream::known_too_late(facts, self);
+        alerts.extend(late.map(|duty| Alert::PreimageAfterFail(duty.htlc)));
         alerts
     }
 

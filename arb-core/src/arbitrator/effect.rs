@@ -120,7 +120,8 @@ impl UpstreamDuty {
 pub enum UpstreamResolution {
     /// Fulfil it with this preimage.
     Fulfil(Preimage),
-    /// Fail it back.
+    /// Fail it back. Done for good once it is acknowledged: if the preimage turns up before, the same notice
+    /// says [`Self::Fulfil`].
     Fail,
 }
 

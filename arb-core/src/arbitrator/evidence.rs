@@ -360,7 +360,9 @@ impl Acts {
             }
             Change::MutualCloseSeen { at } => self.mutual_seen = Some(*at),
             Change::UpstreamTold { duty, verdict } => {
-                self.upstream.entry(*duty).or_insert(*verdict);
+                if self.may_be_told(duty, *verdict) {
+                    self.upstream.insert(*duty, *verdict);
+                }
             }
             Change::NoticeAcknowledged(key) => {
                 self.acknowledged.insert(*key);
@@ -393,6 +395,18 @@ impl Acts {
     #[must_use]
     pub fn told(&self, htlc: HtlcId, terms: &Htlc) -> Option<UpstreamVerdict> {
         self.upstream.get(&UpstreamDuty::of(htlc, terms)).copied()
+    }
+
+    /// Whether the node may still be told this. A verdict stands, but one: as long as nobody has acknowledged
+    /// that the HTLC was failed, it is fulfilled with a preimage that turns up.
+    pub(crate) fn may_be_told(&self, duty: &UpstreamDuty, verdict: UpstreamVerdict) -> bool {
+        match (self.upstream.get(duty), verdict) {
+            (None, _) => true,
+            (Some(UpstreamVerdict::Failed), UpstreamVerdict::Fulfilled) => {
+                !self.acknowledged.contains(&NoticeKey::Upstream(*duty))
+            }
+            (Some(_), _) => false,
+        }
     }
 
     /// The earlier of a claim's own deadline and those that the operator asked for. What opens later

@@ -2,7 +2,7 @@
 //! node was told about it; once the HTLC has left all commitments that may be broadcast, both are moot, and a channel
 //! that nothing else is known of is quiet again (ADR 0011).
 use crate::arbitrator::{
-    Alert, Change, ChannelArbitrator, NoticeKey, PreimageSource, UpstreamDuty,
+    Alert, Change, ChannelArbitrator, NoticeKey, PreimageSource, UpstreamDuty, upstream,
 };
 use crate::facts::ChannelFacts;
 use crate::ids::PaymentHash;
@@ -17,10 +17,19 @@ impl ChannelArbitrator {
     ///
     /// A channel that is failing, or of which anything is remembered that only a close brings, keeps all.
     pub(crate) fn without_moot(&self, facts: &ChannelFacts) -> Option<(Self, Vec<Change>)> {
+        let is_alerted = |duty: &&UpstreamDuty| {
+            let alert = Alert::PreimageAfterFail(duty.htlc);
+            self.acts.acknowledged.contains(&NoticeKey::Alert(alert))
+        };
+        // A person must hear of what came too late, also if the HTLC has left since.
+        let late: BTreeSet<&UpstreamDuty> =
+            upstream::known_too_late(facts, self).filter(|duty| !is_alerted(duty)).collect();
+        let live = facts.htlcs.values().map(|record| record.htlc.hash);
         let hashes: BTreeSet<PaymentHash> =
-            facts.htlcs.values().map(|record| record.htlc.hash).collect();
+            live.chain(late.iter().map(|duty| duty.hash)).collect();
         let is_open = |duty: &UpstreamDuty| {
-            facts.htlcs.get(&duty.htlc).is_some_and(|r| r.htlc.hash == duty.hash)
+            let live = facts.htlcs.get(&duty.htlc).is_some_and(|r| r.htlc.hash == duty.hash);
+            live || late.contains(duty)
         };
         let is_needed = |(hash, _): &(PaymentHash, PreimageSource)| hashes.contains(hash);
         let stands = |key: &NoticeKey| match key {

@@ -1,6 +1,6 @@
 //! Upstream duties: what the node is told about the incoming side of every offered HTLC.
 use crate::arbitrator::{
-    ChannelArbitrator, Notice, Now, Position, UpstreamDuty, UpstreamResolution, UpstreamVerdict,
+    ChannelArbitrator, Notice, Now, Position, PreimageSource, UpstreamDuty, UpstreamResolution, UpstreamVerdict,
 };
 use crate::classify::FundingSpend;
 use crate::facts::{ChannelFacts, Htlc, HtlcLink};
@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::units::{BlockDelta, BlockHeight};
 use alloc::vec::Vec;
 
-/// Verdicts that are due at `tip` and not given yet.
+/// Verdicts that are due at the tip and not given yet, or better than what was given.
 ///
 /// The duties are those of every HTLC that we offered in any unrevoked commitment; a revoked one
 /// that confirms adds none.
@@ -25,19 +25,20 @@ pub(crate) fn due(
     let tip = now.tip;
     let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
     let duties = offered.map(|(id, record)| (id, record, UpstreamDuty::of(*id, &record.htlc)));
-    let open = duties.filter(|(_, _, duty)| !arbitrator.acts.upstream.contains_key(duty));
-    open.filter_map(|(id, record, duty)| {
+    duties.filter_map(|(id, record, duty)| {
         let htlc = &record.htlc;
+        let may = |verdict| arbitrator.acts.may_be_told(&duty, verdict).then_some((duty, verdict));
         if arbitrator.upstream_preimage(htlc.hash).is_some() {
-            return Some((duty, UpstreamVerdict::Fulfilled));
+            return may(UpstreamVerdict::Fulfilled);
         }
+        let fail = may(UpstreamVerdict::Failed)?;
         if now.position == Position::CatchingUp {
             // A block to come may hold the preimage.
             return None;
         }
         let open = |due: Due| due.is_open(tip);
         if picture.and_then(|p| given_up(p, *id, htlc, policy)).is_some_and(open) {
-            return Some((duty, UpstreamVerdict::Failed));
+            return Some(fail);
         }
         // In any case, even if this channel is still open: the incoming one can be saved.
         let margin = is_late(htlc, tip, policy);
@@ -47,7 +48,7 @@ pub(crate) fn due(
             // What we know nothing of may contain what our facts do not say to be committed.
             false => is_known(p.spend),
         });
-        (margin || settled).then_some((duty, UpstreamVerdict::Failed))
+        (margin || settled).then_some(fail)
     })
     .collect()
 }
@@ -126,6 +127,26 @@ fn given_up(picture: &Picture, id: HtlcId, htlc: &Htlc, policy: &Policy) -> Opti
 pub(crate) fn is_done(facts: &ChannelFacts, arbitrator: &ChannelArbitrator) -> bool {
     let mut offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
     offered.all(|(id, record)| arbitrator.acts.told(*id, &record.htlc).is_some())
+}
+
+/// What was failed upstream before its preimage was known. Of an HTLC that has left the channel since, it must
+/// be its own preimage: a payment may be tried again.
+pub(crate) fn known_too_late<'a>(
+    facts: &'a ChannelFacts,
+    arbitrator: &'a ChannelArbitrator,
+) -> impl Iterator<Item = &'a UpstreamDuty> {
+    let failed = |(_, verdict): &(_, &UpstreamVerdict)| **verdict == UpstreamVerdict::Failed;
+    let failed = arbitrator.acts.upstream.iter().filter(failed).map(|(duty, _)| duty);
+    failed.filter(|duty| match facts.htlcs.get(&duty.htlc) {
+        Some(record) => {
+            let same = UpstreamDuty::of(duty.htlc, &record.htlc) == **duty;
+            same && arbitrator.upstream_preimage(duty.hash).is_some()
+        }
+        None => {
+            let own = PreimageSource::Downstream(duty.htlc);
+            arbitrator.sources(duty.hash).any(|(source, _)| source == own)
+        }
+    })
 }
 
 /// Where the HTLC's value came to us for good: its output, or (revoked) the output of the peer's

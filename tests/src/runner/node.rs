@@ -35,6 +35,8 @@ pub(super) struct Subscriber {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub(super) upstream: BTreeMap<(ChannelId, HtlcId), UpstreamVerdict>,
+    /// Of these, what it acknowledged.
+    settled: BTreeSet<(ChannelId, HtlcId)>,
     pub(super) alerts: BTreeSet<(ChannelId, Alert)>,
     /// What can never be right, whatever comes.
     pub(super) contradictions: Vec<String>,
@@ -279,13 +281,16 @@ impl Node {
 }
 
 impl Told {
-    /// Takes in a notice; the same one may come any number of times.
+    /// Takes in a notice; the same one may come any number of times. A verdict that was acknowledged stands,
+    /// and one that an HTLC is fulfilled.
     pub(super) fn take(&mut self, channel: ChannelId, notice: &Notice) {
         match notice {
             Notice::Upstream { htlc, resolution, hash, .. } => {
                 let verdict = resolution.verdict();
                 let before = self.upstream.insert((channel, *htlc), verdict);
-                if before.is_some_and(|before| before != verdict) {
+                let stands = self.settled.contains(&(channel, *htlc))
+                    || before == Some(UpstreamVerdict::Fulfilled);
+                if stands && before.is_some_and(|before| before != verdict) {
                     let what = format!("{before:?}, then {verdict:?} for HTLC {htlc:?}");
                     self.contradictions.push(what);
                 }
@@ -299,6 +304,13 @@ impl Told {
                 self.alerts.insert((channel, *alert));
             }
             Notice::Failing(_) => {}
+        }
+    }
+
+    /// A notice was acknowledged, and the arbiter knows.
+    pub(super) fn acknowledged(&mut self, channel: ChannelId, notice: &Notice) {
+        if let Notice::Upstream { htlc, .. } = notice {
+            self.settled.insert((channel, *htlc));
         }
     }
 }

@@ -484,8 +484,9 @@ impl<'a> Runner<'a> {
             let acknowledged =
                 self.try_command(|arbiter| async move { arbiter.acknowledge(channel, key).await });
             match acknowledged.await? {
+                Ok(()) => self.node.told.acknowledged(channel, &notice),
                 // Forgotten meanwhile: nothing waits for the acknowledgement.
-                Ok(()) | Err(CommandError::UnknownChannel(_)) => {}
+                Err(CommandError::UnknownChannel(_)) => {}
                 Err(error) => return Err(refused(error)),
             }
         }
