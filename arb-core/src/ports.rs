@@ -150,6 +150,10 @@ impl FeeEstimates {
     /// around it; at the ends, that of the smallest or of the largest target. Never above the
     /// estimate of a shorter target (what is enough for fewer blocks is enough for more, and whoever
     /// hurries never pays less), and never below the floor.
+    ///
+    /// What cannot be is taken for an error of the source, and for the most that can: a claim far from its
+    /// deadline would pay all that it brings. That is what no block has taken yet, and where past blocks are known,
+    /// a large multiple of what the next one is expected to take.
     #[must_use]
     pub fn within(&self, blocks: u32) -> FeeRate {
         let reachable = self.targets.iter().rposition(|(target, _)| u32::from(*target) <= blocks);
@@ -170,8 +174,20 @@ impl FeeEstimates {
             }
             _ => now,
         };
-        FeeRate::from_sat_per_kwu(rate)
+        FeeRate::from_sat_per_kwu(rate).min(self.most()).max(self.floor)
     }
+
+    /// The most that is believed.
+    fn most(&self) -> FeeRate {
+        let expected = self.troughs.within(1).map(|next| next.max(self.floor));
+        let leap = |next: FeeRate| next.checked_mul(Self::LEAP).unwrap_or(Self::HIGHEST);
+        expected.map_or(Self::HIGHEST, leap).min(Self::HIGHEST)
+    }
+
+    /// No block has taken more on average, by far: 2,500 sat/vB.
+    pub const HIGHEST: FeeRate = FeeRate::from_sat_per_kwu(625_000);
+    /// Nor has the price of the next block been so many times what the blocks before it had led to expect.
+    const LEAP: u64 = 30;
 }
 
 /// Estimates feerates.

@@ -3,6 +3,7 @@ use crate::abandon::{AbandonError, Unfunded};
 use crate::bump::{BumpGoal, BumpTarget};
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
+use crate::receipt::Receipt;
 use crate::subscription::{AllChannelsSubscription, ChainEventSubscription, Delivery};
 use arb_core::arbitrator::NoticeKey;
 use arb_core::arbitrator::PreimageSource;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 pub enum Command {
     /// [`crate::Arbiter::watch_channel`]. Answered by [`Answer::Done`].
     Watch(Box<ChannelFacts>),
-    /// [`crate::Arbiter::update_channel_with`]. Answered by [`Answer::Done`].
+    /// [`crate::Arbiter::update_channel_with`]. Answered by [`Answer::Stored`].
     Update {
         /// The channel.
         id: ChannelId,
@@ -147,6 +148,8 @@ pub enum Command {
 pub enum Answer {
     /// It is done, and durable.
     Done,
+    /// What is durable of a channel's facts.
+    Stored(Receipt),
     /// Our commitment transaction: in the log, and handed to the network.
     Commitment(Box<Transaction>),
     /// Notices from now on.
@@ -376,6 +379,12 @@ impl<T: Into<Answer>> Reply<T> {
 impl From<()> for Answer {
     fn from((): ()) -> Self {
         Self::Done
+    }
+}
+
+impl From<Receipt> for Answer {
+    fn from(receipt: Receipt) -> Self {
+        Self::Stored(receipt)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::command::{Answer, Command, CommandError};
 use crate::driver::{Driver, End, Seams, StartError};
 use crate::ended::{Ended, LastWord};
 use crate::queue::{Answering, Sender};
+use crate::receipt::Receipt;
 use crate::scripts::ScriptsPort;
 use crate::settings::{ChannelNumbers, Ports, Settings};
 use arb_core::arbitrator::PreimageSource;
@@ -168,7 +169,7 @@ impl Arbiter {
         self.do_it(Command::Watch(Box::new(ChannelFacts { destination, ..facts }))).await
     }
 
-    /// Applies updates in order, all or none. Durable when it returns: the node may then send its
+    /// Applies updates in order, all or none. The receipt says what is durable by then: the node may send its
     /// own `revoke_and_ack`.
     ///
     /// ```
@@ -187,12 +188,14 @@ impl Arbiter {
     ///     let revoked = Update::RemoteRevoked { number, secret };
     ///     let signals = Update::Signals(Signals { names, link: Link::Up });
     ///     match arbiter.update_channel(id, vec![revoked, signals]).await {
+    ///         Ok(receipt) => println!("{id}: those before {} are revoked", receipt.remote.0),
     ///         Err(CommandError::Facts(UpdateError::SecretMismatch)) => {
     ///             println!("{id}: the peer lies about commitment {}", number.0);
-    ///             arbiter.fail_channel(id).await.map(drop)
+    ///             arbiter.fail_channel(id).await?;
     ///         }
-    ///         answer => answer,
+    ///         Err(other) => return Err(other),
     ///     }
+    ///     Ok(())
     /// }
     /// ```
     ///
@@ -203,7 +206,7 @@ impl Arbiter {
         &self,
         id: ChannelId,
         updates: Vec<Update>,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Receipt, CommandError> {
         self.update_channel_with(id, updates, Vec::new()).await
     }
 
@@ -228,7 +231,8 @@ impl Arbiter {
     ///     let folder = "channels".to_owned();
     ///     if store.home().is_some() && store.home() == arbiter.home() {
     ///         let record = ByteRecord { folder, name, bytes };
-    ///         return Ok(arbiter.update_channel_with(id, updates, vec![record]).await?);
+    ///         arbiter.update_channel_with(id, updates, vec![record]).await?;
+    ///         return Ok(());
     ///     }
     ///     arbiter.update_channel(id, updates).await?;
     ///     Ok(store.put(&folder, &name, bytes).await?)
@@ -242,8 +246,11 @@ impl Arbiter {
         id: ChannelId,
         updates: Vec<Update>,
         records: Vec<ByteRecord>,
-    ) -> Result<(), CommandError> {
-        self.do_it(Command::Update { id, updates, records }).await
+    ) -> Result<Receipt, CommandError> {
+        match self.ask(Command::Update { id, updates, records }).await? {
+            Answer::Stored(receipt) => Ok(receipt),
+            _ => Err(CommandError::Stopped),
+        }
     }
 
     /// Where the log keeps what it is given, if a byte store may be there too.

@@ -20,6 +20,7 @@ mod mocked;
 mod notices;
 mod past_fees;
 mod queue;
+mod receipt;
 mod scripts;
 mod settings;
 mod subscription;
@@ -36,6 +37,7 @@ pub use handle::Arbiter;
 pub use notices::NoticeStream;
 pub use past_fees::PastFees;
 pub use queue::Answering;
+pub use receipt::Receipt;
 pub use scripts::{Reuse, ScriptsPort};
 pub use settings::{ChannelNumbers, Ports, Settings};
 pub use subscription::{

@@ -25,8 +25,7 @@ impl ChannelArbitrator {
         let late: BTreeSet<&UpstreamDuty> =
             upstream::known_too_late(facts, self).filter(|duty| !is_alerted(duty)).collect();
         let live = facts.htlcs.values().map(|record| record.htlc.hash);
-        let hashes: BTreeSet<PaymentHash> =
-            live.chain(late.iter().map(|duty| duty.hash)).collect();
+        let hashes: BTreeSet<PaymentHash> = live.chain(late.iter().map(|duty| duty.hash)).collect();
         let is_open = |duty: &UpstreamDuty| {
             let live = facts.htlcs.get(&duty.htlc).is_some_and(|r| r.htlc.hash == duty.hash);
             live || late.contains(duty)

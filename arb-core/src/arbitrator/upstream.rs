@@ -1,6 +1,7 @@
 //! Upstream duties: what the node is told about the incoming side of every offered HTLC.
 use crate::arbitrator::{
-    ChannelArbitrator, Notice, Now, Position, PreimageSource, UpstreamDuty, UpstreamResolution, UpstreamVerdict,
+    ChannelArbitrator, Notice, Now, Position, PreimageSource, UpstreamDuty, UpstreamResolution,
+    UpstreamVerdict,
 };
 use crate::classify::FundingSpend;
 use crate::facts::{ChannelFacts, Htlc, HtlcLink};
@@ -25,32 +26,34 @@ pub(crate) fn due(
     let tip = now.tip;
     let offered = facts.htlcs.iter().filter(|(id, _)| id.offerer == Side::Local);
     let duties = offered.map(|(id, record)| (id, record, UpstreamDuty::of(*id, &record.htlc)));
-    duties.filter_map(|(id, record, duty)| {
-        let htlc = &record.htlc;
-        let may = |verdict| arbitrator.acts.may_be_told(&duty, verdict).then_some((duty, verdict));
-        if arbitrator.upstream_preimage(htlc.hash).is_some() {
-            return may(UpstreamVerdict::Fulfilled);
-        }
-        let fail = may(UpstreamVerdict::Failed)?;
-        if now.position == Position::CatchingUp {
-            // A block to come may hold the preimage.
-            return None;
-        }
-        let open = |due: Due| due.is_open(tip);
-        if picture.and_then(|p| given_up(p, *id, htlc, policy)).is_some_and(open) {
-            return Some(fail);
-        }
-        // In any case, even if this channel is still open: the incoming one can be saved.
-        let margin = is_late(htlc, tip, policy);
-        let committed = facts.is_committed(*id);
-        let settled = picture.is_some_and(|p| match committed {
-            true => lost_downstream(p, *id, policy).is_some_and(open),
-            // What we know nothing of may contain what our facts do not say to be committed.
-            false => is_known(p.spend),
-        });
-        (margin || settled).then_some(fail)
-    })
-    .collect()
+    duties
+        .filter_map(|(id, record, duty)| {
+            let htlc = &record.htlc;
+            let may =
+                |verdict| arbitrator.acts.may_be_told(&duty, verdict).then_some((duty, verdict));
+            if arbitrator.upstream_preimage(htlc.hash).is_some() {
+                return may(UpstreamVerdict::Fulfilled);
+            }
+            let fail = may(UpstreamVerdict::Failed)?;
+            if now.position == Position::CatchingUp {
+                // A block to come may hold the preimage.
+                return None;
+            }
+            let open = |due: Due| due.is_open(tip);
+            if picture.and_then(|p| given_up(p, *id, htlc, policy)).is_some_and(open) {
+                return Some(fail);
+            }
+            // In any case, even if this channel is still open: the incoming one can be saved.
+            let margin = is_late(htlc, tip, policy);
+            let committed = facts.is_committed(*id);
+            let settled = picture.is_some_and(|p| match committed {
+                true => lost_downstream(p, *id, policy).is_some_and(open),
+                // What we know nothing of may contain what our facts do not say to be committed.
+                false => is_known(p.spend),
+            });
+            (margin || settled).then_some(fail)
+        })
+        .collect()
 }
 
 /// The incoming HTLC is about to expire: failing it back saves that channel.

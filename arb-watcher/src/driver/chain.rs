@@ -272,6 +272,11 @@ where
     fn engine_estimates(&mut self, estimates: Option<FeeEstimates>) -> bool {
         let changed = estimates.filter(|new| new != self.engine.estimates());
         let is_changed = changed.is_some();
+        for (target, rate) in changed.iter().flat_map(|new| &new.targets) {
+            if *rate > FeeEstimates::HIGHEST {
+                tracing::error!(target_blocks = target, %rate, "no block has taken that: not believed");
+            }
+        }
         changed.into_iter().for_each(|new| self.engine.set_estimates(new));
         is_changed
     }

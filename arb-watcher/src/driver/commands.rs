@@ -7,6 +7,7 @@ use crate::command::{Command, CommandError, Counts, Envelope, Reply};
 use crate::ended::Ended;
 use crate::epochs::Epochs;
 use crate::notices::NoticeStream;
+use crate::receipt::Receipt;
 use arb_core::arbitrator::{Alert, BlockView, Input, NoticeKey};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelNumbers, Standing, Update};
@@ -180,7 +181,7 @@ where
         &mut self,
         id: ChannelId,
         (updates, records): (Vec<Update>, Records),
-        reply: Reply<()>,
+        reply: Reply<Receipt>,
     ) {
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(self.unknown(id)));
@@ -196,7 +197,7 @@ where
         let writes = updated.writes() || learns || !records.is_empty();
         if !writes && self.on_the_way.newest(slot).is_none() {
             self.engine.quiet_facts_replaced(slot, &updated);
-            return reply.send(Ok(()));
+            return reply.send(Ok(Receipt::of(updated.facts())));
         }
         if self.engine.active(slot).is_some() || updated.moves_candidates() || learns {
             return reply.send(self.take_facts(slot, (updated, records), Vec::new()).await);
@@ -223,18 +224,19 @@ where
         slot: Slot,
         (updated, records): (Updated, Records),
         history: Vec<BlockView>,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Receipt, CommandError> {
         let facts = updated.facts().clone();
+        let receipt = Receipt::of(&facts);
         let updated = Box::new(updated);
         let input = vec![EngineInput::Facts { slot, updated, history }];
         self.try_step_with(input, records).await?;
         if self.engine.active(slot).is_none() {
             self.recent.keep(slot, facts);
         }
-        Ok(())
+        Ok(receipt)
     }
 
-    fn store_facts(&mut self, slot: Slot, updated: (Updated, Records), reply: Reply<()>) {
+    fn store_facts(&mut self, slot: Slot, updated: (Updated, Records), reply: Reply<Receipt>) {
         let (number, (all, records)) = self.on_the_way.begin(slot, updated, reply);
         let facts = all.facts().clone();
         let mut writes = vec![Write::Facts { slot, facts }];

@@ -1,6 +1,7 @@
 //! Facts on their way to the store: of a quiet channel many appends may be in flight. The store
 //! applies them in order, and each holds everything that the ones before it do.
 use crate::command::{CommandError, Reply};
+use crate::receipt::Receipt;
 use arb_core::engine::Updated;
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
@@ -24,13 +25,12 @@ struct Append {
     updated: Updated,
     records: Records,
     /// Who is told how it ended.
-    replies: Vec<Reply<()>>,
+    replies: Vec<Reply<Receipt>>,
 }
 
-fn succeed(replies: Vec<Reply<()>>) {
-    for reply in replies {
-        reply.send(Ok(()));
-    }
+fn succeed(updated: &Updated, replies: Vec<Reply<Receipt>>) {
+    let receipt = Receipt::of(updated.facts());
+    replies.into_iter().for_each(|reply| reply.send(Ok(receipt)));
 }
 
 impl OnTheWay {
@@ -53,7 +53,7 @@ impl OnTheWay {
         &mut self,
         slot: Slot,
         (updated, records): (Updated, Records),
-        reply: Reply<()>,
+        reply: Reply<Receipt>,
     ) -> (u64, (Updated, Records)) {
         let number = self.next;
         self.next = self.next.saturating_add(1);
@@ -77,7 +77,7 @@ impl OnTheWay {
             let Some(Append { number: of, updated, replies, .. }) = appends.pop_front() else {
                 break;
             };
-            succeed(replies);
+            succeed(&updated, replies);
             newest = (of == number).then_some(updated);
         }
         self.tidy(slot);
@@ -108,7 +108,7 @@ impl OnTheWay {
     /// The newest facts of the channel became durable in another way.
     pub(super) fn superseded(&mut self, slot: Slot) {
         for append in self.of.remove(&slot).into_iter().flatten() {
-            succeed(append.replies);
+            succeed(&append.updated, append.replies);
         }
     }
 

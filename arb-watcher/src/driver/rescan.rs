@@ -7,6 +7,7 @@ use super::panics::{Caught, Panicked, caught_of};
 use super::work::{Job, Outcome};
 use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
+use crate::receipt::Receipt;
 use crate::settings::Settings;
 use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
 use arb_core::engine::{EngineInput, Updated};
@@ -40,7 +41,7 @@ enum Origin {
     /// The node asked for the channel to be watched.
     Asked(Box<ChannelFacts>, Reply<()>),
     /// The node told of further funding candidates.
-    Candidates(Vec<Update>, Records, Reply<()>),
+    Candidates(Vec<Update>, Records, Reply<Receipt>),
     /// The node says that the channel can never be funded.
     Abandoned(Reply<()>),
     /// It was set aside, and can be read again.
@@ -75,9 +76,8 @@ impl Watching {
     /// Whether somebody still waits for it.
     pub(super) fn is_wanted(&self) -> bool {
         match &self.origin {
-            Origin::Asked(_, reply)
-            | Origin::Candidates(_, _, reply)
-            | Origin::Abandoned(reply) => !reply.is_closed(),
+            Origin::Asked(_, reply) | Origin::Abandoned(reply) => !reply.is_closed(),
+            Origin::Candidates(_, _, reply) => !reply.is_closed(),
             Origin::Healed => true,
         }
     }
@@ -179,7 +179,7 @@ where
         &mut self,
         (updates, records): (Vec<Update>, Records),
         updated: &Updated,
-        reply: Reply<()>,
+        reply: Reply<Receipt>,
     ) {
         let births = updates.iter().filter_map(|update| match update {
             Update::CandidateAdded { birth, .. } => Some(*birth),
@@ -231,9 +231,10 @@ where
     ) {
         if let Err(why) = result {
             return match watching.origin {
-                Origin::Asked(_, reply)
-                | Origin::Candidates(_, _, reply)
-                | Origin::Abandoned(reply) => reply.send(Err(CommandError::NotScanned(why))),
+                Origin::Asked(_, reply) | Origin::Abandoned(reply) => {
+                    reply.send(Err(CommandError::NotScanned(why)));
+                }
+                Origin::Candidates(_, _, reply) => reply.send(Err(CommandError::NotScanned(why))),
                 Origin::Healed => self.on_not_scanned(watching.id, &why),
             };
         }
@@ -269,7 +270,7 @@ where
         id: ChannelId,
         (updates, records): (&[Update], Records),
         history: Vec<BlockView>,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Receipt, CommandError> {
         let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let updated = self.verified(slot, updates)?;
         self.take_facts(slot, (updated, records), history).await

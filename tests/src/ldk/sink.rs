@@ -35,7 +35,7 @@ impl FactSink for ToArbiter {
         updates: Vec<Update>,
         records: Vec<ByteRecord>,
     ) -> Result<(), Refusal> {
-        self.0.update_channel_with(channel, updates, records).await.map_err(refusal)
+        self.0.update_channel_with(channel, updates, records).await.map(drop).map_err(refusal)
     }
 
     fn home(&self) -> Option<Home> {

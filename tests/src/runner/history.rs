@@ -236,7 +236,7 @@ impl Runner<'_> {
                 async move { arbiter.update_channel(id, part).await }
             });
             match sent.await? {
-                Ok(()) => advance(&mut self.chan_mut(name)?.numbers, &part),
+                Ok(_) => advance(&mut self.chan_mut(name)?.numbers, &part),
                 Err(CommandError::UnknownChannel(_)) if self.chan(name)?.forgotten => {}
                 Err(CommandError::NotStored(_)) if self.disk_is_full => return Ok(()),
                 Err(error) => return Err(super::node::refused(error)),

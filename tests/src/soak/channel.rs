@@ -182,7 +182,7 @@ impl Life {
         let steps = self.peer.take_facts(Keep::Newest)?;
         let updates = updates_of(&steps, self.funding, &Links::new());
         match world.arbiter()?.update_channel(self.id, updates).await {
-            Ok(()) => {
+            Ok(_) => {
                 self.numbers = (self.peer.local_number(), self.peer.remote_number());
                 Ok(())
             }

@@ -354,3 +354,25 @@ fn what_has_no_deadline_bids_a_little_less_than_the_trough() {
     // Whoever has waited for days takes the cheapest of fewer blocks.
     assert!(rate(2_000) > 4_000, "{}", rate(2_000));
 }
+
+/// An answer that cannot be is an error of its source: nobody far from a deadline pays all that a claim brings for it.
+#[test]
+fn what_no_block_has_taken_is_not_believed() {
+    let absurd = market_of([1_000_000; 4]);
+    let rate = |left, market: &FeeEstimates| {
+        let rate = price(Hurry::Left(left), 800, 100_000_000, market).feerate();
+        rate.expect("it is worth it").to_sat_per_vb_ceil()
+    };
+    for left in [13, 40, 144] {
+        let believed = rate(left, &absurd);
+        assert!((2_500..4_000).contains(&believed), "{left}: {believed}");
+        // The past says what a price of tomorrow may be.
+        let past = FeeEstimates { troughs: at_the_top_of_a_day(20, 10).troughs, ..absurd.clone() };
+        assert!(rate(left, &past) < 1_000, "{left}: {}", rate(left, &past));
+    }
+    // What is believed is a bound of the market, not of what the last block in time is worth.
+    assert!(rate(1, &absurd) > 100_000, "{}", rate(1, &absurd));
+    // A rise as they come is believed at once, whatever the past.
+    let rise = FeeEstimates { troughs: at_the_top_of_a_day(20, 10).troughs, ..market_of([300; 4]) };
+    assert_eq!(rise.within(1), FeeRate::from_sat_per_vb_u32(300));
+}

@@ -1,17 +1,18 @@
 //! Updates: receipts after appends, appends that fail, blocks that touch channels meanwhile, and
 //! the fence.
 use super::support::*;
-use crate::{Arbiter, CommandError, Ended};
+use crate::{Arbiter, CommandError, Ended, Receipt};
 use arb_core::arbitrator::{Phase, PreimageSource};
 use arb_core::classify::FundingSpend;
 use arb_core::facts::{ChannelNames, Link, ShutdownScripts, Signals, Update, UpdateError};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::{ChannelId, ShortChannelId};
+use arb_core::units::CommitmentNumber;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-type Updating = JoinHandle<Result<(), CommandError>>;
+type Updating = JoinHandle<Result<Receipt, CommandError>>;
 
 /// Sends an update, and lets the driver take it.
 async fn send(arbiter: &Arbiter, id: ChannelId, updates: Vec<Update>) -> Updating {
@@ -28,7 +29,12 @@ async fn settle() {
     }
 }
 
-fn refused(answer: &Result<(), CommandError>) -> bool {
+/// What is durable with all that a channel was told.
+fn receipt(channel: &Channel) -> Receipt {
+    Receipt::of(&channel.facts)
+}
+
+fn refused<T>(answer: &Result<T, CommandError>) -> bool {
     matches!(answer, Err(CommandError::NotStored(_)))
 }
 
@@ -43,8 +49,14 @@ async fn the_receipt_comes_after_the_append() {
     assert!(!updating.is_finished());
     assert_eq!(world.log.stored_facts(0), Some(before));
     gate.pass();
-    updating.await.expect("no panic").expect("stored");
-    assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+    let receipt = updating.await.expect("no panic").expect("stored");
+    assert_eq!(world.log.stored_facts(0), Some(channel.facts.clone()));
+    let numbers = (CommitmentNumber(1), CommitmentNumber(0));
+    assert_eq!((receipt.channel, (receipt.local, receipt.remote)), (channel.id(), numbers));
+    let remote = channel.next_remote(1, &[offered(0)]);
+    let updates = vec![remote, channel.revoke(0)];
+    let receipt = arbiter.update_channel(channel.id(), updates).await.expect("stored");
+    assert_eq!((receipt.local, receipt.remote), (CommitmentNumber(1), CommitmentNumber(1)));
 }
 
 /// Whoever calls again and again while the store does not answer fills a queue that is bounded, and no memory.
@@ -68,7 +80,7 @@ async fn a_store_that_does_not_answer_fills_no_memory() {
     assert!(counts.is_err(), "commands wait");
     gates.into_iter().for_each(Gate::pass);
     for answer in told {
-        assert_eq!(answer.await.expect("no panic"), Ok(()));
+        assert_eq!(answer.await.expect("no panic"), Ok(receipt(&channel)));
     }
     arbiter.idle().await.expect("running");
     assert_eq!(arbiter.counts().await.map(|counts| counts.appends), Ok(0));
@@ -85,7 +97,7 @@ async fn a_refused_append_leaves_the_facts_as_they_were() {
     world.log.refuse(false);
     assert_eq!(arbiter.watch_channel(before).await, Ok(()), "the facts as they were");
     // What was refused and what follows it do not rest on anything that was not stored.
-    assert_eq!(arbiter.update_channel(id, first).await, Ok(()));
+    assert_eq!(arbiter.update_channel(id, first).await, Ok(receipt(&channel)));
     assert_eq!(world.log.stored_facts(0), Some(channel.facts.clone()));
 
     // The same for an active channel.
@@ -97,7 +109,7 @@ async fn a_refused_append_leaves_the_facts_as_they_were() {
     let close = channel.mutual_tx().compute_txid();
     assert!(refused(&arbiter.channel_closed_cooperatively(id, close).await));
     world.log.refuse(false);
-    assert_eq!(arbiter.update_channel(id, vec![shutdown]).await, Ok(()));
+    assert_eq!(arbiter.update_channel(id, vec![shutdown]).await, Ok(receipt(&channel)));
 }
 
 /// What is asked for while the driver is busy is taken together: in the order in which it came all the same.
@@ -297,12 +309,12 @@ async fn assert_fenced(arbiter: &Arbiter, channel: &mut Channel) {
         Update::Shutdown(ShutdownScripts::default()),
     ];
     assert_eq!(arbiter.update_channel(id, [others.clone(), vec![newer]].concat()).await, fenced);
-    assert_eq!(arbiter.update_channel(id, others).await, Ok(()));
+    assert_eq!(arbiter.update_channel(id, others).await, Ok(receipt(&channel)));
     let same = Update::LocalCommitment {
         funding: channel.funding(),
         commitment: channel.facts.candidates.current.local.clone(),
     };
-    assert_eq!(arbiter.update_channel(id, vec![same]).await, Ok(()), "told again");
+    assert_eq!(arbiter.update_channel(id, vec![same]).await, Ok(receipt(&channel)), "told again");
     let preimage = super::support::preimage(0);
     let unfit = Err(CommandError::UnknownHash(preimage.hash()));
     assert_eq!(arbiter.preimage(id, preimage, PreimageSource::Node).await, unfit);
@@ -362,7 +374,8 @@ async fn what_is_out_of_order_or_does_not_fit_is_refused_with_the_reason() {
     for (update, refused) in story {
         let before = world.log.stored_facts(0);
         let answer = arbiter.update_channel(id, vec![update]).await;
-        assert_eq!(answer, refused.map_or(Ok(()), |why| Err(CommandError::Facts(why))));
+        let expected = refused.map_or(Ok(()), |why| Err(CommandError::Facts(why)));
+        assert_eq!(answer.map(drop), expected);
         assert_eq!(world.log.stored_facts(0) == before, refused.is_some(), "{refused:?}");
     }
     assert_eq!(world.log.stored_facts(0), Some(channel.facts));
@@ -401,7 +414,7 @@ async fn signals_are_reported_and_only_names_are_kept() {
         }
         world.log.refuse(true);
         for link in [Link::Down, Link::Up] {
-            assert_eq!(arbiter.update_channel(id, signals(7, link)).await, Ok(()));
+            assert_eq!(arbiter.update_channel(id, signals(7, link)).await, Ok(receipt(&channel)));
             assert_eq!(reported(&arbiter).await, (names(7), Some(link)));
         }
         assert!(refused(&arbiter.update_channel(id, signals(8, Link::Down)).await));

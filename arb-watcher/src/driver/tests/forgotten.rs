@@ -89,7 +89,8 @@ async fn a_preimage_that_comes_with_the_end_of_a_failed_htlc_is_alerted() {
     let (world, id) = (World::default(), offered(0));
     let (mut channel, arbiter, mut notices, key) = failed_back(&world, id).await;
     arbiter.acknowledge(channel.id(), key).await.expect("running");
-    let updates = vec![channel.revoke(0), channel.next_local(1, &[id]), channel.next_remote(2, &[])];
+    let updates =
+        vec![channel.revoke(0), channel.next_local(1, &[id]), channel.next_remote(2, &[])];
     arbiter.update_channel(channel.id(), updates).await.expect("stored");
     let source = PreimageSource::Downstream(id);
     let learned = Update::Preimage { preimage: preimage(5), source };

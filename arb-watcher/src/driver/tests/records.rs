@@ -1,6 +1,6 @@
 //! Records of the node's own that are written with facts: never before them, and never without them.
 use super::support::*;
-use crate::{Arbiter, CommandError};
+use crate::{Arbiter, CommandError, Receipt};
 use arb_core::arbitrator::{Phase, PreimageSource};
 use arb_core::classify::FundingSpend;
 use arb_core::facts::{ShutdownScripts, Update};
@@ -21,7 +21,7 @@ async fn send(
     arbiter: &Arbiter,
     (id, update): (ChannelId, Update),
     records: Vec<ByteRecord>,
-) -> JoinHandle<Result<(), CommandError>> {
+) -> JoinHandle<Result<Receipt, CommandError>> {
     let telling = arbiter.clone();
     let updating =
         tokio::spawn(async move { telling.update_channel_with(id, vec![update], records).await });
@@ -64,6 +64,7 @@ async fn what_is_refused_leaves_none() {
     let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
     let (id, records) = (channel.id(), || vec![record("a", b"1")]);
+    let as_it_was = Receipt::of(&channel.facts);
     let next = channel.next_remote(1, &[]);
     // The peer cannot have revoked before it has the next one.
     let out_of_order = vec![channel.revoke(0), next];
@@ -78,7 +79,8 @@ async fn what_is_refused_leaves_none() {
     assert!(matches!(answer, Err(CommandError::NotStored(_))), "{answer:?}");
     world.log.refuse(false);
     assert_eq!(kept(&world, "a"), None);
-    assert_eq!(arbiter.update_channel_with(id, vec![], records()).await, Ok(()));
+    let receipt = arbiter.update_channel_with(id, vec![], records()).await;
+    assert_eq!(receipt, Ok(as_it_was));
 }
 
 /// An append that failed counts as done when the next one is: all that it brought must be in that one.

@@ -1,6 +1,6 @@
 //! A store that refuses, or cannot be read, for a while.
 use super::support::*;
-use crate::{Alarms, Arbiter, CommandError, Ended, Settings, StartError, StoreAlarm};
+use crate::{Alarms, Arbiter, CommandError, Ended, Receipt, Settings, StartError, StoreAlarm};
 use arb_core::arbitrator::Phase;
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
@@ -125,7 +125,8 @@ async fn a_shutdown_waits_for_the_append_that_is_under_way() {
     assert!(!ending.is_finished());
     gate.pass();
     ending.await.expect("no panic");
-    assert_eq!(updating.await.expect("no panic"), Ok(()), "it is durable, and said so");
+    let receipt = updating.await.expect("no panic").expect("it is durable, and said so");
+    assert_eq!(receipt, Receipt::of(&channel.facts));
     assert_eq!(world.log.stored_facts(0), Some(channel.facts));
 }
 
@@ -191,7 +192,7 @@ async fn a_command_that_finds_the_store_lost_is_told_and_ends_the_arbiter() {
         world.log.fails(Remedy::Reopen);
         let refused = if facts {
             let update = channel.add(offered(0));
-            arbiter.update_channel(channel.id(), vec![update]).await
+            arbiter.update_channel(channel.id(), vec![update]).await.map(drop)
         } else {
             arbiter.fail_channel(channel.id()).await.map(drop)
         };
