@@ -6,7 +6,7 @@ use crate::abandon::Unfunded;
 use crate::alarms::{Alarms, Board};
 use crate::bump::{BumpGoal, BumpTarget};
 use crate::command::{Answer, Command, CommandError};
-use crate::driver::{Driver, End, Seams, StartError};
+use crate::driver::{Chosen, Driver, End, Seams, StartError};
 use crate::ended::{Ended, LastWord};
 use crate::queue::{Answering, Sender};
 use crate::receipt::Receipt;
@@ -113,7 +113,8 @@ impl Arbiter {
         let seams =
             Seams { queue, commands: weak, end: End::new(asked), alarms: board, last_word: said };
         let (scripts, home) = (ports.scripts.clone(), log.home());
-        let driver = Driver::open(log, ports, settings, &numbers, seams).await?;
+        let driver =
+            Driver::<Chosen<L, S, B, F, K, C>>::open(log, ports, settings, &numbers, seams).await?;
         let task = tokio::spawn(driver.run()).abort_handle();
         let commands = Sender::new(commands);
         Ok(Self { commands, task, end, alarms, last_word, scripts, home })

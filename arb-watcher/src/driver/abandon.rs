@@ -1,23 +1,13 @@
 //! Abandoning a channel that was never funded: refused while anything of it may be ours.
-use super::Driver;
 use super::subscribers::Sending;
+use super::{Around, Driver};
 use crate::abandon::{AbandonError, Sought, Unfunded, nothing_at_stake, upstream_is_told};
 use crate::command::{CommandError, Reply};
 use arb_core::arbitrator::BlockView;
 use arb_core::engine::EngineInput;
 use arb_core::ids::ChannelId;
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     pub(super) async fn abandon(&mut self, id: ChannelId, why: Unfunded, reply: Reply<()>) {
         match why {
             Unfunded::NothingAtStake => reply.send(self.abandon_by(id, None, &[]).await),

@@ -2,15 +2,15 @@
 //! worker asks the source; the driver takes what it found.
 use super::mempool::Looks;
 use super::work::{Job, Outcome};
-use super::{Driver, durable::Patience, measure};
+use super::{Around, Driver, durable::Patience, measure};
 use crate::alarms::ChainAlarm;
 use crate::core_rpc::TipAlarm;
 use crate::epochs::Epoch;
 use crate::settings::{Ports, Settings};
 use arb_core::arbitrator::Position;
 use arb_core::engine::EngineInput;
-use arb_core::log::{ChangeLog, Write};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Signer};
+use arb_core::log::Write;
+use arb_core::ports::{BlockSource, FeeEstimates, FeeSource};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::Block;
 use std::future::Future;
@@ -151,15 +151,7 @@ pub(super) fn source(error: impl std::error::Error) -> FollowError {
     FollowError::Source(error.to_string())
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Sends a worker to the source.
     pub(super) fn look(&mut self) {
         self.chain.begin(&self.settings);

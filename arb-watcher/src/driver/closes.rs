@@ -1,27 +1,17 @@
 //! Mutual closes in the mempool: whose the scripts are that one pays is asked by a worker, and the
 //! channel is shown the transaction again with the answer. Blocks wait for neither.
-use super::Driver;
 use super::work::{Job, Outcome, SeenClose, judge};
+use super::{Around, Driver};
 use arb_core::arbitrator::{ChannelEvent, Input};
 use arb_core::engine::EngineInput;
 use arb_core::ids::Slot;
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::{ScriptBuf, Transaction};
 use std::collections::BTreeSet;
 
 /// Most outputs of a transaction that is asked about: BOLT 2 has two.
 const OUTPUTS: usize = 16;
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Asks whose the scripts are that a transaction pays, which spends an output of these channels
     /// and is shaped like a mutual close.
     pub(super) fn judge_close(&mut self, mut slots: BTreeSet<Slot>, tx: Transaction) {

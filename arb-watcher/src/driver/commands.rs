@@ -2,7 +2,7 @@
 use super::durable::Unreadable;
 use super::on_the_way::Records;
 use super::work::{NotStored, Stored};
-use super::{Driver, measure};
+use super::{Around, Driver, measure};
 use crate::command::{Command, CommandError, Counts, Envelope, Reply};
 use crate::ended::Ended;
 use crate::epochs::Epochs;
@@ -13,7 +13,6 @@ use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Remedy, Write};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,15 +22,7 @@ const AT_ONCE: usize = 8;
 /// How long commands are taken one after the other before the driver looks at what else there is.
 const LONGEST_TURN: Duration = Duration::from_millis(1);
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Takes what has come by now, as far as it is soon done: other things than commands wait meanwhile.
     pub(super) async fn on_commands(&mut self, first: Envelope) {
         let begun = Instant::now();
@@ -267,9 +258,9 @@ where
             self.appends.start((slot, number), async move {
                 let appended = append.await;
                 measure::appended(since.elapsed(), appended.is_ok());
-                let failed = |error: L::Error| NotStored {
+                let failed = |error: <A::Log as ChangeLog>::Error| NotStored {
                     why: error.to_string(),
-                    remedy: L::remedy(&error),
+                    remedy: A::Log::remedy(&error),
                 };
                 appended.map(|_| ()).map_err(failed)
             });

@@ -1,7 +1,7 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
 use super::on_the_way::Records;
 use super::panics::slot_of;
-use super::{Driver, measure};
+use super::{Around, Driver, measure};
 use crate::alarms::StoreAlarm;
 use crate::command::CommandError;
 use crate::ended::Ended;
@@ -9,7 +9,6 @@ use arb_core::engine::{EngineInput, Loaded, NeedFacts, Transition};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Remedy, Write};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -44,15 +43,7 @@ impl From<Unreadable> for CommandError {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Takes what happened outside. An error: the driver is to end, and it is as if nothing had
     /// happened.
     pub(super) async fn step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
@@ -178,7 +169,7 @@ where
             };
             tracing::error!(%error, batch = batch.id.0, "the store refuses an append");
             let why = error.to_string();
-            match (L::remedy(&error), patience) {
+            match (A::Log::remedy(&error), patience) {
                 // Repeating it is useless, and nothing may happen without it.
                 (Remedy::Reopen, _) | (Remedy::Refused, Patience::UntilDurable) => {
                     self.end.must(Ended::Store(why.clone()));

@@ -1,6 +1,6 @@
 //! Manual intervention: failing, bumping, telling a preimage or a mutual close. What would lose money
 //! is refused, with the reason.
-use super::Driver;
+use super::{Around, Driver};
 use crate::bump::{BumpGoal, BumpTarget};
 use crate::command::{CommandError, Reply};
 use arb_core::arbitrator::{FailReason, Input, PreimageSource, TxKind};
@@ -10,8 +10,6 @@ use arb_core::engine::{Active, EngineInput};
 use arb_core::facts::Standing;
 use arb_core::format::scripts;
 use arb_core::ids::{ChannelId, Preimage, Slot};
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockHeight;
 use bitcoin::{Transaction, Txid};
 use std::collections::BTreeMap;
@@ -51,15 +49,7 @@ fn commitment(active: &Active, txid: Txid) -> Option<&Transaction> {
     (ours.kind == TxKind::Commitment).then_some(&ours.transaction)
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Fails a channel; answered once its commitment is in the log and was handed to the network.
     pub(super) async fn fail(&mut self, id: ChannelId, reply: Reply<Box<Transaction>>) {
         let slot = match self.start_failing(id).await {

@@ -1,13 +1,11 @@
 //! Measuring: what the driver's metrics are made of. Gauges over channels are computed over those
 //! with anything to remember, once a block; quiet ones are a number.
-use super::Driver;
+use super::{Around, Driver};
 use crate::metrics as names;
 use arb_core::arbitrator::{ChannelArbitrator, TxKind};
 use arb_core::claim::build::is_wallet_paid;
 use arb_core::engine::Task;
 use arb_core::ids::Slot;
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::report::PhaseCounts;
 use arb_core::units::BlockHeight;
 use bitcoin::Transaction;
@@ -93,15 +91,7 @@ pub(super) fn confirmed(state: &ChannelArbitrator, transactions: &[Transaction])
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// What changes with anything that happens, and is known without counting.
     pub(super) fn measure(&self) {
         gauge!(names::TASKS_RUNNING).set(count(self.tasks.under_way()));

@@ -1,16 +1,15 @@
 //! What the mempool holds: preimages and mutual closes are learned from it before a block has them. A look is a
 //! worker's: a mempool that does not answer holds no block up.
-use super::Driver;
 use super::chain::{FollowError, source, wait};
 use super::work::{Job, Outcome};
+use super::{Around, Driver};
 use crate::settings::Settings;
 use arb_core::arbitrator::Input;
 use arb_core::classify;
 use arb_core::engine::EngineInput;
 use arb_core::format::number::is_commitment_shaped;
 use arb_core::ids::Slot;
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::ports::BlockSource;
 use arb_core::units::BlockRef;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -120,15 +119,7 @@ impl Looks {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Preimages and mutual closes are learned from the mempool as well (BOLT 5 X3). Active
     /// channels are asked about at every look, all others in turn.
     pub(super) fn look_at_mempool(&mut self) {

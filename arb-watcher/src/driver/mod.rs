@@ -44,6 +44,7 @@ use panics::Caught;
 use quarantine::Quarantine;
 use recent::Recent;
 use rescan::Watching;
+use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,12 +58,50 @@ use work::{Appends, Unsent, Workers};
 /// Most appends of facts that are under way at the same time.
 const MOST_APPENDS: usize = 1_024;
 
+/// The types of what is around a driver: its log, and its ports.
+pub(crate) trait Around: 'static {
+    type Log: ChangeLog;
+    type Source: BlockSource;
+    type Network: Broadcast;
+    type Fees: FeeSource;
+    type Keys: Signer;
+    type Coins: CoinSource;
+}
+
+/// Those that a node has chosen.
+pub(crate) struct Chosen<L, S, B, F, K, C>(PhantomData<fn() -> (L, S, B, F, K, C)>);
+
+impl<L, S, B, F, K, C> Around for Chosen<L, S, B, F, K, C>
+where
+    L: ChangeLog,
+    S: BlockSource,
+    B: Broadcast,
+    F: FeeSource,
+    K: Signer,
+    C: CoinSource,
+{
+    type Log = L;
+    type Source = S;
+    type Network = B;
+    type Fees = F;
+    type Keys = K;
+    type Coins = C;
+}
+
+type PortsOf<A> = Ports<
+    <A as Around>::Source,
+    <A as Around>::Network,
+    <A as Around>::Fees,
+    <A as Around>::Keys,
+    <A as Around>::Coins,
+>;
+
 /// The state of the one task.
-pub(crate) struct Driver<L, S, B, F, K, C> {
+pub(crate) struct Driver<A: Around> {
     /// First, so that it is said before commands are refused.
     last_word: LastWord,
-    log: L,
-    ports: Arc<Ports<S, B, F, K, C>>,
+    log: A::Log,
+    ports: Arc<PortsOf<A>>,
     settings: Settings,
     engine: ChainArbitrator,
     secp: Secp256k1<All>,
@@ -131,15 +170,7 @@ impl Drop for Guard {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Runs until the last handle is dropped, a shutdown is asked for, or it cannot go on.
     pub(crate) async fn run(mut self) {
         let why = match Caught::new(self.follow()).await {

@@ -9,19 +9,19 @@ use super::subscribers::Subscribers;
 use super::tasks::Tasks;
 use super::trouble::Troubles;
 use super::work::{Appends, Job, Outcome, Workers};
-use super::{Driver, End, chain};
+use super::{Around, Driver, End, PortsOf, chain};
 use crate::alarms::Board;
 use crate::command::Envelope;
 use crate::ended::LastWord;
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
-use crate::settings::{ChannelNumbers, Ports, Settings};
+use crate::settings::{ChannelNumbers, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
 use arb_core::engine::{ChainArbitrator, CoinsInUse};
 use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::ports::CoinSource;
 use bitcoin::secp256k1::Secp256k1;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,23 +84,15 @@ pub enum StartError {
     Store(String),
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     pub(crate) async fn open(
-        log: L,
-        ports: Ports<S, B, F, K, C>,
+        log: A::Log,
+        ports: PortsOf<A>,
         settings: Settings,
         numbers: &[ChannelNumbers],
         seams: Seams,
     ) -> Result<Self, StartError> {
-        let unreadable = |error: L::Error| StartError::Store(error.to_string());
+        let unreadable = |error: <A::Log as ChangeLog>::Error| StartError::Store(error.to_string());
         let blocks = log.blocks().map_err(unreadable)?;
         let mut driver = Self {
             last_word: seams.last_word,
@@ -155,7 +147,10 @@ where
     }
 
     /// Puts quiet channels back from the index alone. Gives the others.
-    fn resume_quiet(&mut self, stated: &[ChannelNumbers]) -> Result<Vec<StoredChannel>, L::Error> {
+    fn resume_quiet(
+        &mut self,
+        stated: &[ChannelNumbers],
+    ) -> Result<Vec<StoredChannel>, <A::Log as ChangeLog>::Error> {
         let expected = usize::try_from(self.log.channel_count()?).unwrap_or(usize::MAX);
         let mut quiet = self.engine.quiet_channels(expected.min(MOST_EXPECTED));
         let mut others = Vec::new();
@@ -181,7 +176,7 @@ where
         &mut self,
         channel: StoredChannel,
         stated: Option<ChannelNumbers>,
-    ) -> Result<(), L::Error> {
+    ) -> Result<(), <A::Log as ChangeLog>::Error> {
         let (slot, id) = (channel.slot, channel.id);
         // It may have been set aside for long, in earlier runs: nobody knows since when.
         let aside = |driver: &mut Self, stated, why: &str| {

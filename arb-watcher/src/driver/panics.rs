@@ -1,13 +1,11 @@
 //! Panics in what is worked out for a channel: the channel is set aside, and the others go on. A
 //! panic that is no channel's ends the driver, which says so.
-use super::Driver;
+use super::{Around, Driver};
 use crate::command::CommandError;
 use arb_core::arbitrator::ChannelArbitrator;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Task, TaskKey, Transition};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -97,15 +95,7 @@ pub(super) const fn slot_of(input: &EngineInput) -> Option<Slot> {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Stages inputs. After a panic those for the channel are gone, it is set aside, and the others are to
     /// be staged again; an error: one of them was what it was about.
     pub(super) fn stage(

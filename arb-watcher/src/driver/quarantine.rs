@@ -1,16 +1,15 @@
 //! Quarantine: a channel whose records cannot be read, or over which the engine panics, is set aside,
 //! and all others go on. Its records are read again after ever longer waits, since a medium may heal;
 //! once they can be read, it returns with a scan of the blocks that it missed.
-use super::Driver;
 use super::panics::caught_of;
 use super::rescan::Watching;
+use super::{Around, Driver};
 use crate::CommandError;
 use crate::settings::ChannelNumbers;
 use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, SubscriberState};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::BlockRef;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -124,15 +123,7 @@ impl Quarantine {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Why nothing can be done for a channel that the engine does not hold.
     pub(super) fn unknown(&self, id: ChannelId) -> CommandError {
         let Some(aside) = self.quarantine.of.get(&id) else {

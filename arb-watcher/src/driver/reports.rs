@@ -1,27 +1,17 @@
 //! Reports: what the engine says of a channel, and what the driver found out by itself.
-use super::Driver;
 use super::durable::Unreadable;
+use super::{Around, Driver};
 use crate::command::{CommandError, Reserve};
 use arb_core::arbitrator::ChannelArbitrator;
 use arb_core::facts::Standing;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::report::{self, ChannelReport, ClosingCost, ReportPage};
 use bitcoin::{Amount, FeeRate};
 
 /// Channels that are reported of in one step: blocks and commands come between two.
 const PAGE: usize = 32;
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// `None`: it is not watched.
     pub(super) fn report(
         &mut self,

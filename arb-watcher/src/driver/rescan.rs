@@ -1,10 +1,10 @@
 //! Watching: a channel's past, from its birth to the tip, is scanned before it is taken on. The
 //! tip may move or be reorganised meanwhile.
-use super::Driver;
 use super::durable::Unreadable;
 use super::on_the_way::Records;
 use super::panics::{Caught, Panicked, caught_of};
 use super::work::{Job, Outcome};
+use super::{Around, Driver};
 use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
 use crate::receipt::Receipt;
@@ -14,7 +14,7 @@ use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use std::collections::HashSet;
@@ -135,15 +135,7 @@ enum Pause {
     Never(String),
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Verifies facts and scans from the channel's birth before they are taken on.
     pub(super) fn watch(&mut self, mut facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {

@@ -1,26 +1,17 @@
 //! Settling: what is desired and not under way is started; what is under way and no longer
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
-use super::Driver;
 use super::panics::Caught;
 use super::work::{Job, Outcome};
+use super::{Around, Driver};
 use arb_core::arbitrator::{Alert, EffectKey, NoticeKey, Position};
 use arb_core::engine::{CoinsInUse, Task, TaskKey};
 use arb_core::facts::Standing;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::ports::CoinSource;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::{Instant, timeout};
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Takes over what is desired of the channels that a transition concerned.
     pub(super) fn release(&mut self, concerned: BTreeSet<Slot>) {
         for slot in concerned {

@@ -1,6 +1,6 @@
 //! Named subscriptions: what each has acknowledged is in the store, what each was sent is not.
-use super::Driver;
 use super::durable::Patience;
+use super::{Around, Driver};
 use crate::command::{CommandError, Reply};
 use crate::mailbox::{Outbox, Readers, mailbox};
 use crate::subscription::{
@@ -9,8 +9,7 @@ use crate::subscription::{
 };
 use arb_core::engine::Active;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ChangeLog, SubscriberState, Write};
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
+use arb_core::log::{SubscriberState, Write};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -261,15 +260,7 @@ impl Subscribers {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Sends what subscribers have not been sent yet. One that does not keep up gets the rest
     /// later; nobody waits for it.
     pub(super) fn deliver_events(&mut self) {

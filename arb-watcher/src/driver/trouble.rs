@@ -1,13 +1,11 @@
 //! Trouble that one channel has with the outside: told to the node when it lasts, withdrawn when it
 //! is over. No part of the log: it is found out again after a restart.
-use super::Driver;
 use super::work::{Done, Failed};
+use super::{Around, Driver};
 use arb_core::arbitrator::{Alert, EffectKey, Position};
 use arb_core::claim::build::Draft;
 use arb_core::engine::TaskKey;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::ChangeLog;
-use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use bitcoin::OutPoint;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,15 +20,7 @@ impl Troubles {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// What the signer did for each channel that a draft claims from.
     pub(super) fn on_asked_signer(&mut self, draft: &Draft, tip: Option<BlockRef>, done: &Done) {
         let mut claims: BTreeMap<ChannelId, Vec<OutPoint>> = BTreeMap::new();

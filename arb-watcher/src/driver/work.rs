@@ -5,15 +5,13 @@ use super::isolate::{Signed, Spoiler, sign};
 use super::mempool::MempoolSlice;
 use super::panics::Caught;
 use super::rescan::Watching;
-use super::{Driver, measure};
+use super::{Around, Driver, measure};
 use crate::scripts::ScriptsPort;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{Batch, ChangeLog, Remedy};
-use arb_core::ports::{
-    BlockSource, Broadcast, CoinSource, FeeSource, ScriptOwner, Signer, Verdict,
-};
+use arb_core::ports::{Broadcast, ScriptOwner, Verdict};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use futures_util::future::FutureExt as _;
@@ -230,15 +228,7 @@ impl Appends {
     }
 }
 
-impl<L, S, B, F, K, C> Driver<L, S, B, F, K, C>
-where
-    L: ChangeLog,
-    S: BlockSource,
-    B: Broadcast,
-    F: FeeSource,
-    K: Signer,
-    C: CoinSource,
-{
+impl<A: Around> Driver<A> {
     /// Sends a worker to sign or publish.
     pub(super) fn start(&mut self, slot: Slot, key: TaskKey, task: Task) {
         let (ports, patience) = (self.ports.clone(), self.settings.patience);

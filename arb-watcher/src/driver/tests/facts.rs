@@ -309,12 +309,12 @@ async fn assert_fenced(arbiter: &Arbiter, channel: &mut Channel) {
         Update::Shutdown(ShutdownScripts::default()),
     ];
     assert_eq!(arbiter.update_channel(id, [others.clone(), vec![newer]].concat()).await, fenced);
-    assert_eq!(arbiter.update_channel(id, others).await, Ok(receipt(&channel)));
+    assert_eq!(arbiter.update_channel(id, others).await, Ok(receipt(channel)));
     let same = Update::LocalCommitment {
         funding: channel.funding(),
         commitment: channel.facts.candidates.current.local.clone(),
     };
-    assert_eq!(arbiter.update_channel(id, vec![same]).await, Ok(receipt(&channel)), "told again");
+    assert_eq!(arbiter.update_channel(id, vec![same]).await, Ok(receipt(channel)), "told again");
     let preimage = super::support::preimage(0);
     let unfit = Err(CommandError::UnknownHash(preimage.hash()));
     assert_eq!(arbiter.preimage(id, preimage, PreimageSource::Node).await, unfit);

@@ -97,7 +97,7 @@ async fn a_preimage_that_comes_with_the_end_of_a_failed_htlc_is_alerted() {
     let updates = vec![learned, channel.revoke(1), channel.next_local(2, &[])];
     arbiter.update_channel(channel.id(), updates).await.expect("stored");
     let late = (channel.id(), Notice::Alert(Alert::PreimageAfterFail(id)));
-    assert_eq!(drain(&mut notices).await, [late.clone()]);
+    assert_eq!(drain(&mut notices).await, std::slice::from_ref(&late));
     arbiter.acknowledge(channel.id(), late.1.key()).await.expect("running");
     let updates = vec![channel.next_remote(3, &[])];
     arbiter.update_channel(channel.id(), updates).await.expect("stored");
