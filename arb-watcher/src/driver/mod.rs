@@ -4,6 +4,7 @@
 mod abandon;
 mod chain;
 mod closes;
+mod coins;
 mod commands;
 mod durable;
 mod intervene;

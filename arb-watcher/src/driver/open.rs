@@ -2,13 +2,13 @@
 //! channels with anything to remember are resumed.
 use super::intervene::Failing;
 use super::on_the_way::OnTheWay;
-use super::panics::{Caught, caught_of};
+use super::panics::caught_of;
 use super::quarantine::{Quarantine, Stated};
 use super::recent::Recent;
 use super::subscribers::Subscribers;
 use super::tasks::Tasks;
 use super::trouble::Troubles;
-use super::work::{Appends, Job, Outcome, Workers};
+use super::work::{Appends, Workers};
 use super::{Around, Driver, End, PortsOf, chain};
 use crate::alarms::Board;
 use crate::command::Envelope;
@@ -17,16 +17,14 @@ use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
-use arb_core::engine::{ChainArbitrator, CoinsInUse};
+use arb_core::engine::ChainArbitrator;
 use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, StoredChannel};
-use arb_core::ports::CoinSource;
 use bitcoin::secp256k1::Secp256k1;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The driver's ends of what the handle holds.
 pub(crate) struct Seams {
@@ -215,43 +213,5 @@ impl<A: Around> Driver<A> {
     ) {
         let entry = ChannelEntry::of(facts);
         judge(&mut self.engine, &mut self.notices, slot, &entry, stated);
-    }
-
-    /// Coins in transactions that were handed out before the restart stay theirs. What the wallet
-    /// does not take back now is told it again later.
-    async fn reserve_coins(&mut self) {
-        // All of it together: a start must not wait for each.
-        let (mut late, until) = (false, Instant::now() + self.settings.patience);
-        let slots = self.engine.actives().map(|(slot, _)| slot);
-        let in_use = slots.flat_map(|slot| {
-            self.engine.coins_in_use(slot).into_iter().map(move |used| (slot, used))
-        });
-        for (slot, CoinsInUse { claim, coins, .. }) in in_use.collect::<Vec<_>>() {
-            self.tasks.fund(slot, claim);
-            let reserving = self.ports.coins.reserve(claim, coins.clone());
-            if !late {
-                match timeout_at(until, Caught::new(reserving)).await {
-                    Ok(Ok(Ok(()))) => continue,
-                    Ok(Ok(Err(error))) => tracing::warn!(%error, "coins are not reserved again"),
-                    Ok(Err(what)) => tracing::error!(what, "the wallet has panicked"),
-                    Err(_) => late = true,
-                }
-            }
-            let (ports, settings) = (self.ports.clone(), self.settings);
-            self.workers.spawn(Job::Other, async move {
-                loop {
-                    sleep(settings.retry).await;
-                    let reserving = Caught::new(ports.coins.reserve(claim, coins.clone()));
-                    match timeout(settings.patience, reserving).await {
-                        Ok(Ok(Ok(()))) => return Outcome::Reserved { slot, claim },
-                        Ok(Ok(Err(error))) => {
-                            tracing::warn!(%error, "coins are not reserved again");
-                        }
-                        Ok(Err(what)) => tracing::error!(what, "the wallet has panicked"),
-                        Err(_) => tracing::warn!("the wallet does not answer"),
-                    }
-                }
-            });
-        }
     }
 }

@@ -3,7 +3,7 @@
 use super::durable::Unreadable;
 use super::on_the_way::Records;
 use super::panics::{Caught, Panicked, caught_of};
-use super::work::{Job, Outcome};
+use super::work::{Job, Outcome, answer};
 use super::{Around, Driver};
 use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
@@ -20,7 +20,7 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Funding outputs that are to be watched, and how far their past is known.
 #[derive(Debug)]
@@ -390,7 +390,7 @@ async fn scan_on<S: BlockSource>(
         }
         let height = BlockHeight(from.0.saturating_add(1));
         let hash = block_at(source, height, settings).await?;
-        let block = answer(settings, source.block(hash)).await?;
+        let block = asked(settings, source.block(hash)).await?;
         let block = block.ok_or_else(|| Pause::Never(format!("the source has no block {hash}")))?;
         if last.is_some_and(|last| last.hash != block.header.prev_blockhash) {
             // What was scanned is in no chain any more.
@@ -408,24 +408,20 @@ async fn block_at<S: BlockSource>(
     height: BlockHeight,
     settings: &Settings,
 ) -> Result<BlockHash, Pause> {
-    if let Some(hash) = answer(settings, source.hash_at(height)).await? {
+    if let Some(hash) = asked(settings, source.hash_at(height)).await? {
         return Ok(hash);
     }
-    if answer(settings, source.tip()).await?.height < height {
+    if asked(settings, source.tip()).await?.height < height {
         return Err(Pause::Moved);
     }
     // The chain may have grown again meanwhile.
-    let hash = answer(settings, source.hash_at(height)).await?;
+    let hash = asked(settings, source.hash_at(height)).await?;
     hash.ok_or_else(|| Pause::Never(format!("the source has no block at height {}", height.0)))
 }
 
-async fn answer<T, E: std::error::Error>(
+async fn asked<T, E: std::error::Error>(
     settings: &Settings,
-    asked: impl Future<Output = Result<T, E>>,
+    of_source: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Pause> {
-    match timeout(settings.patience, asked).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Pause::Later(error.to_string())),
-        Err(_) => Err(Pause::Later("the block source does not answer".to_owned())),
-    }
+    answer(settings.patience, of_source).await.map_err(Pause::Later)
 }

@@ -1,15 +1,12 @@
 //! Settling: what is desired and not under way is started; what is under way and no longer
 //! desired is forgotten about. Level-triggered, both ways, after whatever happened.
-use super::panics::Caught;
-use super::work::{Job, Outcome};
 use super::{Around, Driver};
 use arb_core::arbitrator::{Alert, EffectKey, NoticeKey, Position};
-use arb_core::engine::{CoinsInUse, Task, TaskKey};
+use arb_core::engine::{Task, TaskKey};
 use arb_core::facts::Standing;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::ports::CoinSource;
 use std::collections::{BTreeMap, BTreeSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 impl<A: Around> Driver<A> {
     /// Takes over what is desired of the channels that a transition concerned.
@@ -43,58 +40,6 @@ impl<A: Around> Driver<A> {
             && self.engine.standing(slot, &facts) == Standing::Outdated
         {
             self.notices.alarm(id, Alert::OutdatedFacts);
-        }
-    }
-
-    /// Coins of claims that are no longer ours to make, or are made with others, go back to the
-    /// wallet.
-    pub(super) fn release_coins(&mut self, slot: Slot) {
-        // What is set aside may still be on its way, with its coins.
-        if !self.tasks.is_funded(slot) || self.quarantine.slots().any(|aside| aside == slot) {
-            return;
-        }
-        let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
-        let Ok(wanted) = wanted else { return };
-        for claim in self.tasks.unfund(slot, &wanted) {
-            let (ports, patience) = (self.ports.clone(), self.settings.patience);
-            self.workers.spawn(Job::Other, async move {
-                let releasing = Caught::new(ports.coins.release(claim));
-                let result = match timeout(patience, releasing).await {
-                    Ok(Ok(released)) => released.map_err(|error| error.to_string()),
-                    Ok(Err(what)) => Err(format!("the wallet has panicked: {what}")),
-                    Err(_) => Err("the wallet does not answer".to_owned()),
-                };
-                Outcome::Released { slot, claim, result }
-            });
-        }
-    }
-
-    /// Coins in a transaction that is ours again, after a reorganisation or since the network takes it after all, are
-    /// reserved again: nothing is signed for it, and something else would spend them.
-    fn keep_coins(&mut self, slot: Slot) {
-        if self.quarantine.slots().any(|aside| aside == slot) {
-            return;
-        }
-        let kept = self.of_channel(slot, |driver| {
-            driver.engine.coins_to_keep(slot, |claim| driver.tasks.has_coins(slot, claim))
-        });
-        for CoinsInUse { claim, coins, .. } in kept.unwrap_or_default() {
-            self.tasks.fund(slot, claim);
-            let (ports, patience) = (self.ports.clone(), self.settings.patience);
-            self.workers.spawn(Job::Other, async move {
-                let reserving = Caught::new(ports.coins.reserve(claim, coins));
-                match timeout(patience, reserving).await {
-                    Ok(Ok(Ok(()))) => Outcome::Reserved { slot, claim },
-                    Ok(Ok(Err(error))) => {
-                        Outcome::NotReserved { slot, claim, why: error.to_string() }
-                    }
-                    Ok(Err(what)) => Outcome::NotReserved { slot, claim, why: what },
-                    Err(_) => {
-                        let why = "the wallet does not answer".to_owned();
-                        Outcome::NotReserved { slot, claim, why }
-                    }
-                }
-            });
         }
     }
 

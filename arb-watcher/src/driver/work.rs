@@ -40,16 +40,11 @@ pub(super) enum Outcome {
         claim: OutPoint,
         result: Result<(), String>,
     },
-    /// Coins were reserved again late, after a restart.
+    /// The coins of a transaction were to be reserved again.
     Reserved {
         slot: Slot,
         claim: OutPoint,
-    },
-    /// The coins of a transaction could not be reserved again.
-    NotReserved {
-        slot: Slot,
-        claim: OutPoint,
-        why: String,
+        result: Result<(), String>,
     },
     /// The job panicked.
     Panicked(Job),
@@ -329,26 +324,13 @@ impl<A: Around> Driver<A> {
             Outcome::Mempool(found) => self.on_mempool(found).await,
             Outcome::SeenClose(seen) => self.on_seen_close(*seen).await,
             Outcome::Rescanned(watching, result) => self.on_rescanned(*watching, result).await,
-            Outcome::Released { slot, claim, result: Err(why) } => {
-                tracing::warn!(why, "coins are released later");
-                self.tasks.fund(slot, claim);
-            }
-            Outcome::NotReserved { slot, claim, why } => {
-                tracing::warn!(slot = slot.0, %claim, why, "coins are not reserved again");
-                self.tasks.has_no_coins(slot, &claim);
-            }
-            // It may have come to an end meanwhile.
-            Outcome::Reserved { slot, claim } => {
-                self.tasks.fund(slot, claim);
-                self.release_coins(slot);
-            }
+            Outcome::Released { slot, claim, result } => self.on_released(slot, claim, result),
+            Outcome::Reserved { slot, claim, result } => self.on_reserved(slot, claim, &result),
             Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
             Outcome::Panicked(Job::Mempool) => self.on_mempool(Err(FollowError::Panicked)).await,
             Outcome::Panicked(Job::SeenClose(txid)) => self.chain.mempool.unseen(&txid),
             Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
-            Outcome::Released { .. }
-            | Outcome::Panicked(Job::Other | Job::Task(_))
-            | Outcome::Done(..) => {}
+            Outcome::Panicked(Job::Other | Job::Task(_)) | Outcome::Done(..) => {}
         }
     }
 

@@ -1,0 +1,124 @@
+//! Coins of the wallet: each claim has its own reserved for as long as it is ours to make, and not longer. The wallet
+//! is asked by workers; it may be slow, refuse, or panic.
+use super::panics::Caught;
+use super::work::{Job, Outcome, answer};
+use super::{Around, Driver};
+use arb_core::engine::CoinsInUse;
+use arb_core::ids::Slot;
+use arb_core::ports::CoinSource;
+use bitcoin::OutPoint;
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+impl<A: Around> Driver<A> {
+    /// Coins in transactions that were handed out before the restart stay theirs. What the wallet
+    /// does not take back now is told it again later.
+    pub(super) async fn reserve_coins(&mut self) {
+        // All of it together: a start must not wait for each.
+        let until = Instant::now() + self.settings.patience;
+        let slots = self.engine.actives().map(|(slot, _)| slot);
+        let in_use = slots.flat_map(|slot| {
+            self.engine.coins_in_use(slot).into_iter().map(move |used| (slot, used))
+        });
+        for (slot, CoinsInUse { claim, coins, .. }) in in_use.collect::<Vec<_>>() {
+            self.tasks.fund(slot, claim);
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() && reserve(&self.ports.coins, left, claim, &coins).await.is_ok() {
+                continue;
+            }
+            let (ports, settings) = (self.ports.clone(), self.settings);
+            self.workers.spawn(Job::Other, async move {
+                loop {
+                    sleep(settings.retry).await;
+                    let result = reserve(&ports.coins, settings.patience, claim, &coins).await;
+                    if result.is_ok() {
+                        return Outcome::Reserved { slot, claim, result };
+                    }
+                }
+            });
+        }
+    }
+
+    /// Coins of claims that are no longer ours to make, or are made with others, go back to the
+    /// wallet.
+    pub(super) fn release_coins(&mut self, slot: Slot) {
+        // What is set aside may still be on its way, with its coins.
+        if !self.tasks.is_funded(slot) || self.is_aside(slot) {
+            return;
+        }
+        let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
+        let Ok(wanted) = wanted else { return };
+        for claim in self.tasks.unfund(slot, &wanted) {
+            let (ports, patience) = (self.ports.clone(), self.settings.patience);
+            self.workers.spawn(Job::Other, async move {
+                let result = of_wallet(patience, ports.coins.release(claim)).await;
+                Outcome::Released { slot, claim, result }
+            });
+        }
+    }
+
+    /// Coins in a transaction that is ours again, after a reorganisation or since the network takes it after all, are
+    /// reserved again: nothing is signed for it, and something else would spend them.
+    pub(super) fn keep_coins(&mut self, slot: Slot) {
+        if self.is_aside(slot) {
+            return;
+        }
+        let kept = self.of_channel(slot, |driver| {
+            driver.engine.coins_to_keep(slot, |claim| driver.tasks.has_coins(slot, claim))
+        });
+        for CoinsInUse { claim, coins, .. } in kept.unwrap_or_default() {
+            self.tasks.fund(slot, claim);
+            let (ports, patience) = (self.ports.clone(), self.settings.patience);
+            self.workers.spawn(Job::Other, async move {
+                let result = reserve(&ports.coins, patience, claim, &coins).await;
+                Outcome::Reserved { slot, claim, result }
+            });
+        }
+    }
+
+    pub(super) fn on_released(&mut self, slot: Slot, claim: OutPoint, result: Result<(), String>) {
+        if let Err(why) = result {
+            tracing::warn!(why, "coins are released later");
+            self.tasks.fund(slot, claim);
+        }
+    }
+
+    pub(super) fn on_reserved(&mut self, slot: Slot, claim: OutPoint, result: &Result<(), String>) {
+        match result {
+            // It may have come to an end meanwhile.
+            Ok(()) => {
+                self.tasks.fund(slot, claim);
+                self.release_coins(slot);
+            }
+            Err(_) => self.tasks.has_no_coins(slot, &claim),
+        }
+    }
+
+    fn is_aside(&self, slot: Slot) -> bool {
+        self.quarantine.slots().any(|aside| aside == slot)
+    }
+}
+
+async fn reserve<C: CoinSource>(
+    wallet: &C,
+    patience: Duration,
+    claim: OutPoint,
+    coins: &[OutPoint],
+) -> Result<(), String> {
+    let reserved = of_wallet(patience, wallet.reserve(claim, coins.to_vec())).await;
+    if let Err(why) = &reserved {
+        tracing::warn!(%claim, why, "coins are not reserved again");
+    }
+    reserved
+}
+
+/// The wallet's answer: an error if there is none in time, or if it panics.
+async fn of_wallet<T, E: Error>(
+    patience: Duration,
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    let answered = Caught::new(answer(patience, asked)).await;
+    answered.unwrap_or_else(|what| Err(format!("the wallet has panicked: {what}")))
+}
