@@ -72,8 +72,8 @@ pub struct Stake {
     pub channel: ChannelId,
     /// The output.
     pub outpoint: OutPoint,
-    /// Height by which a spend must be confirmed; `None`: nobody else can take it, and nothing is
-    /// lost by waiting.
+    /// Height by which a spend must be confirmed, one that is past where every block counts; `None`: nobody else
+    /// can take it, and nothing is lost by waiting.
     pub deadline: Option<BlockHeight>,
 }
 

@@ -15,6 +15,10 @@ const WHAT: &str = "backup";
 pub(crate) fn back_up(store: &Store, folder: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(folder).map_err(StoreError::io(WHAT))?;
     let (whole, unfinished) = (folder.join(DATA_FILE), folder.join(UNFINISHED));
+    // One at a time: two would write into one file.
+    let Ok(_alone) = store.backup.try_lock() else {
+        return Err(StoreError::InTheWay { path: unfinished });
+    };
     if fs::symlink_metadata(&whole).is_ok() {
         return Err(StoreError::InTheWay { path: whole });
     }
@@ -38,7 +42,9 @@ fn copy(store: &Store, file: &mut File) -> Result<(), StoreError> {
     };
     let length = store.unmoved(|| {
         store.env.copy_to_file(file, CompactionOption::Disabled).map_err(failed)?;
-        Ok::<_, StoreError>(store.map_size())
+        // A map that has shrunk says in its pages how large it was; the file stays as long.
+        let length = store.data.metadata().map_err(StoreError::io(WHAT))?.len();
+        Ok::<_, StoreError>(length.max(store.map_size()))
     })?;
     // A file that is shorter than its map counts as shortened.
     file.set_len(length).map_err(StoreError::io(WHAT))?;

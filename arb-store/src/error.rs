@@ -49,7 +49,7 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
-    /// A backup would replace a store.
+    /// A backup would replace a store, or another is being made.
     #[error("{} is there already: choose another folder for the backup", .path.display())]
     InTheWay {
         /// The data file.

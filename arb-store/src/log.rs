@@ -220,7 +220,9 @@ impl StoreControl {
     ///
     /// To use the copy, open its folder with [`LmdbLog::open`]. It knows nothing of what came after it: an
     /// arbiter that starts on it is told by the node's numbers (`ChannelNumbers` of arb-core) which channels have
-    /// outdated facts, and publishes no commitment of those.
+    /// outdated facts, and publishes no commitment of those. These numbers must be of today: a node that keeps its
+    /// own records in this store as well has copied them along, and what it reads there is as old. Of a copy that may
+    /// not be the newest, state no channel: all facts are outdated then, until the peers have said how far they are.
     ///
     /// # Errors
     /// The store is closed; the folder holds one already ([`StoreError::InTheWay`]); or the copy cannot be

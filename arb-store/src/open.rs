@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 const LOCK_FILE: &str = "arb.lock";
 pub(crate) const DATA_FILE: &str = "data.mdb";
@@ -54,6 +54,7 @@ pub(crate) fn open(folder: &Path, config: &StoreConfig) -> Result<Store, StoreEr
         folder: folder.to_owned(),
         data,
         map: RwLock::new(()),
+        backup: Mutex::new(()),
         _lock: lock,
     })
 }

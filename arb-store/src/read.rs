@@ -79,14 +79,11 @@ fn stored(
     Told { has_changes, aside }: Told,
 ) -> Read<StoredChannel> {
     let key = slot_key(slot);
-    let mut entry = decode::<ChannelEntry>(&key, value);
+    let entry = decode::<ChannelEntry>(&key, value);
     let id = match &entry {
         Ok(entry) => entry.id,
         Err(_) => owner(tables, txn, &key, value)?,
     };
-    if let (Ok(_), Some(damage)) = (&entry, of.damage) {
-        entry = Err(damage);
-    }
     Ok(StoredChannel { slot, id, entry, subscribers: of.known, has_changes, aside })
 }
 
@@ -115,20 +112,20 @@ impl Logged {
     }
 }
 
-/// The subscribers that can be read, and what is wrong with one that cannot.
+/// The subscribers of a channel.
 #[derive(Default)]
 struct Subscribers {
     known: Vec<(String, SubscriberState)>,
-    damage: Option<Damaged>,
 }
 
 impl Subscribers {
     fn add(&mut self, key: &[u8], value: &[u8]) {
         let name = key.get(4..).and_then(|name| std::str::from_utf8(name).ok());
-        match (name, decode(key, value)) {
-            (Some(name), Ok(state)) => self.known.push((name.to_owned(), state)),
-            (_, Err(error)) => self.damage = Some(error),
-            (None, Ok(_)) => self.damage = Some(damaged(key, "the name is no text")),
+        // What it has had is not known any more: it gets all again, and is waited for. One without a name cannot
+        // be asked for by anybody.
+        let again = SubscriberState { next: 0, acknowledged: true };
+        if let Some(name) = name {
+            self.known.push((name.to_owned(), decode(key, value).unwrap_or(again)));
         }
     }
 }
@@ -226,16 +223,17 @@ pub(crate) fn ended_htlcs(
 }
 
 pub(crate) fn blocks(tables: &Databases, txn: &RoTxn<'_>) -> Read<Vec<BlockRef>> {
-    let mut blocks: Vec<BlockRef> = Vec::new();
+    let (mut blocks, mut below): (Vec<BlockRef>, Vec<BlockRef>) = (Vec::new(), Vec::new());
     for entry in tables.chain.iter(txn)? {
         let (key, value) = entry?;
-        // Below a block that cannot be read nothing is known to be on the same chain.
         match decode(key, value) {
             Ok(block) => blocks.push(block),
-            Err(_) => blocks.clear(),
+            // A gap: those above it count, if there are any.
+            Err(_) if blocks.is_empty() => {}
+            Err(_) => below = std::mem::take(&mut blocks),
         }
     }
-    Ok(blocks)
+    Ok(if blocks.is_empty() { below } else { blocks })
 }
 
 type Entries<'txn> = Box<dyn Iterator<Item = heed::Result<(&'txn [u8], &'txn [u8])>> + 'txn>;

@@ -7,7 +7,7 @@ use arb_core::log::Home;
 use heed::{Env, RoTxn, WithoutTls};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Sizes of the map are multiples of this, which every page size divides.
 const MAP_STEP: u64 = 64 << 10;
@@ -22,6 +22,8 @@ pub(crate) struct Store {
     pub(crate) data: File,
     /// Read: a read transaction lives. Written: the map is being resized.
     pub(crate) map: RwLock<()>,
+    /// Held while a copy is made.
+    pub(crate) backup: Mutex<()>,
     /// Held while the store is open; the last field to be dropped.
     pub(crate) _lock: Lock,
 }

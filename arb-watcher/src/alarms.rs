@@ -51,6 +51,9 @@ pub enum ChainAlarm {
     /// No remembered block is in the source's chain: it was reorganised too deeply, or is another
     /// chain. Nothing is decided until it comes back.
     ReorganisedTooDeeply,
+    /// The source does not have a block of its own chain that is the next to be read: it is pruned, perhaps. No
+    /// channel is seen to until it has it again.
+    BlockMissing(bitcoin::BlockHash),
 }
 
 /// The store needs a person.

@@ -299,6 +299,15 @@ impl Claim {
         self.deadline.and_then(Deadline::height)
     }
 
+    /// Height by which a spend is needed: [`Self::due`], or, of a race in which every block counts, when it began.
+    #[must_use]
+    pub fn needed_by(&self) -> Option<BlockHeight> {
+        match self.deadline {
+            Some(Deadline::Race(None)) => Some(self.open_at),
+            _ => self.due(),
+        }
+    }
+
     /// What the claiming transaction is.
     #[must_use]
     pub fn kind(&self) -> TxKind {

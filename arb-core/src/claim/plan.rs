@@ -150,7 +150,7 @@ fn publish<'a>(transactions: impl IntoIterator<Item = &'a Tx>, claims: &[&Claim]
     let stakes = claims.iter().map(|claim| Stake {
         channel: claim.channel,
         outpoint: claim.outpoint,
-        deadline: claim.due(),
+        deadline: claim.needed_by(),
     });
     Step::Publish(Package { transactions, stakes: stakes.collect() })
 }

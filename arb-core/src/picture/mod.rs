@@ -17,7 +17,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{All, Secp256k1};
 use bitcoin::transaction::Version;
-use bitcoin::{OutPoint, TxOut, Txid, absolute::LockTime};
+use bitcoin::{OutPoint, ScriptBuf, TxOut, Txid, absolute::LockTime};
 pub(crate) use live::usable_preimage;
 pub use spent::SpentBy;
 
@@ -38,7 +38,18 @@ pub struct Picture {
     pub unread: Option<CommitmentNumber>,
     /// Outputs of the peer's second stages on a commitment that is not revoked. They are the peer's, unless the
     /// commitment's secret reaches us after all: then their spends must have been seen.
-    pub peer_second_stages: Vec<OutPoint>,
+    pub peer_second_stages: Vec<Watched>,
+}
+
+/// An output whose spend must be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The output.
+    pub outpoint: OutPoint,
+    /// Its script.
+    pub script: ScriptBuf,
+    /// Block of the transaction that made it.
+    pub at: BlockRef,
 }
 
 /// One output.
@@ -168,7 +179,14 @@ impl Picture {
             Classified::Live { owner: Side::Remote, commitment, .. } => {
                 let spec = &commitment.spec;
                 let script = scripts::to_local(&spec.keys, spec.delay).script_pubkey;
-                view.peer_second_stages(&script).map(|(_, outpoint, _)| outpoint).collect()
+                let stages = view.peer_second_stages(&script);
+                stages
+                    .map(|(tx, outpoint, made)| Watched {
+                        outpoint,
+                        script: made.script_pubkey.clone(),
+                        at: tx.at,
+                    })
+                    .collect()
             }
             Classified::Live { .. } | Classified::Revoked { .. } | Classified::Other(_) => {
                 Vec::new()
@@ -196,14 +214,28 @@ impl Picture {
 
     /// Outputs whose spends must be seen.
     pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
+        let stages = self.peer_second_stages.iter().map(|stage| stage.outpoint);
+        self.outputs_watched().map(|output| output.outpoint).chain(stages)
+    }
+
+    /// The same, with what a chain client that filters must know of them.
+    pub fn watched_scripts(&self) -> impl Iterator<Item = Watched> {
+        let watched = self.outputs_watched().map(|output| Watched {
+            outpoint: output.outpoint,
+            script: output.output.script_pubkey.clone(),
+            at: output.at,
+        });
+        watched.chain(self.peer_second_stages.iter().cloned())
+    }
+
+    fn outputs_watched(&self) -> impl Iterator<Item = &Output> {
         let matters = |output: &&Output| match output.way {
             Way::Theirs | Way::Home => output.role.htlc().is_some(),
             Way::Nothing | Way::Spend { .. } | Way::NeedsPreimage { .. } | Way::Lost => true,
         };
         // The peer's delayed output: a secret that reaches us after the close makes it ours.
         let may_turn = |output: &&Output| output.role == Role::ToLocal;
-        let watched = self.outputs.iter().filter(move |o| matters(o) || may_turn(o));
-        watched.map(|output| output.outpoint).chain(self.peer_second_stages.iter().copied())
+        self.outputs.iter().filter(move |o| matters(o) || may_turn(o))
     }
 }
 

@@ -20,6 +20,10 @@ pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 /// to publish its own. LDK publishes again and again until a claim confirms.
 pub const GRACE: u32 = 2;
 
+/// Blocks for which, in [`Mode::Own`], the arbiter may publish nothing for an output that it has published for
+/// before: it does with every block. LDK's pass then, for it may not be able to.
+pub const SILENCE: u32 = 6;
+
 /// Blocks before a deadline at which a guard steps in, unless it is told otherwise. LDK closes a
 /// channel, and publishes what it claims, 18 blocks earlier still.
 pub const GUARD_BEFORE: u32 = 18;
@@ -51,7 +55,8 @@ pub enum Mode {
         before: u32,
     },
     /// The arbiter. What LDK's monitors publish is held back; what the arbiter has published nothing
-    /// for after [`GRACE`] blocks goes out all the same.
+    /// for after [`GRACE`] blocks goes out all the same, and so does what it published something for and has
+    /// not done again for [`SILENCE`] blocks.
     ///
     /// The arbiter sees to what LDK's `BumpTransaction` events are about, and to the outputs of
     /// `SpendableOutputs` that are not at the channel's destination yet. [`LdkEvents`](super::LdkEvents) says what is
@@ -77,6 +82,8 @@ struct State {
     claimed: BTreeMap<OutPoint, Claimed>,
     /// Outputs that LDK wanted to spend, and since when.
     wanted: BTreeMap<OutPoint, u32>,
+    /// Outputs for whose claims LDK has asked for coins, and what it has them reserved as.
+    coins: BTreeMap<OutPoint, OutPoint>,
     /// Transactions that LDK handed over, and when it did so last.
     of_ldk: BTreeMap<Txid, u32>,
     /// Channels of which our commitment is about to be published, or was.
@@ -90,7 +97,9 @@ struct State {
 impl State {
     /// This is the first height: what came before is as old as what comes now.
     fn began_at(&mut self, height: u32) {
-        self.claimed.values_mut().for_each(|claimed| claimed.since = height);
+        self.claimed.values_mut().for_each(|claimed| {
+            (claimed.since, claimed.last) = (height, height);
+        });
         self.wanted.values_mut().for_each(|since| *since = height);
         self.of_ldk.values_mut().for_each(|last| *last = height);
     }
@@ -102,13 +111,14 @@ impl State {
     }
 
     /// Whether the arbiter has had its time for an output that LDK wants to spend, and has published nothing
-    /// for it.
+    /// for it, or nothing any more.
     fn is_overdue(&mut self, outpoint: OutPoint) -> bool {
-        if self.claimed.contains_key(&outpoint) {
-            return false;
-        }
         let since = *self.wanted.entry(outpoint).or_insert(self.height);
-        self.height.saturating_sub(since) >= GRACE
+        let passed = |since| self.height.saturating_sub(since);
+        match self.claimed.get(&outpoint) {
+            Some(claimed) => passed(claimed.last) >= SILENCE,
+            None => passed(since) >= GRACE,
+        }
     }
 }
 
@@ -116,6 +126,8 @@ impl State {
 #[derive(Clone, Copy, Debug)]
 struct Claimed {
     since: u32,
+    /// When it was published last.
+    last: u32,
     /// `None`: a coin of the wallet.
     channel: Option<ChannelId>,
 }
@@ -147,7 +159,7 @@ impl Egress {
         }
         state.height = height;
         let recent = |since: u32| height.saturating_sub(since) < REMEMBERED;
-        state.claimed.retain(|_, claimed| recent(claimed.since));
+        state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
         state.of_ldk.retain(|_, last| recent(*last));
     }
@@ -221,12 +233,17 @@ impl Egress {
 
     fn published(&self, package: &Package) {
         let mut state = lock(&self.state);
-        let since = state.height;
+        let last = state.height;
         for input in package.transactions.iter().flat_map(|tx| &tx.input) {
             let outpoint = input.previous_output;
             let stake = package.stakes.iter().find(|stake| stake.outpoint == outpoint);
             let channel = stake.map(|stake| stake.channel);
-            state.claimed.entry(outpoint).or_insert(Claimed { since, channel });
+            // It may have been handed back while the network was asked.
+            if channel.is_some_and(|channel| state.handed_back.contains(&channel)) {
+                continue;
+            }
+            let claimed = Claimed { since: last, last, channel };
+            state.claimed.entry(outpoint).or_insert(claimed).last = last;
         }
     }
 
@@ -250,6 +267,23 @@ impl Egress {
         let mut state = lock(&self.state);
         let height = state.height;
         state.of_ldk.extend(transactions.iter().map(|tx| (tx.compute_txid(), height)));
+    }
+
+    /// A claim of LDK's, which spends these outputs, is about to have coins.
+    pub(super) fn asks_for_coins(&self, claim: OutPoint, spent: impl Iterator<Item = OutPoint>) {
+        let mut state = lock(&self.state);
+        state.coins.retain(|_, of| *of != claim);
+        state.coins.extend(spent.map(|outpoint| (outpoint, claim)));
+    }
+
+    /// A claim of LDK's has coins no more.
+    pub(super) fn has_no_coins(&self, claim: OutPoint) {
+        lock(&self.state).coins.retain(|_, of| *of != claim);
+    }
+
+    /// What LDK has coins reserved as, for a claim of this output.
+    fn coins_of_ldk(&self, outpoint: OutPoint) -> Option<OutPoint> {
+        lock(&self.state).coins.remove(&outpoint)
     }
 
     /// Those of these outputs whose deadline is at most so many blocks away.

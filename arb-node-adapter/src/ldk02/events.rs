@@ -1,8 +1,11 @@
 //! `LdkEvents`: those of LDK's events that are the arbiter's affair.
 use super::egress::{Egress, Mode};
 use super::facts::{FactSink, NAMESPACE, Refusal};
+use arb_core::arbitrator::Alert;
 use arb_core::facts::Update;
 use arb_core::ids::ChannelId;
+use arb_core::picture::Role;
+use arb_core::report::ChannelReport;
 use bitcoin::OutPoint;
 use core::fmt;
 use core::future::Future;
@@ -28,11 +31,27 @@ pub enum Known {
     Yes,
     /// It watches the channel, and has not seen the output yet.
     NotYet,
-    /// It does not watch the channel.
+    /// It does not watch the channel, or cannot claim the output, as one of a commitment that it has no facts of.
     NotWatched,
 }
 
-/// Asks the arbiter for an output of a closed channel.
+impl Known {
+    /// What a channel's report says of an output; `None`: the arbiter has no report of the channel.
+    #[must_use]
+    pub fn of(report: Option<&ChannelReport>, outpoint: OutPoint) -> Self {
+        let Some(report) = report else { return Self::NotWatched };
+        let output = report.outputs.iter().find(|output| output.outpoint == outpoint);
+        let is_lost = report.alerts.contains(&Alert::OutputLost(outpoint));
+        match output {
+            None => Self::NotYet,
+            Some(output) if is_lost || output.role == Role::Unidentified => Self::NotWatched,
+            Some(_) => Self::Yes,
+        }
+    }
+}
+
+/// Asks the arbiter for an output of a closed channel: [`Known::of`] the channel's report, where nothing better is
+/// known.
 pub trait Claims: Sync {
     /// What the arbiter's log has of it; `Err` says why that is not known at the moment.
     fn known(

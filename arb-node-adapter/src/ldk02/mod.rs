@@ -30,6 +30,7 @@ mod witness;
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
 pub use egress::{
     ArbiterCoins, ArbiterEgress, Egress, EgressError, GRACE, GUARD_BEFORE, Mode, MonitorEgress,
+    SILENCE,
 };
 pub use error::{FeedError, NotConnected};
 pub use events::{Claims, Handled, Kept, KeptError, Known, LdkEvents, SPENDABLE};

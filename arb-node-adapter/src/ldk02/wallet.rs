@@ -1,6 +1,6 @@
 //! Wallets both ways: LDK's wallet source as our coin port, our coin port behind LDK's coin
 //! selection, with reservations on either side.
-use super::lock;
+use super::{Egress, lock};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Coin, CoinRequest, CoinSource};
 use bitcoin::hashes::Hash;
@@ -14,7 +14,7 @@ use lightning::events::bump_transaction::{
 };
 use lightning::util::async_poll::AsyncResult;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Outpoint and sequence of an input; LDK counts the script's length with the witness.
 const BASE_INPUT: u64 = 40 * 4;
@@ -179,6 +179,7 @@ pub struct LdkCoins<C> {
     /// LDK's claims that have coins, and the height at which LDK asked for them last.
     asked: Mutex<BTreeMap<OutPoint, u32>>,
     height: Mutex<u32>,
+    egress: Option<Arc<Egress>>,
 }
 
 /// Blocks after which a claim of LDK's that was not asked for again has no coins reserved any more.
@@ -188,7 +189,14 @@ pub const LDK_CLAIM_IDLE: u32 = 36;
 impl<C: CoinSource> LdkCoins<C> {
     /// The coins of `coins`, which the arbiter's port may be as well.
     pub const fn new(coins: C) -> Self {
-        Self { coins, asked: Mutex::new(BTreeMap::new()), height: Mutex::new(0) }
+        Self { coins, asked: Mutex::new(BTreeMap::new()), height: Mutex::new(0), egress: None }
+    }
+
+    /// The same, where [`ArbiterCoins`](super::ArbiterCoins) has these coins too: whoever may claim an output has
+    /// what the other had reserved for it. Only one of the two claims can confirm; but after a change of the mode, or
+    /// once a channel is handed back, one that is never to be would keep the wallet's coins from the other.
+    pub fn beside(coins: C, egress: Arc<Egress>) -> Self {
+        Self { egress: Some(egress), ..Self::new(coins) }
     }
 
     /// The chain has this height: coins of claims that LDK asks for no more are released. LDK does
@@ -203,6 +211,7 @@ impl<C: CoinSource> LdkCoins<C> {
         for claim in old {
             self.coins.release(claim).await?;
             lock(&self.asked).remove(&claim);
+            self.egress.iter().for_each(|egress| egress.has_no_coins(claim));
         }
         Ok(())
     }
@@ -219,6 +228,13 @@ impl<C: CoinSource> LdkCoins<C> {
         let claim = OutPoint { txid: Txid::from_byte_array(claim.0), vout: u32::MAX };
         let height = *lock(&self.height);
         lock(&self.asked).insert(claim, height);
+        if let Some(egress) = &self.egress {
+            let spent = spent.iter().map(|input| input.outpoint);
+            egress.asks_for_coins(claim, spent.clone());
+            for of_arbiter in spent {
+                self.coins.release(of_arbiter).await.ok()?;
+            }
+        }
         let change = self.coins.change_script().await.ok()?;
         let change = TxOut { value: Amount::ZERO, script_pubkey: change };
         let inputs = spent.iter().map(|input| BASE_INPUT.checked_add(input.satisfaction_weight));

@@ -2,7 +2,7 @@
 use arb_core::engine::ChainArbitrator;
 use arb_core::facts::ChannelFacts;
 use arb_core::format::scripts;
-use arb_core::picture::Picture;
+use arb_core::picture::Watched;
 use bitcoin::OutPoint;
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::chain::{Filter, WatchedOutput};
@@ -24,10 +24,8 @@ pub fn register_outputs<F: Filter + ?Sized>(
     }
     let active = engine.slot(&facts.id).and_then(|slot| engine.active(slot));
     let Some(picture) = active.and_then(|active| active.picture.as_deref()) else { return };
-    let watched: Vec<OutPoint> = Picture::watched(picture).collect();
-    for output in picture.outputs.iter().filter(|output| watched.contains(&output.outpoint)) {
-        let script = output.output.script_pubkey.clone();
-        register(filter, output.outpoint, Some(output.at.hash), script);
+    for Watched { outpoint, script, at } in picture.watched_scripts() {
+        register(filter, outpoint, Some(at.hash), script);
     }
 }
 

@@ -197,8 +197,11 @@ fn damaged_penalty_data_and_subscribers_are_seen() {
     assert_eq!(ended.len(), bytes.len());
     drop(log);
     flip(folder.path(), "subs", &[0, 0, 0, 0, b's'], 5);
+    // A subscriber is no part of its channel: it gets all again, and is waited for.
     let channels = open(folder.path()).channels().unwrap();
-    assert_eq!(sound(&channels), [false, true, true]);
+    assert_eq!(sound(&channels), [true, true, true]);
+    let again = SubscriberState { next: 0, acknowledged: true };
+    assert_eq!(channels[0].subscribers, [("s".to_owned(), again)]);
 }
 
 fn sound(channels: &[StoredChannel]) -> Vec<bool> {
@@ -262,6 +265,16 @@ fn below_a_damaged_block_nothing_is_known() {
     let folder = filled();
     flip(folder.path(), "chain", &[0, 0, 0, 1], 9);
     assert_eq!(open(folder.path()).blocks().unwrap(), [block(2)]);
+}
+
+/// Or the channels would begin anew at the tip, and never see what is in between.
+#[test]
+fn where_the_newest_block_is_damaged_those_before_it_count() {
+    let folder = filled();
+    flip(folder.path(), "chain", &[0, 0, 0, 2], 9);
+    assert_eq!(open(folder.path()).blocks().unwrap(), [block(0), block(1)]);
+    flip(folder.path(), "chain", &[0, 0, 0, 1], 9);
+    assert_eq!(open(folder.path()).blocks().unwrap(), [block(0)]);
 }
 
 /// Spoils every page of LMDB's that holds this key: whoever comes to one is told that it is damaged.

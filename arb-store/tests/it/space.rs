@@ -109,3 +109,24 @@ fn an_emergency_outlives_a_restart_and_ends_by_itself() {
     assert_eq!(reserve(folder.path()), small().reserve);
     put(&mut log, [register(1)]);
 }
+
+/// A quota takes back what the map had grown by; a copy must open all the same.
+#[test]
+fn a_backup_of_a_store_that_was_made_smaller_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(folder.path());
+    put(&mut log, [register(0)]);
+    for number in 0..70 {
+        put(&mut log, [long(number)]);
+    }
+    let control = log.control();
+    let before = log.changes(SLOT).unwrap();
+    for quota in (16..=40).map(|eighths| eighths << 17) {
+        control.set_quota(Some(quota)).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        control.back_up(target.path()).unwrap();
+        let copy = LmdbLog::open(target.path(), small());
+        let copy = copy.unwrap_or_else(|error| panic!("{quota}: {error}"));
+        assert_eq!(copy.changes(SLOT).unwrap(), before, "{quota}");
+    }
+}

@@ -1,8 +1,9 @@
 //! Following the chain: one block a step, so that commands and outcomes are never far behind. A
 //! worker asks the source; the driver takes what it found.
+use super::durable::{Patience, set_aside};
 use super::mempool::Looks;
 use super::work::{Job, Outcome};
-use super::{Around, Driver, durable::Patience, measure};
+use super::{Around, Driver, measure};
 use crate::alarms::ChainAlarm;
 use crate::core_rpc::TipAlarm;
 use crate::epochs::Epoch;
@@ -181,8 +182,12 @@ impl<A: Around> Driver<A> {
                 tracing::warn!(%error, "following the chain");
                 self.chain.lost = true;
                 let stalled = self.chain.stalled.check(now).map(ChainAlarm::Stalled);
-                let deep = matches!(error, FollowError::TooDeep);
-                if let Some(alarm) = deep.then_some(ChainAlarm::ReorganisedTooDeeply).or(stalled) {
+                let alarm = match error {
+                    FollowError::TooDeep => Some(ChainAlarm::ReorganisedTooDeeply),
+                    FollowError::NoBlock(hash) => Some(ChainAlarm::BlockMissing(hash)),
+                    FollowError::Source(_) | FollowError::Late | FollowError::Panicked => stalled,
+                };
+                if let Some(alarm) = alarm {
                     self.alarms.chain(Some(alarm));
                 }
                 self.chain.retry(&self.settings);
@@ -247,8 +252,13 @@ impl<A: Around> Driver<A> {
     /// A new store begins at the source's tip: channels tell their births, and are scanned from
     /// there. The blocks below it are remembered too: the next reorganisation may go below.
     async fn begin_at(&mut self, blocks: Vec<BlockRef>) -> Result<(), crate::CommandError> {
-        let batch = self.direct_batch(blocks.iter().copied().map(Write::BlockConnected).collect());
+        // Channels that were there before it have missed blocks: no start takes them for what the cursor says.
+        let marks = self.quarantine.marks();
+        let mut writes: Vec<Write> = marks.iter().map(set_aside).collect();
+        writes.extend(blocks.iter().copied().map(Write::BlockConnected));
+        let batch = self.direct_batch(writes);
         let receipt = self.append(batch, Patience::UntilDurable).await?;
+        self.quarantine.marked(&marks);
         tracing::debug!(batch = receipt.batch().0, "the cursor begins");
         self.engine.begin_at(blocks);
         if let Some(block) = self.engine.tip() {

@@ -12,7 +12,8 @@ use arb_core::arbitrator::{Alert, BlockView, Input, NoticeKey};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ChangeLog, Remedy, Write};
+use arb_core::log::{ByteRecord, ChangeLog, Remedy, Write};
+use arb_core::memory::check_record_name;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -177,6 +178,11 @@ impl<A: Around> Driver<A> {
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(self.unknown(id)));
         };
+        // Together with what must be stored, a record that cannot be would keep it from that.
+        let named = |record: &Arc<ByteRecord>| check_record_name(&record.folder, &record.name);
+        if let Err(refused) = records.iter().try_for_each(named) {
+            return reply.send(Err(CommandError::NotStored(refused.to_string())));
+        }
         let updated = match self.verified(slot, &updates) {
             Ok(updated) => updated,
             Err(error) => return reply.send(Err(error)),

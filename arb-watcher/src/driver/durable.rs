@@ -43,6 +43,11 @@ impl From<Unreadable> for CommandError {
     }
 }
 
+/// The mark of a channel that is set aside, or is no longer.
+pub(super) const fn set_aside(&(slot, aside): &(Slot, bool)) -> Write {
+    Write::SetAside { slot, aside }
+}
+
 impl<A: Around> Driver<A> {
     /// Takes what happened outside. An error: the driver is to end, and it is as if nothing had
     /// happened.
@@ -135,8 +140,7 @@ impl<A: Around> Driver<A> {
         }
         let mut batch = transition.batch().clone();
         let marks = self.quarantine.marks();
-        let mark = |&(slot, aside): &_| Write::SetAside { slot, aside };
-        batch.writes.extend(marks.iter().map(mark));
+        batch.writes.extend(marks.iter().map(set_aside));
         batch.writes.extend(records.into_iter().map(Write::Bytes));
         let receipt = self.append(batch, patience).await?;
         self.quarantine.marked(&marks);
@@ -282,6 +286,10 @@ impl<A: Around> Driver<A> {
             Ok(Some(Ok(facts))) => Ok(Arc::from(facts)),
             Ok(Some(Err(damaged))) => Err(Unreadable::Channel(damaged.to_string())),
             Ok(None) => Err(Unreadable::Channel("no facts are stored".to_owned())),
+            // What a pause does not mend is this channel's damage alone, as far as anybody knows.
+            Err(error) if A::Log::remedy(&error) != Remedy::Wait => {
+                Err(Unreadable::Channel(error.to_string()))
+            }
             Err(error) => Err(Unreadable::Medium(error.to_string())),
         }
     }

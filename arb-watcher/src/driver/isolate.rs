@@ -211,7 +211,7 @@ async fn fund<C: CoinSource>(
     loop {
         let claim = draft.claim.outpoint;
         let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
-        let deadline = draft.claims().filter_map(Claim::due).min();
+        let deadline = draft.claims().filter_map(Claim::needed_by).min();
         let channel = draft.claim.channel;
         let request = CoinRequest { claim, amount, feerate, channel, deadline };
         let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;

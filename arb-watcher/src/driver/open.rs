@@ -17,10 +17,11 @@ use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
 use crate::settings::{ChannelNumbers, Settings};
 use arb_core::arbitrator::{Alert, ChannelArbitrator};
-use arb_core::engine::ChainArbitrator;
+use arb_core::engine::{ChainArbitrator, EngineInput};
 use arb_core::facts::{ChannelEntry, ChannelFacts, Standing};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ChangeLog, StoredChannel};
+use arb_core::log::{ChangeLog, Remedy, StoredChannel};
+use arb_core::units::BlockRef;
 use bitcoin::secp256k1::Secp256k1;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -92,6 +93,8 @@ impl<A: Around> Driver<A> {
     ) -> Result<Self, StartError> {
         let unreadable = |error: <A::Log as ChangeLog>::Error| StartError::Store(error.to_string());
         let blocks = log.blocks().map_err(unreadable)?;
+        // Of a store with channels that is the cursor's damage: each is scanned from its birth.
+        let is_lost = blocks.is_empty();
         let mut driver = Self {
             last_word: seams.last_word,
             engine: ChainArbitrator::new(settings.policy, blocks),
@@ -125,23 +128,52 @@ impl<A: Around> Driver<A> {
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all, settings.unread_events);
         driver.next_slot = driver.log.next_slot().map_err(unreadable)?.0;
-        let others = driver.resume_quiet(numbers).map_err(unreadable)?;
+        let others = match is_lost {
+            true => driver.all_channels().map_err(unreadable)?,
+            false => driver.resume_quiet(numbers).map_err(unreadable)?,
+        };
         let stated = stated_of(&others, numbers);
         for channel in others {
             let stated = stated.get(&channel.id).copied().flatten();
-            if channel.aside {
-                let why = "it was set aside, and has missed blocks";
+            if channel.aside || is_lost {
+                let why = match is_lost {
+                    true => "nobody knows any more which blocks it has seen",
+                    false => "it was set aside, and has missed blocks",
+                };
                 driver.put_aside(channel.slot, channel.id, Stated::Not(stated), None, why);
             } else {
                 driver.resume(channel, stated).map_err(unreadable)?;
             }
         }
+        driver.step_back().await;
         // Until the mempool is looked at, it holds what it held.
         let mutual = driver.engine.seen_to_close_mutually();
         driver.engine.close_mutually(&mutual);
         driver.look_at_store();
         driver.reserve_coins().await;
         Ok(driver)
+    }
+
+    /// Where the newest block of the cursor cannot be read, what channels have seen above what is left is seen
+    /// again, in whatever chain there is by then.
+    async fn step_back(&mut self) {
+        let Some(fork_point) = self.engine.tip() else { return };
+        let is_above = |(_, at): (_, BlockRef)| at.height > fork_point.height;
+        if self.engine.actives().any(|(_, active)| active.state.confirmed().any(is_above)) {
+            // An error: the driver is to end.
+            let _ = self.step(vec![EngineInput::Disconnected { fork_point }]).await;
+        }
+    }
+
+    fn all_channels(&mut self) -> Result<Vec<StoredChannel>, <A::Log as ChangeLog>::Error> {
+        let (mut all, Self { log, subscribers, .. }) = (Vec::new(), self);
+        log.each_channel(&mut |mut channel| {
+            for (name, state) in std::mem::take(&mut channel.subscribers) {
+                subscribers.restore(channel.slot, name, state);
+            }
+            all.push(channel);
+        })?;
+        Ok(all)
     }
 
     /// Puts quiet channels back from the index alone. Gives the others.
@@ -187,7 +219,15 @@ impl<A: Around> Driver<A> {
                 return Ok(());
             }
         }
-        match (self.log.facts(slot)?, self.log.changes(slot)?) {
+        let read = self.log.facts(slot).and_then(|facts| Ok((facts, self.log.changes(slot)?)));
+        let read = match read {
+            Err(error) if A::Log::remedy(&error) != Remedy::Wait => {
+                aside(self, Stated::Judged, &error.to_string());
+                return Ok(());
+            }
+            read => read?,
+        };
+        match read {
             (Some(Ok(facts)), Ok(changes)) => {
                 let state = caught_of(slot, || ChannelArbitrator::replay(&changes));
                 let state = state.map_err(|panicked| panicked.why());

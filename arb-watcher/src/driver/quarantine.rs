@@ -205,6 +205,10 @@ impl<A: Around> Driver<A> {
 
     /// Everything that the store has of a channel; an error if any of it cannot be read.
     fn sound(&self, slot: Slot) -> Result<Sound, String> {
+        // What is stored is about to be older than what the node has a receipt for.
+        if self.on_the_way.newest(slot).is_some() {
+            return Err("its newest facts are on their way to the store".to_owned());
+        }
         let channel = self.log.channel(slot).map_err(|error| error.to_string())?;
         let channel = channel.ok_or_else(|| "no such channel is stored".to_owned())?;
         channel.entry.map_err(|damaged| damaged.to_string())?;

@@ -1,6 +1,6 @@
 //! Watching: a channel's past, from its birth to the tip, is scanned before it is taken on. The
 //! tip may move or be reorganised meanwhile.
-use super::durable::Unreadable;
+use super::durable::{Patience, Unreadable, set_aside};
 use super::on_the_way::Records;
 use super::panics::{Caught, Panicked, caught_of};
 use super::work::{Job, Outcome, answer};
@@ -13,7 +13,7 @@ use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::ChangeLog;
+use arb_core::log::{ChangeLog, Write};
 use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction};
@@ -281,7 +281,7 @@ impl<A: Around> Driver<A> {
         }
         let id = facts.id;
         let watched = match self.quarantine.slot(&id) {
-            Some(slot) => match self.recalled(slot) {
+            Some(slot) => match self.recalled_for_good(slot).await {
                 Ok(state) => {
                     self.judge_aside(&facts, true);
                     self.recall_subscribers(slot);
@@ -306,13 +306,22 @@ impl<A: Around> Driver<A> {
     }
 
     /// What the log remembers of a channel that was set aside still holds, if it can be read:
-    /// above all which commitment was handed out.
-    fn recalled(&self, slot: Slot) -> Result<ChannelArbitrator, CommandError> {
+    /// above all which commitment was handed out. A log that cannot is empty from here on: what is added to it
+    /// would be lost with it at the next start.
+    async fn recalled_for_good(&mut self, slot: Slot) -> Result<ChannelArbitrator, CommandError> {
         match self.log.changes(slot) {
             Ok(Ok(changes)) => caught_of(slot, || ChannelArbitrator::replay(&changes))
                 .map_err(|panicked| CommandError::NotStored(panicked.why())),
             Ok(Err(damaged)) => {
                 tracing::error!(slot = slot.0, %damaged, "its log is lost");
+                // Until it is back, a start must not take it for a channel that has seen every block.
+                self.quarantine.mark(slot, true);
+                let marks = self.quarantine.marks();
+                let mut writes: Vec<Write> = marks.iter().map(set_aside).collect();
+                writes.push(Write::LogReplaced { slot, changes: Vec::new() });
+                let batch = self.direct_batch(writes);
+                let _ = self.append(batch, Patience::Once).await?;
+                self.quarantine.marked(&marks);
                 Ok(ChannelArbitrator::default())
             }
             Err(error) => Err(CommandError::NotStored(error.to_string())),

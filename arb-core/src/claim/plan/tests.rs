@@ -408,7 +408,7 @@ fn a_package_says_what_it_claims_and_until_when() {
     }
     stakes.sort_by_key(|stake| stake.outpoint);
     let told: Vec<_> = stakes.iter().map(|stake| (stake.channel, stake.deadline)).collect();
-    let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.due())).collect();
+    let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.needed_by())).collect();
     assert_eq!(told, wanted);
 }
 

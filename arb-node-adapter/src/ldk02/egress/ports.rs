@@ -179,7 +179,13 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
             Mode::Guard { before } => steps_in(&self.egress, &self.mempool, &[stake], before).await,
             Mode::Own => true,
         };
-        if may { self.inner.select(request).await } else { Ok(Vec::new()) }
+        if !may {
+            return Ok(Vec::new());
+        }
+        if let Some(of_ldk) = self.egress.coins_of_ldk(claim) {
+            self.inner.release(of_ldk).await?;
+        }
+        self.inner.select(request).await
     }
 
     async fn change_script(&self) -> Result<ScriptBuf, C::Error> {
@@ -199,6 +205,10 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
     }
 
     async fn reserve(&self, claim: OutPoint, coins: Vec<OutPoint>) -> Result<(), C::Error> {
+        // What is not to be published needs none.
+        if self.egress.mode() == Mode::Observe {
+            return Ok(());
+        }
         self.inner.reserve(claim, coins).await
     }
 }

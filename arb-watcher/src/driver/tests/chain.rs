@@ -162,6 +162,27 @@ async fn a_chain_without_any_remembered_block_raises_an_alarm_and_changes_nothin
     assert_eq!(world.log.tip(), Some(tip));
 }
 
+/// A source that has thrown away what was not read yet: no channel is seen to, and somebody must hear of it.
+#[tokio::test(start_paused = true)]
+async fn a_pruned_block_raises_an_alarm_at_once() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    arbiter.shutdown().await;
+    let pruned = world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(10);
+    let kept = world.chain.prune(pruned).expect("it was there");
+    let arbiter = world.restart(&[&channel]).await;
+    let mut alarm = arbiter.alarms();
+    let missing =
+        |alarms: &crate::Alarms| alarms.chain == Some(ChainAlarm::BlockMissing(pruned.hash));
+    let raised = timeout(Duration::from_secs(60), alarm.wait_for(missing)).await;
+    assert!(raised.is_ok_and(|raised| raised.is_ok()));
+    world.chain.has(kept);
+    arbiter.idle().await.expect("running");
+    assert_eq!(alarm.borrow_and_update().chain, None);
+    assert!(matches!(phase(&arbiter, &channel).await, Phase::Closed(_)));
+}
+
 /// A channel with an offered HTLC in our commitment alone, so that the peer's fails it back.
 fn with_htlc() -> Channel {
     let mut channel = Channel::new(1, StaticRemotekey);

@@ -353,19 +353,55 @@ async fn evidence_that_went_stale_while_a_channel_was_set_aside_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_with_a_damaged_log_is_healed_until_the_next_start() {
+async fn a_channel_with_a_damaged_log_is_healed_for_good() {
     let (world, broken) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&broken).await;
     world.chain.mine(vec![broken.remote_tx(0, &[])]);
     arbiter.idle().await.expect("running");
     arbiter.shutdown().await;
     world.log.damage_changes(0);
-    for _ in 0..2 {
-        let arbiter = world.restart(&[&broken]).await;
-        assert!(is_set_aside(&arbiter, broken.id()).await);
-        arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
-        assert_eq!(phase(&arbiter, &broken).await, CLOSED);
+    let arbiter = world.restart(&[&broken]).await;
+    assert!(is_set_aside(&arbiter, broken.id()).await);
+    arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+    assert_eq!(phase(&arbiter, &broken).await, CLOSED);
+    arbiter.shutdown().await;
+    // What it has learned since is not lost with what was damaged.
+    let arbiter = world.restart(&[&broken]).await;
+    assert!(!is_set_aside(&arbiter, broken.id()).await);
+    assert_eq!(phase(&arbiter, &broken).await, CLOSED);
+}
+
+/// If it is not known which blocks the arbiter has seen, every channel is scanned from its birth: a close may have
+/// been in one that it has not. If the newest one is not known, what was seen above is seen again.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_cannot_be_read_hides_no_close() {
+    for (lost, stale) in [(usize::MAX, false), (1, false), (1, true), (2, true)] {
+        let world = World::default();
+        let (before, meanwhile) =
+            (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+        let arbiter = world.watching(&before).await;
+        arbiter.watch_channel(meanwhile.facts.clone()).await.expect("sound facts");
+        world.chain.mine_many(2);
+        world.chain.mine(vec![before.remote_tx(0, &[])]);
+        arbiter.idle().await.expect("running");
         arbiter.shutdown().await;
+        if stale {
+            world.chain.undo(1);
+            world.chain.mine_many(1);
+        }
+        world.chain.mine(vec![meanwhile.remote_tx(0, &[])]);
+        world.chain.mine_many(3);
+        world.log.lose_blocks(lost);
+        for _ in 0..2 {
+            let arbiter = world.restart(&[&before, &meanwhile]).await;
+            sleep(Duration::from_secs(600)).await;
+            arbiter.idle().await.expect("running");
+            let expected = if stale { Phase::Open } else { CLOSED };
+            assert_eq!(phase(&arbiter, &before).await, expected, "{lost}, {stale}");
+            assert_eq!(phase(&arbiter, &meanwhile).await, CLOSED, "{lost}, {stale}");
+            arbiter.shutdown().await;
+            world.log.heal();
+        }
     }
 }
 

@@ -334,6 +334,12 @@ async fn a_filtering_client_is_told_what_to_look_for() -> Result<(), Failed> {
     assert_eq!(watched(&node)?, expected);
     assert!(expected.contains(&world.claim.input[0].previous_output));
     assert!(node.settled.released.concerned.contains(&SLOT));
+    // The peer's second stage: a secret that reaches us late would make it ours.
+    world.chain.mine_transactions(std::slice::from_ref(&world.claim))?;
+    node.follow(&mut client, &world, Rhythm::EachRound).await?;
+    let expected: Vec<OutPoint> = node.watching.engine.watched().into_iter().collect();
+    assert_eq!(watched(&node)?, expected);
+    assert!(expected.contains(&OutPoint { txid: world.claim.compute_txid(), vout: 0 }));
     Ok(())
 }
 

@@ -80,9 +80,7 @@ struct Reports(Arbiter);
 impl Claims for Reports {
     async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, String> {
         let report = self.0.report(channel).await.map_err(|error| error.to_string())?;
-        let Some(report) = report else { return Ok(Known::NotWatched) };
-        let has = report.outputs.iter().any(|output| output.outpoint == outpoint);
-        Ok(if has { Known::Yes } else { Known::NotYet })
+        Ok(Known::of(report.as_ref(), outpoint))
     }
 }
 

@@ -6,7 +6,7 @@ use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, 
 use arb_core::units::BlockHeight;
 use arb_node_adapter::{
     ArbiterCoins, ArbiterEgress, Egress, EgressError, ForceClose, GRACE, Mempool, Mode,
-    MonitorEgress, NoMempool,
+    MonitorEgress, NoMempool, SILENCE,
 };
 use bitcoin::absolute::LockTime;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxOut, Txid, Weight};
@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex};
 
 const BEFORE: u32 = 18;
 const DEADLINE: u32 = 500;
+/// A height to begin at.
+const FIRST: u32 = 900_000;
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
 /// What the network has.
@@ -381,7 +383,6 @@ async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
 /// After a restart the arbiter publishes before it is shown a block: LDK's stays behind it.
 #[tokio::test]
 async fn what_goes_out_before_the_first_block_goes_out_with_it() -> Result<(), Failed> {
-    const FIRST: u32 = 900_000;
     let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
     let port = ArbiterEgress::new(net.clone(), egress.clone());
     port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
@@ -393,8 +394,58 @@ async fn what_goes_out_before_the_first_block_goes_out_with_it() -> Result<(), F
         assert_eq!(net.has(&others), height > FIRST + GRACE, "{height}");
         egress.best_height(height);
         assert_eq!(egress.published_for(), [(outpoint(1), FIRST)].into());
+        port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
     }
-    assert!(!net.has(&theirs), "the arbiter has published");
+    assert!(!net.has(&theirs), "the arbiter publishes");
+    Ok(())
+}
+
+/// Whoever has published once and cannot any more, because its disk is full or its signer is gone, does not keep
+/// LDK from it.
+#[tokio::test]
+async fn an_arbiter_that_falls_silent_leaves_it_to_ldk() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let port = ArbiterEgress::new(net.clone(), egress.clone());
+    let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
+    for height in FIRST..FIRST + 20 {
+        egress.best_height(height);
+        port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
+        ldk.broadcast_transactions(&[&theirs]);
+    }
+    for silent in 1..=SILENCE {
+        assert!(!net.has(&theirs), "{silent}");
+        egress.best_height(FIRST + 19 + silent);
+        ldk.broadcast_transactions(&[&theirs]);
+    }
+    assert!(net.has(&theirs));
+    Ok(())
+}
+
+/// A network that a channel is handed back behind.
+struct Meanwhile(Net, Arc<Egress>);
+
+impl Broadcast for Meanwhile {
+    type Error = <Net as Broadcast>::Error;
+
+    async fn broadcast(&self, package: Package) -> Result<Vec<(Txid, Verdict)>, Self::Error> {
+        let verdicts = self.0.broadcast(package).await;
+        self.1.hand_back(CHANNEL);
+        verdicts
+    }
+}
+
+#[tokio::test]
+async fn what_is_handed_back_meanwhile_is_ldks() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let port = ArbiterEgress::new(Meanwhile(net.clone(), egress.clone()), egress.clone());
+    egress.best_height(FIRST);
+    port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
+    assert_eq!(egress.published_for(), [].into());
+    let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
+    ldk.broadcast_transactions(&[&theirs]);
+    egress.best_height(FIRST + GRACE);
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(net.has(&theirs));
     Ok(())
 }
 

@@ -34,10 +34,11 @@ async fn feerates_survive_the_round_trip() -> Result<(), Failed> {
     assert_eq!(at(ConfirmationTarget::MinAllowedNonAnchorChannelRemoteFee), 750);
     assert_eq!(at(ConfirmationTarget::AnchorChannelFee), 1_000);
 
-    // Below LDK's floor nothing is said, whatever we know; and nothing overflows.
+    // Below LDK's floor nothing is said, whatever we know; and nothing overflows, for what cannot be is not believed.
     let targets = vec![(1, FeeRate::MAX), (2, rate(10))];
     ldk.set(FeeEstimates { targets, floor: rate(1), troughs: Troughs::default() });
-    assert_eq!(at(ConfirmationTarget::MaximumFeeEstimate), u32::MAX);
+    let highest = u32::try_from(FeeEstimates::HIGHEST.to_sat_per_kwu())?;
+    assert_eq!(at(ConfirmationTarget::MaximumFeeEstimate), highest + MAXIMUM_MARGIN);
     for target in TIMED {
         assert_eq!(at(target), 253, "{target:?}");
     }

@@ -4,7 +4,9 @@ use super::Failed;
 use super::fixtures::outpoint;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{CoinRequest, CoinSource};
-use arb_node_adapter::{FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, Mode, MonitorEgress, SyncWallet};
+use arb_node_adapter::{
+    ArbiterCoins, Egress, FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, Mode, MonitorEgress, SyncWallet,
+};
 use arb_tests::ldk::{Kind, Quiet, Wallet, cut_off};
 use arb_watcher::memory::MemoryCoins;
 use bitcoin::secp256k1::SecretKey;
@@ -116,6 +118,40 @@ async fn ldks_claims_have_coins_of_ours() -> Result<(), Failed> {
     ldk.best_height(LDK_CLAIM_IDLE).await?;
     assert_eq!(own.reservations().len(), 1);
     assert!(ask(3, 400_000).await.is_ok());
+    Ok(())
+}
+
+/// Whoever may claim an output has the coin that the other had for it: after a change of the mode, and once a channel
+/// is handed back.
+#[tokio::test]
+async fn the_only_coin_goes_to_whoever_may_claim() -> Result<(), Failed> {
+    let (own, egress) = (coins(&[50_000]).await?, Arc::new(Egress::new(Mode::Own)));
+    let ours = ArbiterCoins::new(own.clone(), egress.clone());
+    let ldk = LdkCoins::beside(own.clone(), egress.clone());
+    let script = own.change_script().await?;
+    let anchor = Input {
+        outpoint: outpoint(50),
+        previous_utxo: TxOut { value: Amount::from_sat(330), script_pubkey: script },
+        satisfaction_weight: 115,
+    };
+    let of_ldk = || {
+        let claim = ClaimId([1; 32]);
+        ldk.select_confirmed_utxos(claim, vec![anchor.clone()], &[], 2_000, 400_000)
+    };
+    assert_eq!(ours.select(wants(50, 1_000)).await?.len(), 1);
+    assert_eq!(ours.select(wants(51, 1_000)).await?.len(), 0, "it is taken");
+    egress.set(Mode::Observe);
+    assert!(of_ldk().await.is_ok());
+    // After a restart, what was handed out before is not to be published.
+    ours.reserve(outpoint(51), vec![outpoint(1)]).await?;
+    assert!(of_ldk().await.is_ok());
+    egress.set(Mode::Own);
+    assert_eq!(ours.select(wants(51, 1_000)).await?.len(), 0, "another output");
+    assert_eq!(ours.select(wants(50, 1_000)).await?.len(), 1);
+    assert_eq!(own.reservations().keys().copied().collect::<Vec<_>>(), [outpoint(50)]);
+    egress.hand_back(ChannelId([0; 32]));
+    assert!(of_ldk().await.is_ok());
+    assert_eq!(own.reservations().len(), 1);
     Ok(())
 }
 

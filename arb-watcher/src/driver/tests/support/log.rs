@@ -29,6 +29,8 @@ struct Inner {
     damaged_changes: BTreeSet<Slot>,
     damaged_ended: BTreeSet<Slot>,
     damaged_subscribers: BTreeSet<Slot>,
+    /// Of the cursor, so many of the newest blocks cannot be read.
+    lost_blocks: usize,
     health: Health,
     channel_reads: usize,
     record_reads: usize,
@@ -111,6 +113,11 @@ impl Log {
         self.inner().damaged_subscribers.insert(Slot(slot));
     }
 
+    /// So many of the newest blocks of the cursor cannot be read.
+    pub(in super::super) fn lose_blocks(&self, blocks: usize) {
+        self.inner().lost_blocks = blocks;
+    }
+
     pub(in super::super) fn damage_facts(&self, slot: u32) {
         self.inner().damaged_facts.insert(Slot(slot));
     }
@@ -134,6 +141,7 @@ impl Log {
         inner.damaged_changes.clear();
         inner.damaged_ended.clear();
         inner.damaged_subscribers.clear();
+        inner.lost_blocks = 0;
     }
 
     /// In which order facts of channels were written.
@@ -210,6 +218,9 @@ impl Log {
                 inner.order_of_facts.push(slot.0);
                 inner.damaged_facts.remove(slot);
                 inner.damaged_entries.remove(slot);
+            }
+            if let Write::LogReplaced { slot, .. } = write {
+                inner.damaged_changes.remove(slot);
             }
         }
         let appended = inner.memory.append(batch).into_inner();
@@ -333,6 +344,9 @@ impl ChangeLog for Log {
     }
 
     fn blocks(&self) -> Result<Vec<BlockRef>, Failure> {
-        self.read(ChangeLog::blocks)
+        let lost = self.inner().lost_blocks;
+        let mut blocks = self.read(ChangeLog::blocks)?;
+        blocks.truncate(blocks.len().saturating_sub(lost));
+        Ok(blocks)
     }
 }

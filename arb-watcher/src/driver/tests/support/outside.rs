@@ -196,8 +196,13 @@ impl Chain {
     }
 
     /// The source loses a block's content.
-    pub(in super::super) fn prune(&self, block: BlockRef) {
-        self.state().blocks.remove(&block.hash);
+    pub(in super::super) fn prune(&self, block: BlockRef) -> Option<Block> {
+        self.state().blocks.remove(&block.hash)
+    }
+
+    /// The source has it again.
+    pub(in super::super) fn has(&self, block: Block) {
+        self.state().blocks.insert(block.block_hash(), block);
     }
 
     /// The source knows of no block below this one.
