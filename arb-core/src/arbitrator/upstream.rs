@@ -108,8 +108,12 @@ fn lost_downstream(picture: &Picture, id: HtlcId, policy: &Policy) -> Option<Due
 
 /// When nothing better will be known: the HTLC has no output that we can see, or one that is
 /// not worth its claim, and its expiry is as deep as what is forgotten. Without an incoming
-/// HTLC nothing else would end the duty.
+/// HTLC nothing else would end the duty; with one its own expiry does, and the peer may take the
+/// output until then.
 fn given_up(picture: &Picture, id: HtlcId, htlc: &Htlc, policy: &Policy) -> Option<Due> {
+    if late_from(htlc, policy).is_some() {
+        return None;
+    }
     let hidden = match picture.spend {
         FundingSpend::FutureCommitment(_)
         | FundingSpend::OutdatedLocalCommitment(_)

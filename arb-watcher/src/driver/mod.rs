@@ -70,7 +70,7 @@ pub(crate) trait Around: 'static {
 }
 
 /// Those that a node has chosen.
-pub(crate) struct Chosen<L, S, B, F, K, C>(PhantomData<fn() -> (L, S, B, F, K, C)>);
+pub(crate) struct Chosen<L, S, B, F, K, C>(PhantomData<(L, S, B, F, K, C)>);
 
 impl<L, S, B, F, K, C> Around for Chosen<L, S, B, F, K, C>
 where

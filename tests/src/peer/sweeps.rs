@@ -137,10 +137,12 @@ impl Channel {
         let inputs = vec![Input { outpoint, prevout, sequence, unlock }];
         let plan = Plan { version, lock_time: LockTime::ZERO, inputs, outputs: Vec::new() };
         let paid = self.commitment_fee(commitment)?;
+        // The network counts whole virtual bytes, of each.
+        let whole = |weight: Weight| Weight::from_vb(weight.to_vbytes_ceil()).unwrap_or(weight);
         self.fund(plan, coins, Change::Required, |weight: Weight| {
-            let package = fee(rate, weight + commitment.tx.weight())?;
+            let package = fee(rate, whole(weight) + whole(commitment.tx.weight()))?;
             // The child alone never pays less than the rate.
-            Ok(package.checked_sub(paid).unwrap_or_default().max(fee(rate, weight)?))
+            Ok(package.checked_sub(paid).unwrap_or_default().max(fee(rate, whole(weight))?))
         })
     }
 

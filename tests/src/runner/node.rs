@@ -27,6 +27,8 @@ pub(super) struct Subscriber {
     pub(super) channel: ChannelId,
     pub(super) delivery: Delivery,
     stream: Option<ChainEventSubscription>,
+    /// It has unsubscribed.
+    ended: bool,
     /// What it got: an event that comes again has the same number.
     pub(super) events: BTreeMap<u64, ChannelEvent>,
 }
@@ -179,7 +181,8 @@ impl Node {
         self.arbiter = Some(arbiter.clone());
         let notices = arbiter.notices().await.map_err(refused)?;
         self.notices = Some(notices);
-        for (name, subscriber) in &mut self.subscribers {
+        let open = self.subscribers.iter_mut().filter(|(_, subscriber)| !subscriber.ended);
+        for (name, subscriber) in open {
             let opened = arbiter.subscribe(subscriber.channel, &name.0, subscriber.delivery).await;
             subscriber.stream = match opened {
                 Ok(stream) => Some(stream),
@@ -225,7 +228,8 @@ impl Node {
         let Some(arbiter) = &self.arbiter else { return Err(CommandError::Stopped) };
         let stream = arbiter.subscribe(channel, &name.0, delivery).await?;
         let events = BTreeMap::new();
-        let subscriber = Subscriber { channel, delivery, stream: Some(stream), events };
+        let stream = Some(stream);
+        let subscriber = Subscriber { channel, delivery, stream, ended: false, events };
         self.subscribers.insert(name.clone(), subscriber);
         Ok(())
     }
@@ -243,7 +247,7 @@ impl Node {
     /// The stream of a subscriber ends; what it got is remembered.
     pub(super) fn close_subscription(&mut self, name: &SubscriberName) {
         if let Some(subscriber) = self.subscribers.get_mut(name) {
-            subscriber.stream = None;
+            (subscriber.stream, subscriber.ended) = (None, true);
         }
     }
 

@@ -275,6 +275,11 @@ impl Runner<'_> {
     async fn ldk_remove(&mut self, htlc: &HtlcRef, fulfil: bool) -> Result<ChannelName, Failed> {
         let channel = &htlc.channel;
         let known = self.chan(channel)?.peer.htlc(&htlc.htlc)?.clone();
+        let nodes = self.nodes()?;
+        let id = nodes.ends(channel)?.id;
+        if !nodes.nodes[US].manager.list_channels().iter().any(|open| open.channel_id == id) {
+            return Err(Failed::new(format!("channel {channel} to be open"), "LDK has closed it"));
+        }
         let peer = self.call(channel).await?;
         let preimage = PaymentPreimage(known.preimage);
         let hash = PaymentHash(known.payment_hash);
