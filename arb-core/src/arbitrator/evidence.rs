@@ -52,6 +52,8 @@ pub struct Acts {
     pub mutual_seen: Option<BlockHeight>,
     /// What the node was told upstream.
     pub upstream: BTreeMap<UpstreamDuty, UpstreamVerdict>,
+    /// Of these, what it was told to fulfil after it had been told to fail it.
+    pub revised: BTreeSet<UpstreamDuty>,
     /// Notices that need no repetition.
     pub acknowledged: BTreeSet<NoticeKey>,
     /// Events, in order; their index is their number.
@@ -360,8 +362,10 @@ impl Acts {
             }
             Change::MutualCloseSeen { at } => self.mutual_seen = Some(*at),
             Change::UpstreamTold { duty, verdict } => {
-                if self.may_be_told(duty, *verdict) {
-                    self.upstream.insert(*duty, *verdict);
+                if self.may_be_told(duty, *verdict)
+                    && self.upstream.insert(*duty, *verdict).is_some()
+                {
+                    self.revised.insert(*duty);
                 }
             }
             Change::NoticeAcknowledged(key) => {

@@ -2,7 +2,8 @@
 //! node was told about it; once the HTLC has left all commitments that may be broadcast, both are moot, and a channel
 //! that nothing else is known of is quiet again (ADR 0011).
 use crate::arbitrator::{
-    Alert, Change, ChannelArbitrator, NoticeKey, PreimageSource, UpstreamDuty, upstream,
+    Alert, Change, ChannelArbitrator, NoticeKey, PreimageSource, UpstreamDuty, UpstreamVerdict,
+    upstream,
 };
 use crate::facts::ChannelFacts;
 use crate::ids::PaymentHash;
@@ -47,6 +48,7 @@ impl ChannelArbitrator {
         let mut left = self.clone();
         left.preimages.retain(|key, _| is_needed(key));
         left.acts.upstream.retain(|duty, _| is_open(duty));
+        left.acts.revised.retain(|duty| is_open(duty));
         left.acts.acknowledged.retain(stands);
         let changes = left.as_changes();
         if moot <= changes.len() {
@@ -71,8 +73,9 @@ impl ChannelArbitrator {
         changes.extend(self.preimages.iter().map(|((_, source), preimage)| {
             Change::PreimageLearned { preimage: *preimage, source: *source }
         }));
-        let told = self.acts.upstream.iter();
-        let told = told.map(|(duty, verdict)| (*duty, *verdict));
+        let failed = |duty: &UpstreamDuty| (*duty, UpstreamVerdict::Failed);
+        let told = self.acts.revised.iter().map(failed);
+        let told = told.chain(self.acts.upstream.iter().map(|(duty, verdict)| (*duty, *verdict)));
         changes.extend(told.map(|(duty, verdict)| Change::UpstreamTold { duty, verdict }));
         changes.extend(self.acts.acknowledged.iter().copied().map(Change::NoticeAcknowledged));
         changes

@@ -136,14 +136,18 @@ pub(crate) fn is_done(facts: &ChannelFacts, arbitrator: &ChannelArbitrator) -> b
     offered.all(|(id, record)| arbitrator.acts.told(*id, &record.htlc).is_some())
 }
 
-/// What was failed upstream before its preimage was known. Of an HTLC that has left the channel since, it must
+/// What the node was told to fail before its preimage was known: even if it has been told to fulfil it since, it may
+/// have failed it, and a person must hear of that. Of an HTLC that has left the channel since, it must
 /// be its own preimage: a payment may be tried again.
 pub(crate) fn known_too_late<'a>(
     facts: &'a ChannelFacts,
     arbitrator: &'a ChannelArbitrator,
 ) -> impl Iterator<Item = &'a UpstreamDuty> {
-    let failed = |(_, verdict): &(_, &UpstreamVerdict)| **verdict == UpstreamVerdict::Failed;
-    let failed = arbitrator.acts.upstream.iter().filter(failed).map(|(duty, _)| duty);
+    let acts = &arbitrator.acts;
+    let failed = acts.upstream.iter().filter(|(duty, verdict)| {
+        **verdict == UpstreamVerdict::Failed || acts.revised.contains(duty)
+    });
+    let failed = failed.map(|(duty, _)| duty);
     failed.filter(|duty| match facts.htlcs.get(&duty.htlc) {
         Some(record) => {
             let same = UpstreamDuty::of(duty.htlc, &record.htlc) == **duty;

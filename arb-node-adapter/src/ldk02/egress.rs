@@ -276,6 +276,15 @@ impl Egress {
         state.coins.extend(spent.map(|outpoint| (outpoint, claim)));
     }
 
+    /// Whether a transaction of the arbiter's for this output may be out, and may be published again: its coins are
+    /// its own.
+    pub(super) fn is_in_use(&self, outpoint: &OutPoint) -> bool {
+        let state = lock(&self.state);
+        let passed = |claimed: &Claimed| state.height.saturating_sub(claimed.last);
+        let is_live = state.claimed.get(outpoint).is_some_and(|claimed| passed(claimed) < SILENCE);
+        is_live && state.mode != Mode::Observe
+    }
+
     /// A claim of LDK's has coins no more.
     pub(super) fn has_no_coins(&self, claim: OutPoint) {
         lock(&self.state).coins.retain(|_, of| *of != claim);

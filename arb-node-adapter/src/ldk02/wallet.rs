@@ -231,7 +231,7 @@ impl<C: CoinSource> LdkCoins<C> {
         if let Some(egress) = &self.egress {
             let spent = spent.iter().map(|input| input.outpoint);
             egress.asks_for_coins(claim, spent.clone());
-            for of_arbiter in spent {
+            for of_arbiter in spent.filter(|outpoint| !egress.is_in_use(outpoint)) {
                 self.coins.release(of_arbiter).await.ok()?;
             }
         }

@@ -79,6 +79,12 @@ impl Quarantine {
         self.marks.insert(slot, aside);
     }
 
+    /// What the channel has seen is lost with its log.
+    pub(super) fn nothing_seen(&mut self, slot: Slot) {
+        let of_slot = self.of.values_mut().filter(|aside| aside.slot == slot);
+        of_slot.for_each(|aside| aside.since = None);
+    }
+
     /// These are in the store.
     pub(super) fn marked(&mut self, marks: &[(Slot, bool)]) {
         self.marks.retain(|slot, aside| !marks.contains(&(*slot, *aside)));

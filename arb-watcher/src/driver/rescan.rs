@@ -316,6 +316,8 @@ impl<A: Around> Driver<A> {
                 tracing::error!(slot = slot.0, %damaged, "its log is lost");
                 // Until it is back, a start must not take it for a channel that has seen every block.
                 self.quarantine.mark(slot, true);
+                // If it does not return now, it must be scanned as a whole later.
+                self.quarantine.nothing_seen(slot);
                 let marks = self.quarantine.marks();
                 let mut writes: Vec<Write> = marks.iter().map(set_aside).collect();
                 writes.push(Write::LogReplaced { slot, changes: Vec::new() });

@@ -393,8 +393,12 @@ proptest! {
 
 #[test]
 fn a_package_says_what_it_claims_and_until_when() {
-    let deadlines = [Some(40), Some(41), None];
-    let claims = (0..).zip(deadlines).map(|(v, at)| claim(v, TxKind::Claim, 100_000, at)).collect();
+    let deadlines = [Some(40), Some(41), None, None];
+    let claims = (0..).zip(deadlines).map(|(v, at)| claim(v, TxKind::Claim, 100_000, at));
+    let mut claims: Vec<Claim> = claims.collect();
+    // Every block of a race counts, from its beginning on.
+    claims[3].deadline = Some(Deadline::Race(None));
+    let began = claims[3].open_at;
     let mut world = World::new(claims);
     world.settle();
     let mut stakes: Vec<Stake> = Vec::new();
@@ -407,9 +411,10 @@ fn a_package_says_what_it_claims_and_until_when() {
         stakes.extend(package.stakes);
     }
     stakes.sort_by_key(|stake| stake.outpoint);
-    let told: Vec<_> = stakes.iter().map(|stake| (stake.channel, stake.deadline)).collect();
-    let wanted: Vec<_> = world.claims.iter().map(|c| (c.channel, c.needed_by())).collect();
-    assert_eq!(told, wanted);
+    let channels: Vec<_> = world.claims.iter().map(|claim| claim.channel).collect();
+    assert_eq!(stakes.iter().map(|stake| stake.channel).collect::<Vec<_>>(), channels);
+    let told: Vec<_> = stakes.iter().map(|stake| stake.deadline).collect();
+    assert_eq!(told, [Some(BlockHeight(40)), Some(BlockHeight(41)), None, Some(began)]);
 }
 
 #[test]

@@ -205,10 +205,6 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
     }
 
     async fn reserve(&self, claim: OutPoint, coins: Vec<OutPoint>) -> Result<(), C::Error> {
-        // What is not to be published needs none.
-        if self.egress.mode() == Mode::Observe {
-            return Ok(());
-        }
         self.inner.reserve(claim, coins).await
     }
 }

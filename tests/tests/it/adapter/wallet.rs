@@ -1,14 +1,15 @@
 //! Wallets both ways: reservations hold, LDK's own handler closes with the arbiter's coins, and LDK's
 //! wallet signs nothing but its own inputs.
 use super::Failed;
-use super::fixtures::outpoint;
+use super::fixtures::{outpoint, spend};
 use arb_core::ids::ChannelId;
-use arb_core::ports::{CoinRequest, CoinSource};
+use arb_core::ports::{Broadcast, CoinRequest, CoinSource, Package, Stake};
 use arb_node_adapter::{
-    ArbiterCoins, Egress, FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, Mode, MonitorEgress, SyncWallet,
+    ArbiterCoins, ArbiterEgress, Egress, FromLdkWallet, LDK_CLAIM_IDLE, LdkCoins, Mode,
+    MonitorEgress, SyncWallet,
 };
 use arb_tests::ldk::{Kind, Quiet, Wallet, cut_off};
-use arb_watcher::memory::MemoryCoins;
+use arb_watcher::memory::{MemoryCoins, MemoryNetwork};
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, FeeRate, ScriptBuf, Transaction, TxIn, TxOut, Witness};
@@ -18,6 +19,8 @@ use lightning::events::bump_transaction::{
     BumpTransactionEventHandler, CoinSelectionSource, Input,
 };
 use std::sync::Arc;
+
+const CHANNEL: ChannelId = ChannelId([0; 32]);
 
 async fn coins(values: &[u64]) -> Result<MemoryCoins, Failed> {
     let coins = MemoryCoins::new(SecretKey::from_slice(&[42; 32])?, &[]);
@@ -34,7 +37,7 @@ fn wants(claim: u8, sat: u64) -> CoinRequest {
         claim: outpoint(claim),
         amount: Amount::from_sat(sat),
         feerate: FeeRate::from_sat_per_vb_u32(1),
-        channel: ChannelId([0; 32]),
+        channel: CHANNEL,
         deadline: None,
     }
 }
@@ -142,14 +145,19 @@ async fn the_only_coin_goes_to_whoever_may_claim() -> Result<(), Failed> {
     assert_eq!(ours.select(wants(51, 1_000)).await?.len(), 0, "it is taken");
     egress.set(Mode::Observe);
     assert!(of_ldk().await.is_ok());
-    // After a restart, what was handed out before is not to be published.
-    ours.reserve(outpoint(51), vec![outpoint(1)]).await?;
-    assert!(of_ldk().await.is_ok());
     egress.set(Mode::Own);
     assert_eq!(ours.select(wants(51, 1_000)).await?.len(), 0, "another output");
     assert_eq!(ours.select(wants(50, 1_000)).await?.len(), 1);
     assert_eq!(own.reservations().keys().copied().collect::<Vec<_>>(), [outpoint(50)]);
-    egress.hand_back(ChannelId([0; 32]));
+    // What is out has its coin for itself, until the channel is LDK's.
+    let package = Package {
+        transactions: vec![spend(&[outpoint(50), outpoint(1)], 1)],
+        stakes: vec![Stake { channel: CHANNEL, outpoint: outpoint(50), deadline: None }],
+    };
+    let network = ArbiterEgress::new(MemoryNetwork::default(), egress.clone());
+    network.broadcast(package).await?;
+    assert!(of_ldk().await.is_err());
+    egress.hand_back(CHANNEL);
     assert!(of_ldk().await.is_ok());
     assert_eq!(own.reservations().len(), 1);
     Ok(())

@@ -438,6 +438,9 @@ impl World {
         }
         let unsigned = draft.assemble(&coins, Some(script.clone())).ok()?;
         let sign = |request: SignRequest| {
+            // incident attack-10
+            // BOLT 3 H3: whatever the peer leaves open, we sign all of it.
+            assert_eq!(request.sighash, EcdsaSighashType::All, "{:?}", request.key);
             let key = self.told.secrets.signing_key(&request.key, &self.told.secp).expect("a key");
             let spent = &request.prevouts[request.input];
             let message = sighash(
