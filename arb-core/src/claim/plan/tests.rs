@@ -414,7 +414,7 @@ fn a_package_says_what_it_claims_and_until_when() {
     let channels: Vec<_> = world.claims.iter().map(|claim| claim.channel).collect();
     assert_eq!(stakes.iter().map(|stake| stake.channel).collect::<Vec<_>>(), channels);
     let told: Vec<_> = stakes.iter().map(|stake| stake.deadline).collect();
-    assert_eq!(told, [Some(BlockHeight(40)), Some(BlockHeight(41)), None, Some(began)]);
+    assert_eq!(told, [Some(BlockHeight(1_040)), Some(BlockHeight(1_041)), None, Some(began)]);
 }
 
 #[test]
