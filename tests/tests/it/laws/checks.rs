@@ -1,7 +1,7 @@
 //! The laws, one function each.
 use arb_core::arbitrator::{
-    Alert, ChannelEvent, CloseKind, Notice, OutputProgress, Phase, Position, TxKind, UpstreamDuty,
-    UpstreamVerdict,
+    Alert, ChannelEvent, CloseKind, Notice, NoticeKey, OutputProgress, Phase, Position, TxKind,
+    UpstreamDuty, UpstreamVerdict,
 };
 use arb_core::claim::build::{BuildError, Draft};
 use arb_core::claim::{Claim, SpendPath};
@@ -16,7 +16,7 @@ use arb_core::report::ChannelReport;
 use bitcoin::Amount;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::{Mined, check_scripts, label, lowest_tip};
 use super::world::{SLOT, World, channel_input, connect, is_upstream, restart, step, view};
@@ -27,6 +27,8 @@ type Law = Result<(), TestCaseError>;
 #[derive(Default)]
 pub(crate) struct Watch {
     upstream: BTreeMap<UpstreamDuty, UpstreamVerdict>,
+    /// Of these, what was acknowledged.
+    settled: BTreeSet<UpstreamDuty>,
 }
 
 /// Laws of a state.
@@ -72,12 +74,17 @@ fn preimages() -> impl Iterator<Item = Preimage> {
     (0..3).map(|n| Preimage(label(3, n)))
 }
 
-/// Nothing failed upstream whose preimage is known; verdicts are never taken back; every verdict
-/// has its notice until it is acknowledged.
+/// Nothing failed upstream whose preimage is known; verdicts are never taken back, but a failure that nobody has
+/// acknowledged by a preimage; every verdict has its notice until it is acknowledged.
 fn upstream(world: &World, active: &Active, watch: &mut Watch) -> Law {
     let told = &active.state.acts().upstream;
+    let acts = active.state.acts();
     for (duty, verdict) in &watch.upstream {
-        prop_assert_eq!(told.get(duty), Some(verdict), "a verdict was taken back");
+        let now = told.get(duty);
+        let may = *verdict == UpstreamVerdict::Failed && !watch.settled.contains(duty);
+        let known = active.state.upstream_preimage(duty.hash).is_some();
+        let fulfilled = may && known && now == Some(&UpstreamVerdict::Fulfilled);
+        prop_assert!(now == Some(verdict) || fulfilled, "a verdict was taken back: {:?}", duty);
     }
     for (duty, verdict) in told {
         let id = &duty.htlc;
@@ -100,6 +107,9 @@ fn upstream(world: &World, active: &Active, watch: &mut Watch) -> Law {
         prop_assert!(told || acknowledged, "no notice of {:?}", id);
     }
     watch.upstream = told.clone();
+    let acknowledged =
+        |duty: &&UpstreamDuty| acts.acknowledged.contains(&NoticeKey::Upstream(**duty));
+    watch.settled = told.keys().filter(acknowledged).copied().collect();
     Ok(())
 }
 
