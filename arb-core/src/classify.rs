@@ -22,6 +22,8 @@ pub enum FundingSpend {
     LocalCommitment(CommitmentNumber),
     /// A commitment of ours that we revoked.
     OutdatedLocalCommitment(CommitmentNumber),
+    /// A commitment of ours that is newer than our facts, as the signer's point shows.
+    NewerLocalCommitment(CommitmentNumber),
     /// The peer's current or next commitment.
     RemoteCommitment(CommitmentNumber),
     /// A commitment that the peer revoked.
@@ -40,7 +42,7 @@ impl FundingSpend {
     pub const fn kind(self) -> CloseKind {
         match self {
             Self::MutualClose => CloseKind::Mutual,
-            Self::LocalCommitment(n) => CloseKind::Local(n),
+            Self::LocalCommitment(n) | Self::NewerLocalCommitment(n) => CloseKind::Local(n),
             Self::OutdatedLocalCommitment(n) => CloseKind::Outdated(n),
             Self::RemoteCommitment(n) => CloseKind::Remote(n),
             Self::RevokedCommitment(n) => CloseKind::Revoked(n),
@@ -90,10 +92,7 @@ pub(crate) fn classify(
         return Classified::Other(FundingSpend::Splice(other));
     }
     match shaped {
-        Some(number) => {
-            let ended = state.revoked_htlcs.get(&number).map(Vec::as_slice).unwrap_or_default();
-            by_scripts(facts, candidate, tx, number, ended, secp)
-        }
+        Some(number) => by_scripts(facts, state, candidate, tx, number, secp),
         // What is shaped like a commitment is none, whatever the node says of it.
         None if state.agreed_closes.contains(&tx.compute_txid())
             || is_mutual_close(facts, state, tx) =>
@@ -178,10 +177,10 @@ fn live_commitment(
 /// The number alone proves nothing, since both parties' commitments carry the same numbers.
 fn by_scripts(
     facts: &ChannelFacts,
+    state: &ChannelArbitrator,
     candidate: &FundingCandidate,
     tx: &Transaction,
     number: CommitmentNumber,
-    ended: &[(HtlcId, HtlcRecord)],
     secp: &Secp256k1<All>,
 ) -> Classified {
     let pays = |script: &Script| tx.output.iter().any(|o| o.script_pubkey.as_script() == script);
@@ -215,6 +214,8 @@ fn by_scripts(
                         )
                 };
                 let live = facts.htlcs.iter().map(|(id, record)| (*id, *record));
+                let ended = state.revoked_htlcs.get(&number).map(Vec::as_slice);
+                let ended = ended.unwrap_or_default();
                 live.chain(ended.iter().copied()).any(|htlc| contained(&htlc))
             })
         };
@@ -224,6 +225,14 @@ fn by_scripts(
     }
     if number < current.local.number && !to_us {
         return Classified::Other(FundingSpend::OutdatedLocalCommitment(number));
+    }
+    let is_ours = || {
+        let point = *state.points.get(&number)?;
+        let keys = CommitmentKeys::new(facts, &candidate.keys, Side::Local, point, secp).ok()?;
+        Some(pays(&scripts::to_local(&keys, facts.local.delay).script_pubkey))
+    };
+    if !to_us && is_ours() == Some(true) {
+        return Classified::Other(FundingSpend::NewerLocalCommitment(number));
     }
     let newest = current.remote_next.as_ref().map_or(current.remote.number, |r| r.number);
     if number > newest && (to_us || !to_peer) {
@@ -270,6 +279,7 @@ pub fn is_no_mutual_close(facts: &ChannelFacts, state: &ChannelArbitrator, txid:
                 }
                 FundingSpend::LocalCommitment(_)
                 | FundingSpend::OutdatedLocalCommitment(_)
+                | FundingSpend::NewerLocalCommitment(_)
                 | FundingSpend::RemoteCommitment(_)
                 | FundingSpend::RevokedCommitment(_)
                 | FundingSpend::FutureCommitment(_)

@@ -4,10 +4,10 @@ use crate::claim::SigningKey;
 use crate::claim::trough::{PastBlock, Troughs};
 use crate::ids::ChannelId;
 use crate::log::Home;
-use crate::units::{BlockHeight, BlockRef};
+use crate::units::{BlockHeight, BlockRef, CommitmentNumber};
 use alloc::string::String;
 use alloc::vec::Vec;
-use bitcoin::secp256k1::ecdsa;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::sighash::EcdsaSighashType;
 use bitcoin::{
     Amount, Block, BlockHash, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Txid, Weight,
@@ -218,6 +218,15 @@ pub struct SignRequest {
     pub sighash: EcdsaSighashType,
 }
 
+/// Asks for a per-commitment point of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointRequest {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Number of our commitment, counted up from 0.
+    pub number: CommitmentNumber,
+}
+
 /// Signs with channel keys.
 pub trait Signer: Send + Sync + 'static {
     /// Why a call failed; it is repeated later, and holds up this claim only.
@@ -228,6 +237,15 @@ pub trait Signer: Send + Sync + 'static {
         &self,
         request: SignRequest,
     ) -> impl Future<Output = Result<ecdsa::Signature, Self::Error>> + Send;
+
+    /// The per-commitment point of a commitment of ours (BOLT 3 "Per-commitment Secret Requirements"), of any number.
+    /// Asked for when one confirms that the facts do not hold: an outdated one, or one that is newer than what was
+    /// left of them. Without it our balance there cannot be swept. `None`: the signer cannot say, and is asked again at
+    /// the next block.
+    fn point(
+        &self,
+        request: PointRequest,
+    ) -> impl Future<Output = Result<Option<PublicKey>, Self::Error>> + Send;
 }
 
 /// A wallet coin that pays fees.

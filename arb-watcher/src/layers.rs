@@ -28,8 +28,8 @@
 //! # let sent = runtime.block_on(patient(Deaf).broadcast(Package::from(vec![])));
 //! # assert!(sent.is_err());
 //! ```
-use arb_core::ports::{Broadcast, Package, SignRequest, Signer, Verdict};
-use bitcoin::secp256k1::ecdsa;
+use arb_core::ports::{Broadcast, Package, PointRequest, SignRequest, Signer, Verdict};
+use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::{Transaction, Txid};
 use std::fmt;
 use std::future::Future;
@@ -43,7 +43,7 @@ use tower::{BoxError, Service, ServiceExt};
 type Verdicts = Vec<(Txid, Verdict)>;
 
 /// A port as a service: of [`Package`] and of [`Transaction`] (which is only asked about) if it
-/// broadcasts, of [`SignRequest`] if it signs. Cheap to clone.
+/// broadcasts, of [`SignRequest`] and of [`PointRequest`] if it signs. Cheap to clone.
 #[derive(Debug)]
 pub struct PortService<P>(Arc<P>);
 
@@ -109,6 +109,22 @@ impl<P: Signer> Service<SignRequest> for PortService<P> {
     }
 }
 
+/// [`Signer::point`].
+impl<P: Signer> Service<PointRequest> for PortService<P> {
+    type Response = Option<PublicKey>;
+    type Error = P::Error;
+    type Future = Answer<Option<PublicKey>, P::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), P::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: PointRequest) -> Self::Future {
+        let port = self.0.clone();
+        Box::pin(async move { port.point(request).await })
+    }
+}
+
 /// A service, with whatever layers, as a port.
 #[derive(Clone, Debug)]
 pub struct Layered<K>(K);
@@ -122,7 +138,10 @@ pub struct Broadcasting {
 
 /// What [`Layered::signer`] is made of.
 #[derive(Clone, Debug)]
-pub struct Signing(BoxCloneSyncService<SignRequest, ecdsa::Signature, BoxError>);
+pub struct Signing {
+    requests: BoxCloneSyncService<SignRequest, ecdsa::Signature, BoxError>,
+    points: BoxCloneSyncService<PointRequest, Option<PublicKey>, BoxError>,
+}
 
 impl Layered<Broadcasting> {
     /// The port that `service` is. What the network would say of a transaction passes through the
@@ -148,14 +167,29 @@ impl Layered<Broadcasting> {
 }
 
 impl Layered<Signing> {
-    /// The port that `service` is.
+    /// The port that `service` is. Points are asked for through the same layers as signatures.
     pub fn signer<S>(service: S) -> Self
     where
-        S: Service<SignRequest, Response = ecdsa::Signature> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
+        S: Service<
+                SignRequest,
+                Response = ecdsa::Signature,
+                Error: Into<BoxError>,
+                Future: Send + 'static,
+            >,
+        S: Service<
+                PointRequest,
+                Response = Option<PublicKey>,
+                Error: Into<BoxError>,
+                Future: Send + 'static,
+            >,
+        S: Clone + Send + Sync + 'static,
     {
-        Self(Signing(BoxCloneSyncService::new(service.map_err(Into::into))))
+        let requests = ServiceExt::<SignRequest>::map_err(service.clone(), Into::into);
+        let points = ServiceExt::<PointRequest>::map_err(service, Into::into);
+        Self(Signing {
+            requests: BoxCloneSyncService::new(requests),
+            points: BoxCloneSyncService::new(points),
+        })
     }
 }
 
@@ -191,7 +225,11 @@ impl Signer for Layered<Signing> {
     type Error = LayerError;
 
     async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, LayerError> {
-        self.0.0.clone().oneshot(request).await.map_err(LayerError)
+        self.0.requests.clone().oneshot(request).await.map_err(LayerError)
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, LayerError> {
+        self.0.points.clone().oneshot(request).await.map_err(LayerError)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 
 /// One entry of a channel's log.
@@ -35,6 +36,13 @@ pub enum Change {
     },
     /// Knowledge: whose the scripts are that a close pays, as the node said.
     ScriptsJudged(Vec<(ScriptBuf, ScriptOwner)>),
+    /// Knowledge: the per-commitment point of a commitment of ours that the facts do not hold, as the signer said.
+    PointLearned {
+        /// Number of the local commitment.
+        number: CommitmentNumber,
+        /// Its point.
+        point: PublicKey,
+    },
     /// Act: a transaction of ours, about to be broadcast. One that is there already was signed anew.
     HandedOut(Box<HandedOut>),
     /// Act: the network refused a transaction of ours.

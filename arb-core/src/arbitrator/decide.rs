@@ -123,6 +123,11 @@ impl Draft<'_> {
             Input::FactsUpdated => {}
             Input::RevokedHtlcsLoaded { number, htlcs } => self.loaded(*number, htlcs),
             Input::ScriptsJudged(verdicts) => self.judged(verdicts),
+            Input::PointLearned { number, point } => {
+                if self.state.points.get(number) != Some(point) {
+                    self.push(Change::PointLearned { number: *number, point: *point });
+                }
+            }
             Input::Signed(out) => {
                 // Other signatures make another witness, and the same id.
                 let known = self.state.acts.ours(out.txid());
@@ -396,6 +401,7 @@ const fn alters_picture(change: &Change) -> bool {
         Change::PreimageLearned { .. }
         | Change::RevokedHtlcsLoaded { .. }
         | Change::ScriptsJudged(_)
+        | Change::PointLearned { .. }
         | Change::HandedOut(_)
         | Change::MutualCloseAgreed { .. }
         | Change::Spent(_)

@@ -56,7 +56,8 @@ impl ChannelArbitrator {
         match picture {
             Some(picture) => self.desired_closed(facts, picture, now, &mut desire),
             None => {
-                for claim in self.commitment_claims(facts, now).into_iter().map(|c| self.hurried(c))
+                for claim in
+                    self.commitment_claims(facts, now).into_iter().map(|c| self.hurried(c, now.tip))
                 {
                     desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
                 }
@@ -92,10 +93,14 @@ impl ChannelArbitrator {
         if !scripts.is_empty() {
             desire.insert(EffectKey::JudgeScripts, Effect::JudgeScripts(scripts));
         }
+        if let Some(missing) = picture.missing_point {
+            let effect = Effect::AskPoint(missing.number);
+            desire.insert(EffectKey::AskPoint(missing.number), effect);
+        }
         for output in &picture.outputs {
             let reclaimed = || self.reclaimed(facts, picture, output, now);
             let Some(claim) = self.claim_of(facts, output).or_else(reclaimed) else { continue };
-            let claim = self.hurried(claim);
+            let claim = self.hurried(claim, now.tip);
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }
@@ -233,7 +238,7 @@ impl ChannelArbitrator {
         spend.map_or_else(Vec::new, |(tx, _)| classify::open_scripts(facts, self, &tx.value))
     }
 
-    /// Whether what an unexplained close is may still be learned from the node: nothing is said
+    /// Whether what an unexplained close is may still be learned from the node or its signer: nothing is said
     /// about it for [`crate::policy::Policy::verdict_patience`].
     pub(crate) fn awaits_verdict(
         &self,
@@ -243,7 +248,9 @@ impl ChannelArbitrator {
     ) -> bool {
         let patience = now.policy.verdict_patience;
         let over = crate::height::depth(picture.at.height, patience).is_open(now.tip);
-        !over && !self.open_scripts(facts, picture).is_empty()
+        let may_be_ours = picture.missing_point.is_some()
+            && !matches!(picture.spend, FundingSpend::OutdatedLocalCommitment(_));
+        !over && (may_be_ours || !self.open_scripts(facts, picture).is_empty())
     }
 
     pub(crate) fn alerts(
@@ -261,7 +268,9 @@ impl ChannelArbitrator {
                 FundingSpend::Unknown
                     if picture.unread.is_some() || self.awaits_verdict(facts, picture, now) => {}
                 FundingSpend::Unknown => alerts.push(Alert::UnknownSpend(picture.txid)),
-                FundingSpend::FutureCommitment(_) => alerts.push(Alert::DataLoss(picture.txid)),
+                FundingSpend::FutureCommitment(_) | FundingSpend::NewerLocalCommitment(_) => {
+                    alerts.push(Alert::DataLoss(picture.txid));
+                }
                 FundingSpend::OutdatedLocalCommitment(_) => {
                     alerts.push(Alert::OutdatedLocalCommitment(picture.txid));
                 }
@@ -289,6 +298,7 @@ impl ChannelArbitrator {
             FundingSpend::RevokedCommitment(number) => self.revoked_htlcs.contains_key(&number),
             FundingSpend::MutualClose
             | FundingSpend::OutdatedLocalCommitment(_)
+            | FundingSpend::NewerLocalCommitment(_)
             | FundingSpend::FutureCommitment(_)
             | FundingSpend::Splice(_)
             | FundingSpend::Unknown => false,
@@ -364,10 +374,10 @@ impl ChannelArbitrator {
         }
     }
 
-    /// The claim with the deadline that the operator asked for, if that is earlier than its own, and
-    /// with the destination.
-    fn hurried(&self, claim: Claim) -> Claim {
-        let by = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.due());
+    /// The claim with the deadline that the operator asked for, if that is earlier than its own and not past,
+    /// and with the destination.
+    fn hurried(&self, claim: Claim, tip: BlockHeight) -> Claim {
+        let by = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.due(), tip);
         let deadline = Deadline::hurried(claim.deadline, by);
         let asked = self.acts.destination_of(claim.outpoint).cloned();
         let destination = asked.unwrap_or_else(|| claim.destination.clone());

@@ -17,6 +17,8 @@ pub enum EffectKey {
     LoadRevokedHtlcs(CommitmentNumber),
     /// Ask whose the scripts are that a close pays.
     JudgeScripts,
+    /// Ask for the per-commitment point of this commitment of ours.
+    AskPoint(CommitmentNumber),
     /// Tell the node.
     Notify(NoticeKey),
     /// Delete the channel's records.
@@ -32,6 +34,8 @@ pub enum Effect {
     LoadRevokedHtlcs(CommitmentNumber),
     /// The node is to be asked whose these scripts are.
     JudgeScripts(Vec<ScriptBuf>),
+    /// The signer is to be asked for the per-commitment point of this commitment of ours.
+    AskPoint(CommitmentNumber),
     /// The node is to be told, until it acknowledges.
     Notify(Notice),
     /// The channel's records are to be deleted.
@@ -150,7 +154,8 @@ pub enum UpstreamVerdict {
 pub enum Alert {
     /// The funding output was spent by something unexplained: keys may have leaked (BOLT 5 X1).
     UnknownSpend(Txid),
-    /// The peer's commitment is newer than our facts: HTLCs cannot be salvaged (BOLT 5 R2, R3).
+    /// A commitment that is newer than our facts confirmed, the peer's or our own: HTLCs cannot be salvaged (BOLT 5
+    /// R2, R3).
     DataLoss(Txid),
     /// Our own revoked commitment confirmed: the peer may take everything.
     OutdatedLocalCommitment(Txid),

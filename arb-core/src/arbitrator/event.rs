@@ -14,7 +14,7 @@ use bitcoin::{OutPoint, Txid};
 pub enum CloseKind {
     /// By a mutual close.
     Mutual,
-    /// By our current commitment.
+    /// By our current commitment, or one of ours that is newer than our facts: we lost data.
     Local(CommitmentNumber),
     /// By a commitment of ours that we revoked: the peer may punish it.
     Outdated(CommitmentNumber),

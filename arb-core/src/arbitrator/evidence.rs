@@ -11,6 +11,7 @@ use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Txid};
 
 /// Evidence of one channel. Phase, classification and claims are computed from it and the facts.
@@ -20,6 +21,8 @@ pub struct ChannelArbitrator {
     pub(crate) preimages: BTreeMap<(PaymentHash, PreimageSource), Preimage>,
     pub(crate) revoked_htlcs: BTreeMap<CommitmentNumber, Vec<(HtlcId, HtlcRecord)>>,
     pub(crate) scripts: BTreeMap<ScriptBuf, ScriptOwner>,
+    /// Per-commitment points of commitments of ours that the facts do not hold.
+    pub(crate) points: BTreeMap<CommitmentNumber, PublicKey>,
     /// Transactions that the node calls agreed mutual closes.
     pub(crate) agreed_closes: BTreeSet<Txid>,
     pub(crate) acts: Acts,
@@ -92,6 +95,9 @@ impl ChannelArbitrator {
                 self.revoked_htlcs.insert(*number, htlcs.clone());
             }
             Change::ScriptsJudged(verdicts) => self.scripts.extend(verdicts.iter().cloned()),
+            Change::PointLearned { number, point } => {
+                self.points.insert(*number, *point);
+            }
             Change::MutualCloseAgreed { txid } => {
                 self.agreed_closes.insert(*txid);
             }
@@ -256,6 +262,7 @@ impl ChannelArbitrator {
             FundingSpend::MutualClose
             | FundingSpend::LocalCommitment(_)
             | FundingSpend::RemoteCommitment(_)
+            | FundingSpend::NewerLocalCommitment(_)
             | FundingSpend::FutureCommitment(_)
             | FundingSpend::Splice(_) => return None,
             // Both balances may be trimmed: then its HTLCs alone tell what it is.
@@ -388,6 +395,7 @@ impl Acts {
             | Change::PreimageLearned { .. }
             | Change::RevokedHtlcsLoaded { .. }
             | Change::ScriptsJudged(_)
+            | Change::PointLearned { .. }
             | Change::MutualCloseAgreed { .. }
             | Change::Spent(_)
             | Change::Disconnected { .. } => {}
@@ -414,17 +422,21 @@ impl Acts {
     }
 
     /// The earlier of a claim's own deadline and those that the operator asked for. What opens later
-    /// than one that was asked for was not meant: it would begin at the highest price.
+    /// than one that was asked for was not meant: it would begin at the highest price. Nor does one that is past
+    /// take the place of the claim's own that is not: the claim would be priced as one that has missed it.
     #[must_use]
     pub fn deadline_of(
         &self,
         outpoint: OutPoint,
         open_at: BlockHeight,
         own: Option<BlockHeight>,
+        tip: BlockHeight,
     ) -> Option<BlockHeight> {
         let asked = [Some(outpoint), None].map(|of| self.deadlines.get(&of).copied());
-        let meant = asked.into_iter().flatten().filter(|deadline| *deadline > open_at);
-        meant.chain(own).min()
+        let is_meant = |asked: &BlockHeight| {
+            *asked > open_at && (*asked > tip || own.is_none_or(|own| own <= tip))
+        };
+        asked.into_iter().flatten().filter(is_meant).chain(own).min()
     }
 
     /// Whether the network refused a transaction of ours, or a claim of it is set aside.

@@ -7,6 +7,7 @@ use crate::units::{BlockHeight, BlockRef, CommitmentNumber};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, Txid};
 
 /// The part of a block that concerns one channel.
@@ -50,6 +51,13 @@ pub enum Input {
     },
     /// The node said whose these scripts are.
     ScriptsJudged(Vec<(ScriptBuf, ScriptOwner)>),
+    /// The signer said the per-commitment point of a commitment of ours.
+    PointLearned {
+        /// Number of the local commitment.
+        number: CommitmentNumber,
+        /// Its point.
+        point: PublicKey,
+    },
     /// A transaction of ours was signed.
     Signed(Box<HandedOut>),
     /// The network refused a transaction of ours.

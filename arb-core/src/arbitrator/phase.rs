@@ -194,6 +194,11 @@ impl Picture {
             return None;
         }
         let mut last = height::depth(self.at.height, depth);
+        if let Some(missing) = self.missing_point
+            && self.outputs.iter().any(|o| o.spent.is_none() && matches!(o.way, Way::Lost))
+        {
+            last = last.and(height::depth(missing.delay.until, depth));
+        }
         for output in self.outputs.iter().filter(|o| o.holds_up()) {
             last = last.and(output.deep_at(tip, depth)?);
         }

@@ -86,6 +86,7 @@ const fn is_known(spend: FundingSpend) -> bool {
         // The peer may hold an output for the HTLC that we cannot see.
         FundingSpend::FutureCommitment(_)
         | FundingSpend::OutdatedLocalCommitment(_)
+        | FundingSpend::NewerLocalCommitment(_)
         | FundingSpend::Unknown
         | FundingSpend::Splice(_) => false,
         FundingSpend::MutualClose
@@ -117,6 +118,7 @@ fn given_up(picture: &Picture, id: HtlcId, htlc: &Htlc, policy: &Policy) -> Opti
     let hidden = match picture.spend {
         FundingSpend::FutureCommitment(_)
         | FundingSpend::OutdatedLocalCommitment(_)
+        | FundingSpend::NewerLocalCommitment(_)
         | FundingSpend::Unknown => true,
         FundingSpend::MutualClose
         | FundingSpend::LocalCommitment(_)

@@ -42,6 +42,8 @@ pub struct Draft {
     pub parent: Option<Parent>,
     /// Whether a part of it may go out without the rest: it takes the place of nothing.
     pub divisible: bool,
+    /// Whether it waits for all others that want coins of the wallet: the network has refused what makes this claim.
+    pub last: bool,
 }
 
 /// An unconfirmed parent whose fee counts.
@@ -117,6 +119,7 @@ impl Draft {
             budget: Amount::MAX_MONEY,
             parent: None,
             divisible: false,
+            last: false,
         }
     }
 

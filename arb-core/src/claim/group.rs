@@ -180,7 +180,7 @@ fn pays_where_it_should(out: &Out<'_>, claims: &[&Claim]) -> bool {
     out.handed_out.transaction.output.iter().any(|output| output.script_pubkey == *script)
 }
 
-fn key<'a>(claim: &'a Claim, past: &Past<'_>) -> Key<'a> {
+pub(super) fn key<'a>(claim: &'a Claim, past: &Past<'_>) -> Key<'a> {
     let channel = Some(claim.channel).filter(|_| !past.is_joined(claim));
     (channel, form_of(claim))
 }

@@ -87,13 +87,10 @@ pub fn plan_together(
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip) {
         planner.group(&group, &mut steps);
     }
-    // What is refused anyway leaves the wallet's coins to the others.
-    let hungry = |step: &Step, bad: bool| match step {
-        Step::Sign(draft) => draft.wants_coins() && past.is_set_aside(&draft.claim) == bad,
-        Step::Publish(_) => false,
-    };
-    if steps.iter().any(|(_, step)| hungry(step, false)) {
-        steps.retain(|(_, step)| !hungry(step, true));
+    for (_, step) in &mut steps {
+        if let Step::Sign(draft) = step {
+            draft.last = draft.wants_coins() && past.is_set_aside(&draft.claim);
+        }
     }
     steps
 }
@@ -287,10 +284,10 @@ impl<'a> Planner<'a> {
                 steps.extend(drafts.map(signed));
             }
             Standing::Live(out, parts) => {
-                let whole = self.draft(claims, Over::Same(out));
+                let next = self.next(out, claims);
                 let heir = match parts.len() {
-                    0 | 1 => whole,
-                    _ => whole.and_then(|_| self.heir(out, parts)),
+                    0 | 1 => next,
+                    _ => next.and_then(|_| self.heir(out, parts)),
                 };
                 steps.extend(heir.map(signed));
                 steps.push(publish(out));
@@ -317,50 +314,26 @@ impl<'a> Planner<'a> {
         unfunded.or_else(|| self.past.is_missigned(out, self.tip).then_some(Over::Nothing))
     }
 
-    /// Whatever takes one of a transaction's inputs must pay for all that it pushes out of the mempool. The
-    /// most valuable part does, of those that nothing stands in the way of; the others follow when it is
-    /// in the log.
-    fn heir(&self, out: &Out<'_>, parts: &[Vec<&Claim>]) -> Option<Draft> {
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
-        let value = |part: &&Vec<&Claim>| {
-            let value = part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
-            (part.iter().all(|claim| self.past.is_joined(claim)), value)
-        };
-        self.draft(parts.iter().max_by_key(value)?, Over::More(out))
-    }
-
-    /// A new group, and each claim by itself that costs the group more than it brings.
-    fn worth_it<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
-        let draft = draft_of(claims);
-        let rate = draft
-            .and_then(|draft| self.price(&draft, draft.weight(), self.budget(&draft)).feerate());
-        let pays = |claim: &&&Claim| {
-            let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
-            let worth = self.past.budget(claim).unwrap_or_default().max(claim.output.value);
-            cost.is_some_and(|cost| worth > cost)
-        };
-        let (worth, poor): (Vec<&Claim>, Vec<&Claim>) =
-            claims.iter().partition(|claim| pays(claim));
-        let mut parts: Vec<Vec<&Claim>> = poor.into_iter().map(|claim| vec![claim]).collect();
-        if !worth.is_empty() {
-            parts.push(worth);
-        }
-        // Nothing is made for what only comes along.
-        parts.retain(|part| part.iter().any(|claim| claim.value_at_risk > Amount::ZERO));
-        parts
-    }
-
     fn draft(&self, claims: &[&Claim], over: Over<'_>) -> Option<Draft> {
         let draft = draft_of(claims)?;
         let budget = self.budget(&draft);
         self.priced(draft, CloseBudget::of(budget), over)
     }
 
-    /// Most that a transaction may cost: what the operator said of each of its claims, else what they
-    /// bring. What nobody else can take is patient: half of it, unless
+    /// Most that a transaction may cost: what all of its claims may, and the equal part of each no more than what the
+    /// operator said of it.
+    fn budget(&self, draft: &Draft) -> Amount {
+        let count = u64::try_from(draft.claims().count()).unwrap_or(u64::MAX);
+        let of_all = |each: Amount| each.checked_mul(count).unwrap_or(Amount::MAX_MONEY);
+        let least = draft.claims().filter_map(|claim| self.past.budget(claim)).min();
+        self.pooled(draft).min(least.map_or(Amount::MAX_MONEY, of_all))
+    }
+
+    /// What all claims of a transaction may cost: what the operator said of each, else what it
+    /// brings. What nobody else can take is patient: half of it, unless
     /// the operator asked for a feerate. What the wallet pays may cost more
     /// than it brings, if the operator said so: its loss costs elsewhere.
-    fn budget(&self, draft: &Draft) -> Amount {
+    fn pooled(&self, draft: &Draft) -> Amount {
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
@@ -568,5 +541,6 @@ fn draft_of(claims: &[&Claim]) -> Option<Draft> {
 }
 
 mod close;
+mod parting;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,7 @@ const BUDGET_REQUESTED: u64 = 34;
 const DESTINATION_REQUESTED: u64 = 36;
 const ACCEPTED: u64 = 38;
 const MUTUAL_CLOSE_SEEN: u64 = 40;
+const POINT_LEARNED: u64 = 42;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -60,6 +61,10 @@ impl Body for Change {
             Self::ScriptsJudged(verdicts) => {
                 out.stream(SCRIPTS_JUDGED, |out| out.list(0, verdicts));
             }
+            Self::PointLearned { number, point } => out.stream(POINT_LEARNED, |out| {
+                out.field(0, number);
+                out.field(2, point);
+            }),
             Self::HandedOut(handed_out) => out.body(HANDED_OUT, handed_out.as_ref()),
             Self::Rejected { txid, why, at } => out.stream(REJECTED, |out| {
                 out.field(0, txid);
@@ -153,6 +158,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
         }
         SPENT => Change::Spent(Box::new(Confirmed { at: input.field(0)?, value: input.field(2)? })),
         SCRIPTS_JUDGED => Change::ScriptsJudged(input.list(0)?),
+        POINT_LEARNED => Change::PointLearned { number: input.field(0)?, point: input.field(2)? },
         DISCONNECTED => Change::Disconnected { fork_point: input.field(0)? },
         BUDGET_REQUESTED => {
             Change::BudgetRequested { outpoint: input.optional(0)?, budget: input.field(2)? }

@@ -125,6 +125,7 @@ fn variant(change: &Change) -> usize {
         Change::DestinationRequested { .. } => 18,
         Change::Accepted { .. } => 19,
         Change::MutualCloseSeen { .. } => 20,
+        Change::PointLearned { .. } => 21,
     }
 }
 
@@ -140,9 +141,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 21];
+    let mut seen = [false; 22];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 21]);
+    assert_eq!(seen, [true; 22]);
 }
 
 #[test]
@@ -346,6 +347,12 @@ fn golden_bytes() {
     let hurry = Change::DeadlineRequested { outpoint: None, deadline };
     let accepted = Change::Accepted { txid: Txid::from_byte_array([3; 32]) };
     golden(&accepted, &format!("0126220020{}", "03".repeat(32)));
+    let key = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).expect("a key");
+    let point = key.public_key(&bitcoin::secp256k1::Secp256k1::new());
+    golden(
+        &Change::PointLearned { number: CommitmentNumber(7), point },
+        &format!("012a2d000800000000000000070221{point}"),
+    );
     golden(&Change::MutualCloseSeen { at: deadline }, "0128060004000c3500");
     golden(&hurry, "011c060204000c3500");
 }

@@ -42,6 +42,8 @@ pub enum Task {
     LoadRevokedHtlcs(CommitmentNumber),
     /// Ask the node whose these scripts are.
     JudgeScripts(Vec<ScriptBuf>),
+    /// Ask the signer for the per-commitment point of this commitment of ours.
+    AskPoint(CommitmentNumber),
     /// Tell the node.
     Notify(Notice),
     /// Delete the channel's records, once every subscriber that asked for it has acknowledged.
@@ -76,6 +78,7 @@ impl ChainArbitrator {
                 }
                 Effect::LoadRevokedHtlcs(number) => Task::LoadRevokedHtlcs(number),
                 Effect::JudgeScripts(scripts) => Task::JudgeScripts(scripts),
+                Effect::AskPoint(number) => Task::AskPoint(number),
                 Effect::Notify(notice) => Task::Notify(notice),
                 Effect::Forget => Task::Forget,
             };
@@ -126,6 +129,22 @@ impl ChainArbitrator {
             newest.retain(|claim, _| leads.contains(claim));
         }
         newest.into_values().collect()
+    }
+
+    /// Coins that are to be reserved again after a restart: of what is ours to make, of what a block holds that the
+    /// wallet may not have seen, of children that may still confirm. What was replaced, or lost, has none any more: somebody else's
+    /// transaction may spend them by now.
+    #[must_use]
+    pub fn coins_to_reserve(&self, slot: Slot) -> Vec<CoinsInUse> {
+        let Some(active) = self.active(slot) else { return Vec::new() };
+        let left: BTreeSet<OutPoint> = self.left_children(active).collect();
+        let in_use = self.coins_in_use(slot).into_iter();
+        let (confirmed, open): (Vec<_>, Vec<_>) = in_use.partition(|used| used.confirmed.is_some());
+        let children = open.into_iter().filter(|used| left.contains(&used.claim));
+        let children: BTreeMap<OutPoint, CoinsInUse> =
+            children.map(|used| (used.claim, used)).collect();
+        let own = self.coins_to_keep(slot, |claim| left.contains(claim));
+        confirmed.into_iter().chain(children.into_values()).chain(own).collect()
     }
 
     /// Anchors by which a child of ours was hung on a commitment that has just confirmed without it. The child is

@@ -29,6 +29,7 @@ impl ChainArbitrator {
             Effect::Claim(claim) => Some(*claim),
             Effect::LoadRevokedHtlcs(_)
             | Effect::JudgeScripts(_)
+            | Effect::AskPoint(_)
             | Effect::Notify(_)
             | Effect::Forget => None,
         });

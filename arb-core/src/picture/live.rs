@@ -2,7 +2,7 @@
 use crate::arbitrator::{PreimageSource, TxKind};
 use crate::claim::{SecondStage, SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::facts::{Htlc, HtlcLink, LocalCommitment};
-use crate::format::{Commitment, CommitmentOutput, OutputKind, htlc_tx, scripts};
+use crate::format::{Commitment, CommitmentKeys, CommitmentOutput, OutputKind, htlc_tx, scripts};
 use crate::height::{self, Due};
 use crate::ids::{HtlcId, Preimage, Side};
 use crate::picture::{Output, Role, View, Way};
@@ -18,7 +18,7 @@ impl View<'_> {
         let mut outputs: Vec<Output> = Vec::with_capacity(commitment.outputs.len());
         for known in &commitment.outputs {
             let (role, way) = match known.kind {
-                OutputKind::ToLocal => (Role::ToLocal, self.to_local(point, commitment)),
+                OutputKind::ToLocal => (Role::ToLocal, self.to_local(commitment)),
                 OutputKind::ToRemote => (Role::ToRemote, self.to_remote()),
                 OutputKind::Anchor(Side::Local) => (Role::Anchor(Side::Local), Way::Nothing),
                 OutputKind::Anchor(Side::Remote) => (Role::Anchor(Side::Remote), Way::Theirs),
@@ -28,14 +28,14 @@ impl View<'_> {
             outputs.push(self.output(known.vout, known.output.clone(), role, way));
         }
         if self.owner == Side::Local {
-            self.add_our_second_stage(&mut outputs, point, commitment);
+            self.add_our_second_stage(&mut outputs, commitment);
         }
         outputs
     }
 
-    fn to_local(&self, point: &PublicKey, commitment: &Commitment) -> Way {
+    fn to_local(&self, commitment: &Commitment) -> Way {
         match self.owner {
-            Side::Local => self.delayed(point, commitment, self.tx.at.height, None),
+            Side::Local => self.delayed(&commitment.spec.keys, self.tx.at.height, None),
             Side::Remote => Way::Theirs,
         }
     }
@@ -48,21 +48,20 @@ impl View<'_> {
     }
 
     /// Our delayed output: `to_local`, or the output of our second stage (BOLT 5 L1, L2, LL3).
-    fn delayed(
+    pub(super) fn delayed(
         &self,
-        point: &PublicKey,
-        commitment: &Commitment,
+        keys: &CommitmentKeys,
         confirmed: BlockHeight,
         htlc: Option<HtlcId>,
     ) -> Way {
-        let form = scripts::to_local(&commitment.spec.keys, commitment.spec.delay);
+        let form = scripts::to_local(keys, self.facts.local.delay);
         Way::Spend {
             path: SpendPath::Single(Box::new(SingleSpend {
                 kind: TxKind::Sweep,
                 htlc,
                 script: form.witness_script,
                 unlock: Unlock::Empty,
-                key: SigningKey::DelayedPayment(*point),
+                key: SigningKey::DelayedPayment(keys.point),
                 sequence: form.sequence,
                 lock_time: LockTime::ZERO,
                 version: Version::TWO,
@@ -173,12 +172,7 @@ impl View<'_> {
 
     /// Outputs of our confirmed second-stage transactions: found by script, first at the index
     /// that SIGHASH_SINGLE pairs with the input.
-    fn add_our_second_stage(
-        &self,
-        outputs: &mut Vec<Output>,
-        point: &PublicKey,
-        commitment: &Commitment,
-    ) {
+    fn add_our_second_stage(&self, outputs: &mut Vec<Output>, commitment: &Commitment) {
         let spec = &commitment.spec;
         let script = scripts::to_local(&spec.keys, spec.delay).script_pubkey;
         let mut found: Vec<Output> = Vec::new();
@@ -200,7 +194,7 @@ impl View<'_> {
                 output: made.clone(),
                 at: tx.at,
                 role: Role::SecondStage(Some(id)),
-                way: self.delayed(point, commitment, tx.at.height, Some(id)),
+                way: self.delayed(&spec.keys, tx.at.height, Some(id)),
                 spent: None,
             });
         }

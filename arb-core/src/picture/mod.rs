@@ -3,6 +3,7 @@
 mod live;
 mod revoked;
 mod spent;
+mod unheld;
 
 use crate::arbitrator::{ChannelArbitrator, TxKind};
 use crate::claim::{SigningKey, SingleSpend, SpendPath, Unlock};
@@ -20,6 +21,7 @@ use bitcoin::transaction::Version;
 use bitcoin::{OutPoint, ScriptBuf, TxOut, Txid, absolute::LockTime};
 pub(crate) use live::usable_preimage;
 pub use spent::SpentBy;
+pub use unheld::MissingPoint;
 
 /// A funding output spent by a confirmed transaction.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Picture {
     pub outputs: Vec<Output>,
     /// The revoked commitment whose HTLCs are not read yet: an output that nobody knows may be one of them.
     pub unread: Option<CommitmentNumber>,
+    /// What is to be asked of the signer to know whether this is a commitment of ours.
+    pub missing_point: Option<MissingPoint>,
     /// Outputs of the peer's second stages on a commitment that is not revoked. They are the peer's, unless the
     /// commitment's secret reaches us after all: then their spends must have been seen.
     pub peer_second_stages: Vec<Watched>,
@@ -166,11 +170,17 @@ impl Picture {
             Classified::Revoked { .. } | Classified::Other(_) => Side::Remote,
         };
         let txid = tx.value.txid();
-        let view = View { facts, arbitrator, candidate, tx, txid, secp: &secp, owner };
+        let mut view = View { facts, arbitrator, candidate, tx, txid, secp: &secp, owner };
         let mut outputs = match &classified {
             Classified::Live { point, commitment, .. } => view.live(point, commitment),
             Classified::Revoked { number, secret, point } => view.revoked(*number, secret, point),
-            Classified::Other(spend) => view.other(*spend),
+            Classified::Other(spend) => match view.own_unheld(*spend) {
+                Some(own) => {
+                    view.owner = Side::Local;
+                    view.unheld(&own, *spend)
+                }
+                None => view.other(*spend),
+            },
         };
         for output in &mut outputs {
             output.spent = output.spent.take().or_else(|| view.spent_by(output));
@@ -179,7 +189,7 @@ impl Picture {
             Classified::Live { owner: Side::Remote, commitment, .. } => {
                 let spec = &commitment.spec;
                 let script = scripts::to_local(&spec.keys, spec.delay).script_pubkey;
-                let stages = view.peer_second_stages(&script);
+                let stages = view.second_stages(&script);
                 stages
                     .map(|(tx, outpoint, made)| Watched {
                         outpoint,
@@ -202,6 +212,7 @@ impl Picture {
             unread: arbitrator.awaits_penalty_data(facts, spend, || {
                 number::commitment_number_of(&tx.value, ObscuringFactor::of(facts))
             }),
+            missing_point: view.missing_point(spend),
             peer_second_stages,
         })
     }

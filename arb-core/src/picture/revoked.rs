@@ -83,15 +83,19 @@ impl View<'_> {
             (Role::ToLocal, self.penalty(at, script, Unlock::One, penalty.secret, None))
         } else if *script == ours.script_pubkey {
             (Role::ToRemote, our_way)
-        } else if let Some(side) = self.anchor_owner(output) {
-            let way = if side == Side::Local { Way::Nothing } else { Way::Theirs };
-            (Role::Anchor(side), way)
-        } else if self.is_shared_anchor(output) {
-            (Role::SharedAnchor, Way::Nothing)
         } else {
-            (Role::Unidentified, Way::Lost)
+            self.anchor(output).unwrap_or((Role::Unidentified, Way::Lost))
         };
         self.output(vout, output.clone(), role, way)
+    }
+
+    /// Whose anchor this is, if it is one.
+    pub(super) fn anchor(&self, output: &TxOut) -> Option<(Role, Way)> {
+        match self.anchor_owner(output) {
+            Some(Side::Local) => Some((Role::Anchor(Side::Local), Way::Nothing)),
+            Some(Side::Remote) => Some((Role::Anchor(Side::Remote), Way::Theirs)),
+            None => self.is_shared_anchor(output).then_some((Role::SharedAnchor, Way::Nothing)),
+        }
     }
 
     fn anchor_owner(&self, output: &TxOut) -> Option<Side> {
@@ -132,9 +136,9 @@ impl View<'_> {
         }
     }
 
-    /// Outputs of the peer's second-stage transactions, however it aggregates them: every output
-    /// with the one script that they share, in every transaction that spends the commitment.
-    pub(super) fn peer_second_stages(
+    /// Outputs of the second-stage transactions of the commitment's owner, however it aggregates them: every
+    /// output with the one script that they share, in every transaction that spends the commitment.
+    pub(super) fn second_stages(
         &self,
         script: &Script,
     ) -> impl Iterator<Item = (&Confirmed<Tx>, OutPoint, &TxOut)> {
@@ -153,7 +157,7 @@ impl View<'_> {
         let script = penalty.to_local.to_p2wsh();
         let htlcs: BTreeMap<OutPoint, HtlcId> =
             outputs.iter().filter_map(|o| o.role.htlc().map(|id| (o.outpoint, id))).collect();
-        for (tx, outpoint, made) in self.peer_second_stages(&script) {
+        for (tx, outpoint, made) in self.second_stages(&script) {
             let paired = usize::try_from(outpoint.vout).ok().and_then(|i| tx.value.input.get(i));
             let htlc = paired.and_then(|i| htlcs.get(&i.previous_output)).copied();
             let unlock = Unlock::One;

@@ -36,7 +36,11 @@ pub struct ClosingReport {
     pub value_at_risk: Amount,
 }
 
-pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option<ClosingReport> {
+pub(super) fn closing(
+    facts: &ChannelFacts,
+    state: &ChannelArbitrator,
+    tip: BlockHeight,
+) -> Option<ClosingReport> {
     let intent = state.intent()?;
     let commitment = state.acts().of_kind(TxKind::Commitment).last();
     let spends = |child: &&HandedOut| {
@@ -51,6 +55,7 @@ pub(super) fn closing(facts: &ChannelFacts, state: &ChannelArbitrator) -> Option
         current.funding,
         BlockHeight(0),
         stake.deadline.and_then(Deadline::height),
+        tip,
     );
     let anchored = current.format.anchors() != AnchorRule::Absent;
     Some(ClosingReport {

@@ -104,7 +104,7 @@ pub(super) fn output(
         waits: waits(state, output, now),
         deadline: match &output.way {
             Way::Spend { due, deadline, .. } => {
-                state.acts().deadline_of(output.outpoint, due.tip, *deadline)
+                state.acts().deadline_of(output.outpoint, due.tip, *deadline, now.tip)
             }
             Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
         },
@@ -238,7 +238,9 @@ fn rival(
 /// Whose commitment it is; `None`: none, or none of which we can tell.
 const fn owner(spend: FundingSpend) -> Option<Side> {
     match spend {
-        FundingSpend::LocalCommitment(_) => Some(Side::Local),
+        FundingSpend::LocalCommitment(_) | FundingSpend::NewerLocalCommitment(_) => {
+            Some(Side::Local)
+        }
         FundingSpend::RemoteCommitment(_) | FundingSpend::RevokedCommitment(_) => {
             Some(Side::Remote)
         }

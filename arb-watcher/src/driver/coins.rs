@@ -20,7 +20,7 @@ impl<A: Around> Driver<A> {
         let until = Instant::now() + self.settings.patience;
         let slots = self.engine.actives().map(|(slot, _)| slot);
         let in_use = slots.flat_map(|slot| {
-            self.engine.coins_in_use(slot).into_iter().map(move |used| (slot, used))
+            self.engine.coins_to_reserve(slot).into_iter().map(move |used| (slot, used))
         });
         for (slot, CoinsInUse { claim, coins, .. }) in in_use.collect::<Vec<_>>() {
             self.tasks.fund(slot, claim);

@@ -54,6 +54,7 @@ pub(super) const fn task(task: &Task) -> &'static str {
         Task::Publish(_) => "publish",
         Task::LoadRevokedHtlcs(_) => "load_revoked_htlcs",
         Task::JudgeScripts(_) => "judge_scripts",
+        Task::AskPoint(_) => "ask_point",
         Task::Notify(_) => "notify",
         Task::Forget => "forget",
     }

@@ -100,7 +100,7 @@ impl<A: Around> Driver<A> {
             Task::Forget => self.forget(slot).await,
             Task::LoadRevokedHtlcs(number) => self.load_revoked(slot, number).await,
             // They need one.
-            Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) => {}
+            Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) | Task::AskPoint(_) => {}
         }
     }
 

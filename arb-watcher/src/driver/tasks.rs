@@ -107,7 +107,7 @@ impl OfChannel {
 /// Whether a task needs a worker. The others are done at once.
 const fn needs_worker(task: &Task) -> bool {
     match task {
-        Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) => true,
+        Task::Sign(_) | Task::Publish(_) | Task::JudgeScripts(_) | Task::AskPoint(_) => true,
         Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => false,
     }
 }
@@ -205,12 +205,16 @@ impl Tasks {
                 break;
             }
             let Some(slot) = self.queue.pop_front() else { break };
-            let Some(channel) = self.of.get_mut(&slot) else { continue };
+            let Some(channel) = self.of.get(&slot) else { continue };
             let free = workers.max(1).saturating_sub(self.under_way.saturating_sub(self.slow));
             let room = share.saturating_sub(channel.running.len()).min(free);
-            for _ in 0..room {
-                let Some(key) = channel.due.pop_first() else { break };
-                let Some(task) = channel.desired.get(&key).cloned() else { continue };
+            let due = channel.due.iter().filter_map(|key| Some((key, channel.desired.get(key)?)));
+            let next = due.filter(|(_, task)| !self.must_wait(task)).take(room);
+            let next: Vec<(TaskKey, Task)> =
+                next.map(|(key, task)| (key.clone(), task.clone())).collect();
+            let Some(channel) = self.of.get_mut(&slot) else { continue };
+            for (key, task) in next {
+                channel.due.remove(&key);
                 channel.running.insert(key.clone(), false);
                 if let Some(now) = self.now {
                     self.handed_out.push_back((now, slot, key.clone()));
@@ -225,6 +229,20 @@ impl Tasks {
             self.tidy(slot);
         }
         handed_out
+    }
+
+    /// Whether others that want coins of the wallet come before this: what the network has refused takes none
+    /// from them. What was tried at this tip, and got none or came to nothing, is not among them.
+    fn must_wait(&self, task: &Task) -> bool {
+        let is_first = |task: &Task| match task {
+            Task::Sign(draft) => draft.wants_coins() && !draft.last,
+            _ => false,
+        };
+        let waits = |channel: &OfChannel| {
+            let mut open = channel.due.iter().chain(channel.running.keys());
+            open.any(|key| channel.desired.get(key).is_some_and(is_first))
+        };
+        matches!(task, Task::Sign(draft) if draft.last) && self.of.values().any(waits)
     }
 
     /// An attempt that was handed out has ended.

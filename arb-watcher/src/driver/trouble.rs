@@ -52,7 +52,10 @@ impl<A: Around> Driver<A> {
                 }
             }
             // The signer was not asked, or nobody knows what it said.
-            Done::Failed(Failed::Other(_)) | Done::Published(_) | Done::Judged(_) => {}
+            Done::Failed(Failed::Other(_))
+            | Done::Published(_)
+            | Done::Judged(_)
+            | Done::Pointed(_) => {}
         }
     }
 

@@ -11,8 +11,9 @@ use arb_core::arbitrator::{HandedOut, Input, Refusal};
 use arb_core::engine::{EngineInput, Task, TaskKey};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{Batch, ChangeLog, Remedy};
-use arb_core::ports::{Broadcast, ScriptOwner, Verdict};
+use arb_core::ports::{Broadcast, PointRequest, ScriptOwner, Signer, Verdict};
 use arb_core::units::{BlockRef, CommitmentNumber};
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use futures_util::future::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -66,6 +67,8 @@ pub(super) enum Done {
     Spoilt(Vec<Spoiler>),
     Published(Vec<(Txid, Verdict)>),
     Judged(Verdicts),
+    /// What the signer says of a per-commitment point, if it can.
+    Pointed(Option<(CommitmentNumber, PublicKey)>),
     Failed(Failed),
 }
 
@@ -271,6 +274,18 @@ impl<A: Around> Driver<A> {
                 };
                 self.workers.spawn(job, work.instrument(span));
             }
+            Task::AskPoint(number) => {
+                let Some(active) = self.engine.active(slot) else { return };
+                let request = PointRequest { channel: active.facts.id, number: *number };
+                let work = async move {
+                    let done = match answer(patience, ports.signer.point(request)).await {
+                        Ok(point) => Done::Pointed(point.map(|point| (request.number, point))),
+                        Err(why) => Done::Failed(Failed::Other(why)),
+                    };
+                    Outcome::Done(Box::new(attempt), done)
+                };
+                self.workers.spawn(job, work.instrument(span));
+            }
             // They need no worker.
             Task::LoadRevokedHtlcs(_) | Task::Notify(_) | Task::Forget => {}
         }
@@ -359,6 +374,10 @@ impl<A: Around> Driver<A> {
             Done::Spoilt(spoilers) => return self.on_spoilt(spoilers),
             Done::Published(verdicts) => return self.on_verdicts(slot, verdicts),
             Done::Judged(verdicts) => vec![Input::ScriptsJudged(verdicts)],
+            Done::Pointed(said) => {
+                let learned = |(number, point)| Input::PointLearned { number, point };
+                said.map(learned).into_iter().collect()
+            }
             Done::Failed(why) => {
                 tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
                 measure::failed(name);

@@ -1,5 +1,6 @@
 //! Layers around ports: what they add, and that verdicts go through.
 use super::*;
+use arb_core::units::CommitmentNumber;
 use bitcoin::hashes::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -63,11 +64,20 @@ fn no_transaction() -> Transaction {
     }
 }
 
+fn point() -> PublicKey {
+    let secret = bitcoin::secp256k1::SecretKey::from_slice(&[7; 32]).expect("a key");
+    secret.public_key(&bitcoin::secp256k1::Secp256k1::new())
+}
+
 impl Signer for Port {
     type Error = Down;
 
     async fn sign(&self, _: SignRequest) -> Result<ecdsa::Signature, Down> {
         std::future::pending().await
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, Down> {
+        Ok((request.number == CommitmentNumber(1)).then(point))
     }
 }
 
@@ -128,6 +138,19 @@ async fn questions_go_through_the_layers() {
     let error = Layered::broadcaster(service).test(no_transaction()).await.expect_err("a second");
     let source = std::error::Error::source(&error).expect("the layer's own");
     assert!(source.is::<tower::timeout::error::Elapsed>());
+}
+
+#[tokio::test]
+async fn points_pass_through_a_signers_layers() {
+    let limit = Duration::from_secs(5);
+    let service = ServiceBuilder::new().timeout(limit).service(PortService::new(Port::new(0)));
+    let port = Layered::signer(service);
+    let asked = |number| PointRequest {
+        channel: arb_core::ids::ChannelId([1; 32]),
+        number: CommitmentNumber(number),
+    };
+    assert_eq!(port.point(asked(1)).await.expect("an answer"), Some(point()));
+    assert_eq!(port.point(asked(2)).await.expect("an answer"), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
 //! A signer that holds channel secrets in memory.
 use super::lock;
 use arb_core::claim::SigningKey;
-use arb_core::format::{ChannelSecrets, sighash};
+use arb_core::facts::secrets::generate_from_seed;
+use arb_core::format::{ChannelSecrets, keys::per_commitment_point, sighash};
 use arb_core::ids::ChannelId;
-use arb_core::ports::{SignRequest, Signer};
+use arb_core::ports::{PointRequest, SignRequest, Signer};
 use bitcoin::OutPoint;
 use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey, ecdsa};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,8 @@ pub struct MemorySigner {
 struct Inner {
     secp: Secp256k1<All>,
     channels: Mutex<BTreeMap<ChannelId, ChannelSecrets>>,
+    /// Seeds of our per-commitment secrets.
+    seeds: Mutex<BTreeMap<ChannelId, [u8; 32]>>,
     /// Of splices that brought other funding keys.
     fundings: Mutex<BTreeMap<(ChannelId, PublicKey), SecretKey>>,
     off: AtomicBool,
@@ -65,6 +68,7 @@ impl MemorySigner {
         let inner = Inner {
             secp: Secp256k1::new(),
             channels: Mutex::default(),
+            seeds: Mutex::default(),
             fundings: Mutex::default(),
             off: AtomicBool::new(false),
             off_for: Mutex::default(),
@@ -78,6 +82,12 @@ impl MemorySigner {
         lock(&self.inner.channels).insert(channel, secrets);
     }
 
+    /// Takes over the seed of a channel's per-commitment secrets (BOLT 3 `generate_from_seed`): the signer says its
+    /// points from then on.
+    pub fn insert_seed(&self, channel: ChannelId, seed: [u8; 32]) {
+        lock(&self.inner.seeds).insert(channel, seed);
+    }
+
     /// Takes over the secret funding key that a splice of a channel brought.
     pub fn insert_funding(&self, channel: ChannelId, secret: SecretKey) {
         let key = secret.public_key(&self.inner.secp);
@@ -87,6 +97,7 @@ impl MemorySigner {
     /// Forgets the secrets of a channel.
     pub fn remove(&self, channel: &ChannelId) {
         lock(&self.inner.channels).remove(channel);
+        lock(&self.inner.seeds).remove(channel);
         lock(&self.inner.fundings).retain(|(of, _), _| of != channel);
     }
 
@@ -116,11 +127,22 @@ impl MemorySigner {
         lock(&self.inner.spoiled).clear();
     }
 
+    fn is_on(&self, channel: &ChannelId) -> Result<(), SignError> {
+        let off = lock(&self.inner.off_for).contains(channel);
+        if off || self.inner.off.load(Ordering::SeqCst) { Err(SignError::Off) } else { Ok(()) }
+    }
+
+    fn point_now(&self, request: PointRequest) -> Result<Option<PublicKey>, SignError> {
+        self.is_on(&request.channel)?;
+        let seed = lock(&self.inner.seeds).get(&request.channel).copied();
+        let Some(seed) = seed else { return Ok(None) };
+        let secret = generate_from_seed(&seed, request.number).ok_or(SignError::NoSuchKey)?;
+        let point = per_commitment_point(&self.inner.secp, &secret);
+        point.map(Some).map_err(|_| SignError::NoSuchKey)
+    }
+
     fn sign_now(&self, request: &SignRequest) -> Result<ecdsa::Signature, SignError> {
-        let off_for = lock(&self.inner.off_for).contains(&request.channel);
-        if off_for || self.inner.off.load(Ordering::SeqCst) {
-            return Err(SignError::Off);
-        }
+        self.is_on(&request.channel)?;
         let secrets = lock(&self.inner.channels).get(&request.channel).cloned();
         let secrets = secrets.ok_or(SignError::UnknownChannel(request.channel))?;
         let secp = &self.inner.secp;
@@ -149,5 +171,9 @@ impl Signer for MemorySigner {
 
     async fn sign(&self, request: SignRequest) -> Result<ecdsa::Signature, SignError> {
         self.sign_now(&request)
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, SignError> {
+        self.point_now(request)
     }
 }

@@ -14,15 +14,15 @@ use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{HtlcId, Slot};
 use arb_core::log::{Batch, BatchId, ChangeLog, Damaged, Durable, StoredChannel, Write};
 use arb_core::ports::{
-    BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Package, SignRequest, Signer,
-    Verdict,
+    BlockSource, Broadcast, CoinSource, FeeEstimates, FeeSource, Package, PointRequest,
+    SignRequest, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef, CommitmentNumber};
 use arb_store::{LmdbLog, StoreConfig, StoreError};
 use arb_watcher::memory::{MemoryCoins, MemorySigner, SignError};
 use arb_watcher::{Arbiter, Ports, ScriptsPort, Settings};
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::{SecretKey, ecdsa};
+use bitcoin::secp256k1::{PublicKey, SecretKey, ecdsa};
 use bitcoin::{
     Amount, Block, BlockHash, FeeRate, OutPoint, Transaction, TxMerkleNode, TxOut, Txid,
 };
@@ -276,6 +276,10 @@ impl Signer for Counting {
         self.watch.signed.fetch_add(1, Ordering::SeqCst);
         *lock(&self.watch.last) = Some(Instant::now());
         Ok(signature)
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, SignError> {
+        self.inner.point(request).await
     }
 }
 

@@ -400,6 +400,16 @@ impl Beside {
         self.net.nodes[1].commitment_in(monitor)?.ok_or_else(|| "no commitment".into())
     }
 
+    /// Our commitment as LDK would publish it now.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn our_commitment(&self) -> Result<Transaction, Failed> {
+        let node = &self.net.nodes[0];
+        let monitor = node.monitors.get_monitor(self.link.id).map_err(|()| "no monitor")?.encode();
+        node.commitment_in(&monitor)?.ok_or_else(|| "no commitment".into())
+    }
+
     /// The peer's monitor as it was written last.
     ///
     /// # Errors

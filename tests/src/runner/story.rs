@@ -323,6 +323,7 @@ impl<'a> Runner<'a> {
             }
             let id = channel_id(&funding);
             self.world.signer.insert(id, channel_secrets(peer.local_secrets()));
+            self.world.signer.insert_seed(id, peer.local_secrets().commitment_seed);
             let chan = Chan::new(peer, id, funding, first);
             self.channels.insert(name, chan);
         }

@@ -100,6 +100,7 @@ impl Life {
         let id = channel_id(&funding);
         let opened = world.height();
         world.signer.insert(id, channel_secrets(peer.local_secrets()));
+        world.signer.insert_seed(id, peer.local_secrets().commitment_seed);
         world.arbiter()?.watch_channel(first_facts(&peer, opened)?).await?;
         peer.take_facts(Keep::Newest)?;
         let coin = peer.peer_coin(coin, PEER_COIN);

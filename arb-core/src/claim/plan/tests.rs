@@ -487,32 +487,15 @@ fn stage(vout: u32) -> Claim {
 fn what_the_network_refuses_leaves_the_coins_to_others() {
     let mut world = World::new(vec![stage(0), stage(1)]);
     world.acts.set_aside.insert(outpoint(0), "bad-witness-nonstandard".into());
-    let signed = |world: &World| -> Vec<u32> {
+    let signed = |world: &World| -> Vec<(u32, bool)> {
         let first = |step: &Step| match step {
-            Step::Sign(draft) => Some(draft.claim.outpoint.vout),
+            Step::Sign(draft) => Some((draft.claim.outpoint.vout, draft.last)),
             Step::Publish(_) => None,
         };
         world.steps().iter().filter_map(first).collect()
     };
-    assert_eq!(signed(&world), [1]);
+    assert_eq!(signed(&world), [(0, true), (1, false)]);
     let part = Part { claims: &world.claims, acts: &world.acts, joining: Joining::Never };
     let leads = leads(&[part], world.tip, &world.estimates);
     assert_eq!(leads.iter().map(|(_, lead)| lead.vout).collect::<Vec<_>>(), [1]);
-    // The other has what it needs: then this one is tried again.
-    world.acts.handed_out.push(HandedOut {
-        kind: TxKind::HtlcTimeout,
-        transaction: Transaction {
-            version: bitcoin::transaction::Version::TWO,
-            lock_time: LockTime::ZERO,
-            input: vec![],
-            output: vec![],
-        }
-        .into(),
-        claims: vec![outpoint(1)],
-        others: vec![],
-        coins: vec![outpoint(9)],
-        fee: Amount::from_sat(20_000),
-        at: world.tip,
-    });
-    assert_eq!(signed(&world), [0]);
 }

@@ -365,6 +365,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         (number(), vec((htlc_id(), htlc_record()), 0..4))
             .prop_map(|(number, htlcs)| Change::RevokedHtlcsLoaded { number, htlcs }),
         vec((script(), owner()), 0..4).prop_map(Change::ScriptsJudged),
+        (number(), point()).prop_map(|(number, point)| Change::PointLearned { number, point }),
         handed_out().prop_map(|handed_out| Change::HandedOut(Box::new(handed_out))),
         outpoint().prop_map(Change::Contested),
         txid().prop_map(|txid| Change::Accepted { txid }),

@@ -71,6 +71,12 @@ fn a_commitment_of_htlcs_alone_is_found_however_far_ahead_the_peer_is() {
         assert_eq!((report.events, report.alerts), (vec![], vec![]), "not judged yet");
         let htlcs = if is_known { ended } else { vec![] };
         watched.step(&[channel(Input::RevokedHtlcsLoaded { number: number(3), htlcs })]);
+        if !is_known {
+            let report = watched.report();
+            assert_eq!((report.events, report.alerts), (vec![], vec![]), "it may be ours");
+            let point = watched.world.facts.candidates.current.local.point;
+            watched.step(&[channel(Input::PointLearned { number: number(3), point })]);
+        }
         let report = watched.report();
         let (kind, alerts) = match is_known {
             true => (CloseKind::Revoked(number(3)), vec![]),

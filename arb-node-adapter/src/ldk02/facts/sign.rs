@@ -7,7 +7,7 @@ use arb_core::claim::SigningKey;
 use arb_core::facts::FundingCandidate;
 use arb_core::format::{Commitment, OutputKind, local_commitment};
 use arb_core::ids::{ChannelId, PerCommitmentSecret, Side};
-use arb_core::ports::{SignRequest, Signer};
+use arb_core::ports::{PointRequest, SignRequest, Signer};
 use bitcoin::opcodes::all::OP_CLTV;
 use bitcoin::script::Instruction;
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey, ecdsa};
@@ -24,8 +24,8 @@ use lightning::ln::chan_utils::{
 use lightning::ln::channel_keys::RevocationKey;
 use lightning::sign::ecdsa::EcdsaChannelSigner;
 use lightning::sign::{
-    ChannelDerivationParameters, DelayedPaymentOutputDescriptor, HTLCDescriptor, InMemorySigner,
-    SignerProvider, StaticPaymentOutputDescriptor,
+    ChannelDerivationParameters, ChannelSigner, DelayedPaymentOutputDescriptor, HTLCDescriptor,
+    InMemorySigner, SignerProvider, StaticPaymentOutputDescriptor,
 };
 use lightning::types::payment::PaymentHash as LdkPaymentHash;
 use lightning::util::persist::KVStoreSync;
@@ -140,6 +140,15 @@ where
         let book = book.ok_or(SignError::UnknownChannel(request.channel))?;
         let signer = self.provider.derive_channel_signer(book.keys);
         Job::new(&request, &book, &self.secp)?.sign(&signer, &self.shelf)
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, SignError> {
+        let book = self.shelf.book(&request.channel);
+        let book = book.ok_or(SignError::UnknownChannel(request.channel))?;
+        let number = FIRST_NUMBER.checked_sub(request.number.0).ok_or(SignError::Inconsistent)?;
+        let signer = self.provider.derive_channel_signer(book.keys);
+        let point = signer.get_per_commitment_point(number, &self.secp);
+        point.map(Some).map_err(|()| SignError::NotNow)
     }
 }
 

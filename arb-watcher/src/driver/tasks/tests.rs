@@ -1,10 +1,13 @@
 //! What is handed out to workers, when, and to whom.
 use super::*;
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
+use arb_core::claim::build::Draft;
 use arb_core::claim::plan::StepKey;
+use arb_core::claim::{AnchorLock, Claim, SpendPath};
+use arb_core::ids::ChannelId;
 use arb_core::units::BlockHeight;
 use bitcoin::hashes::Hash;
-use bitcoin::{BlockHash, TxIn};
+use bitcoin::{BlockHash, ScriptBuf, TxIn};
 
 const WORKERS: usize = 16;
 
@@ -261,4 +264,46 @@ fn what_stood_in_the_way_and_is_gone_lets_ours_out_again_at_once() {
     assert_eq!(goes_out(std::slice::from_ref(&rival)), 0, "that did not concern it");
     assert_eq!(goes_out(&[]), 1);
     assert_eq!(goes_out(&[]), 0, "once");
+}
+
+/// A child of a commitment: the wallet pays for it.
+fn child(vout: u32) -> Claim {
+    let parent = Txid::from_byte_array([1; 32]);
+    Claim {
+        channel: ChannelId([1; 32]),
+        outpoint: OutPoint { txid: parent, vout },
+        output: bitcoin::TxOut { value: bitcoin::Amount::ZERO, script_pubkey: ScriptBuf::new() },
+        path: SpendPath::Anchor {
+            lock: AnchorLock::Shared,
+            parent,
+            ours: bitcoin::Amount::from_sat(100_000),
+        },
+        open_at: BlockHeight(0),
+        deadline: None,
+        value_at_risk: bitcoin::Amount::ZERO,
+        destination: ScriptBuf::new(),
+    }
+}
+
+/// What the network has refused takes its coins last, but not never: whoever comes first and gets none has had its turn.
+#[test]
+fn what_comes_last_waits_for_those_that_want_coins_and_not_longer() {
+    let sign = |vout, last| {
+        let mut draft = Draft::new(child(vout));
+        draft.last = last;
+        BTreeMap::from([(key(0), Task::Sign(Box::new(draft)))])
+    };
+    let mut tasks = Tasks::default();
+    tasks.moved(tip(1));
+    tasks.desire(Slot(0), sign(0, true));
+    tasks.desire(Slot(1), sign(1, false));
+    look(&mut tasks);
+    let first = tasks.hand_out(WORKERS);
+    assert_eq!(first.iter().map(|(slot, ..)| *slot).collect::<Vec<_>>(), [Slot(1)]);
+    assert!(tasks.hand_out(WORKERS).is_empty(), "the other is at it");
+    let (slot, of, task) = first.into_iter().next().expect("one");
+    tasks.ended(slot, of.clone(), task, tip(1));
+    tasks.failed(slot, &of, Instant::now());
+    let next = tasks.hand_out(WORKERS);
+    assert_eq!(next.iter().map(|(slot, ..)| *slot).collect::<Vec<_>>(), [Slot(0)]);
 }

@@ -6,10 +6,10 @@ use crate::{Arbiter, Ports, Settings, SourceAlarm};
 use arb_core::arbitrator::Phase;
 use arb_core::format::CommitmentFormat::{Anchors, StaticRemotekey};
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, SignRequest, Signer,
-    Verdict,
+    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeSource, Package, PointRequest,
+    SignRequest, Signer, Verdict,
 };
-use bitcoin::secp256k1::ecdsa;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use mockall::{Sequence, mock};
 use std::future::Future;
@@ -36,6 +36,10 @@ mock! {
             &self,
             request: SignRequest,
         ) -> impl Future<Output = Result<ecdsa::Signature, Down>> + Send;
+        fn point(
+            &self,
+            request: PointRequest,
+        ) -> impl Future<Output = Result<Option<PublicKey>, Down>> + Send;
     }
 }
 

@@ -1,8 +1,8 @@
 //! The arbiter's ports beside an LDK node.
 use crate::ldk::{Manager, MemoryKv};
-use arb_core::ports::{SignRequest, Signer};
+use arb_core::ports::{PointRequest, SignRequest, Signer};
 use arb_node_adapter::{Egress, LdkSigner, ManagerFence, RecordedFence, SignError};
-use bitcoin::secp256k1::ecdsa;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
 use lightning::sign::KeysManager;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +33,13 @@ impl Signer for Switched {
             return Err(SwitchedError::Off);
         }
         Ok(self.signer.sign(request).await?)
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, SwitchedError> {
+        if !self.works.load(Ordering::SeqCst) {
+            return Err(SwitchedError::Off);
+        }
+        Ok(self.signer.point(request).await?)
     }
 }
 

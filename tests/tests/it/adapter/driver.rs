@@ -5,10 +5,12 @@ use arb_core::arbitrator::{Phase, UpstreamVerdict};
 use arb_core::claim::trough::Troughs;
 use arb_core::classify::FundingSpend;
 use arb_core::memory::MemoryLog;
-use arb_core::ports::{Coin, CoinRequest, CoinSource, FeeEstimates, SignRequest, Signer};
+use arb_core::ports::{
+    Coin, CoinRequest, CoinSource, FeeEstimates, PointRequest, SignRequest, Signer,
+};
 use arb_node_adapter::{BroadcastQueue, FromLdkBroadcaster, FromLdkFees, LdkFees, ListenSource};
 use arb_watcher::{Arbiter, Ports, Settings};
-use bitcoin::secp256k1::ecdsa;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::{FeeRate, OutPoint, ScriptBuf, Transaction, TxOut};
 use lightning::chain::{BestBlock, Listen};
 use std::io;
@@ -26,6 +28,10 @@ impl Signer for Away {
     type Error = io::Error;
 
     async fn sign(&self, _: SignRequest) -> Result<ecdsa::Signature, io::Error> {
+        away()
+    }
+
+    async fn point(&self, _: PointRequest) -> Result<Option<PublicKey>, io::Error> {
         away()
     }
 }

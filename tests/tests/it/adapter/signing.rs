@@ -100,6 +100,24 @@ async fn our_commitment_with_zero_fee() -> Result<(), Failed> {
     claimed_from_local(Kind::ZeroFee).await
 }
 
+/// A revoked commitment of ours confirms, and the peer does not punish it: LDK's signer says its point, and our delayed
+/// balance is swept. Of its HTLCs the peer's signatures are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_balance_on_a_revoked_commitment_of_ours_is_swept() -> Result<(), Failed> {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        let (mut world, offered, received) = started(kind, Mode::Own).await?;
+        let revoked = world.our_commitment()?;
+        world.net.claim(&offered);
+        world.net.claim(&received);
+        world.mine_these(std::slice::from_ref(&revoked)).await?;
+        world.mine(150).await?;
+        let spent = world.spent(&[revoked.compute_txid()].into());
+        assert_eq!(spent.len(), 1, "{kind:?}: {spent:?} of {revoked:?}");
+        world.arbiter.shutdown().await;
+    }
+    Ok(())
+}
+
 /// The signers are away: nothing is signed, nothing is lost, and when they are back all goes on.
 async fn away(world: &mut Beside, blocks: u32) -> Result<(), Failed> {
     let before = world.ours.len();

@@ -4,10 +4,10 @@ use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, Slot};
 use arb_core::log::{Batch, ChangeLog, Damaged, StoredChannel, Write};
 use arb_core::memory::{MemoryLog, Refused};
-use arb_core::ports::{SignRequest, Signer};
+use arb_core::ports::{PointRequest, SignRequest, Signer};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use arb_watcher::memory::{MemorySigner, SignError};
-use bitcoin::secp256k1::ecdsa;
+use bitcoin::secp256k1::{PublicKey, ecdsa};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,6 +49,10 @@ impl Signer for OneSilent {
             return std::future::pending().await;
         }
         self.inner.sign(request).await
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, SignError> {
+        self.inner.point(request).await
     }
 }
 

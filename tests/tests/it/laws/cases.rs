@@ -3,7 +3,8 @@ use arb_core::arbitrator::{Alert, UpstreamVerdict};
 use arb_core::claim::SpendPath;
 use arb_core::engine::{Active, EngineInput};
 use arb_core::ids::{HtlcId, Side};
-use arb_core::picture::{Role, Way};
+use arb_core::picture::{Output, Role, Way};
+use arb_core::policy::Policy;
 use arb_tests::peer::Format;
 
 use super::story::{Close, Deed, Op, Story, Terms};
@@ -50,22 +51,53 @@ fn verdict(world: &World) -> Option<UpstreamVerdict> {
 /// incoming expiry for our own payment, and no forgetting before there is one.
 #[test]
 fn hidden_htlcs_are_not_failed_at_act_depth() {
-    for close in [Close::Future, Close::Unknown, Close::Outdated(1)] {
+    for close in [Close::Future, Close::Unknown, Close::Outdated(1), Close::Newer] {
         for forwarded in [false, true] {
             let mut world = World::new(&story(&[offer(forwarded), Deed::Empty(2)]));
             tell(&mut world, &[block(close, 0), Op::Mine(10), Op::Work { acknowledge: true }]);
             assert!(world.active().is_some_and(|active| active.picture.is_some()), "{close:?}");
             assert_eq!(verdict(&world), None, "{close:?}");
+            // What is ours by its delay of twelve goes home.
+            let ours = Op::Block { close: None, peer: 0, together: false, ours: true };
+            tell(&mut world, &[Op::Mine(3), Op::Work { acknowledge: true }, ours]);
             // The HTLC expires at +25, the incoming one at +59.
-            tell(&mut world, &[Op::Mine(50), Op::Work { acknowledge: true }]);
+            tell(&mut world, &[Op::Mine(46), Op::Work { acknowledge: true }]);
             let late = forwarded.then_some(UpstreamVerdict::Failed);
             assert_eq!(verdict(&world), late, "{close:?}");
-            tell(&mut world, &[Op::Mine(45), Op::Work { acknowledge: true }]);
+            tell(&mut world, &[Op::Mine(54), Op::Work { acknowledge: true }]);
             assert_eq!(world.engine.is_forgettable(SLOT), forwarded, "{close:?}");
             tell(&mut world, &[Op::Mine(30), Op::Work { acknowledge: true }]);
             assert_eq!(verdict(&world), Some(UpstreamVerdict::Failed), "{close:?}");
             assert!(world.engine.is_forgettable(SLOT), "{close:?}");
         }
+    }
+}
+
+/// A commitment of ours that the facts do not hold: our balance is swept once the signer has said its point, and
+/// until then nothing is forgotten before our delay is over.
+#[test]
+fn our_balance_on_a_commitment_that_nobody_holds_is_swept() {
+    for close in [Close::Outdated(1), Close::Newer] {
+        let mut world = World::new(&story(&[Deed::Empty(3)]));
+        tell(&mut world, &[block(close, 0)]);
+        let picture =
+            |world: &World| world.active().and_then(|a| a.picture.clone()).expect("closed");
+        assert!(picture(&world).missing_point.is_some(), "{close:?}");
+        let forgettable = |world: &World| {
+            picture(world).is_forgettable(world.engine.height(), &Policy::default())
+        };
+        // A hundred blocks deep, our delay of twelve not.
+        tell(&mut world, &[Op::Mine(105)]);
+        assert!(!forgettable(&world), "{close:?}");
+        tell(&mut world, &[Op::Work { acknowledge: true }]);
+        assert_eq!(picture(&world).missing_point, None, "{close:?}");
+        tell(&mut world, &[Op::Mine(40), Op::Work { acknowledge: true }]);
+        assert!(!forgettable(&world), "{close:?}");
+        let ours = Op::Block { close: None, peer: 0, together: false, ours: true };
+        tell(&mut world, &[ours]);
+        let swept = |output: &&Output| output.role == Role::ToLocal;
+        let spent = picture(&world).outputs.iter().find(swept).and_then(|output| output.spent);
+        assert!(spent.is_some_and(|spent| spent.by == Side::Local), "{close:?}");
     }
 }
 

@@ -253,13 +253,15 @@ fn lost_is_alerted(
     output: &Output,
 ) -> Law {
     let asked = world.engine.tasks(SLOT);
-    if asked.values().any(|task| matches!(task, Task::JudgeScripts(_))) {
+    if asked.values().any(|task| matches!(task, Task::JudgeScripts(_) | Task::AskPoint(_))) {
         // What it is may still be learned.
         return Ok(());
     }
     let of_close = match picture.spend {
         FundingSpend::Unknown => Some(Alert::UnknownSpend(picture.txid)),
-        FundingSpend::FutureCommitment(_) => Some(Alert::DataLoss(picture.txid)),
+        FundingSpend::FutureCommitment(_) | FundingSpend::NewerLocalCommitment(_) => {
+            Some(Alert::DataLoss(picture.txid))
+        }
         FundingSpend::OutdatedLocalCommitment(_) => {
             Some(Alert::OutdatedLocalCommitment(picture.txid))
         }

@@ -63,6 +63,8 @@ pub(crate) enum Close {
     Next,
     Revoked(u8),
     Outdated(u8),
+    /// Our own, newer than what the facts hold.
+    Newer,
     Future,
     Mutual,
     Unknown,
@@ -160,6 +162,7 @@ fn close() -> impl Strategy<Value = Close> {
         2 => Just(Close::Next),
         4 => any::<u8>().prop_map(Close::Revoked),
         1 => any::<u8>().prop_map(Close::Outdated),
+        1 => Just(Close::Newer),
         1 => Just(Close::Future),
         2 => Just(Close::Mutual),
         1 => Just(Close::Unknown),

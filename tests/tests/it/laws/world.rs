@@ -278,6 +278,10 @@ impl World {
             Close::Next => channel.remote_commitment(self.remote + 1),
             Close::Revoked(n) => channel.remote_commitment(number(n, self.remote)?),
             Close::Outdated(n) => channel.local_commitment_at(number(n, self.local)?),
+            Close::Newer => {
+                channel.empty_updates(3).ok()?;
+                channel.local_commitment_at(self.local + 3)
+            }
             Close::Future => {
                 channel.empty_updates(3).ok()?;
                 channel.remote_commitment(self.remote + 3)
@@ -391,6 +395,12 @@ impl World {
                         let htlcs = self.log.ended_htlcs(SLOT, number);
                         let htlcs = htlcs.expect("memory").expect("memory");
                         self.input(Input::RevokedHtlcsLoaded { number, htlcs });
+                    }
+                    Task::AskPoint(number) => {
+                        let secrets = self.told.channel.local_secrets();
+                        let secret = secrets.commitment_secret(number.0).expect("in range");
+                        let point = secret.public_key(&self.told.secp);
+                        self.input(Input::PointLearned { number, point });
                     }
                     Task::JudgeScripts(scripts) => {
                         let other = |script| (script, ScriptOwner::Other);

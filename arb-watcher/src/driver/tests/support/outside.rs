@@ -5,12 +5,12 @@ use arb_core::format::sighash;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{
     BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, OurScripts,
-    Package, ScriptOwner, SignRequest, Signer, Verdict,
+    Package, PointRequest, ScriptOwner, SignRequest, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
-use bitcoin::secp256k1::{Secp256k1, ecdsa};
+use bitcoin::secp256k1::{PublicKey, Secp256k1, ecdsa};
 use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, FeeRate, OutPoint, ScriptBuf, Transaction,
     TxMerkleNode, TxOut, Txid, Weight,
@@ -460,6 +460,12 @@ impl Signer for Signing {
         let (spent, script) = (&request.prevouts[request.input], request.script.as_deref());
         let message = sighash(&request.transaction, request.input, spent, script, request.sighash);
         Ok(secp.sign_ecdsa(&message.map_err(|_| Down)?, &key))
+    }
+
+    async fn point(&self, request: PointRequest) -> Result<Option<PublicKey>, Down> {
+        let moods = self.0.lock().expect("no panic with the lock").clone();
+        moods.get(&request.channel).copied().unwrap_or_default().act().await?;
+        Ok(None)
     }
 }
 

@@ -1,0 +1,81 @@
+//! Which claims of a group go into a transaction, and which of them pay for it where one is taken apart.
+use super::{Over, Planner, draft_of};
+use crate::claim::Claim;
+use crate::claim::build::Draft;
+use crate::claim::fee;
+use crate::claim::group;
+use crate::claim::past::Out;
+use alloc::vec;
+use alloc::vec::Vec;
+use bitcoin::Amount;
+use core::cmp::Reverse;
+
+impl Planner<'_> {
+    /// Whatever takes one of a transaction's inputs must pay for all that it pushes out of the mempool. The
+    /// most valuable part does, of those that nothing stands in the way of, or, where it cannot, the fewest of the most
+    /// valuable that together can; the others follow when it is in the log.
+    pub(super) fn heir(&self, out: &Out<'_>, parts: &[Vec<&Claim>]) -> Option<Draft> {
+        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        let worth = |part: &&Vec<&Claim>| {
+            let value = part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
+            Reverse((part.iter().all(|claim| self.past.is_joined(claim)), value))
+        };
+        let mut parts: Vec<&Vec<&Claim>> = parts.iter().collect();
+        parts.sort_by_key(worth);
+        let first = parts.first()?.first()?;
+        // What does not go into one transaction with the most valuable cannot help it.
+        let goes = |claim: &&Claim| group::key(claim, self.past) == group::key(first, self.past);
+        parts.retain(|part| part.first().is_some_and(goes));
+        let mut count = 1;
+        loop {
+            let mut claims: Vec<&Claim> =
+                parts.iter().take(count).copied().flatten().copied().collect();
+            claims.sort_by_key(|claim| claim.outpoint);
+            let draft = self.draft(&claims, Over::More(out)).filter(Draft::fits);
+            if draft.is_some() || count >= parts.len() {
+                return draft;
+            }
+            count = count.saturating_mul(2);
+        }
+    }
+
+    /// A new group, and each claim by itself that costs the group more than it brings.
+    pub(super) fn worth_it<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
+        let (worth, poor) = self.parted(claims);
+        let mut parts: Vec<Vec<&Claim>> = poor.into_iter().map(|claim| vec![claim]).collect();
+        if !worth.is_empty() {
+            parts.push(worth);
+        }
+        // Nothing is made for what only comes along.
+        parts.retain(|part| part.iter().any(|claim| claim.value_at_risk > Amount::ZERO));
+        parts
+    }
+
+    /// What takes the place of a transaction for these claims, if its price has moved enough: one for all of them, or
+    /// without those that cost more than they bring by now.
+    pub(super) fn next(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
+        let (worth, poor) = self.parted(claims);
+        let parts = !worth.is_empty() && !poor.is_empty();
+        let without = parts.then(|| self.draft(&worth, Over::Same(out))).flatten();
+        without.or_else(|| self.draft(claims, Over::Same(out)))
+    }
+
+    /// Claims that bring more than they cost at today's price for all of them, and those that do not. Where the
+    /// operator has said what one may cost, its equal part is what it costs.
+    fn parted<'c>(&self, claims: &[&'c Claim]) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
+        let Some(draft) = draft_of(claims) else { return (Vec::new(), Vec::new()) };
+        let weight = draft.weight();
+        let rate = self.price(&draft, weight, self.pooled(&draft)).feerate();
+        let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
+        let part = |all: Amount| all.to_sat().checked_div(count).map(Amount::from_sat);
+        let each = rate.and_then(|rate| part(fee::fee_of(rate, weight)));
+        let pays = |claim: &&&Claim| match self.past.budget(claim) {
+            Some(budget) => each.is_some_and(|each| budget >= each),
+            None => {
+                let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
+                cost.is_some_and(|cost| claim.output.value > cost)
+            }
+        };
+        claims.iter().partition(|claim| pays(claim))
+    }
+}
