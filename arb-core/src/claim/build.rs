@@ -187,23 +187,23 @@ impl Draft {
         (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
     }
 
-    /// The same price for half of the claims, the first and those with the least time, for a wallet
-    /// that cannot pay for all of them at any. `None` of a single one, and of what takes the place
-    /// of another transaction.
+    /// The same price for half of the claims, those for which most is lost, for a wallet that cannot pay for all
+    /// of them at any. `None` of a single one, and of what takes the place of another transaction.
     #[must_use]
     pub fn fewer(&self) -> Option<Self> {
         if !self.divisible || self.others.is_empty() {
             return None;
         }
-        let mut urgent: Vec<&Claim> = self.others.iter().collect();
-        urgent.sort_by_key(|claim| {
+        let mut worth: Vec<&Claim> = self.claims().collect();
+        worth.sort_by_key(|claim| {
             let last = claim.due().unwrap_or(BlockHeight(u32::MAX));
-            (last, Reverse(claim.value_at_risk), claim.outpoint)
+            (Reverse(claim.value_at_risk), last, claim.outpoint)
         });
-        urgent.truncate(self.others.len() >> 1);
-        let kept: BTreeSet<OutPoint> = urgent.iter().map(|claim| claim.outpoint).collect();
-        let others = self.others.iter().filter(|claim| kept.contains(&claim.outpoint));
-        let mut fewer = Self { others: others.cloned().collect(), ..self.clone() };
+        worth.truncate((self.others.len() >> 1).saturating_add(1));
+        worth.sort_by_key(|claim| claim.outpoint);
+        let (claim, others) = worth.split_first()?;
+        let others = others.iter().map(|claim| (*claim).clone()).collect();
+        let mut fewer = Self { claim: (*claim).clone(), others, ..self.clone() };
         let (part, all) = (fewer.weight().to_wu(), self.weight().to_wu());
         fewer.fee = share(self.fee, part, all)?;
         fewer.least = share(self.least, part, all)?;

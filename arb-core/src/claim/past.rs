@@ -174,6 +174,15 @@ impl<'a> Past<'a> {
         acts.is_some_and(|acts| acts.set_aside.contains_key(&claim.outpoint))
     }
 
+    /// Whether the network has none of our transactions for the claim, and would not have the newest whatever it paid.
+    pub(super) fn is_refused(&self, claim: &Claim) -> bool {
+        let invalid =
+            |out: &Out<'_>| out.refused.is_some_and(|refused| refused.why == Refusal::Invalid);
+        let mut outs = self.claims_of(claim.outpoint);
+        let newest = outs.next_back();
+        newest.is_some_and(invalid) && outs.all(|out| out.refused.is_some())
+    }
+
     /// What the operator wants the claim to cost at most.
     pub(super) fn budget(&self, claim: &Claim) -> Option<Amount> {
         let budget = self.acts.get(&claim.channel)?.budget_of(claim.outpoint)?;

@@ -89,7 +89,8 @@ pub fn plan_together(
     }
     for (_, step) in &mut steps {
         if let Step::Sign(draft) = step {
-            draft.last = draft.wants_coins() && past.is_set_aside(&draft.claim);
+            let is_doubted = past.is_set_aside(&draft.claim) || past.is_refused(&draft.claim);
+            draft.last = draft.wants_coins() && is_doubted;
         }
     }
     steps
@@ -106,14 +107,16 @@ pub fn leads(
     let past = Past::of(parts);
     let planner = Planner::new(parts, &past, tip, estimates);
     let id = |claim: &Claim| (claim.channel, claim.outpoint);
-    let mut leads: BTreeSet<_> = planner.open().filter(|claim| !is_free(claim)).map(id).collect();
+    let keeps = |claim: &&Claim| !past.is_set_aside(claim) && !past.is_refused(claim);
+    let alone = planner.open().filter(|claim| !is_free(claim));
+    let mut leads: BTreeSet<_> = alone.filter(|claim| !past.is_refused(claim)).map(id).collect();
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip) {
         let parts = match group.standing {
             Standing::New => planner.worth_it(&group.claims),
             Standing::Live(..) | Standing::Apart(..) | Standing::Anew(_) => vec![group.claims],
         };
         let firsts = parts.iter().filter_map(|part| part.first());
-        leads.extend(firsts.filter(|claim| !past.is_set_aside(claim)).map(|claim| id(claim)));
+        leads.extend(firsts.copied().filter(keeps).map(id));
     }
     leads
 }

@@ -1,5 +1,6 @@
 //! Signing, and finding the claims that spoil a transaction for the others before it is logged: the
 //! network is asked about halves, and halves of these.
+use super::line::Place;
 use super::work::{Failed, SignerFailed, answer};
 use crate::settings::Ports;
 use arb_core::arbitrator::HandedOut;
@@ -41,6 +42,7 @@ struct Funds {
 pub(super) async fn sign<S, B, F, K, C>(
     ports: &Ports<S, B, F, K, C>,
     draft: Draft,
+    place: Option<Place>,
     tip: BlockHeight,
     patience: Duration,
 ) -> Result<Signed, Failed>
@@ -49,8 +51,23 @@ where
     K: Signer,
     C: CoinSource,
 {
-    let (unsigned, draft, funds) = fund(&ports.coins, draft, patience).await?;
-    let transaction = complete(ports, &unsigned, &funds, patience).await?;
+    let claim = draft.claim.outpoint;
+    let (unsigned, draft, funds) = match place {
+        Some(place) => {
+            place.after_those_before(fund(&ports.coins, draft, patience), patience).await?
+        }
+        None => fund(&ports.coins, draft, patience).await?,
+    };
+    let transaction = match complete(ports, &unsigned, &funds, patience).await {
+        Ok(transaction) => transaction,
+        Err(failed) => {
+            if !funds.coins.is_empty() && draft.divisible {
+                // Nothing of it is out: others may have them until the signer signs.
+                answer(patience, ports.coins.release(claim)).await.map_err(Failed::Other)?;
+            }
+            return Err(failed);
+        }
+    };
     if draft.parent.is_some() && unsigned.coins.len() > 1 {
         let asked = ask(ports, &transaction, patience).await;
         if matches!(asked, Some(Verdict::Refused(_)))
@@ -232,6 +249,10 @@ async fn fund<C: CoinSource>(
                 };
                 whole = fewer;
                 draft = whole.clone();
+                if draft.claim.outpoint != claim {
+                    // What was the first is not among them.
+                    answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
+                }
             }
             (Err(error), _) => return Err(Failed::other(error)),
         }

@@ -9,6 +9,7 @@ mod commands;
 mod durable;
 mod intervene;
 mod isolate;
+mod line;
 mod measure;
 mod mempool;
 mod on_the_way;
@@ -38,6 +39,7 @@ use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::{All, Secp256k1};
 use intervene::Failing;
+use line::Line;
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
 pub use open::StartError;
@@ -117,6 +119,7 @@ pub(crate) struct Driver<A: Around> {
     /// Facts that are to be appended before anything else is.
     unsent: Unsent,
     tasks: Tasks,
+    line: Line,
     notices: NoticeHub,
     alarms: Arc<Board>,
     subscribers: Subscribers,

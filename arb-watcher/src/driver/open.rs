@@ -1,6 +1,7 @@
 //! Start-up: the index of the store is read in one pass, which is all that quiet channels need;
 //! channels with anything to remember are resumed.
 use super::intervene::Failing;
+use super::line::Line;
 use super::on_the_way::OnTheWay;
 use super::panics::caught_of;
 use super::quarantine::{Quarantine, Stated};
@@ -111,6 +112,7 @@ impl<A: Around> Driver<A> {
             appends: Appends::default(),
             unsent: Vec::new(),
             tasks: Tasks::default(),
+            line: Line::default(),
             notices: NoticeHub::default(),
             alarms: Arc::new(seams.alarms),
             subscribers: Subscribers::default(),

@@ -1,5 +1,6 @@
 //! What is desired, what is under way, and what was tried. Kept so that nothing here depends on
 //! how many channels there are: only channels that something happened to are looked at.
+mod turns;
 mod verdicts;
 
 use arb_core::arbitrator::EffectKey;
@@ -10,8 +11,10 @@ use arb_core::ports::Package;
 use arb_core::units::BlockRef;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 use tokio::time::Instant;
+use turns::Turn;
 use verdicts::Verdicts;
 
 /// One channel may have this part of the workers: one whose signer never answers must not hold the
@@ -37,6 +40,10 @@ pub(super) struct Tasks {
     stirred: BTreeSet<Slot>,
     /// Channels with work for workers, in turn. Each is in here once.
     queue: VecDeque<Slot>,
+    /// Work that wants coins of the wallet, in the order in which it has its turn: there may not be enough for all.
+    hungry: BTreeSet<(Turn, Slot, TaskKey)>,
+    /// Whether that comes before the queue, where not all of both find a worker.
+    hungry_first: bool,
     under_way: usize,
     /// How many of those under way are slow.
     slow: usize,
@@ -71,8 +78,12 @@ struct OfChannel {
     /// What is under way, by whether it is slow.
     running: BTreeMap<TaskKey, bool>,
     tried: BTreeMap<TaskKey, Tried>,
+    /// What is to be done once more when the attempt that is under way has ended: it may have come too early.
+    again: BTreeSet<TaskKey>,
     /// Work that no worker has taken yet.
     due: BTreeSet<TaskKey>,
+    /// The same, if it wants coins of the wallet.
+    hungry: BTreeMap<TaskKey, Turn>,
     queued: bool,
 }
 
@@ -118,6 +129,14 @@ impl Tasks {
         let channel = self.of.entry(slot).or_default();
         channel.tried.retain(|key, _| desired.contains_key(key));
         channel.due.retain(|key| desired.contains_key(key));
+        channel.again.retain(|key| desired.contains_key(key));
+        channel.hungry.retain(|key, turn| {
+            let kept = desired.contains_key(key);
+            if !kept {
+                self.hungry.remove(&(*turn, slot, key.clone()));
+            }
+            kept
+        });
         channel.desired = desired;
         self.stirred.insert(slot);
         self.tidy(slot);
@@ -156,7 +175,8 @@ impl Tasks {
 
     /// When time brings something: a pause is over, or work waits and somebody will be slow.
     pub(super) fn due(&self) -> Option<Instant> {
-        let slow = self.handed_out.front().filter(|_| !self.queue.is_empty());
+        let waits = !self.queue.is_empty() || !self.hungry.is_empty();
+        let slow = self.handed_out.front().filter(|_| waits);
         let slow = slow.map(|(since, _, _)| *since + SLOW);
         let retry = self.retries.first().map(|(at, _)| *at);
         slow.into_iter().chain(retry).min()
@@ -177,17 +197,26 @@ impl Tasks {
         let slot = self.stirred.pop_first()?;
         let at = self.at();
         let Some(channel) = self.of.get_mut(&slot) else { return Some((slot, Vec::new())) };
-        let (mut at_once, mut due) = (Vec::new(), BTreeSet::new());
+        let (mut at_once, mut due, mut hungry) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        let unsigned = self.unsigned.get(&slot);
         for (key, task) in &channel.desired {
-            if channel.is_due(key, task, at) {
-                if needs_worker(task) {
-                    due.insert(key.clone());
-                } else {
-                    at_once.push((key.clone(), task.clone()));
-                }
+            if !channel.is_due(key, task, at) {
+                continue;
+            }
+            if let Some(turn) = Turn::of(task, self.tip, unsigned) {
+                hungry.insert(key.clone(), turn);
+            } else if needs_worker(task) {
+                due.insert(key.clone());
+            } else {
+                at_once.push((key.clone(), task.clone()));
             }
         }
         channel.due = due;
+        for (key, turn) in std::mem::take(&mut channel.hungry) {
+            self.hungry.remove(&(turn, slot, key));
+        }
+        self.hungry.extend(hungry.iter().map(|(key, turn)| (*turn, slot, key.clone())));
+        channel.hungry = hungry;
         if !channel.due.is_empty() && !channel.queued {
             channel.queued = true;
             self.queue.push_back(slot);
@@ -195,54 +224,77 @@ impl Tasks {
         Some((slot, at_once))
     }
 
-    /// Tasks for free workers, channel by channel in turn: each channel has its share at most.
-    /// What is handed out here is under way.
+    /// Tasks for free workers: channel by channel in turn, and what wants coins in the order of what is at stake. Each
+    /// channel has its share at most. What is handed out here is under way.
     pub(super) fn hand_out(&mut self, workers: usize) -> Vec<(Slot, TaskKey, Task)> {
-        let share = workers.div_ceil(SHARE).max(1);
         let mut handed_out = Vec::new();
+        if self.hungry_first {
+            self.hand_out_hungry(workers, workers.div_ceil(2), &mut handed_out);
+        }
         for _ in 0..self.queue.len() {
             if self.busy() >= workers.max(1) {
                 break;
             }
             let Some(slot) = self.queue.pop_front() else { break };
-            let Some(channel) = self.of.get(&slot) else { continue };
-            let free = workers.max(1).saturating_sub(self.under_way.saturating_sub(self.slow));
-            let room = share.saturating_sub(channel.running.len()).min(free);
-            let due = channel.due.iter().filter_map(|key| Some((key, channel.desired.get(key)?)));
-            let next = due.filter(|(_, task)| !self.must_wait(task)).take(room);
-            let next: Vec<(TaskKey, Task)> =
-                next.map(|(key, task)| (key.clone(), task.clone())).collect();
-            let Some(channel) = self.of.get_mut(&slot) else { continue };
-            for (key, task) in next {
-                channel.due.remove(&key);
-                channel.running.insert(key.clone(), false);
-                if let Some(now) = self.now {
-                    self.handed_out.push_back((now, slot, key.clone()));
-                }
-                self.under_way = self.under_way.saturating_add(1);
-                handed_out.push((slot, key, task));
+            for _ in 0..self.room(slot, workers) {
+                let due = self.of.get_mut(&slot).and_then(|channel| channel.due.pop_first());
+                let Some(key) = due else { break };
+                self.take(slot, key, &mut handed_out);
             }
-            channel.queued = !channel.due.is_empty();
-            if channel.queued {
-                self.queue.push_back(slot);
+            if let Some(channel) = self.of.get_mut(&slot) {
+                channel.queued = !channel.due.is_empty();
+                if channel.queued {
+                    self.queue.push_back(slot);
+                }
             }
             self.tidy(slot);
         }
+        self.hand_out_hungry(workers, workers, &mut handed_out);
+        self.hungry_first = !self.hungry_first;
         handed_out
     }
 
-    /// Whether others that want coins of the wallet come before this: what the network has refused takes none
-    /// from them. What was tried at this tip, and got none or came to nothing, is not among them.
-    fn must_wait(&self, task: &Task) -> bool {
-        let is_first = |task: &Task| match task {
-            Task::Sign(draft) => draft.wants_coins() && !draft.last,
-            _ => false,
-        };
-        let waits = |channel: &OfChannel| {
-            let mut open = channel.due.iter().chain(channel.running.keys());
-            open.any(|key| channel.desired.get(key).is_some_and(is_first))
-        };
-        matches!(task, Task::Sign(draft) if draft.last) && self.of.values().any(waits)
+    /// So many of those that want coins. Who finds no room in its channel's share keeps nobody waiting.
+    fn hand_out_hungry(
+        &mut self,
+        workers: usize,
+        most: usize,
+        handed_out: &mut Vec<(Slot, TaskKey, Task)>,
+    ) {
+        let (mut left, mut after) = (most, None);
+        while left > 0 && self.busy() < workers.max(1) {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let next = self.hungry.range((start, Bound::Unbounded)).next().cloned();
+            let Some((turn, slot, key)) = next else { break };
+            if self.room(slot, workers) > 0 {
+                self.hungry.remove(&(turn, slot, key.clone()));
+                if let Some(channel) = self.of.get_mut(&slot) {
+                    channel.hungry.remove(&key);
+                }
+                self.take(slot, key.clone(), handed_out);
+                left = left.saturating_sub(1);
+            }
+            after = Some((turn, slot, key));
+        }
+    }
+
+    /// How many tasks of a channel may be handed out now.
+    fn room(&self, slot: Slot, workers: usize) -> usize {
+        let share = workers.div_ceil(SHARE).max(1);
+        let running = self.of.get(&slot).map_or(0, |channel| channel.running.len());
+        share.saturating_sub(running).min(workers.max(1).saturating_sub(self.busy()))
+    }
+
+    /// A worker takes a task.
+    fn take(&mut self, slot: Slot, key: TaskKey, handed_out: &mut Vec<(Slot, TaskKey, Task)>) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        let Some(task) = channel.desired.get(&key).cloned() else { return };
+        channel.running.insert(key.clone(), false);
+        if let Some(now) = self.now {
+            self.handed_out.push_back((now, slot, key.clone()));
+        }
+        self.under_way = self.under_way.saturating_add(1);
+        handed_out.push((slot, key, task));
     }
 
     /// An attempt that was handed out has ended.
@@ -288,7 +340,10 @@ impl Tasks {
         let Some(channel) = self.of.get_mut(&slot) else { return };
         // Of what is no longer desired nothing is remembered.
         let desired = channel.desired.get(&key).cloned();
-        if let Some(desired) = desired {
+        if channel.again.remove(&key) {
+            channel.tried.remove(&key);
+            self.stirred.insert(slot);
+        } else if let Some(desired) = desired {
             // Pauses grow with the failures at one tip.
             let before = channel.tried.get(&key).filter(|before| before.tip == tip);
             let failures = before.map_or(0, |before| before.failures);
@@ -349,10 +404,16 @@ impl Tasks {
 
     /// What was handed over, of this kind, is handed over again.
     fn try_again(&mut self, again: impl Fn(&Package) -> bool) {
-        let again = |tried: &Tried| matches!(&tried.task, Task::Publish(package) if again(package));
+        let is_again = |task: &Task| matches!(task, Task::Publish(package) if again(package));
+        let again = |tried: &Tried| is_again(&tried.task);
         for (slot, channel) in &mut self.of {
             let before = channel.tried.len();
             channel.tried.retain(|_, tried| !again(tried));
+            let running = channel
+                .running
+                .keys()
+                .filter(|key| channel.desired.get(*key).is_some_and(|task| is_again(task)));
+            channel.again.extend(running.cloned());
             if channel.tried.len() < before {
                 self.stirred.insert(*slot);
             }
@@ -438,7 +499,8 @@ impl Tasks {
 
     /// Whether nothing is left to try at this tip.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way == 0 && self.stirred.is_empty() && self.queue.is_empty()
+        let waits = !self.queue.is_empty() || !self.hungry.is_empty();
+        self.under_way == 0 && self.stirred.is_empty() && !waits
     }
 
     /// Coins are or may be reserved for a claim.

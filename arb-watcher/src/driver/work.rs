@@ -237,11 +237,12 @@ impl<A: Around> Driver<A> {
         match &attempt.task {
             Task::Sign(draft) => {
                 let draft = (**draft).clone();
-                if draft.wants_coins() {
+                let place = draft.wants_coins().then(|| {
                     self.tasks.fund(slot, draft.claim.outpoint);
-                }
+                    self.line.join()
+                });
                 let work = async move {
-                    let signed = sign(&ports, draft, height, patience).await;
+                    let signed = sign(&ports, draft, place, height, patience).await;
                     let done = match signed {
                         Ok(Signed::Whole(all)) => Done::Signed(all),
                         Ok(Signed::Spoilt(spoilers)) => Done::Spoilt(spoilers),

@@ -129,7 +129,7 @@ fn halves_of_a_replacement_are_asked_about_at_what_the_whole_must_pay() {
 }
 
 #[test]
-fn a_wallet_that_is_short_pays_for_the_most_urgent_half() {
+fn a_wallet_that_is_short_pays_for_what_would_cost_most() {
     let mut draft = sweep(10_000);
     draft.others = (2..=5)
         .map(|n| {
@@ -146,15 +146,19 @@ fn a_wallet_that_is_short_pays_for_the_most_urgent_half() {
     draft.divisible = true;
     let three = draft.fewer().expect("there are five");
     let vouts = |draft: &Draft| draft.claims().map(|c| c.outpoint.vout).collect::<Vec<_>>();
-    assert_eq!(vouts(&three), [1, 4, 5]);
+    assert_eq!(vouts(&three), [3, 4, 5], "those with the least time");
     let part = three.weight().to_wu() as f64 / draft.weight().to_wu() as f64;
     assert!((three.fee.to_sat() as f64 - 5_000.0 * part).abs() <= 1.0);
     assert!((three.least.to_sat() as f64 - 500.0 * part).abs() <= 1.0);
     assert_eq!(three.budget, Amount::from_sat(30_000));
     let two = three.fewer().expect("there are three");
-    assert_eq!(vouts(&two), [1, 5]);
+    assert_eq!(vouts(&two), [4, 5]);
     let one = two.fewer().expect("there are two");
-    assert_eq!((vouts(&one), one.fewer()), (vec![1], None));
+    assert_eq!((vouts(&one), one.fewer()), (vec![5], None));
+    let risk = |draft: &Draft| draft.claim.value_at_risk;
+    draft.others[0].value_at_risk = risk(&draft) + Amount::ONE_SAT;
+    let dear = draft.fewer().and_then(|three| three.fewer()?.fewer()).expect("there are five");
+    assert_eq!((vouts(&dear), risk(&dear)), (vec![2], risk(&draft) + Amount::ONE_SAT));
 }
 
 #[test]

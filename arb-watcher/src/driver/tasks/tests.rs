@@ -3,7 +3,7 @@ use super::*;
 use arb_core::arbitrator::{Alert, Notice, NoticeKey};
 use arb_core::claim::build::Draft;
 use arb_core::claim::plan::StepKey;
-use arb_core::claim::{AnchorLock, Claim, SpendPath};
+use arb_core::claim::{AnchorLock, Claim, Deadline, SpendPath};
 use arb_core::ids::ChannelId;
 use arb_core::units::BlockHeight;
 use bitcoin::hashes::Hash;
@@ -266,6 +266,32 @@ fn what_stood_in_the_way_and_is_gone_lets_ours_out_again_at_once() {
     assert_eq!(goes_out(&[]), 0, "once");
 }
 
+/// What is being handed over while the rival leaves may have come a moment before that.
+#[test]
+fn what_is_under_way_when_the_rival_leaves_goes_out_once_more() {
+    let output = OutPoint { txid: Txid::all_zeros(), vout: 1 };
+    let mut tasks = Tasks::default();
+    tasks.moved(tip(1));
+    handed_over(&mut tasks, output);
+    tasks.moved(tip(2));
+    look(&mut tasks);
+    let rival = (Txid::from_byte_array([8; 32]), vec![output]);
+    tasks.mempool_holds(HashMap::from([rival]));
+    let goes_out = |tasks: &mut Tasks, meanwhile: fn(&mut Tasks)| {
+        let handed_out = tasks.hand_out(WORKERS);
+        meanwhile(tasks);
+        let count = handed_out.len();
+        for (slot, key, task) in handed_out {
+            tasks.ended(slot, key, task, tip(2));
+        }
+        look(tasks);
+        count
+    };
+    assert_eq!(goes_out(&mut tasks, |tasks| drop(tasks.mempool_holds(HashMap::new()))), 1);
+    assert_eq!(goes_out(&mut tasks, |_| ()), 1);
+    assert_eq!(goes_out(&mut tasks, |_| ()), 0, "once");
+}
+
 /// A child of a commitment: the wallet pays for it.
 fn child(vout: u32) -> Claim {
     let parent = Txid::from_byte_array([1; 32]);
@@ -285,25 +311,74 @@ fn child(vout: u32) -> Claim {
     }
 }
 
-/// What the network has refused takes its coins last, but not never: whoever comes first and gets none has had its turn.
+/// Work of a channel that wants coins, for what is at risk until then.
+fn hungry(at_risk: u64, by: Option<u32>, last: bool) -> BTreeMap<TaskKey, Task> {
+    let mut draft = Draft::new(child(0));
+    draft.claim.value_at_risk = bitcoin::Amount::from_sat(at_risk);
+    draft.claim.deadline = by.map(|by| Deadline::By(BlockHeight(by)));
+    draft.last = last;
+    BTreeMap::from([(key(0), Task::Sign(Box::new(draft)))])
+}
+
+fn slots(handed_out: &[(Slot, TaskKey, Task)]) -> Vec<u32> {
+    handed_out.iter().map(|(slot, ..)| slot.0).collect()
+}
+
+/// Where the wallet has too little for all, what is near comes first, and of that what is worth most; then what has no
+/// deadline, and what the network has refused or the signer did not sign.
 #[test]
-fn what_comes_last_waits_for_those_that_want_coins_and_not_longer() {
-    let sign = |vout, last| {
-        let mut draft = Draft::new(child(vout));
-        draft.last = last;
-        BTreeMap::from([(key(0), Task::Sign(Box::new(draft)))])
-    };
+fn coins_go_to_what_would_be_lost_first() {
+    let mut tasks = Tasks::default();
+    tasks.moved(tip(100));
+    let all = [
+        hungry(900_000, Some(110), true),
+        hungry(800_000, None, false),
+        hungry(1_000, Some(110), false),
+        hungry(300_000, Some(112), false),
+        hungry(700_000, Some(200), false),
+        hungry(600_000, Some(105), false),
+    ];
+    for (slot, work) in (0..).map(Slot).zip(all) {
+        tasks.desire(slot, work);
+    }
+    tasks.not_signed(
+        Slot(5),
+        [OutPoint { txid: Txid::from_byte_array([1; 32]), vout: 0 }],
+        tip(99),
+    );
+    look(&mut tasks);
+    assert_eq!(slots(&tasks.hand_out(WORKERS)), [3, 2, 4, 1, 0, 5]);
+    assert!(!tasks.is_idle());
+}
+
+/// With one worker they alternate with those that want none, and a channel that has its share already holds nobody up.
+#[test]
+fn those_that_want_coins_take_turns_with_the_others() {
+    let mut tasks = with_work(&[3]);
+    for slot in 1..4 {
+        tasks.desire(Slot(slot), hungry(u64::from(slot), Some(9), false));
+    }
+    look(&mut tasks);
+    let mut order = Vec::new();
+    loop {
+        let handed_out = tasks.hand_out(1);
+        let Some((slot, key, task)) = handed_out.into_iter().next() else { break };
+        order.push(slot.0);
+        tasks.ended(slot, key, task, tip(1));
+    }
+    assert_eq!(order, [0, 3, 0, 2, 0, 1]);
+    assert!(tasks.is_idle());
+}
+
+/// What is not desired any more has no turn.
+#[test]
+fn whoever_is_not_wanted_any_more_has_no_turn() {
     let mut tasks = Tasks::default();
     tasks.moved(tip(1));
-    tasks.desire(Slot(0), sign(0, true));
-    tasks.desire(Slot(1), sign(1, false));
+    tasks.desire(Slot(0), hungry(1, Some(9), false));
     look(&mut tasks);
-    let first = tasks.hand_out(WORKERS);
-    assert_eq!(first.iter().map(|(slot, ..)| *slot).collect::<Vec<_>>(), [Slot(1)]);
-    assert!(tasks.hand_out(WORKERS).is_empty(), "the other is at it");
-    let (slot, of, task) = first.into_iter().next().expect("one");
-    tasks.ended(slot, of.clone(), task, tip(1));
-    tasks.failed(slot, &of, Instant::now());
-    let next = tasks.hand_out(WORKERS);
-    assert_eq!(next.iter().map(|(slot, ..)| *slot).collect::<Vec<_>>(), [Slot(0)]);
+    tasks.desire(Slot(0), BTreeMap::new());
+    assert!(tasks.hand_out(WORKERS).is_empty());
+    look(&mut tasks);
+    assert!(tasks.is_idle());
 }

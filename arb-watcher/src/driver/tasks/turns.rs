@@ -1,0 +1,49 @@
+//! In which order those that want coins of the wallet ask for them. The wallet serves whoever asks first, and where there is not
+//! enough for all, what would be lost decides.
+use super::Unsigned;
+use arb_core::claim::Claim;
+use arb_core::engine::Task;
+use arb_core::units::BlockRef;
+use bitcoin::{Amount, OutPoint};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// Blocks before deadlines that count as equally near.
+const NEAR: u32 = 18;
+
+/// When work that wants coins has its turn: the least comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    /// What the network has refused, or the signer did not sign when it was last asked: it may come to nothing.
+    doubted: bool,
+    /// How near its deadline is; what has none comes last. A coin that pays for what is near is often back before
+    /// what is far needs it.
+    left: u32,
+    /// What is lost if it does not come in time.
+    at_risk: Reverse<Amount>,
+}
+
+impl Turn {
+    /// The turn of a task that wants coins; `None` of any other.
+    pub(super) fn of(
+        task: &Task,
+        tip: Option<BlockRef>,
+        unsigned: Option<&BTreeMap<OutPoint, Unsigned>>,
+    ) -> Option<Self> {
+        let Task::Sign(draft) = task else { return None };
+        if !draft.wants_coins() {
+            return None;
+        }
+        let deadline = draft.claims().filter_map(Claim::needed_by).min();
+        let tip = tip.map(|tip| tip.height).unwrap_or_default();
+        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+        let at_risk = draft.claims().map(|claim| claim.value_at_risk).fold(Amount::ZERO, sum);
+        let is_unsigned =
+            |claim: &Claim| unsigned.is_some_and(|all| all.contains_key(&claim.outpoint));
+        Some(Self {
+            doubted: draft.last || draft.claims().any(is_unsigned),
+            left: deadline.map_or(u32::MAX, |by| tip.until(by).0 / NEAR),
+            at_risk: Reverse(at_risk),
+        })
+    }
+}
