@@ -412,7 +412,7 @@ impl Tasks {
             let running = channel
                 .running
                 .keys()
-                .filter(|key| channel.desired.get(*key).is_some_and(|task| is_again(task)));
+                .filter(|key| channel.desired.get(*key).is_some_and(is_again));
             channel.again.extend(running.cloned());
             if channel.tried.len() < before {
                 self.stirred.insert(*slot);

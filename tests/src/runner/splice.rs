@@ -181,6 +181,14 @@ impl Runner<'_> {
         }
         let chan = self.chan(name)?;
         let funding = chan.fundings().nth(at + 1).unwrap_or(chan.funding);
+        let is_it = |update: &Update| match update {
+            Update::CandidateAdded { candidate, .. } => candidate.funding == funding,
+            _ => false,
+        };
+        if chan.lost && !chan.told.iter().flat_map(|(_, updates)| updates).any(is_it) {
+            // What is lost is not known to be one.
+            return Ok(true);
+        }
         self.send(name, vec![Update::CandidateLocked { funding }]).await?;
         Ok(true)
     }
