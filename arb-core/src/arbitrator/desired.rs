@@ -248,7 +248,7 @@ impl ChannelArbitrator {
     ) -> bool {
         let patience = now.policy.verdict_patience;
         let over = crate::height::depth(picture.at.height, patience).is_open(now.tip);
-        let may_be_ours = picture.missing_point.is_some()
+        let may_be_ours = picture.missing_point.is_some_and(|point| !point.explains_nothing)
             && !matches!(picture.spend, FundingSpend::OutdatedLocalCommitment(_));
         !over && (may_be_ours || !self.open_scripts(facts, picture).is_empty())
     }

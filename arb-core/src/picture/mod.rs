@@ -40,9 +40,10 @@ pub struct Picture {
     pub unread: Option<CommitmentNumber>,
     /// What is to be asked of the signer to know whether this is a commitment of ours.
     pub missing_point: Option<MissingPoint>,
-    /// Outputs of the peer's second stages on a commitment that is not revoked. They are the peer's, unless the
-    /// commitment's secret reaches us after all: then their spends must have been seen.
-    pub peer_second_stages: Vec<Watched>,
+    /// Outputs of second stages that may turn out to be ours to take, and whose spends must have been seen then: the
+    /// peer's on a commitment that is not revoked, should its secret reach us after all; and all on one that may be our
+    /// own, as long as its point is not known.
+    pub second_stages: Vec<Watched>,
 }
 
 /// An output whose spend must be seen.
@@ -185,7 +186,7 @@ impl Picture {
         for output in &mut outputs {
             output.spent = output.spent.take().or_else(|| view.spent_by(output));
         }
-        let peer_second_stages = match &classified {
+        let second_stages = match &classified {
             Classified::Live { owner: Side::Remote, commitment, .. } => {
                 let spec = &commitment.spec;
                 let script = scripts::to_local(&spec.keys, spec.delay).script_pubkey;
@@ -197,6 +198,9 @@ impl Picture {
                         at: tx.at,
                     })
                     .collect()
+            }
+            Classified::Other(spend) if view.missing_point(*spend).is_some() => {
+                view.may_be_second_stages().collect()
             }
             Classified::Live { .. } | Classified::Revoked { .. } | Classified::Other(_) => {
                 Vec::new()
@@ -213,7 +217,7 @@ impl Picture {
                 number::commitment_number_of(&tx.value, ObscuringFactor::of(facts))
             }),
             missing_point: view.missing_point(spend),
-            peer_second_stages,
+            second_stages,
         })
     }
 
@@ -225,7 +229,7 @@ impl Picture {
 
     /// Outputs whose spends must be seen.
     pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
-        let stages = self.peer_second_stages.iter().map(|stage| stage.outpoint);
+        let stages = self.second_stages.iter().map(|stage| stage.outpoint);
         self.outputs_watched().map(|output| output.outpoint).chain(stages)
     }
 
@@ -236,7 +240,7 @@ impl Picture {
             script: output.output.script_pubkey.clone(),
             at: output.at,
         });
-        watched.chain(self.peer_second_stages.iter().cloned())
+        watched.chain(self.second_stages.iter().cloned())
     }
 
     fn outputs_watched(&self) -> impl Iterator<Item = &Output> {

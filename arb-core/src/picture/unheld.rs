@@ -5,10 +5,10 @@ use crate::classify::FundingSpend;
 use crate::format::{CommitmentKeys, ObscuringFactor, number, scripts};
 use crate::height::{self, Due};
 use crate::ids::Side;
-use crate::picture::{Output, Role, View, Way};
-use crate::units::{BlockHeight, CommitmentNumber};
+use crate::picture::{Output, Role, View, Watched, Way};
+use crate::units::{BlockHeight, CommitmentNumber, Confirmed, Tx};
 use alloc::vec::Vec;
-use bitcoin::{ScriptBuf, TxOut};
+use bitcoin::{OutPoint, ScriptBuf, TxOut};
 
 /// A per-commitment point that is not known, of what may be a commitment of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct MissingPoint {
     pub number: CommitmentNumber,
     /// When our delay would be over: nothing is given up before.
     pub delay: Due,
+    /// Whether the signer has said one, which explains nothing.
+    pub explains_nothing: bool,
 }
 
 /// A commitment of ours of which only the point is known.
@@ -26,12 +28,35 @@ pub(super) struct Unheld {
 }
 
 impl View<'_> {
-    /// The point that would tell whether this is a commitment of ours, if it is not known.
+    /// The point that would tell whether this is a commitment of ours, if it is not known. One that
+    /// explains nothing may be wrong.
     pub(super) fn missing_point(&self, spend: FundingSpend) -> Option<MissingPoint> {
         let number = self.may_be_ours(spend)?;
+        if self.own_unheld(spend).is_some() {
+            return None;
+        }
         let delay = height::csv(self.tx.at.height, self.facts.local.delay);
-        let missing = !self.arbitrator.points.contains_key(&number);
-        missing.then_some(MissingPoint { number, delay })
+        let explains_nothing = self.arbitrator.points.contains_key(&number);
+        Some(MissingPoint { number, delay, explains_nothing })
+    }
+
+    /// Outputs of what spends the commitment, as long as it is not known whether they are second stages of ours:
+    /// their spends must have been seen by the time that it is.
+    pub(super) fn may_be_second_stages(&self) -> impl Iterator<Item = Watched> {
+        let spends = |tx: &Confirmed<Tx>| {
+            let mut inputs = tx.value.input.iter();
+            inputs.any(|input| input.previous_output.txid == self.txid)
+        };
+        let spenders = self.arbitrator.chain.iter().filter(move |tx| spends(tx));
+        spenders.flat_map(|tx| {
+            let txid = tx.value.txid();
+            let watched = move |(vout, output): (u32, &TxOut)| Watched {
+                outpoint: OutPoint { txid, vout },
+                script: output.script_pubkey.clone(),
+                at: tx.at,
+            };
+            (0u32..).zip(&tx.value.output).map(watched)
+        })
     }
 
     /// The number of what is shaped like a commitment, and may be one of ours that the facts do not hold.

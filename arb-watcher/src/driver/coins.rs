@@ -3,6 +3,7 @@
 use super::panics::Caught;
 use super::work::{Job, Outcome, answer};
 use super::{Around, Driver};
+use arb_core::claim::build::Draft;
 use arb_core::engine::CoinsInUse;
 use arb_core::ids::Slot;
 use arb_core::ports::CoinSource;
@@ -18,11 +19,14 @@ impl<A: Around> Driver<A> {
     pub(super) async fn reserve_coins(&mut self) {
         // All of it together: a start must not wait for each.
         let until = Instant::now() + self.settings.patience;
-        let slots = self.engine.actives().map(|(slot, _)| slot);
-        let in_use = slots.flat_map(|slot| {
-            self.engine.coins_to_reserve(slot).into_iter().map(move |used| (slot, used))
-        });
-        for (slot, CoinsInUse { claim, coins, .. }) in in_use.collect::<Vec<_>>() {
+        self.plan();
+        let slots: Vec<Slot> = self.engine.actives().map(|(slot, _)| slot).collect();
+        let mut in_use = Vec::new();
+        for slot in slots {
+            let of_channel = self.of_channel(slot, |driver| driver.engine.coins_to_reserve(slot));
+            in_use.extend(of_channel.unwrap_or_default().into_iter().map(|used| (slot, used)));
+        }
+        for (slot, CoinsInUse { claim, coins, .. }) in in_use {
             self.tasks.fund(slot, claim);
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() && reserve(&self.ports.coins, left, claim, &coins).await.is_ok() {
@@ -49,13 +53,35 @@ impl<A: Around> Driver<A> {
             return;
         }
         let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
-        let Ok(wanted) = wanted else { return };
+        let Ok(mut wanted) = wanted else { return };
+        // What is being signed has selected its coins, perhaps.
+        wanted.extend(self.tasks.being_signed(slot));
         for claim in self.tasks.unfund(slot, &wanted) {
-            let (ports, patience) = (self.ports.clone(), self.settings.patience);
-            self.workers.spawn(Job::Other, async move {
-                let result = of_wallet(patience, ports.coins.release(claim)).await;
-                Outcome::Released { slot, claim, result }
-            });
+            self.give_back(slot, claim);
+        }
+    }
+
+    /// The coins of a claim go back to the wallet, before anybody asks who has not asked yet.
+    fn give_back(&mut self, slot: Slot, claim: OutPoint) {
+        let (ports, patience) = (self.ports.clone(), self.settings.patience);
+        let place = self.line.join();
+        self.workers.spawn(Job::Other, async move {
+            let release = of_wallet(patience, ports.coins.release(claim));
+            let result = place.after_those_before(release, patience).await;
+            Outcome::Released { slot, claim, result }
+        });
+    }
+
+    /// The signer has not signed what coins were selected for, and nothing of it is out: if that goes on, others may have
+    /// them until it does.
+    pub(super) fn not_signed(&mut self, slot: Slot, draft: &Draft) {
+        let claim = draft.claim.outpoint;
+        if draft.divisible
+            && self.tasks.is_doubted(slot, draft)
+            && self.tasks.has_coins(slot, &claim)
+        {
+            self.tasks.has_no_coins(slot, &claim);
+            self.give_back(slot, claim);
         }
     }
 
@@ -71,8 +97,11 @@ impl<A: Around> Driver<A> {
         for CoinsInUse { claim, coins, .. } in kept.unwrap_or_default() {
             self.tasks.fund(slot, claim);
             let (ports, patience) = (self.ports.clone(), self.settings.patience);
+            // Before anybody asks who has not asked yet.
+            let place = self.line.join();
             self.workers.spawn(Job::Other, async move {
-                let result = reserve(&ports.coins, patience, claim, &coins).await;
+                let reserve = reserve(&ports.coins, patience, claim, &coins);
+                let result = place.after_those_before(reserve, patience).await;
                 Outcome::Reserved { slot, claim, result }
             });
         }

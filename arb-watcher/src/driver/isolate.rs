@@ -51,23 +51,13 @@ where
     K: Signer,
     C: CoinSource,
 {
-    let claim = draft.claim.outpoint;
     let (unsigned, draft, funds) = match place {
         Some(place) => {
             place.after_those_before(fund(&ports.coins, draft, patience), patience).await?
         }
         None => fund(&ports.coins, draft, patience).await?,
     };
-    let transaction = match complete(ports, &unsigned, &funds, patience).await {
-        Ok(transaction) => transaction,
-        Err(failed) => {
-            if !funds.coins.is_empty() && draft.divisible {
-                // Nothing of it is out: others may have them until the signer signs.
-                answer(patience, ports.coins.release(claim)).await.map_err(Failed::Other)?;
-            }
-            return Err(failed);
-        }
-    };
+    let transaction = complete(ports, &unsigned, &funds, patience).await?;
     if draft.parent.is_some() && unsigned.coins.len() > 1 {
         let asked = ask(ports, &transaction, patience).await;
         if matches!(asked, Some(Verdict::Refused(_)))
@@ -225,8 +215,9 @@ async fn fund<C: CoinSource>(
     }
     let mut change = None;
     let mut whole = draft.clone();
+    // Whatever goes without the others, the coins are this one's until the transaction is in the log.
+    let claim = draft.claim.outpoint;
     loop {
-        let claim = draft.claim.outpoint;
         let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
         let deadline = draft.claims().filter_map(Claim::needed_by).min();
         let channel = draft.claim.channel;
@@ -249,10 +240,6 @@ async fn fund<C: CoinSource>(
                 };
                 whole = fewer;
                 draft = whole.clone();
-                if draft.claim.outpoint != claim {
-                    // What was the first is not among them.
-                    answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
-                }
             }
             (Err(error), _) => return Err(Failed::other(error)),
         }

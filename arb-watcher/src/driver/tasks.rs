@@ -5,6 +5,8 @@ mod verdicts;
 
 use arb_core::arbitrator::EffectKey;
 use arb_core::claim::Claim;
+use arb_core::claim::build::Draft;
+use arb_core::claim::plan::StepKey;
 use arb_core::engine::{Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::ports::Package;
@@ -250,7 +252,9 @@ impl Tasks {
             self.tidy(slot);
         }
         self.hand_out_hungry(workers, workers, &mut handed_out);
-        self.hungry_first = !self.hungry_first;
+        if !handed_out.is_empty() {
+            self.hungry_first = !self.hungry_first;
+        }
         handed_out
     }
 
@@ -490,6 +494,20 @@ impl Tasks {
             claims.values().any(|unsigned| unsigned.blocks >= blocks)
         };
         self.unsigned.iter().filter(|(_, claims)| lasts(claims)).map(|(slot, _)| *slot).collect()
+    }
+
+    /// Whether it is to be doubted that the signer will sign a draft of a channel: it has not for some blocks.
+    pub(super) fn is_doubted(&self, slot: Slot, draft: &Draft) -> bool {
+        turns::is_doubted(draft, self.unsigned.get(&slot))
+    }
+
+    /// The outputs that transactions are called by for which workers are signing.
+    pub(super) fn being_signed(&self, slot: Slot) -> impl Iterator<Item = OutPoint> {
+        let keys = self.of.get(&slot).into_iter().flat_map(|channel| channel.running.keys());
+        keys.filter_map(|key| match key {
+            TaskKey::Step(StepKey::Sign(claim)) => Some(*claim),
+            TaskKey::Step(StepKey::Publish(_)) | TaskKey::Effect(_) => None,
+        })
     }
 
     /// How many tasks workers are at.

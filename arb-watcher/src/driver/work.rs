@@ -276,11 +276,17 @@ impl<A: Around> Driver<A> {
                 self.workers.spawn(job, work.instrument(span));
             }
             Task::AskPoint(number) => {
-                let Some(active) = self.engine.active(slot) else { return };
-                let request = PointRequest { channel: active.facts.id, number: *number };
+                let (number, channel) = (*number, self.id_of(slot));
                 let work = async move {
-                    let done = match answer(patience, ports.signer.point(request)).await {
-                        Ok(point) => Done::Pointed(point.map(|point| (request.number, point))),
+                    let said = match channel {
+                        Some(channel) => {
+                            let request = PointRequest { channel, number };
+                            answer(patience, ports.signer.point(request)).await
+                        }
+                        None => Ok(None),
+                    };
+                    let done = match said {
+                        Ok(point) => Done::Pointed(point.map(|point| (number, point))),
                         Err(why) => Done::Failed(Failed::Other(why)),
                     };
                     Outcome::Done(Box::new(attempt), done)
@@ -369,6 +375,9 @@ impl<A: Around> Driver<A> {
         }
         if let Task::Sign(draft) = &task {
             self.on_asked_signer(draft, tip, &done);
+            if matches!(done, Done::Failed(Failed::Signer(_))) {
+                self.not_signed(slot, draft);
+            }
         }
         let inputs = match done {
             Done::Signed(all) => return self.on_signed(all),

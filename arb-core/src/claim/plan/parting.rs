@@ -10,6 +10,10 @@ use alloc::vec::Vec;
 use bitcoin::Amount;
 use core::cmp::Reverse;
 
+fn is_paid_by_wallet(claims: &[&Claim]) -> bool {
+    draft_of(claims).is_some_and(|draft| draft.wants_coins())
+}
+
 impl Planner<'_> {
     /// Whatever takes one of a transaction's inputs must pay for all that it pushes out of the mempool. The
     /// most valuable part does, of those that nothing stands in the way of, or, where it cannot, the fewest of the most
@@ -20,6 +24,7 @@ impl Planner<'_> {
             let value = part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
             Reverse((part.iter().all(|claim| self.past.is_joined(claim)), value))
         };
+        let all = parts.len();
         let mut parts: Vec<&Vec<&Claim>> = parts.iter().collect();
         parts.sort_by_key(worth);
         let first = parts.first()?.first()?;
@@ -27,16 +32,18 @@ impl Planner<'_> {
         let goes = |claim: &&Claim| group::key(claim, self.past) == group::key(first, self.past);
         parts.retain(|part| part.first().is_some_and(goes));
         let mut count = 1;
-        loop {
+        // All of them together are what is there already.
+        while count <= parts.len() && (count < all || all == 1) {
             let mut claims: Vec<&Claim> =
                 parts.iter().take(count).copied().flatten().copied().collect();
             claims.sort_by_key(|claim| claim.outpoint);
             let draft = self.draft(&claims, Over::More(out)).filter(Draft::fits);
-            if draft.is_some() || count >= parts.len() {
+            if draft.is_some() {
                 return draft;
             }
             count = count.saturating_mul(2);
         }
+        None
     }
 
     /// A new group, and each claim by itself that costs the group more than it brings.
@@ -55,7 +62,9 @@ impl Planner<'_> {
     /// without those that cost more than they bring by now.
     pub(super) fn next(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
         let (worth, poor) = self.parted(claims);
-        let parts = !worth.is_empty() && !poor.is_empty();
+        // Coins are the first claim's: where the wallet pays, it stays what it is called by.
+        let named = worth.first() == claims.first() || !is_paid_by_wallet(claims);
+        let parts = !worth.is_empty() && !poor.is_empty() && named;
         let without = parts.then(|| self.draft(&worth, Over::Same(out))).flatten();
         without.or_else(|| self.draft(claims, Over::Same(out)))
     }

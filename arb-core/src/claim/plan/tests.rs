@@ -267,6 +267,68 @@ fn the_most_valuable_penalty_pays_for_the_split() {
 }
 
 #[test]
+fn several_pay_for_the_split_where_none_can_alone() {
+    let penalty = |vout| claim(vout, TxKind::Penalty, 5_000, Some(144));
+    let mut world = World::new((0..8).map(penalty).collect());
+    assert_eq!(inputs(&world.settle()), [8]);
+    let all = world.acts.handed_out[0].fee;
+    assert!(all > Amount::from_sat(5_000), "one cannot pay {all}");
+    world.tip = BlockHeight(START + 126);
+    let published = world.settle();
+    // The fewest that can, of those that are worth as much; and each of the others by itself.
+    assert_eq!(inputs(&published), [2, 1, 1, 1, 1, 1, 1]);
+    let fee = |tx: &Transaction| world.acts.ours(tx.compute_txid()).expect("ours").fee;
+    assert!(fee(&published[0]) > all);
+    assert!(published[1..].iter().all(|tx| fee(tx) < all));
+}
+
+#[test]
+fn those_that_pay_for_a_split_together_pay_once() {
+    let penalty = |vout| claim(vout, TxKind::Penalty, 5_000, Some(144));
+    let mut world = World::new((0..3).map(penalty).collect());
+    world.estimates = flat(20);
+    assert_eq!(inputs(&world.settle()), [3]);
+    world.tip = BlockHeight(START + 126);
+    assert_eq!(inputs(&world.settle()), [2, 1]);
+    let signed = world.acts.handed_out.len();
+    assert_eq!(signed, 3, "the whole, two of them, and the third");
+}
+
+#[test]
+fn what_costs_more_than_it_brings_leaves_when_fees_rise() {
+    let values = [1_000_000, 3_000, 3_000];
+    let by = |(vout, value)| claim(vout, TxKind::Claim, value, Some(60));
+    let mut world = World::new((0..).zip(values).map(by).collect());
+    assert_eq!(inputs(&world.settle()), [3]);
+    world.tip = BlockHeight(START + 20);
+    world.estimates = flat(100);
+    let published = world.settle();
+    let all = world.acts.handed_out[0].fee;
+    let dear = published.iter().find(|tx| tx.input[0].previous_output == outpoint(0));
+    let dear = dear.expect("the large one is claimed");
+    assert_eq!(dear.input.len(), 1, "by itself");
+    assert!(world.acts.ours(dear.compute_txid()).expect("ours").fee > all);
+}
+
+#[test]
+fn a_budget_holds_for_its_claim_in_whatever_company() {
+    let by = |vout| claim(vout, TxKind::Claim, 100_000, Some(60));
+    let mut world = World::new((0..3).map(by).collect());
+    world.acts.budgets.insert(Some(outpoint(1)), Amount::from_sat(2_000));
+    assert_eq!(inputs(&world.settle()), [3]);
+    for (rate, together) in [(5, 3), (12, 3), (60, 2)] {
+        world.tip = BlockHeight(world.tip.0 + 5);
+        world.estimates = flat(rate);
+        let published = world.settle();
+        assert!(inputs(&published).contains(&together), "{rate}: {:?}", inputs(&published));
+        for out in &world.acts.handed_out {
+            let share = out.claims.contains(&outpoint(1)).then(|| out.share(outpoint(1)));
+            assert!(share.is_none_or(|share| share.to_sat() <= 2_001), "{rate}: {share:?}");
+        }
+    }
+}
+
+#[test]
 fn what_costs_the_others_more_than_it_brings_stays_apart() {
     let values = [100_000, 1_000, 50_000, 1_100];
     let sweep = |(vout, value)| claim(vout, TxKind::Penalty, value, Some(144));

@@ -2,6 +2,7 @@
 //! enough for all, what would be lost decides.
 use super::Unsigned;
 use arb_core::claim::Claim;
+use arb_core::claim::build::Draft;
 use arb_core::engine::Task;
 use arb_core::units::BlockRef;
 use bitcoin::{Amount, OutPoint};
@@ -14,7 +15,7 @@ const NEAR: u32 = 18;
 /// When work that wants coins has its turn: the least comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
-    /// What the network has refused, or the signer did not sign when it was last asked: it may come to nothing.
+    /// What the network has refused, or the signer does not sign: it may come to nothing.
     doubted: bool,
     /// How near its deadline is; what has none comes last. A coin that pays for what is near is often back before
     /// what is far needs it.
@@ -38,12 +39,20 @@ impl Turn {
         let tip = tip.map(|tip| tip.height).unwrap_or_default();
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let at_risk = draft.claims().map(|claim| claim.value_at_risk).fold(Amount::ZERO, sum);
-        let is_unsigned =
-            |claim: &Claim| unsigned.is_some_and(|all| all.contains_key(&claim.outpoint));
         Some(Self {
-            doubted: draft.last || draft.claims().any(is_unsigned),
+            doubted: draft.last || is_doubted(draft, unsigned),
             left: deadline.map_or(u32::MAX, |by| tip.until(by).0 / NEAR),
             at_risk: Reverse(at_risk),
         })
     }
+}
+
+/// Blocks in a row at which the signer has failed for a claim that is then doubted. Once may be chance.
+const DOUBTED: u32 = 2;
+
+/// Whether the signer has not signed for a claim of a draft for some blocks.
+pub(super) fn is_doubted(draft: &Draft, unsigned: Option<&BTreeMap<OutPoint, Unsigned>>) -> bool {
+    let blocks = |claim: &Claim| unsigned.and_then(|all| all.get(&claim.outpoint));
+    let lasts = |claim: &Claim| blocks(claim).is_some_and(|unsigned| unsigned.blocks >= DOUBTED);
+    draft.claims().any(lasts)
 }

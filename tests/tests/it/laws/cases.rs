@@ -1,5 +1,5 @@
 //! Cases that random stories rarely tell.
-use arb_core::arbitrator::{Alert, UpstreamVerdict};
+use arb_core::arbitrator::{Alert, Notice, UpstreamVerdict};
 use arb_core::claim::SpendPath;
 use arb_core::engine::{Active, EngineInput};
 use arb_core::ids::{HtlcId, Side};
@@ -99,6 +99,24 @@ fn our_balance_on_a_commitment_that_nobody_holds_is_swept() {
         let spent = picture(&world).outputs.iter().find(swept).and_then(|output| output.spent);
         assert!(spent.is_some_and(|spent| spent.by == Side::Local), "{close:?}");
     }
+}
+
+/// The peer punishes a revoked commitment of ours: what was ours is the peer's, and a person hears of it.
+#[test]
+fn what_the_peer_punishes_is_lost_and_alerted() {
+    let mut world = World::new(&story(&[Deed::Empty(3)]));
+    let work = Op::Work { acknowledge: false };
+    let peer = Op::Block { close: None, peer: u8::MAX, together: false, ours: false };
+    tell(&mut world, &[block(Close::Outdated(1), 0), work, peer]);
+    let active = world.active().expect("closed");
+    let picture = active.picture.clone().expect("closed");
+    let of_us = picture.outputs.iter().find(|output| output.role == Role::ToLocal);
+    let of_us = of_us.expect("the point is known");
+    assert_eq!(of_us.spent.map(|spent| spent.by), Some(Side::Remote));
+    let now = world.engine.now(SLOT, &active.facts);
+    let alerts = active.state.open_notices(&active.facts, &now);
+    let lost = Alert::OutputLost(of_us.outpoint);
+    assert!(alerts.iter().any(|notice| *notice == Notice::Alert(lost)), "{alerts:?}");
 }
 
 /// Penalty data that is missing means money that is lost: somebody must hear of it (BOLT 5 R2).
