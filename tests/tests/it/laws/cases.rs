@@ -116,7 +116,7 @@ fn what_the_peer_punishes_is_lost_and_alerted() {
     let now = world.engine.now(SLOT, &active.facts);
     let alerts = active.state.open_notices(&active.facts, &now);
     let lost = Alert::OutputLost(of_us.outpoint);
-    assert!(alerts.iter().any(|notice| *notice == Notice::Alert(lost)), "{alerts:?}");
+    assert!(alerts.contains(&Notice::Alert(lost)), "{alerts:?}");
 }
 
 /// Penalty data that is missing means money that is lost: somebody must hear of it (BOLT 5 R2).
