@@ -12,6 +12,7 @@ mod revoked;
 mod signals;
 mod splice;
 mod support;
+mod unheld;
 
 fn at(height: u32) -> BlockRef {
     BlockRef { height: BlockHeight(height), hash: BlockHash::all_zeros() }

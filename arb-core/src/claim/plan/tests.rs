@@ -561,3 +561,38 @@ fn what_the_network_refuses_leaves_the_coins_to_others() {
     let leads = leads(&[part], world.tip, &world.estimates);
     assert_eq!(leads.iter().map(|(_, lead)| lead.vout).collect::<Vec<_>>(), [1]);
 }
+
+/// A transaction that the network would not have keeps no coins, unless it was to take the place of one that it has.
+#[test]
+fn what_the_network_has_none_of_keeps_no_coins() {
+    let handed_out = |n: u32, world: &World| HandedOut {
+        kind: TxKind::HtlcTimeout,
+        transaction: Transaction {
+            version: bitcoin::transaction::Version::TWO,
+            lock_time: LockTime::from_consensus(n),
+            input: vec![],
+            output: vec![],
+        }
+        .into(),
+        claims: vec![outpoint(0)],
+        others: vec![],
+        coins: vec![outpoint(9)],
+        fee: Amount::from_sat(1_000),
+        at: world.tip,
+    };
+    let mut world = World::new(vec![stage(0)]);
+    world.acts.handed_out.extend([handed_out(1, &world), handed_out(2, &world)]);
+    let keeps = |world: &World| {
+        let part = Part { claims: &world.claims, acts: &world.acts, joining: Joining::Never };
+        !leads(&[part], world.tip, &world.estimates).is_empty()
+    };
+    let refuse = |world: &mut World, n: usize| {
+        let transaction = world.acts.handed_out[n].transaction.transaction().clone();
+        world.refuse(&transaction, Refusal::Invalid);
+    };
+    assert!(keeps(&world));
+    refuse(&mut world, 1);
+    assert!(keeps(&world), "the network has the first");
+    refuse(&mut world, 0);
+    assert!(!keeps(&world));
+}
