@@ -254,6 +254,7 @@ impl Runner<'_> {
         self.node.plan.set_paused(false);
         forgotten?;
         self.chan_mut(name)?.lost = true;
+        self.store_is_new = true;
         self.start_again().await?;
         let names: Vec<ChannelName> = self.channels.keys().cloned().collect();
         for name in names {

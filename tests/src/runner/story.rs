@@ -74,6 +74,8 @@ pub(super) struct Runner<'a> {
     /// What others had in blocks that a reorganisation took: what is premature now they hand in again.
     pub(super) returning: Vec<Transaction>,
     pub(super) disk_is_full: bool,
+    /// The arbiter has begun with a new store: what its wallet paid before that is in no report.
+    pub(super) store_is_new: bool,
     pub(super) signer_works: bool,
     /// The same for LDK's signers.
     pub(super) signs: Arc<AtomicBool>,
@@ -202,6 +204,7 @@ impl<'a> Runner<'a> {
             marked: BTreeSet::new(),
             known_since: BTreeMap::new(),
             disk_is_full: false,
+            store_is_new: false,
             signer_works: true,
             signs: Arc::new(AtomicBool::new(true)),
             returning: Vec::new(),
