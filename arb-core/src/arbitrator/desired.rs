@@ -116,7 +116,7 @@ impl ChannelArbitrator {
         if let Some(anchor) = self.seen_anchor(facts) {
             // One commitment is enough: we do not bid against ourselves. But what the network would
             // not have pays for nothing, until it is signed anew.
-            if self.refusal_of(anchor.outpoint) != Some(Refusal::Invalid) {
+            if !self.is_to_be_made_anew(anchor.outpoint) {
                 claims.retain(|claim| matches!(claim.path, SpendPath::LocalCommitment(_)));
             }
             claims.push(anchor);
@@ -137,8 +137,24 @@ impl ChannelArbitrator {
         self.acts.rejected.get(&newest.txid()).map(|refused| refused.why)
     }
 
+    /// Whether our newest spend of an output is refused, and another one may be accepted: it was signed wrongly, or
+    /// misses a coin of the wallet's while its parent is there.
+    fn is_to_be_made_anew(&self, outpoint: OutPoint) -> bool {
+        self.refusal_of(outpoint).is_some_and(|refused| match refused {
+            Refusal::Invalid => true,
+            Refusal::Conflict => self.misses_a_coin(outpoint),
+            Refusal::Fee => false,
+        })
+    }
+
+    /// Whether our newest spend of an output was refused for an input that it misses, though its parent was seen.
+    fn misses_a_coin(&self, outpoint: OutPoint) -> bool {
+        let newest = self.acts.claims_of(outpoint).next_back();
+        newest.is_some_and(|out| !out.coins.is_empty() && self.acts.retried.contains(&out.txid()))
+    }
+
     /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
-    /// that confirms, and unless the commitment is gone: our child of it misses an input.
+    /// that confirms, and unless the commitment is gone: our child of it misses an input, and it was not seen since.
     fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
         let AtStake { deadline, value: value_at_risk } = self.stake(facts);
         if self.intent.is_none() && deadline.is_none() {
@@ -149,11 +165,12 @@ impl ChannelArbitrator {
             let outpoint = OutPoint { txid: tx.compute_txid(), vout: anchor.vout };
             Some((anchor_lock(candidate, &anchor), outpoint, anchor.output))
         });
-        let standing = anchors.map(|anchor| (self.refusal_of(anchor.1), anchor));
-        let standing: Vec<_> =
-            standing.filter(|(refused, _)| *refused != Some(Refusal::Conflict)).collect();
-        let sound = standing.iter().find(|(refused, _)| *refused != Some(Refusal::Invalid));
-        let (_, (lock, outpoint, output)) = sound.or(standing.first()).cloned()?;
+        let is_gone = |outpoint| {
+            self.refusal_of(outpoint) == Some(Refusal::Conflict) && !self.misses_a_coin(outpoint)
+        };
+        let standing: Vec<_> = anchors.filter(|anchor| !is_gone(anchor.1)).collect();
+        let sound = standing.iter().find(|anchor| !self.is_to_be_made_anew(anchor.1));
+        let (lock, outpoint, output) = sound.or(standing.first()).cloned()?;
         let balance = facts.candidates.current.local.local_balance.floor();
         Some(Claim {
             channel: facts.id,

@@ -51,6 +51,9 @@ pub struct Acts {
     pub set_aside: BTreeMap<OutPoint, String>,
     /// Live commitments of the peer that were seen unconfirmed, and what they pay, oldest first.
     pub seen: Vec<(Tx, Amount)>,
+    /// Children of these that the network missed an input of, and that were handed over once more since their parent
+    /// was seen again: what they miss now is a coin.
+    pub(crate) retried: BTreeSet<Txid>,
     /// Tip at which an agreed mutual close was seen unconfirmed: at first, or after it was gone.
     pub mutual_seen: Option<BlockHeight>,
     /// What the node was told upstream.
@@ -364,6 +367,7 @@ impl Acts {
                 // Once it is back, what missed it may be accepted.
                 let back: Vec<Txid> = self.missing(txid).collect();
                 self.rejected.retain(|refused, _| !back.contains(refused));
+                self.retried.extend(back);
                 self.seen.retain(|(known, _)| known.txid() != txid);
                 self.seen.push(((**transaction).clone(), *fee));
             }
@@ -454,18 +458,22 @@ impl Acts {
         self.budgets.get(&Some(outpoint)).or_else(|| self.budgets.get(&None)).copied()
     }
 
-    /// Children of ours of this transaction for which the network misses an input.
+    /// Children of ours of this transaction for which the network misses an input: the parent, for all that is known.
     fn missing(&self, parent: Txid) -> impl Iterator<Item = Txid> {
         let spends =
             move |out: &&HandedOut| out.claims.iter().any(|outpoint| outpoint.txid == parent);
         let misses = |txid: &Txid| {
-            self.rejected.get(txid).is_some_and(|refused| refused.why == Refusal::Conflict)
+            let refused = self.rejected.get(txid);
+            let misses = refused.is_some_and(|refused| refused.why == Refusal::Conflict);
+            misses && !self.retried.contains(txid)
         };
         self.handed_out.iter().filter(spends).map(HandedOut::txid).filter(misses)
     }
 
-    /// Whether the network misses an input of a child of ours of this transaction.
-    pub(crate) fn misses(&self, parent: Txid) -> bool {
+    /// Whether the network misses an input of a child of ours of this transaction, which may be that transaction. If
+    /// it is in the mempool, the child is to be handed over once more.
+    #[must_use]
+    pub fn misses(&self, parent: Txid) -> bool {
         self.missing(parent).next().is_some()
     }
 

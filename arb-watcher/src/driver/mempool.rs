@@ -158,6 +158,13 @@ impl<A: Around> Driver<A> {
         of_active.map(|tx| (tx.compute_txid(), spent(tx))).collect()
     }
 
+    /// Whether a child of ours was refused for an input that it misses, and this is another one than it was.
+    fn is_missed(&self, slots: &BTreeSet<Slot>, parent: &Shown) -> bool {
+        let Shown::Spender(parent) = parent else { return false };
+        let mut active = slots.iter().filter_map(|slot| self.engine.active(*slot));
+        active.any(|active| active.state.acts().misses(*parent))
+    }
+
     pub(super) async fn on_mempool(&mut self, slice: Result<MempoolSlice, FollowError>) {
         let MempoolSlice { tip, found, under, next } = match slice {
             Ok(slice) => slice,
@@ -176,11 +183,11 @@ impl<A: Around> Driver<A> {
         for tx in &found {
             let as_this = Shown::Spender(tx.compute_txid());
             shown.push(as_this);
-            if self.chain.mempool.is_shown(&as_this) {
-                continue;
-            }
             let of = tx.input.iter().flat_map(|i| self.engine.watching(i.previous_output));
             let slots: BTreeSet<_> = of.collect();
+            if self.chain.mempool.is_shown(&as_this) && !self.is_missed(&slots, &as_this) {
+                continue;
+            }
             if classify::is_closing_shaped(tx) {
                 closes.push((slots.clone(), tx.clone()));
             }
