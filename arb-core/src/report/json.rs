@@ -9,7 +9,8 @@ use crate::height::Due;
 use crate::ids::{ChannelId, HtlcId};
 use crate::picture::Role;
 use crate::report::{
-    AllReports, ChannelReport, ClosingReport, OutputReport, PhaseCounts, Rival, TransactionReport,
+    AllReports, ChannelReport, ClosingCost, ClosingReport, OutputReport, PhaseCounts, PlannedTransaction,
+    Rival, TransactionReport,
 };
 use crate::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, OutPoint};
@@ -333,5 +334,34 @@ impl Serialize for AllReports {
         all.serialize_field("quarantined", &List(&self.quarantined, |id: &ChannelId| Text(*id)))?;
         all.serialize_field("channels", &self.channels)?;
         all.end()
+    }
+}
+
+impl Serialize for ClosingCost {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut cost = serializer.serialize_struct("ClosingCost", 9)?;
+        cost.serialize_field("feerate_per_kwu", &self.feerate.to_sat_per_kwu())?;
+        cost.serialize_field("transactions", &self.transactions)?;
+        cost.serialize_field("fees", &sat(self.fees))?;
+        cost.serialize_field("wallet", &sat(self.wallet))?;
+        cost.serialize_field("weight", &self.weight.to_wu())?;
+        cost.serialize_field("value", &sat(self.value))?;
+        cost.serialize_field("left", &sat(self.left))?;
+        cost.serialize_field("uncertain", &sat(self.uncertain))?;
+        cost.serialize_field("home_at", &height(self.home_at))?;
+        cost.end()
+    }
+}
+
+impl Serialize for PlannedTransaction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tx = serializer.serialize_struct("PlannedTransaction", 6)?;
+        tx.serialize_field("kind", names::transaction(self.kind))?;
+        tx.serialize_field("inputs", &self.inputs)?;
+        tx.serialize_field("weight", &self.weight.to_wu())?;
+        tx.serialize_field("fee", &sat(self.fee))?;
+        tx.serialize_field("payer", names::payer(self.payer))?;
+        tx.serialize_field("at", &self.at.0)?;
+        tx.end()
     }
 }

@@ -78,7 +78,7 @@ fn called(folder: &Path) -> Result<Vec<Row>, BenchError> {
     let mut rows = Vec::new();
     for (told, calls, beside, goal) in [
         (Told::Htlc, "of an HTLC", "1 bare commit", Some(GOAL)),
-        (Told::Commitments, "of commitments", "verified, and 1 bare commit", None),
+        (Told::Commitments, "of commitments", "verified, and 1 bare commit", Some(GOAL)),
     ] {
         let folder = folder.join(calls.replace(' ', "_"));
         let mut ours = Arbitrated::open(&folder.join("arbiter"), IN_FLIGHT as u32)?;

@@ -170,6 +170,48 @@ fn golden() {
 }
 
 #[test]
+fn what_a_close_would_cost() {
+    let cost = ClosingCost {
+        feerate: FeeRate::from_sat_per_kwu(2_500),
+        transactions: vec![PlannedTransaction {
+            kind: TxKind::HtlcTimeout,
+            inputs: 1,
+            weight: Weight::from_wu(1_000),
+            fee: Amount::from_sat(2_500),
+            payer: Payer::Wallet,
+            at: BlockHeight(800_040),
+        }],
+        fees: Amount::from_sat(2_500),
+        wallet: Amount::from_sat(2_400),
+        weight: Weight::from_wu(1_000),
+        value: Amount::from_sat(70_000),
+        left: Amount::from_sat(300),
+        uncertain: Amount::from_sat(5_000),
+        home_at: Some(BlockHeight(800_041)),
+    };
+    let json = serde_json::to_value(&cost).expect("memory does not fail");
+    let expected = serde_json::json!({
+        "feerate_per_kwu": 2_500,
+        "transactions": [{
+            "kind": "htlc_timeout",
+            "inputs": 1,
+            "weight": 1_000,
+            "fee": 2_500,
+            "payer": "wallet",
+            "at": 800_040,
+        }],
+        "fees": 2_500,
+        "wallet": 2_400,
+        "weight": 1_000,
+        "value": 70_000,
+        "left": 300,
+        "uncertain": 5_000,
+        "home_at": 800_041,
+    });
+    assert_eq!(json, expected);
+}
+
+#[test]
 fn every_role_and_alert_is_an_object_with_a_kind() {
     let number = CommitmentNumber(3);
     let alerts = [
