@@ -9,8 +9,8 @@ use crate::height::Due;
 use crate::ids::{ChannelId, HtlcId};
 use crate::picture::Role;
 use crate::report::{
-    AllReports, ChannelReport, ClosingCost, ClosingReport, OutputReport, PhaseCounts, PlannedTransaction,
-    Rival, TransactionReport,
+    AllReports, ChannelReport, ClosingCost, ClosingReport, OutputReport, PhaseCounts,
+    PlannedTransaction, Rival, TransactionReport,
 };
 use crate::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, OutPoint};
