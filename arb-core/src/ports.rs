@@ -300,8 +300,9 @@ pub trait CoinSource: Send + Sync + 'static {
     /// later, since a wallet may hear of a block after the arbiter did.
     fn release(&self, claim: OutPoint) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Coins in transactions of ours that were handed out before a restart: reserved for `claim`
-    /// again.
+    /// Coins in transactions of ours that were handed out, before a restart perhaps: they are reserved for `claim` from
+    /// now on, and for no other any more. A coin belongs to the claim that it was reserved for last. Reservations are not to
+    /// outlive the process: the arbiter states again which there are.
     fn reserve(
         &self,
         claim: OutPoint,

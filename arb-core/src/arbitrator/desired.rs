@@ -7,7 +7,7 @@ use crate::claim::{
     AnchorLock, Claim, Deadline, Presigned, SigningKey, SingleSpend, SpendPath, Unlock,
 };
 use crate::classify::{self, FundingSpend};
-use crate::facts::{ChannelFacts, FundingCandidate, HtlcLink, Standing};
+use crate::facts::{ChannelFacts, FundingCandidate, Standing};
 use crate::format::{Commitment, CommitmentOutput, OutputKind, commitment, scripts};
 use crate::height::{Due, Reason};
 use crate::ids::{HtlcId, Side};
@@ -19,19 +19,6 @@ use alloc::vec::Vec;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxOut, absolute::LockTime};
-
-/// Blocks that are left to an HTLC transaction once the commitment is confirmed: half of BOLT 2's S.
-const SECOND_STAGE: BlockDelta = BlockDelta(6);
-
-/// What a close must save.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AtStake {
-    /// By when the commitment should be confirmed. A race if nothing has a deadline, but an HTLC that
-    /// was failed upstream can still be taken by the peer.
-    pub(crate) deadline: Option<Deadline>,
-    /// What is lost if it is not.
-    pub(crate) value: Amount,
-}
 
 /// Blocks after which anybody may take an anchor (BOLT 3 `to_local_anchor`).
 pub(crate) const ANCHOR_FOR_ALL: BlockDelta = BlockDelta(16);
@@ -128,7 +115,7 @@ impl ChannelArbitrator {
     /// that could be lost meanwhile (BOLT 5 F4).
     pub(crate) fn is_held_back(&self, facts: &ChannelFacts, now: &Now) -> bool {
         let waits = |since: BlockHeight| since.until(now.tip).0 < now.policy.mutual_patience.0;
-        now.mutual_close.is_some_and(waits) && self.stake(facts) == AtStake::default()
+        now.mutual_close.is_some_and(waits) && self.stake(facts).is_nothing()
     }
 
     /// What the network says against our newest spend of an output.
@@ -156,7 +143,8 @@ impl ChannelArbitrator {
     /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
     /// that confirms, and unless the commitment is gone: our child of it misses an input, and it was not seen since.
     fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
-        let AtStake { deadline, value: value_at_risk } = self.stake(facts);
+        let stake = self.stake(facts);
+        let (deadline, value_at_risk) = (stake.deadline, stake.value);
         if self.intent.is_none() && deadline.is_none() {
             return None;
         }
@@ -180,6 +168,7 @@ impl ChannelArbitrator {
                 lock,
                 parent: outpoint.txid,
                 ours: balance.checked_add(value_at_risk).unwrap_or(Amount::MAX_MONEY),
+                lost: stake.lost,
             },
             open_at: BlockHeight(0),
             deadline,
@@ -198,7 +187,7 @@ impl ChannelArbitrator {
         else {
             return Vec::new();
         };
-        let AtStake { deadline, value: at_risk } = self.stake(facts);
+        let stake = self.stake(facts);
         let base = Claim {
             channel: facts.id,
             outpoint: candidate.funding,
@@ -208,43 +197,12 @@ impl ChannelArbitrator {
             },
             path: SpendPath::LocalCommitment(Box::new(presigned(candidate, &built))),
             open_at: BlockHeight(0),
-            deadline,
-            value_at_risk: at_risk,
+            deadline: stake.deadline,
+            value_at_risk: stake.value,
             destination: facts.destination.clone(),
         };
-        let anchor = anchor_claim(candidate, &built, &base);
+        let anchor = anchor_claim(candidate, &built, &base, stake.lost);
         core::iter::once(base).chain(anchor).collect()
-    }
-
-    /// By when the commitment should be confirmed, so that its HTLC transactions have time, and what
-    /// is lost otherwise. What was fulfilled upstream is the peer's to take: nothing of it is at
-    /// stake.
-    pub(crate) fn stake(&self, facts: &ChannelFacts) -> AtStake {
-        let (mut value, mut deadline, mut told) = (Amount::ZERO, None, false);
-        for (id, record) in &facts.htlcs {
-            let htlc = &record.htlc;
-            let due = match (id.offerer, htlc.link) {
-                (Side::Local, _) if self.upstream_preimage(htlc.hash).is_some() => continue,
-                (Side::Local, HtlcLink::ForwardOf { .. })
-                    if self.acts.told(*id, htlc).is_some() =>
-                {
-                    told = true;
-                    None
-                }
-                (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => Some(expiry.0),
-                // Of our own payment nobody waits for the end, and what it is worth is ours.
-                (Side::Local, _) => None,
-                (Side::Remote, _) => match crate::picture::usable_preimage(self, *id, htlc) {
-                    Some(_) => Some(htlc.expiry.0),
-                    None => continue,
-                },
-            };
-            let due = due.map(|due| due.minus(SECOND_STAGE));
-            deadline = deadline.into_iter().chain(due).min();
-            value = value.checked_add(htlc.amount.floor()).unwrap_or(Amount::MAX_MONEY);
-        }
-        let race = told.then_some(Deadline::Race(None));
-        AtStake { deadline: deadline.map(Deadline::By).or(race), value }
     }
 
     /// Scripts that decide whether an unexplained close is a mutual one, and of which the node has
@@ -583,7 +541,12 @@ fn anchor_lock(candidate: &FundingCandidate, anchor: &CommitmentOutput) -> Ancho
     AnchorLock::Keyed { script: scripts::anchor(&key), key: SigningKey::Funding(key) }
 }
 
-fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim) -> Option<Claim> {
+fn anchor_claim(
+    candidate: &FundingCandidate,
+    built: &Commitment,
+    parent: &Claim,
+    lost: Vec<(BlockHeight, Amount)>,
+) -> Option<Claim> {
     let anchor = built.our_anchor()?;
     let balance = built.outputs.iter().find(|o| o.kind == OutputKind::ToLocal);
     let balance = balance.map_or(Amount::ZERO, |balance| balance.output.value);
@@ -595,6 +558,7 @@ fn anchor_claim(candidate: &FundingCandidate, built: &Commitment, parent: &Claim
             lock: anchor_lock(candidate, anchor),
             parent: txid,
             ours: balance.checked_add(parent.value_at_risk).unwrap_or(Amount::MAX_MONEY),
+            lost,
         },
         ..parent.clone()
     })

@@ -8,6 +8,7 @@ pub mod evidence;
 pub mod input;
 mod moot;
 pub mod phase;
+mod stake;
 mod upstream;
 
 pub use change::{Change, FailReason, HandedOut, PreimageSource, Refusal, TxKind};

@@ -44,6 +44,9 @@ pub struct Draft {
     pub divisible: bool,
     /// Whether it waits for all others that want coins of the wallet: the network has refused what makes this claim.
     pub last: bool,
+    /// The output in whose name the wallet's coins are reserved: that of the first claim, or of the transaction's whose
+    /// place it takes.
+    pub coins_as: OutPoint,
 }
 
 /// An unconfirmed parent whose fee counts.
@@ -111,6 +114,7 @@ impl Draft {
     #[must_use]
     pub const fn new(claim: Claim) -> Self {
         Self {
+            coins_as: claim.outpoint,
             claim,
             others: Vec::new(),
             fee: Amount::ZERO,

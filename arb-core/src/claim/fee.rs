@@ -17,6 +17,7 @@
 //! for two days and more, of somebody who has less and less. While that is more than the budget, better times are
 //! waited for, but not for ever: after a day a part of the budget is offered, and more the day after.
 use crate::ports::FeeEstimates;
+use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, Weight};
 
 /// Target for what has no deadline, in blocks. After twice that many blocks without a confirmation
@@ -45,6 +46,8 @@ const AT_ONCE: u32 = 2;
 const STEP: u64 = 600;
 /// Blocks before a deadline from which any higher price is worth a replacement.
 const CLOSE: u32 = 6;
+/// Blocks before the last stretch in which any higher price is worth one, too.
+const BEFORE_LAST: u32 = 3;
 /// What is a race with the peer is priced as if so many blocks were left.
 const RACED: u32 = BAD_LUCK + 2;
 
@@ -114,24 +117,32 @@ impl Hurry {
         }
     }
 
+    /// Whether the last stretch begins in a moment, in which the price grows with each block: what can be had before that
+    /// costs little more.
+    pub(super) fn is_at_last_stretch(self) -> bool {
+        let left = self.left().filter(|_| self.has_deadline());
+        left.is_some_and(|left| left > BAD_LUCK && left <= BAD_LUCK.saturating_add(BEFORE_LAST))
+    }
+
     /// Without what a deadline that is near makes of it.
     fn calm(self) -> Self {
         self.left().map_or(self, |left| Self::Left(left.max(RACED)))
     }
 }
 
-/// What a price depends on.
+/// What a price depends on. Claims of one transaction may have several deadlines: for the sake of the nearest, no
+/// more is paid than what is lost with it, whatever else is in the transaction and has time.
 #[derive(Clone, Debug)]
 pub struct Price<'a> {
-    /// How much it hurries.
+    /// How much it hurries: as the claim with the least time does.
     pub hurry: Hurry,
     /// Weight that the fee pays for, parents included.
     pub weight: Weight,
     /// Most that may be paid.
     pub budget: Amount,
-    /// Most that may be paid for the deadline's sake, where that is less: above it, what the market asks
-    /// of somebody who is not near it.
-    pub pressed: Amount,
+    /// Most that may be paid for the sake of each deadline, with what is lost before it: above that, what the market
+    /// asks of somebody who is near none.
+    pub pressed: Vec<(Hurry, Amount)>,
     /// The least that one of its claims could pay by itself, if it were taken apart.
     pub poorest: FeeRate,
     /// Feerates as data.
@@ -149,9 +160,14 @@ impl Price<'_> {
     /// while better times are waited for.
     #[must_use]
     pub fn feerate(&self) -> Option<FeeRate> {
-        let rising = if self.hurry.has_deadline() { RISING } else { 0 };
-        let pressed = self.at(self.hurry, self.pressed.min(self.budget), rising);
-        if self.pressed >= self.budget {
+        let for_it = |&(hurry, most): &(Hurry, Amount)| {
+            let rising = if hurry.has_deadline() { RISING } else { 0 };
+            self.at(hurry, most.min(self.budget), rising)
+        };
+        let pressed = self.pressed.iter().map(for_it).max().flatten();
+        if let [(_, most)] = self.pressed.as_slice()
+            && *most >= self.budget
+        {
             return pressed;
         }
         pressed.max(self.at(self.hurry.calm(), self.budget, 0))
@@ -188,14 +204,16 @@ impl Price<'_> {
             Some(trough) => trough,
             None => patient,
         };
-        let patient = if self.is_precarious(most) {
-            patient.max(self.estimates.within(AT_ONCE))
-        } else {
-            patient
-        };
+        let patient = if self.is_precarious(most) { patient.max(self.at_once()) } else { patient };
         let risen = (left..rising).fold(patient, |rate, _| part(rate, RISES));
         // Where there are no estimates it does not begin at nothing.
         risen.max(approach(most, self.estimates.within(1).max(RELAY), left))
+    }
+
+    /// What the next blocks take: the estimate, or less where past blocks tell that the next one is likely to take less.
+    fn at_once(&self) -> FeeRate {
+        let estimate = self.estimates.within(AT_ONCE);
+        self.estimates.troughs.next().map_or(estimate, |next| estimate.min(next))
     }
 
     /// For how many blocks, of those that are left, a trough is waited for; `None`: for none. A transaction may be taken apart, and then each of its

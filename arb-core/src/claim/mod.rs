@@ -1,6 +1,7 @@
 //! Claims: which output is to be spent, by which path, from when, until when; and the scheduler
 //! that turns them into transactions to fund, sign, publish and replace.
 pub mod build;
+pub mod coins;
 pub mod fee;
 mod group;
 mod past;
@@ -15,6 +16,7 @@ use crate::format::weights;
 use crate::ids::{ChannelId, HtlcId, PerCommitmentSecret, Preimage};
 use crate::units::BlockHeight;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::transaction::Version;
 use bitcoin::{
@@ -97,6 +99,9 @@ pub enum SpendPath {
         parent: Txid,
         /// What it is worth to us: our balance in it, and the value at risk.
         ours: Amount,
+        /// Of the value at risk, what is lost if the commitment is not confirmed by a height: every such height, with all
+        /// that is lost by then, lowest first.
+        lost: Vec<(BlockHeight, Amount)>,
     },
     /// HTLC-timeout or HTLC-success transaction on our commitment.
     SecondStage(Box<SecondStage>),

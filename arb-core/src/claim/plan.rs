@@ -1,6 +1,6 @@
 //! The scheduler: which transactions to sign, publish or replace for the claims that are open.
 //! A pure function of claims, of what was handed out, of the tip and of the estimates.
-use crate::arbitrator::{Acts, Refusal, TxKind};
+use crate::arbitrator::{Acts, Refusal};
 use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
@@ -259,10 +259,10 @@ impl<'a> Planner<'a> {
         // for itself, is hurried for what its deadline puts at risk, not for our balance.
         let is_hurried = claim.deadline.is_some() && self.past.ours(commitment).is_none();
         let idle = if is_hurried { Amount::ZERO } else { ANCHOR_BUDGET.min(half(ours)) };
-        let risk = half(claim.value_at_risk).max(idle);
+        let risk = half(claim.value_at_risk);
         let close = match self.past.budget(claim) {
             Some(budget) => CloseBudget::of(budget),
-            None => self.close_budget(&draft, commitment, ours).at_least(risk),
+            None => self.close_budget(&draft, commitment, ours).at_least(idle).for_risk(risk),
         };
         // Without its parent no child is accepted, whatever its coins.
         let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
@@ -332,72 +332,35 @@ impl<'a> Planner<'a> {
         self.pooled(draft).min(least.map_or(Amount::MAX_MONEY, of_all))
     }
 
-    /// What all claims of a transaction may cost: what the operator said of each, else what it
-    /// brings. What nobody else can take is patient: half of it, unless
-    /// the operator asked for a feerate. What the wallet pays may cost more
+    /// What all claims of a transaction may cost together. What the wallet pays may cost more
     /// than it brings, if the operator said so: its loss costs elsewhere.
     fn pooled(&self, draft: &Draft) -> Amount {
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
-        let own = |claim: &Claim| match claim.kind() {
-            TxKind::Sweep if self.past.asked(claim).is_none() => half(claim.output.value),
-            TxKind::Sweep
-            | TxKind::Commitment
-            | TxKind::Anchor
-            | TxKind::HtlcTimeout
-            | TxKind::HtlcSuccess
-            | TxKind::Claim
-            | TxKind::Penalty => claim.output.value,
-        };
-        let most = |claim: &Claim| self.past.budget(claim).unwrap_or_else(|| own(claim));
-        let all = draft.claims().map(most).fold(Amount::ZERO, sum);
+        let all = draft.claims().map(|claim| self.most(claim)).fold(Amount::ZERO, sum);
         let asked = draft.claims().any(|claim| self.past.budget(claim).is_some());
-        if asked && draft.wants_coins() { all } else { all.min(spendable) }
+        if asked && draft.wants_coins() {
+            return all;
+        }
+        all.min(spendable).checked_sub(self.sweep_of(draft)).unwrap_or(Amount::ZERO)
     }
 
-    fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
-        // Of what a second stage brings, the other half may have paid for the commitment.
-        let pressed = match draft.claim.kind() {
-            TxKind::HtlcTimeout | TxKind::HtlcSuccess => half(budget),
-            TxKind::Commitment
-            | TxKind::Anchor
-            | TxKind::Claim
-            | TxKind::Sweep
-            | TxKind::Penalty => budget,
-        };
+    /// The price of a draft for which so much may be paid, and so much whatever is lost by some height.
+    fn price(&self, draft: &Draft, weight: Weight, most: (Amount, Amount)) -> Price<'_> {
+        let pressed = self.pressed(draft, most);
+        let hurries = pressed.iter().map(|(hurry, _)| *hurry);
+        let nearest = hurries.min_by_key(|hurry| hurry.left().unwrap_or(u32::MAX));
         Price {
-            hurry: self.hurry(draft),
+            hurry: nearest.unwrap_or_else(|| self.hurry(draft)),
             weight,
-            budget,
+            budget: most.0,
             pressed,
             poorest: group::poorest(draft),
             estimates: self.estimates,
             asked: self.asked(draft),
             paid: self.paid(draft),
         }
-    }
-
-    /// How much a draft hurries: as the claim with the least time does.
-    fn hurry(&self, draft: &Draft) -> Hurry {
-        let deadlines = draft.claims().filter_map(|claim| claim.deadline);
-        let hurries = deadlines.map(|deadline| match deadline {
-            Deadline::By(by) if by > self.tip => Hurry::Left(self.tip.until(by).0),
-            Deadline::By(_) | Deadline::Race(_) => Hurry::Raced,
-            // All of it may be paid, so that the cheater gets nothing.
-            Deadline::Penalty { by, .. } => {
-                Hurry::Penalty(self.tip.until(by).0, group::SECURITY_DELAY)
-            }
-        });
-        hurries.min_by_key(|hurry| hurry.left()).unwrap_or_else(|| {
-            let waited = self.waited(draft);
-            match draft.claim.path {
-                SpendPath::Anchor { .. } => Hurry::Commitment(waited),
-                SpendPath::LocalCommitment(_)
-                | SpendPath::SecondStage(_)
-                | SpendPath::Single(_) => Hurry::Waited(waited),
-            }
-        })
     }
 
     /// Whether it is a race with the peer.
@@ -443,7 +406,8 @@ impl<'a> Planner<'a> {
         let own = draft.weight();
         let weight = own.checked_add(parent.weight)?;
         let whole = most.budget.checked_add(parent.fee)?;
-        let price = self.price(&draft, weight, whole);
+        let idle = most.idle.checked_add(parent.fee)?;
+        let price = self.price(&draft, weight, (whole, idle));
         let mut feerate = price.feerate()?;
         let (before_coins, budget) = (most.budget, most.at(feerate));
         let enough = fee::feerate_of(parent.fee, parent.weight);
@@ -476,7 +440,7 @@ impl<'a> Planner<'a> {
 
     /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: not even
     /// a twentieth more, or, with a deadline, not what its relay costs more; and neither refused, nor near its
-    /// deadline, nor asked for.
+    /// deadline or the last stretch before that, nor asked for.
     fn replacing(
         &self,
         out: &Out<'_>,
@@ -503,7 +467,8 @@ impl<'a> Planner<'a> {
         let asked = self.asked(draft).is_some();
         let relay = hurry.left().map_or(0, |_| fee::RELAY.to_sat_per_kwu());
         let more = now.saturating_add(now.div_ceil(20).max(relay));
-        let enough = wanted >= more || (wanted > now && (hurry.is_close() || asked));
+        let any = hurry.is_close() || hurry.is_at_last_stretch() || asked;
+        let enough = wanted >= more || (wanted > now && any);
         enough.then_some(feerate)
     }
 
@@ -545,5 +510,6 @@ fn draft_of(claims: &[&Claim]) -> Option<Draft> {
 
 mod close;
 mod parting;
+mod pressed;
 #[cfg(test)]
 mod tests;

@@ -93,6 +93,13 @@ impl Troughs {
         Self { lows }
     }
 
+    /// What the next block is expected to take; `None`: nothing is known.
+    pub(super) fn next(&self) -> Option<FeeRate> {
+        let bid = u128::from(self.lows.first()?.to_sat_per_kwu());
+        let expected = bid.saturating_mul(100).checked_div(BELOW).unwrap_or(0);
+        Some(FeeRate::from_sat_per_kwu(u64::try_from(expected).unwrap_or(u64::MAX)))
+    }
+
     /// The feerate to bid by whoever can wait so many blocks, up to a day; `None`: nothing is known. Whoever can wait longer bids no more.
     #[must_use]
     pub fn within(&self, blocks: u32) -> Option<FeeRate> {

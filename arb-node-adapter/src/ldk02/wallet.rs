@@ -1,6 +1,7 @@
 //! Wallets both ways: LDK's wallet source as our coin port, our coin port behind LDK's coin
 //! selection, with reservations on either side.
 use super::{Egress, lock};
+use arb_core::claim::coins::fewest;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Coin, CoinRequest, CoinSource};
 use bitcoin::hashes::Hash;
@@ -51,8 +52,7 @@ impl<W> FromLdkWallet<W> {
         Self { wallet, reserved: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Reserves the fewest coins that are enough, those first that the claim has already, and then
-    /// the largest.
+    /// Reserves the fewest coins that are enough, those first that the claim has already.
     fn choose(&self, request: &CoinRequest, utxos: Vec<Utxo>) -> Vec<Coin> {
         let mut reserved = lock(&self.reserved);
         let own = reserved.get(&request.claim).cloned().unwrap_or_default();
@@ -62,26 +62,20 @@ impl<W> FromLdkWallet<W> {
             let weight = BASE_INPUT.checked_add(utxo.satisfaction_weight)?;
             let fee = request.feerate.fee_wu(Weight::from_wu(weight))?;
             let brings = utxo.output.value.checked_sub(fee)?;
-            let of_use = brings > Amount::ZERO && !taken.contains(&utxo.outpoint);
-            of_use.then_some((utxo, brings))
+            (!taken.contains(&utxo.outpoint)).then_some((utxo, brings))
         };
         let mut offered: Vec<(Utxo, Amount)> = utxos.into_iter().filter_map(worth).collect();
-        offered.sort_by_key(|(utxo, brings)| {
-            (!own.contains(&utxo.outpoint), core::cmp::Reverse(*brings), utxo.outpoint)
-        });
-        let (mut chosen, mut sum) = (Vec::new(), Amount::ZERO);
-        for (utxo, brings) in offered {
-            if sum >= request.amount {
-                break;
-            }
-            sum = sum.checked_add(brings).unwrap_or(Amount::MAX_MONEY);
+        offered.sort_by_key(|(utxo, _)| utxo.outpoint);
+        let chosen = fewest(offered, request.amount, |utxo| own.contains(&utxo.outpoint));
+        let coin = |utxo: Utxo| {
             let satisfaction = utxo.satisfaction_weight.saturating_sub(SCRIPT_LENGTH);
-            chosen.push(Coin {
+            Coin {
                 outpoint: utxo.outpoint,
                 output: utxo.output,
                 satisfaction_weight: Weight::from_wu(satisfaction),
-            });
-        }
+            }
+        };
+        let chosen: Vec<Coin> = chosen.into_iter().map(coin).collect();
         // What it had stays with it: an older transaction of the claim may still confirm.
         let all = reserved.entry(request.claim).or_default();
         all.extend(chosen.iter().map(|coin| coin.outpoint));
@@ -142,7 +136,12 @@ where
     }
 
     async fn reserve(&self, claim: OutPoint, coins: Vec<OutPoint>) -> Result<(), WalletError> {
-        lock(&self.reserved).entry(claim).or_default().extend(coins);
+        let mut reserved = lock(&self.reserved);
+        for (_, others) in reserved.iter_mut().filter(|(other, _)| **other != claim) {
+            others.retain(|coin| !coins.contains(coin));
+        }
+        reserved.retain(|_, coins| !coins.is_empty());
+        reserved.entry(claim).or_default().extend(coins);
         Ok(())
     }
 }

@@ -75,7 +75,7 @@ impl<A: Around> Driver<A> {
     /// The signer has not signed what coins were selected for, and nothing of it is out: if that goes on, others may have
     /// them until it does.
     pub(super) fn not_signed(&mut self, slot: Slot, draft: &Draft) {
-        let claim = draft.claim.outpoint;
+        let claim = draft.coins_as;
         if draft.divisible
             && self.tasks.is_doubted(slot, draft)
             && self.tasks.has_coins(slot, &claim)

@@ -216,7 +216,7 @@ async fn fund<C: CoinSource>(
     let mut change = None;
     let mut whole = draft.clone();
     // Whatever goes without the others, the coins are this one's until the transaction is in the log.
-    let claim = draft.claim.outpoint;
+    let claim = draft.coins_as;
     loop {
         let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
         let deadline = draft.claims().filter_map(Claim::needed_by).min();

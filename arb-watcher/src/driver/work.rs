@@ -238,7 +238,7 @@ impl<A: Around> Driver<A> {
             Task::Sign(draft) => {
                 let draft = (**draft).clone();
                 let place = draft.wants_coins().then(|| {
-                    self.tasks.fund(slot, draft.claim.outpoint);
+                    self.tasks.fund(slot, draft.coins_as);
                     self.line.join()
                 });
                 let work = async move {
@@ -405,7 +405,7 @@ impl<A: Around> Driver<A> {
         if let Task::Sign(draft) = task
             && draft.wants_coins()
         {
-            self.tasks.fund(slot, draft.claim.outpoint);
+            self.tasks.fund(slot, draft.coins_as);
             self.release_coins(slot);
         }
     }

@@ -1,5 +1,6 @@
 //! A wallet of P2WPKH coins in memory: what it selects, reserves and signs.
 use super::lock;
+use arb_core::claim::coins::fewest;
 use arb_core::format::sighash;
 use arb_core::ports::{Coin, CoinRequest, CoinSource};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
@@ -115,26 +116,20 @@ impl MemoryCoins {
             .filter(|(claim, _)| **claim != request.claim)
             .flat_map(|(_, coins)| coins.iter().copied())
             .collect();
-        let mut offered: Vec<(OutPoint, TxOut, Amount)> = Vec::new();
+        let mut offered: Vec<((OutPoint, TxOut), Amount)> = Vec::new();
         for (outpoint, output) in &state.coins {
             let brings = output.value.checked_sub(input_fee(request)).unwrap_or_default();
-            if !taken.contains(outpoint) && brings > Amount::ZERO {
-                offered.push((*outpoint, output.clone(), brings));
+            if !taken.contains(outpoint) {
+                offered.push(((*outpoint, output.clone()), brings));
             }
         }
-        // Those that are reserved for this claim first, then the most valuable: fewest coins.
-        offered.sort_by_key(|(outpoint, _, brings)| {
-            (!own.contains(outpoint), std::cmp::Reverse(*brings), *outpoint)
-        });
-        let mut missing = request.amount;
-        let mut chosen = Vec::new();
-        for (outpoint, output, brings) in offered {
-            if missing == Amount::ZERO {
-                break;
-            }
-            missing = missing.checked_sub(brings).unwrap_or_default();
-            chosen.push(Coin { outpoint, output, satisfaction_weight: SATISFACTION_WEIGHT });
-        }
+        let chosen = fewest(offered, request.amount, |(outpoint, _)| own.contains(outpoint));
+        let coin = |(outpoint, output)| Coin {
+            outpoint,
+            output,
+            satisfaction_weight: SATISFACTION_WEIGHT,
+        };
+        let chosen: Vec<Coin> = chosen.into_iter().map(coin).collect();
         let reserved = state.reserved.entry(request.claim).or_default();
         reserved.extend(chosen.iter().map(|coin| coin.outpoint));
         if reserved.is_empty() {

@@ -47,6 +47,7 @@ fn anchor() -> Draft {
         lock: AnchorLock::Keyed { script: ScriptBuf::new(), key: SigningKey::Payment },
         parent: Txid::all_zeros(),
         ours: Amount::ZERO,
+        lost: Vec::new(),
     };
     Draft::new(claim(path, 330))
 }
@@ -180,6 +181,7 @@ fn the_child_of_a_version_3_commitment_is_version_3_and_small() {
         lock: AnchorLock::Shared,
         parent: Txid::all_zeros(),
         ours: Amount::ZERO,
+        lost: Vec::new(),
     };
     let mut draft = Draft::new(claim(path, 0));
     draft.fee = Amount::from_sat(40_000);

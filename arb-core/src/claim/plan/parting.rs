@@ -58,23 +58,50 @@ impl Planner<'_> {
         parts
     }
 
-    /// What takes the place of a transaction for these claims, if its price has moved enough: one for all of them, or
-    /// without those that cost more than they bring by now.
+    /// What takes the place of a transaction for these claims, if its price has moved enough: one for all of them, or,
+    /// where some cost more than they bring by now, one without these.
     pub(super) fn next(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
         let (worth, poor) = self.parted(claims);
-        // Coins are the first claim's: where the wallet pays, it stays what it is called by.
-        let named = worth.first() == claims.first() || !is_paid_by_wallet(claims);
-        let parts = !worth.is_empty() && !poor.is_empty() && named;
-        let without = parts.then(|| self.draft(&worth, Over::Same(out))).flatten();
-        without.or_else(|| self.draft(claims, Over::Same(out)))
+        if worth.is_empty() || poor.is_empty() || !Self::keeps_coins(&worth, claims) {
+            return self.draft(claims, Over::Same(out));
+        }
+        // For their sake nothing is raised.
+        let mut without = self.draft(&worth, Over::Same(out))?;
+        without.coins_as = claims.first()?.outpoint;
+        Some(without)
     }
 
-    /// Claims that bring more than they cost at today's price for all of them, and those that do not. Where the
+    /// Whether a transaction for fewer claims may have the coins of the one for all. They are reserved in the name of
+    /// the first, by its channel.
+    fn keeps_coins(fewer: &[&Claim], all: &[&Claim]) -> bool {
+        let channel = |claims: &[&Claim]| claims.first().map(|claim| claim.channel);
+        !is_paid_by_wallet(all) || channel(fewer) == channel(all)
+    }
+
+    /// Claims that bring more than they cost at today's price for all of these, and those that do not. Where the
     /// operator has said what one may cost, its equal part is what it costs.
     fn parted<'c>(&self, claims: &[&'c Claim]) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
-        let Some(draft) = draft_of(claims) else { return (Vec::new(), Vec::new()) };
+        let (mut worth, mut poor) = (claims.to_vec(), Vec::new());
+        // Each that leaves makes it dearer for those that stay.
+        while let Some(draft) = draft_of(&worth) {
+            let (stay, leave): (Vec<_>, Vec<_>) = self.parted_at_once(&draft, &worth);
+            worth = stay;
+            if leave.is_empty() {
+                break;
+            }
+            poor.extend(leave);
+        }
+        (worth, poor)
+    }
+
+    fn parted_at_once<'c>(
+        &self,
+        draft: &Draft,
+        claims: &[&'c Claim],
+    ) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
         let weight = draft.weight();
-        let rate = self.price(&draft, weight, self.pooled(&draft)).feerate();
+        let pooled = self.pooled(draft);
+        let rate = self.price(draft, weight, (pooled, pooled)).feerate();
         let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
         let part = |all: Amount| all.to_sat().checked_div(count).map(Amount::from_sat);
         let each = rate.and_then(|rate| part(fee::fee_of(rate, weight)));
@@ -82,7 +109,7 @@ impl Planner<'_> {
             Some(budget) => each.is_some_and(|each| budget >= each),
             None => {
                 let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
-                cost.is_some_and(|cost| claim.output.value > cost)
+                cost.is_some_and(|cost| self.brings(claim) > cost)
             }
         };
         claims.iter().partition(|claim| pays(claim))

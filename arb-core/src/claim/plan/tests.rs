@@ -1,7 +1,7 @@
 //! The scheduler, driven block by block: nothing is forgotten, nothing is claimed twice, and no
 //! price falls, whatever happens to the other claims of a transaction.
 use super::*;
-use crate::arbitrator::{HandedOut, Rejections};
+use crate::arbitrator::{HandedOut, Rejections, TxKind};
 use crate::claim::trough::Troughs;
 use crate::claim::{Presigned, SigningKey, SingleSpend, Unlock};
 use crate::ids::ChannelId;
@@ -16,6 +16,7 @@ use bitcoin::{ScriptBuf, Sequence, TxIn, TxOut};
 use proptest::prelude::*;
 
 mod coins;
+mod pressed;
 
 const START: u32 = 1_000;
 

@@ -78,11 +78,13 @@ fn witness_weights_are_exact_for_the_longest_signatures() {
             },
             parent: Txid::all_zeros(),
             ours: Amount::ZERO,
+            lost: std::vec::Vec::new(),
         });
         check_exact(&SpendPath::Anchor {
             lock: AnchorLock::Shared,
             parent: Txid::all_zeros(),
             ours: Amount::ZERO,
+            lost: std::vec::Vec::new(),
         });
         for htlc in htlc_transactions(&commitment) {
             check_exact(&SpendPath::SecondStage(Box::new(second_stage(&htlc, signature))));

@@ -303,6 +303,7 @@ fn child(vout: u32) -> Claim {
             lock: AnchorLock::Shared,
             parent,
             ours: bitcoin::Amount::from_sat(100_000),
+            lost: Vec::new(),
         },
         open_at: BlockHeight(0),
         deadline: None,

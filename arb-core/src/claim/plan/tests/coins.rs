@@ -93,6 +93,7 @@ fn anchor(parent: Txid) -> Claim {
         },
         parent,
         ours: Amount::from_sat(500_000),
+        lost: Vec::new(),
     };
     Claim { path, ..claim(0, TxKind::Anchor, 330, None) }
 }
@@ -126,7 +127,7 @@ fn a_commitment_without_fee_waits_for_its_child() {
     let parent = HandedOut { transaction, fee: Amount::ZERO, coins: vec![], ..parent };
     let lock = AnchorLock::Shared;
     let ours = Amount::from_sat(500_000);
-    let path = SpendPath::Anchor { lock, parent: parent.txid(), ours };
+    let path = SpendPath::Anchor { lock, parent: parent.txid(), ours, lost: vec![] };
     let anchor = Claim { path, ..claim(0, TxKind::Anchor, 0, None) };
     let key = bitcoin::secp256k1::SecretKey::from_slice(&[1; 32]).expect("a key");
     let public = key.public_key(&bitcoin::secp256k1::Secp256k1::new());

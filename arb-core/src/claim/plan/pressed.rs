@@ -1,0 +1,144 @@
+//! What may be paid for the sake of which deadline. The claims of a transaction may have several, some blocks apart: nobody
+//! pays for a deadline by which nothing of his is lost.
+use super::{Planner, half};
+use crate::arbitrator::TxKind;
+use crate::claim::build::Draft;
+use crate::claim::fee::{self, Hurry};
+use crate::claim::{Claim, Deadline, SpendPath, group};
+use crate::format::weights;
+use crate::units::BlockHeight;
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+use bitcoin::{Amount, Weight};
+
+/// What the output of a second stage adds to the transaction that sweeps it: its input, with a delayed signature.
+const SWEPT: Weight = Weight::from_wu(320);
+
+impl Planner<'_> {
+    /// For every deadline of a draft, how near it is, and the most that may be paid for its sake: what is lost with it or
+    /// before. `budget` is what may be paid for all of it, `idle` what may be paid whatever is lost.
+    pub(super) fn pressed(
+        &self,
+        draft: &Draft,
+        (budget, idle): (Amount, Amount),
+    ) -> Vec<(Hurry, Amount)> {
+        if draft.others.is_empty() {
+            let one = || vec![(self.hurry(draft), self.pressed_by(&draft.claim, budget))];
+            return self.pressed_child(draft, idle).unwrap_or_else(one);
+        }
+        let mut steps: BTreeMap<u32, (Hurry, Amount)> = BTreeMap::new();
+        for claim in draft.claims() {
+            let hurry = self.hurry_of(claim).unwrap_or_else(|| self.idle(draft));
+            let near = hurry.left().unwrap_or(u32::MAX);
+            let (_, most) = steps.entry(near).or_insert((hurry, Amount::ZERO));
+            *most = sum(*most, self.most(claim));
+        }
+        let all = self.pressed_by(&draft.claim, budget);
+        let mut before = Amount::ZERO;
+        let step = |(hurry, own): (Hurry, Amount)| {
+            before = sum(before, own);
+            (hurry, self.pressed_by(&draft.claim, before).min(all))
+        };
+        steps.into_values().map(step).collect()
+    }
+
+    /// The child of a commitment pays for several HTLCs. `None`: it has one deadline, its own or the operator's.
+    fn pressed_child(&self, draft: &Draft, idle: Amount) -> Option<Vec<(Hurry, Amount)>> {
+        let claim = &draft.claim;
+        let SpendPath::Anchor { lost, .. } = &claim.path else { return None };
+        let own = lost.first().map(|(by, _)| Deadline::By(*by));
+        if own.is_none() || claim.deadline != own || self.past.budget(claim).is_some() {
+            return None;
+        }
+        let parent = draft.parent.unwrap_or_default();
+        // The other half is for the HTLC transactions.
+        let most = |lost| idle.max(sum(half(lost), parent.fee));
+        let step = |(by, lost): &(BlockHeight, Amount)| (self.by(*by), most(*lost));
+        Some(lost.iter().map(step).collect())
+    }
+
+    /// Of what a second stage brings, the other half may have paid for the commitment.
+    fn pressed_by(&self, claim: &Claim, budget: Amount) -> Amount {
+        match claim.kind() {
+            TxKind::HtlcTimeout | TxKind::HtlcSuccess => half(budget),
+            TxKind::Commitment
+            | TxKind::Anchor
+            | TxKind::Claim
+            | TxKind::Sweep
+            | TxKind::Penalty => budget,
+        }
+    }
+
+    /// How much a draft hurries: as the claim with the least time does.
+    pub(super) fn hurry(&self, draft: &Draft) -> Hurry {
+        let hurries = draft.claims().filter_map(|claim| self.hurry_of(claim));
+        hurries.min_by_key(|hurry| hurry.left()).unwrap_or_else(|| self.idle(draft))
+    }
+
+    /// How much a claim hurries, if it has a deadline.
+    fn hurry_of(&self, claim: &Claim) -> Option<Hurry> {
+        Some(match claim.deadline? {
+            Deadline::By(by) => self.by(by),
+            Deadline::Race(_) => Hurry::Raced,
+            // All of it may be paid, so that the cheater gets nothing.
+            Deadline::Penalty { by, .. } => {
+                Hurry::Penalty(self.tip.until(by).0, group::SECURITY_DELAY)
+            }
+        })
+    }
+
+    fn by(&self, by: BlockHeight) -> Hurry {
+        if by > self.tip { Hurry::Left(self.tip.until(by).0) } else { Hurry::Raced }
+    }
+
+    /// How much a draft hurries without a deadline.
+    fn idle(&self, draft: &Draft) -> Hurry {
+        let waited = self.waited(draft);
+        match draft.claim.path {
+            SpendPath::Anchor { .. } => Hurry::Commitment(waited),
+            SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
+                Hurry::Waited(waited)
+            }
+        }
+    }
+
+    /// What a claim may cost: what the operator said of it, else what it brings. What nobody else can take is patient:
+    /// half of it, unless the operator asked for a feerate.
+    pub(super) fn most(&self, claim: &Claim) -> Amount {
+        self.past.budget(claim).unwrap_or_else(|| match claim.kind() {
+            TxKind::Sweep if self.past.asked(claim).is_none() => half(claim.output.value),
+            TxKind::Sweep
+            | TxKind::Commitment
+            | TxKind::Anchor
+            | TxKind::HtlcTimeout
+            | TxKind::HtlcSuccess
+            | TxKind::Claim
+            | TxKind::Penalty => self.brings(claim),
+        })
+    }
+
+    /// What a claim brings: of a second stage, what is left once its output is swept.
+    pub(super) fn brings(&self, claim: &Claim) -> Amount {
+        let SpendPath::SecondStage(_) = claim.path else { return claim.output.value };
+        claim.output.value.checked_sub(self.sweep(SWEPT)).unwrap_or(Amount::ZERO)
+    }
+
+    /// What it takes to sweep what second stages leave, besides what each of them adds.
+    pub(super) fn sweep_of(&self, draft: &Draft) -> Amount {
+        match draft.claim.path {
+            SpendPath::SecondStage(_) => self.sweep(weights::WITH_ONE_OUTPUT),
+            SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::Single(_) => {
+                Amount::ZERO
+            }
+        }
+    }
+
+    fn sweep(&self, weight: Weight) -> Amount {
+        fee::fee_of(self.estimates.within(fee::PATIENT), weight)
+    }
+}
+
+fn sum(a: Amount, b: Amount) -> Amount {
+    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
+}
