@@ -307,7 +307,8 @@ impl<A: Around> Driver<A> {
 
     /// What the log remembers of a channel that was set aside still holds, if it can be read:
     /// above all which commitment was handed out. A log that cannot is empty from here on: what is added to it
-    /// would be lost with it at the next start.
+    /// would be lost with it at the next start. Its events are counted from 0 again, and nobody has acknowledged
+    /// any of them.
     async fn recalled_for_good(&mut self, slot: Slot) -> Result<ChannelArbitrator, CommandError> {
         match self.log.changes(slot) {
             Ok(Ok(changes)) => caught_of(slot, || ChannelArbitrator::replay(&changes))
@@ -321,9 +322,11 @@ impl<A: Around> Driver<A> {
                 let marks = self.quarantine.marks();
                 let mut writes: Vec<Write> = marks.iter().map(set_aside).collect();
                 writes.push(Write::LogReplaced { slot, changes: Vec::new() });
+                writes.extend(self.positions_lost(slot)?);
                 let batch = self.direct_batch(writes);
                 let _ = self.append(batch, Patience::Once).await?;
                 self.quarantine.marked(&marks);
+                self.subscribers.told_nothing(slot);
                 Ok(ChannelArbitrator::default())
             }
             Err(error) => Err(CommandError::NotStored(error.to_string())),
