@@ -95,7 +95,7 @@ impl Following {
     }
 
     pub(super) const fn is_behind(&self) -> bool {
-        self.behind.is_some() || self.looking || self.mempool.is_behind()
+        self.behind.is_some() || self.looking || self.mempool.is_in_round()
     }
 
     pub(super) const fn is_looking(&self) -> bool {

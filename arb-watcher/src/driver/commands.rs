@@ -96,7 +96,8 @@ impl<A: Around> Driver<A> {
             }
             Command::Idle => {
                 self.chain.look_at_all();
-                self.idlers.push(Reply::new(answer));
+                let (begun, _) = self.chain.mempool.rounds();
+                self.idlers.push(begun, Reply::new(answer));
             }
         }
     }
@@ -130,7 +131,7 @@ impl<A: Around> Driver<A> {
         self.notices.tidy();
         self.subscribers.tidy();
         self.failing.tidy();
-        self.idlers.retain(|idler| !idler.is_closed());
+        self.idlers.tidy();
         self.waiting.retain(|waiting| waiting.is_wanted());
     }
 

@@ -7,6 +7,7 @@ mod closes;
 mod coins;
 mod commands;
 mod durable;
+mod idlers;
 mod intervene;
 mod isolate;
 mod line;
@@ -29,7 +30,7 @@ mod work;
 mod tests;
 
 use crate::alarms::{Board, SourceAlarm};
-use crate::command::{Envelope, Reply};
+use crate::command::Envelope;
 use crate::ended::{Ended, LastWord};
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
@@ -38,6 +39,7 @@ use arb_core::engine::ChainArbitrator;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::{All, Secp256k1};
+use idlers::Idlers;
 use intervene::Failing;
 use line::Line;
 use on_the_way::OnTheWay;
@@ -133,7 +135,7 @@ pub(crate) struct Driver<A: Around> {
     waiting: Vec<Watching>,
     next_slot: u32,
     next_direct: u64,
-    idlers: Vec<Reply<()>>,
+    idlers: Idlers,
 }
 
 /// The end of the driver: asked for, or every handle is gone, or it cannot go on.

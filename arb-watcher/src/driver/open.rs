@@ -1,5 +1,6 @@
 //! Start-up: the index of the store is read in one pass, which is all that quiet channels need;
 //! channels with anything to remember are resumed.
+use super::idlers::Idlers;
 use super::intervene::Failing;
 use super::line::Line;
 use super::on_the_way::OnTheWay;
@@ -125,7 +126,7 @@ impl<A: Around> Driver<A> {
             waiting: Vec::new(),
             next_slot: 0,
             next_direct: 0,
-            idlers: Vec::new(),
+            idlers: Idlers::default(),
         };
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all, settings.unread_events);

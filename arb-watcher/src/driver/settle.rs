@@ -114,9 +114,8 @@ impl<A: Around> Driver<A> {
 
     fn answer_idlers(&mut self) {
         if !self.idlers.is_empty() && self.is_idle() {
-            for idler in self.idlers.drain(..) {
-                idler.send(Ok(()));
-            }
+            let (_, ended) = self.chain.mempool.rounds();
+            self.idlers.answer(ended);
         }
     }
 }
