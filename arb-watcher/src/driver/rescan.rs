@@ -140,11 +140,15 @@ impl<A: Around> Driver<A> {
     pub(super) fn watch(&mut self, mut facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {
             match self.readable(slot) {
-                Ok(known) if facts.destination.is_empty() => {
-                    facts.destination.clone_from(&known.destination);
-                    return reply.send(Self::is_same(&known, &facts));
+                Ok(known) => {
+                    if facts.destination.is_empty() {
+                        facts.destination.clone_from(&known.destination);
+                    }
+                    return match Self::is_same(&known, &facts) {
+                        Ok(()) => self.on_the_way.watched(slot, reply),
+                        Err(other) => reply.send(Err(other)),
+                    };
                 }
-                Ok(known) => return reply.send(Self::is_same(&known, &facts)),
                 Err(error @ Unreadable::Medium(_)) => return reply.send(Err(error.into())),
                 // Set aside just now: these facts take the place of the damaged ones.
                 Err(Unreadable::Channel(_)) => {}
