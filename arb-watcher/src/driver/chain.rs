@@ -264,9 +264,7 @@ impl<A: Around> Driver<A> {
         if let Some(block) = self.engine.tip() {
             self.epochs.tell(Epoch::Connected { block, position: self.engine.position() });
         }
-        for watching in std::mem::take(&mut self.waiting) {
-            self.rescan(watching);
-        }
+        self.rescan_early();
         Ok(())
     }
 

@@ -122,7 +122,7 @@ impl<A: Around> Driver<A> {
             notices: self.notices.readers.count(),
             workers: self.workers.len(),
             appends: self.appends.len(),
-            waiting: [self.idlers.len(), self.waiting.len(), self.failing.len()].iter().sum(),
+            waiting: [self.idlers.len(), self.rescans.len(), self.failing.len()].iter().sum(),
         }
     }
 
@@ -132,7 +132,7 @@ impl<A: Around> Driver<A> {
         self.subscribers.tidy();
         self.failing.tidy();
         self.idlers.tidy();
-        self.waiting.retain(|waiting| waiting.is_wanted());
+        self.rescans.tidy();
     }
 
     pub(super) async fn input_for(

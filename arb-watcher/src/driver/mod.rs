@@ -10,6 +10,7 @@ mod durable;
 mod idlers;
 mod intervene;
 mod isolate;
+mod lanes;
 mod line;
 mod measure;
 mod mempool;
@@ -20,6 +21,7 @@ mod quarantine;
 mod recent;
 mod reports;
 mod rescan;
+mod scan;
 mod settle;
 mod subscribers;
 mod tasks;
@@ -41,6 +43,7 @@ use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::{All, Secp256k1};
 use idlers::Idlers;
 use intervene::Failing;
+use lanes::Rescans;
 use line::Line;
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
@@ -48,7 +51,7 @@ pub use open::StartError;
 use panics::Caught;
 use quarantine::Quarantine;
 use recent::Recent;
-use rescan::Watching;
+use std::future::ready;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
@@ -131,8 +134,7 @@ pub(crate) struct Driver<A: Around> {
     recent: Recent,
     quarantine: Quarantine,
     troubles: Troubles,
-    /// Channels to be watched once there is a tip to scan to.
-    waiting: Vec<Watching>,
+    rescans: Rescans,
     next_slot: u32,
     next_direct: u64,
     idlers: Idlers,
@@ -210,6 +212,7 @@ impl<A: Around> Driver<A> {
                 () = readers.1.room.notified() => self.notices.room(),
                 () = readers.0.gone.notified() => self.subscribers.tidy(),
                 () = readers.1.gone.notified() => self.notices.tidy(),
+                () = ready(()), if self.rescans.are_done() => self.take_scanned().await,
                 () = timer.as_mut(), if due.is_some() => self.on_time(),
             }
             // The end finishes what runs, and begins nothing.

@@ -2,6 +2,7 @@
 //! channels with anything to remember are resumed.
 use super::idlers::Idlers;
 use super::intervene::Failing;
+use super::lanes::Rescans;
 use super::line::Line;
 use super::on_the_way::OnTheWay;
 use super::panics::caught_of;
@@ -123,7 +124,7 @@ impl<A: Around> Driver<A> {
             recent: Recent::new(settings.busy_channels),
             quarantine: Quarantine::default(),
             troubles: Troubles::default(),
-            waiting: Vec::new(),
+            rescans: Rescans::default(),
             next_slot: 0,
             next_direct: 0,
             idlers: Idlers::default(),

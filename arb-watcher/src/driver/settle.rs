@@ -80,6 +80,7 @@ impl<A: Around> Driver<A> {
         for (slot, key, task) in self.tasks.hand_out(self.settings.workers) {
             self.start(slot, key, task);
         }
+        self.begin_scans();
         self.answer_failing();
         self.answer_idlers();
         self.measure();
@@ -108,6 +109,7 @@ impl<A: Around> Driver<A> {
     fn is_idle(&self) -> bool {
         !self.chain.is_behind()
             && self.workers.is_empty()
+            && !self.rescans.are_done()
             && self.appends.is_empty()
             && self.tasks.is_idle()
     }
