@@ -9,9 +9,14 @@ use arb_core::arbitrator::BlockView;
 use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use tokio::time::sleep;
+
+/// How many transactions after the funding output an output may be whose spend matters: that of a second stage is. What
+/// becomes of money that has left the channel is nobody's business here.
+const FURTHEST: u8 = 2;
 
 /// What a scan found of one channel so far.
 #[derive(Debug)]
@@ -22,13 +27,14 @@ pub(super) struct History {
     pub(super) views: Vec<BlockView>,
     /// Last block that was scanned.
     pub(super) to: Option<BlockRef>,
-    watched: HashSet<OutPoint>,
+    /// What is watched, and after how many transactions: 0 is a funding output.
+    watched: HashMap<OutPoint, u8>,
     pub(super) sought: Option<Sought>,
 }
 
 impl History {
     pub(super) fn new(birth: BlockHeight, fundings: Vec<OutPoint>) -> Self {
-        let watched = fundings.iter().copied().collect();
+        let watched = fundings.iter().map(|funding| (*funding, 0)).collect();
         Self { birth, fundings, views: Vec::new(), to: None, watched, sought: None }
     }
 
@@ -56,11 +62,25 @@ impl History {
         }
     }
 
-    /// Watches the outputs of a transaction that touches the channel. Gives those that it did not before.
+    /// Watches the outputs of a transaction that touches the channel, as far as what spends them may matter. Gives
+    /// those that it did not before.
     fn follow(&mut self, tx: &Transaction) -> Vec<OutPoint> {
-        let txid = tx.compute_txid();
+        let nearest = tx.input.iter().filter_map(|i| self.watched.get(&i.previous_output)).min();
+        let Some(steps) = nearest.filter(|steps| **steps < FURTHEST) else { return Vec::new() };
+        let (steps, txid) = (steps.saturating_add(1), tx.compute_txid());
         let outputs = (0u32..).zip(&tx.output).map(|(vout, _)| OutPoint { txid, vout });
-        outputs.filter(|outpoint| self.watched.insert(*outpoint)).collect()
+        let is_new = |outpoint: &OutPoint| match self.watched.entry(*outpoint) {
+            Entry::Vacant(new) => {
+                new.insert(steps);
+                true
+            }
+            Entry::Occupied(mut known) => {
+                let nearer = steps.min(*known.get());
+                known.insert(nearer);
+                false
+            }
+        };
+        outputs.filter(is_new).collect()
     }
 }
 
@@ -90,7 +110,7 @@ impl Scan {
         let members: BTreeMap<usize, Watching> = members.into_iter().enumerate().collect();
         let mut watching: HashMap<OutPoint, Vec<usize>> = HashMap::new();
         for (place, member) in &members {
-            for outpoint in &member.history.watched {
+            for outpoint in member.history.watched.keys() {
                 watching.entry(*outpoint).or_default().push(*place);
             }
         }

@@ -1,9 +1,12 @@
 //! Rescans: many channels in one, and none that waits for another's past.
+use super::super::rescan::Watching;
+use super::super::scan::Scan;
 use super::support::*;
-use crate::{Arbiter, CommandError};
+use crate::{Arbiter, CommandError, Settings};
 use arb_core::arbitrator::Phase;
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use bitcoin::{Amount, OutPoint, Transaction};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -69,4 +72,36 @@ async fn a_new_channel_does_not_wait_for_the_past_of_an_old_one() {
     assert_eq!(watched, Ok(Ok(())));
     assert!(!watching.is_finished());
     assert_eq!(watching.await.expect("no panic"), Ok(()));
+}
+
+/// What is done with the money once it has left the channel is nothing to look at, however far it goes.
+#[tokio::test(start_paused = true)]
+async fn a_rescan_follows_a_close_as_far_as_it_matters() {
+    for in_one_block in [true, false] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let mut all = vec![channel.remote_tx(0, &[])];
+        for value in 0..100 {
+            let from = OutPoint { txid: all[all.len() - 1].compute_txid(), vout: 0 };
+            let to = channel.facts.destination.clone();
+            all.push(spend(from, Amount::from_sat(1_000 - value), to));
+        }
+        // The commitment, what spends it, and what spends that, which may be a second stage.
+        let expected = all.iter().take(3).map(Transaction::compute_txid).collect::<Vec<_>>();
+        if in_one_block {
+            world.chain.mine(all);
+        } else {
+            for tx in all {
+                world.chain.mine(vec![tx]);
+            }
+        }
+        let scan = Scan::of(vec![Watching::healed(&channel.facts, None)]);
+        let tip = world.chain.tip_now();
+        let (done, rest) = scan.run(&world.chain, tip, &Settings::default()).await;
+        assert!(rest.is_empty());
+        let [(scanned, Ok(()))] = &done[..] else { panic!("{done:?}") };
+        let found = scanned.history.views.iter().flat_map(|view| &view.transactions);
+        let found = found.map(Transaction::compute_txid).collect::<Vec<_>>();
+        assert_eq!(found, expected, "{in_one_block}");
+        assert_eq!(scanned.history.to, Some(tip));
+    }
 }
