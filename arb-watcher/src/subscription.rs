@@ -35,7 +35,8 @@ pub enum Delivery {
 }
 
 /// An event with its number within the channel. After a restart, events that were not
-/// acknowledged come again with the same number.
+/// acknowledged come again with the same number. A channel whose log was lost, and which the node has brought back,
+/// tells what its log holds now from number 0 on, whatever was acknowledged before.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// The channel.

@@ -2,6 +2,7 @@
 //! worker asks the source; the driver takes what it found.
 use super::durable::{Patience, set_aside};
 use super::mempool::Looks;
+use super::panics::Caught;
 use super::work::{Job, Outcome};
 use super::{Around, Driver, measure};
 use crate::alarms::ChainAlarm;
@@ -19,8 +20,11 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-/// Longest wait for feerates: a block is worth more than fresh ones.
+/// Longest wait for feerates.
 const FEES_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest wait of a block for them, where there are any: it is worth more than fresh ones.
+const BLOCKS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Blocks below the tip that a new store begins with.
 const REMEMBERED_AT_FIRST: u32 = 144;
@@ -40,7 +44,38 @@ pub(super) struct Following {
     /// The source did not answer when it was last asked.
     lost: bool,
     stalled: TipAlarm,
+    fees: Fees,
     pub(super) mempool: Looks,
+}
+
+/// Where asking for feerates stands.
+#[derive(Clone, Copy)]
+enum Fees {
+    /// None came yet: blocks wait for them.
+    None,
+    /// There are some.
+    Some,
+    /// They came too late for a block: a worker asks for them.
+    Late,
+}
+
+impl Fees {
+    /// How long a look waits for them.
+    const fn patience(self) -> Duration {
+        match self {
+            Self::None => FEES_PATIENCE,
+            Self::Some => BLOCKS_PATIENCE,
+            Self::Late => Duration::ZERO,
+        }
+    }
+}
+
+/// What a look learned of feerates.
+pub(super) enum Asked {
+    /// What the source says, if it said anything.
+    Answered(Option<FeeEstimates>),
+    /// It did not answer in time.
+    Late,
 }
 
 /// What a look at the source found.
@@ -55,9 +90,9 @@ enum What {
     /// Blocks above this one are no longer in the chain.
     Fork(BlockRef),
     /// The next block.
-    Next { at: BlockRef, block: Box<Block>, position: Position, estimates: Option<FeeEstimates> },
+    Next { at: BlockRef, block: Box<Block>, position: Position, fees: Option<Asked> },
     /// There is nothing above the engine's tip.
-    AtTip(Option<FeeEstimates>),
+    AtTip(Asked),
     /// The chain moved between two questions.
     Unsettled,
 }
@@ -86,6 +121,7 @@ impl Following {
             failures: 0,
             lost: false,
             stalled: TipAlarm::new(settings.stalled_after),
+            fees: Fees::None,
             mempool: Looks::default(),
         }
     }
@@ -95,7 +131,7 @@ impl Following {
     }
 
     pub(super) const fn is_behind(&self) -> bool {
-        self.behind.is_some() || self.looking || self.mempool.is_behind()
+        self.behind.is_some() || self.looking || self.mempool.is_in_round()
     }
 
     pub(super) const fn is_looking(&self) -> bool {
@@ -158,9 +194,39 @@ impl<A: Around> Driver<A> {
         self.chain.begin(&self.settings);
         let (ports, patience) = (self.ports.clone(), self.settings.patience);
         let remembered: Vec<BlockRef> = self.engine.blocks().copied().collect();
+        let patience = (patience, self.chain.fees.patience());
         self.workers.spawn(Job::Look, async move {
             Outcome::Looked(look(&ports, &remembered, patience).await)
         });
+    }
+
+    /// Takes feerates over; a worker goes on asking for those that are late. Tells whether they are different now.
+    fn on_asked(&mut self, fees: Asked) -> bool {
+        let estimates = match (fees, self.chain.fees) {
+            (Asked::Answered(estimates), _) => estimates,
+            (Asked::Late, Fees::Late) => return false,
+            (Asked::Late, Fees::None | Fees::Some) => {
+                self.chain.fees = Fees::Late;
+                let ports = self.ports.clone();
+                self.workers.spawn(Job::Fees, async move {
+                    Outcome::Fees(estimates(&ports.fees, FEES_PATIENCE).await)
+                });
+                return false;
+            }
+        };
+        if estimates.is_some() && matches!(self.chain.fees, Fees::None) {
+            self.chain.fees = Fees::Some;
+        }
+        self.engine_estimates(estimates)
+    }
+
+    /// Feerates that were late for a block are there, or are not to be had for now.
+    pub(super) fn on_late_fees(&mut self, fees: Asked) {
+        self.chain.fees = Fees::Some;
+        let Asked::Answered(estimates) = fees else { return };
+        if self.engine_estimates(estimates) && self.engine.position() == Position::AtTip {
+            self.renew_active();
+        }
     }
 
     pub(super) async fn on_looked(&mut self, found: Result<Found, FollowError>) {
@@ -213,8 +279,10 @@ impl<A: Around> Driver<A> {
                 }
                 self.chain.moved();
             }
-            What::Next { at, block, position, estimates } => {
-                self.engine_estimates(estimates);
+            What::Next { at, block, position, fees } => {
+                if let Some(fees) = fees {
+                    self.on_asked(fees);
+                }
                 let touched = self.engine.scan(&block).touched;
                 tracing::debug!(height = at.height.0, touched = touched.len(), "block");
                 let hash = tracing::field::display(at.hash);
@@ -232,8 +300,8 @@ impl<A: Around> Driver<A> {
                 self.chain.failures = 0;
                 self.chain.moved();
             }
-            What::AtTip(estimates) => {
-                let changed = self.engine_estimates(estimates);
+            What::AtTip(fees) => {
+                let changed = self.on_asked(fees);
                 if self.engine.position() == Position::CatchingUp {
                     self.step(vec![EngineInput::ReachedTip]).await?;
                     self.epochs.tell(Epoch::ReachedTip { block: found.tip });
@@ -264,9 +332,7 @@ impl<A: Around> Driver<A> {
         if let Some(block) = self.engine.tip() {
             self.epochs.tell(Epoch::Connected { block, position: self.engine.position() });
         }
-        for watching in std::mem::take(&mut self.waiting) {
-            self.rescan(watching);
-        }
+        self.rescan_early();
         Ok(())
     }
 
@@ -288,7 +354,7 @@ impl<A: Around> Driver<A> {
 async fn look<S, B, F, K, C>(
     ports: &Ports<S, B, F, K, C>,
     remembered: &[BlockRef],
-    patience: Duration,
+    (patience, for_fees): (Duration, Duration),
 ) -> Result<Found, FollowError>
 where
     S: BlockSource,
@@ -297,11 +363,11 @@ where
     let tip = answer(patience, ports.source.tip()).await?;
     let what = match remembered.first() {
         None => beginning(&ports.source, tip, patience).await?,
-        Some(own) if *own == tip => What::AtTip(estimates(&ports.fees).await),
+        Some(own) if *own == tip => What::AtTip(estimates(&ports.fees, for_fees).await),
         Some(own) => {
             let fork_point = fork_point(&ports.source, remembered, patience).await?;
             if fork_point == *own {
-                next(ports, *own, tip, patience).await?
+                next(ports, *own, tip, (patience, for_fees)).await?
             } else {
                 What::Fork(fork_point)
             }
@@ -354,7 +420,7 @@ async fn next<S, B, F, K, C>(
     ports: &Ports<S, B, F, K, C>,
     own: BlockRef,
     tip: BlockRef,
-    patience: Duration,
+    (patience, for_fees): (Duration, Duration),
 ) -> Result<What, FollowError>
 where
     S: BlockSource,
@@ -370,24 +436,33 @@ where
         return Ok(What::Unsettled);
     }
     let at = BlockRef { height, hash };
-    let (position, estimates) = if hash == tip.hash {
-        (Position::AtTip, estimates(&ports.fees).await)
+    let (position, fees) = if hash == tip.hash {
+        (Position::AtTip, Some(estimates(&ports.fees, for_fees).await))
     } else {
         (Position::CatchingUp, None)
     };
-    Ok(What::Next { at, block: Box::new(block), position, estimates })
+    Ok(What::Next { at, block: Box::new(block), position, fees })
 }
 
-async fn estimates<F: FeeSource>(fees: &F) -> Option<FeeEstimates> {
-    match timeout(FEES_PATIENCE, fees.estimates()).await {
-        Ok(Ok(estimates)) => Some(estimates),
-        Ok(Err(error)) => {
+/// What the fee source says by then. One that panics says nothing.
+async fn estimates<F: FeeSource>(fees: &F, patience: Duration) -> Asked {
+    if patience.is_zero() {
+        return Asked::Late;
+    }
+    let asked = Caught::new(fees.estimates());
+    match timeout(patience, asked).await {
+        Ok(Ok(Ok(estimates))) => Asked::Answered(Some(estimates)),
+        Ok(Ok(Err(error))) => {
             tracing::warn!(%error, "the last feerates stay in use");
-            None
+            Asked::Answered(None)
+        }
+        Ok(Err(what)) => {
+            tracing::error!(what, "the fee source has panicked: the last feerates stay in use");
+            Asked::Answered(None)
         }
         Err(_) => {
             tracing::warn!("no feerates in time: the last ones stay in use");
-            None
+            Asked::Late
         }
     }
 }

@@ -96,7 +96,8 @@ impl<A: Around> Driver<A> {
             }
             Command::Idle => {
                 self.chain.look_at_all();
-                self.idlers.push(Reply::new(answer));
+                let (begun, _) = self.chain.mempool.rounds();
+                self.idlers.push(begun, Reply::new(answer));
             }
         }
     }
@@ -121,7 +122,7 @@ impl<A: Around> Driver<A> {
             notices: self.notices.readers.count(),
             workers: self.workers.len(),
             appends: self.appends.len(),
-            waiting: [self.idlers.len(), self.waiting.len(), self.failing.len()].iter().sum(),
+            waiting: [self.idlers.len(), self.rescans.len(), self.failing.len()].iter().sum(),
         }
     }
 
@@ -130,8 +131,8 @@ impl<A: Around> Driver<A> {
         self.notices.tidy();
         self.subscribers.tidy();
         self.failing.tidy();
-        self.idlers.retain(|idler| !idler.is_closed());
-        self.waiting.retain(|waiting| waiting.is_wanted());
+        self.idlers.tidy();
+        self.rescans.tidy();
     }
 
     pub(super) async fn input_for(

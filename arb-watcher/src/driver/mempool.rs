@@ -25,8 +25,11 @@ pub(super) struct Looks {
     failures: u32,
     /// Where the next slice of the round through all channels begins.
     slice: usize,
-    /// A new round was asked for while a look may have been under way.
+    /// A new round was asked for: it begins once this one is over, or it would never be.
     anew: bool,
+    /// Rounds that have begun, and which of them was the last to end.
+    begun: u64,
+    ended: u64,
     /// Mempool transactions that the engine has been shown in the last round, and in this one.
     seen: [HashSet<Shown>; 2],
 }
@@ -51,10 +54,6 @@ pub(super) struct MempoolSlice {
 }
 
 impl Looks {
-    pub(super) const fn is_behind(&self) -> bool {
-        self.asking || self.again.is_some()
-    }
-
     /// When there is a look to come.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.again
@@ -65,9 +64,19 @@ impl Looks {
         self.seen = <[HashSet<Shown>; 2]>::default();
     }
 
-    /// The next look begins a round.
+    /// There is another round once this one is over.
     pub(super) const fn start_over(&mut self) {
         self.anew = true;
+    }
+
+    /// How many rounds have begun, and which of them was the last to end.
+    pub(super) const fn rounds(&self) -> (u64, u64) {
+        (self.begun, self.ended)
+    }
+
+    /// Whether a round is under way, or a failure is waited out.
+    pub(super) const fn is_in_round(&self) -> bool {
+        self.asking || self.slice > 0 || self.failures > 0
     }
 
     /// A transaction of the mempool is to be shown again.
@@ -82,8 +91,9 @@ impl Looks {
         if self.asking || self.again.is_some_and(|again| again > Instant::now()) {
             return None;
         }
-        if std::mem::take(&mut self.anew) {
-            self.slice = 0;
+        if self.slice == 0 {
+            self.anew = false;
+            self.begun = self.begun.saturating_add(1);
         }
         (self.asking, self.again) = (true, None);
         Some(self.slice)
@@ -95,9 +105,14 @@ impl Looks {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// The next slice is asked about a moment later; blocks do not wait for that.
-    fn pause(&mut self, settings: &Settings) {
-        self.again = Some(Instant::now() + settings.retry);
+    /// The next slice is asked about a moment later; blocks do not wait for that. Whoever waits for the end of
+    /// this round is answered before the next begins.
+    fn go_on(&mut self, settings: &Settings) {
+        if self.slice > 0 {
+            self.again = Some(Instant::now() + settings.retry);
+        } else if self.anew {
+            self.again = Some(Instant::now());
+        }
     }
 
     const fn answered(&mut self) {
@@ -114,6 +129,7 @@ impl Looks {
         self.seen[1].extend(shown);
         self.slice = next.unwrap_or_default();
         if next.is_none() {
+            self.ended = self.begun;
             self.seen[0] = std::mem::take(&mut self.seen[1]);
         }
     }
@@ -217,11 +233,7 @@ impl<A: Around> Driver<A> {
             self.chain.mempool.unseen(&txid);
         }
         self.chain.mempool.shown(shown, next);
-        if self.chain.mempool.anew {
-            self.chain.rung();
-        } else if next.is_some() {
-            self.chain.mempool.pause(&self.settings);
-        }
+        self.chain.mempool.go_on(&self.settings);
         for (slots, tx) in closes {
             self.judge_close(slots, tx);
         }

@@ -7,8 +7,10 @@ mod closes;
 mod coins;
 mod commands;
 mod durable;
+mod idlers;
 mod intervene;
 mod isolate;
+mod lanes;
 mod line;
 mod measure;
 mod mempool;
@@ -19,6 +21,7 @@ mod quarantine;
 mod recent;
 mod reports;
 mod rescan;
+mod scan;
 mod settle;
 mod subscribers;
 mod tasks;
@@ -29,7 +32,7 @@ mod work;
 mod tests;
 
 use crate::alarms::{Board, SourceAlarm};
-use crate::command::{Envelope, Reply};
+use crate::command::Envelope;
 use crate::ended::{Ended, LastWord};
 use crate::epochs::EpochHub;
 use crate::notices::NoticeHub;
@@ -38,7 +41,9 @@ use arb_core::engine::ChainArbitrator;
 use arb_core::log::ChangeLog;
 use arb_core::ports::{BlockSource, Broadcast, CoinSource, FeeSource, Signer};
 use bitcoin::secp256k1::{All, Secp256k1};
+use idlers::Idlers;
 use intervene::Failing;
+use lanes::Rescans;
 use line::Line;
 use on_the_way::OnTheWay;
 pub(crate) use open::Seams;
@@ -46,7 +51,7 @@ pub use open::StartError;
 use panics::Caught;
 use quarantine::Quarantine;
 use recent::Recent;
-use rescan::Watching;
+use std::future::ready;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::Arc;
@@ -129,11 +134,10 @@ pub(crate) struct Driver<A: Around> {
     recent: Recent,
     quarantine: Quarantine,
     troubles: Troubles,
-    /// Channels to be watched once there is a tip to scan to.
-    waiting: Vec<Watching>,
+    rescans: Rescans,
     next_slot: u32,
     next_direct: u64,
-    idlers: Vec<Reply<()>>,
+    idlers: Idlers,
 }
 
 /// The end of the driver: asked for, or every handle is gone, or it cannot go on.
@@ -208,6 +212,7 @@ impl<A: Around> Driver<A> {
                 () = readers.1.room.notified() => self.notices.room(),
                 () = readers.0.gone.notified() => self.subscribers.tidy(),
                 () = readers.1.gone.notified() => self.notices.tidy(),
+                () = ready(()), if self.rescans.are_done() => self.take_scanned().await,
                 () = timer.as_mut(), if due.is_some() => self.on_time(),
             }
             // The end finishes what runs, and begins nothing.

@@ -25,10 +25,27 @@ struct Append {
     updated: Updated,
     records: Records,
     /// Who is told how it ended.
-    replies: Vec<Reply<Receipt>>,
+    replies: Vec<Asked>,
 }
 
-fn succeed(updated: &Updated, replies: Vec<Reply<Receipt>>) {
+/// Whoever waits for facts to be durable.
+enum Asked {
+    /// To update them.
+    Updated(Reply<Receipt>),
+    /// To watch a channel of which these are the facts.
+    Watched(Reply<()>),
+}
+
+impl Asked {
+    fn send(self, answer: Result<Receipt, CommandError>) {
+        match self {
+            Self::Updated(reply) => reply.send(answer),
+            Self::Watched(reply) => reply.send(answer.map(drop)),
+        }
+    }
+}
+
+fn succeed(updated: &Updated, replies: Vec<Asked>) {
     let receipt = Receipt::of(updated.facts());
     replies.into_iter().for_each(|reply| reply.send(Ok(receipt)));
 }
@@ -64,8 +81,21 @@ impl OnTheWay {
             }
             None => (updated.clone(), records.clone()),
         };
-        appends.push_back(Append { number, updated, records, replies: vec![reply] });
+        appends.push_back(Append {
+            number,
+            updated,
+            records,
+            replies: vec![Asked::Updated(reply)],
+        });
         (number, all)
+    }
+
+    /// Answers once the newest facts are durable: now, if none are on the way.
+    pub(super) fn watched(&mut self, slot: Slot, reply: Reply<()>) {
+        match self.of.get_mut(&slot).and_then(VecDeque::back_mut) {
+            Some(newest) => newest.replies.push(Asked::Watched(reply)),
+            None => reply.send(Ok(())),
+        }
     }
 
     /// An append is durable, and with it all that went before it. Gives its facts, unless newer

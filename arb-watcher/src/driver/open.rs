@@ -1,6 +1,8 @@
 //! Start-up: the index of the store is read in one pass, which is all that quiet channels need;
 //! channels with anything to remember are resumed.
+use super::idlers::Idlers;
 use super::intervene::Failing;
+use super::lanes::Rescans;
 use super::line::Line;
 use super::on_the_way::OnTheWay;
 use super::panics::caught_of;
@@ -122,10 +124,10 @@ impl<A: Around> Driver<A> {
             recent: Recent::new(settings.busy_channels),
             quarantine: Quarantine::default(),
             troubles: Troubles::default(),
-            waiting: Vec::new(),
+            rescans: Rescans::default(),
             next_slot: 0,
             next_direct: 0,
-            idlers: Vec::new(),
+            idlers: Idlers::default(),
         };
         let to_all = driver.log.subscribers_to_all().map_err(unreadable)?;
         driver.subscribers = Subscribers::to_all(to_all, settings.unread_events);

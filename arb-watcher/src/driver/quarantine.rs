@@ -11,7 +11,7 @@ use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, SubscriberState};
 use arb_core::units::BlockRef;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,6 +25,8 @@ const AT_ONCE: usize = 16;
 #[derive(Default)]
 pub(super) struct Quarantine {
     of: BTreeMap<ChannelId, Aside>,
+    /// Those whose records are to be read again, by when.
+    due: BTreeSet<(Instant, ChannelId)>,
     /// Channels whose mark in the store is to be set or taken away with the next batch: no block that a
     /// channel does not see is durable before its mark, so no start takes it for one that saw every block.
     marks: BTreeMap<Slot, bool>,
@@ -105,17 +107,27 @@ impl Quarantine {
     }
 
     pub(super) fn remove(&mut self, id: &ChannelId) {
+        self.read_at(id, None);
         self.of.remove(id);
     }
 
     /// When the next channel is to be read again; `None` if none is.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.of.values().filter_map(|aside| aside.again).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
     fn due_at(&self, now: Instant) -> Vec<ChannelId> {
-        let due = |(_, aside): &(&ChannelId, &Aside)| aside.again.is_some_and(|at| at <= now);
-        self.of.iter().filter(due).map(|(id, _)| *id).take(AT_ONCE).collect()
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        due.map(|(_, id)| *id).take(AT_ONCE).collect()
+    }
+
+    /// Its records are read again at that time, or not for now.
+    fn read_at(&mut self, id: &ChannelId, again: Option<Instant>) {
+        let Some(aside) = self.of.get_mut(id) else { return };
+        if let Some(before) = std::mem::replace(&mut aside.again, again) {
+            self.due.remove(&(before, *id));
+        }
+        self.due.extend(again.map(|at| (at, *id)));
     }
 
     /// It did not work: once more, after a wait that doubles with each failure.
@@ -125,7 +137,7 @@ impl Quarantine {
         let factor = 1u32.checked_shl(aside.failures).unwrap_or(u32::MAX);
         let wait = first.saturating_mul(factor).min(LONGEST_WAIT);
         aside.failures = aside.failures.saturating_add(1).min(u32::BITS);
-        aside.again = Some(Instant::now() + wait);
+        self.read_at(id, Some(Instant::now() + wait));
     }
 }
 
@@ -189,13 +201,11 @@ impl<A: Around> Driver<A> {
     /// last block that it has seen, or its birth.
     pub(super) fn read_again(&mut self) {
         for id in self.quarantine.due_at(Instant::now()) {
-            let Some(aside) = self.quarantine.of.get_mut(&id) else { continue };
+            let Some(aside) = self.quarantine.of.get(&id) else { continue };
             let (slot, since) = (aside.slot, aside.since);
             match self.sound(slot) {
                 Ok(sound) => {
-                    if let Some(aside) = self.quarantine.of.get_mut(&id) {
-                        aside.again = None;
-                    }
+                    self.quarantine.read_at(&id, None);
                     tracing::info!(channel = %id, slot = slot.0, "readable again");
                     // Evidence must be found again as a whole, from the birth on.
                     let bare = sound.state.confirmed().next().is_none();

@@ -2,37 +2,29 @@
 //! tip may move or be reorganised meanwhile.
 use super::durable::{Patience, Unreadable, set_aside};
 use super::on_the_way::Records;
-use super::panics::{Caught, Panicked, caught_of};
-use super::work::{Job, Outcome, answer};
+use super::panics::{Panicked, caught_of};
+use super::scan::History;
 use super::{Around, Driver};
 use crate::abandon::Sought;
 use crate::command::{CommandError, Reply};
 use crate::receipt::Receipt;
-use crate::settings::Settings;
 use arb_core::arbitrator::{Alert, BlockView, ChannelArbitrator};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, Write};
-use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
-use bitcoin::{Block, BlockHash, OutPoint, Transaction};
-use std::collections::HashSet;
-use std::future::Future;
+use bitcoin::OutPoint;
 use std::sync::Arc;
-use tokio::time::sleep;
 
 /// Funding outputs that are to be watched, and how far their past is known.
 #[derive(Debug)]
 pub(super) struct Watching {
-    id: ChannelId,
-    /// No spend of them is in a block at or below this height.
-    birth: BlockHeight,
-    fundings: Vec<OutPoint>,
-    history: History,
+    pub(super) id: ChannelId,
+    pub(super) history: History,
     origin: Origin,
     /// The last scan got nowhere: wait before the next.
-    stuck: bool,
+    pub(super) stuck: bool,
 }
 
 /// Why the past is scanned.
@@ -55,9 +47,8 @@ impl Watching {
         fundings: impl IntoIterator<Item = OutPoint>,
         origin: Origin,
     ) -> Self {
-        let fundings: Vec<_> = fundings.into_iter().collect();
-        let history = History::new(&fundings);
-        Self { id, birth, fundings, history, origin, stuck: false }
+        let history = History::new(birth, fundings.into_iter().collect());
+        Self { id, history, origin, stuck: false }
     }
 
     /// All funding outputs of a channel.
@@ -81,58 +72,6 @@ impl Watching {
             Origin::Healed => true,
         }
     }
-
-    /// What was scanned counts for nothing any more.
-    fn start_over(&mut self) {
-        let mut sought = self.history.sought.take();
-        sought.iter_mut().for_each(Sought::start_over);
-        self.history = History { sought, ..History::new(&self.fundings) };
-    }
-}
-
-/// What a rescan found so far.
-#[derive(Debug)]
-struct History {
-    views: Vec<BlockView>,
-    /// Last block that was scanned.
-    to: Option<BlockRef>,
-    watched: HashSet<OutPoint>,
-    sought: Option<Sought>,
-}
-
-impl History {
-    fn new(fundings: &[OutPoint]) -> Self {
-        let watched = fundings.iter().copied().collect();
-        Self { views: Vec::new(), to: None, watched, sought: None }
-    }
-
-    /// Keeps the transactions of a block that touch the channel.
-    fn scan(&mut self, at: BlockRef, block: Block) {
-        let mut transactions: Vec<Transaction> = Vec::new();
-        self.sought.iter_mut().for_each(|sought| sought.scan(at, &block));
-        for tx in block.txdata {
-            if tx.input.iter().any(|input| self.watched.contains(&input.previous_output)) {
-                let txid = tx.compute_txid();
-                let outputs = (0u32..).zip(&tx.output).map(|(vout, _)| OutPoint { txid, vout });
-                self.watched.extend(outputs);
-                transactions.push(tx);
-            }
-        }
-        if !transactions.is_empty() {
-            self.views.push(BlockView { at, transactions });
-        }
-        self.to = Some(at);
-    }
-}
-
-/// Why a scan did not reach its end.
-enum Pause {
-    /// The source failed: go on a moment later.
-    Later(String),
-    /// The chain is not what it was: the driver says where it ends now.
-    Moved,
-    /// The source does not have a block.
-    Never(String),
 }
 
 impl<A: Around> Driver<A> {
@@ -140,11 +79,15 @@ impl<A: Around> Driver<A> {
     pub(super) fn watch(&mut self, mut facts: Box<ChannelFacts>, reply: Reply<()>) {
         if let Some(slot) = self.engine.slot(&facts.id) {
             match self.readable(slot) {
-                Ok(known) if facts.destination.is_empty() => {
-                    facts.destination.clone_from(&known.destination);
-                    return reply.send(Self::is_same(&known, &facts));
+                Ok(known) => {
+                    if facts.destination.is_empty() {
+                        facts.destination.clone_from(&known.destination);
+                    }
+                    return match Self::is_same(&known, &facts) {
+                        Ok(()) => self.on_the_way.watched(slot, reply),
+                        Err(other) => reply.send(Err(other)),
+                    };
                 }
-                Ok(known) => return reply.send(Self::is_same(&known, &facts)),
                 Err(error @ Unreadable::Medium(_)) => return reply.send(Err(error.into())),
                 // Set aside just now: these facts take the place of the damaged ones.
                 Err(Unreadable::Channel(_)) => {}
@@ -200,22 +143,6 @@ impl<A: Around> Driver<A> {
         if known == facts { Ok(()) } else { Err(CommandError::AlreadyWatched(facts.id)) }
     }
 
-    pub(super) fn rescan(&mut self, watching: Watching) {
-        let Some(to) = self.engine.tip() else {
-            // Without a tip nobody knows which blocks will come by themselves.
-            self.waiting.retain(|waiting| waiting.is_wanted());
-            return self.waiting.push(watching);
-        };
-        let (ports, settings) = (self.ports.clone(), self.settings);
-        self.workers.spawn(Job::Rescan(watching.id), async move {
-            let mut watching = watching;
-            // Whoever waits for it is answered even if the source panics.
-            let scan = Caught::new(rescan(&ports.source, &mut watching, to, &settings)).await;
-            let result = scan.unwrap_or_else(|what| Err(format!("the scan panicked: {what}")));
-            Outcome::Rescanned(Box::new(watching), result)
-        });
-    }
-
     pub(super) async fn on_rescanned(
         &mut self,
         mut watching: Watching,
@@ -249,7 +176,7 @@ impl<A: Around> Driver<A> {
         // The tip moved meanwhile: go on from there, or from the birth after a reorganisation.
         let stands = watching.history.to.is_none_or(|to| self.engine.blocks().any(|b| *b == to));
         if !stands {
-            watching.start_over();
+            watching.history.start_over();
         }
         watching.stuck |= !stands;
         self.rescan(watching);
@@ -307,7 +234,8 @@ impl<A: Around> Driver<A> {
 
     /// What the log remembers of a channel that was set aside still holds, if it can be read:
     /// above all which commitment was handed out. A log that cannot is empty from here on: what is added to it
-    /// would be lost with it at the next start.
+    /// would be lost with it at the next start. Its events are counted from 0 again, and nobody has acknowledged
+    /// any of them.
     async fn recalled_for_good(&mut self, slot: Slot) -> Result<ChannelArbitrator, CommandError> {
         match self.log.changes(slot) {
             Ok(Ok(changes)) => caught_of(slot, || ChannelArbitrator::replay(&changes))
@@ -321,9 +249,11 @@ impl<A: Around> Driver<A> {
                 let marks = self.quarantine.marks();
                 let mut writes: Vec<Write> = marks.iter().map(set_aside).collect();
                 writes.push(Write::LogReplaced { slot, changes: Vec::new() });
+                writes.extend(self.positions_lost(slot)?);
                 let batch = self.direct_batch(writes);
                 let _ = self.append(batch, Patience::Once).await?;
                 self.quarantine.marked(&marks);
+                self.subscribers.told_nothing(slot);
                 Ok(ChannelArbitrator::default())
             }
             Err(error) => Err(CommandError::NotStored(error.to_string())),
@@ -353,86 +283,4 @@ impl<A: Around> Driver<A> {
     fn is_held(&self, id: ChannelId, slot: Slot) -> Result<(), CommandError> {
         if self.engine.slot(&id) == Some(slot) { Ok(()) } else { Err(self.unknown(id)) }
     }
-}
-
-/// Scans from where the history ends, or the channel's birth, up to `to`.
-async fn rescan<S: BlockSource>(
-    source: &S,
-    watching: &mut Watching,
-    to: BlockRef,
-    settings: &Settings,
-) -> Result<(), String> {
-    if std::mem::take(&mut watching.stuck) {
-        sleep(settings.retry).await;
-    }
-    if watching.birth >= to.height {
-        watching.history.to = Some(to);
-        return Ok(());
-    }
-    loop {
-        match scan_on(source, watching, to, settings).await {
-            Ok(()) => return Ok(()),
-            Err(Pause::Moved) => {
-                watching.stuck = true;
-                return Ok(());
-            }
-            Err(Pause::Never(why)) => return Err(why),
-            // Nobody waits any more.
-            Err(Pause::Later(why)) if !watching.is_wanted() => return Err(why),
-            Err(Pause::Later(why)) => {
-                tracing::warn!(channel = %watching.id, why, "the rescan waits");
-                sleep(settings.retry).await;
-            }
-        }
-    }
-}
-
-async fn scan_on<S: BlockSource>(
-    source: &S,
-    watching: &mut Watching,
-    to: BlockRef,
-    settings: &Settings,
-) -> Result<(), Pause> {
-    loop {
-        let last = watching.history.to;
-        let from = last.map_or(watching.birth, |block| block.height);
-        if from >= to.height {
-            return Ok(());
-        }
-        let height = BlockHeight(from.0.saturating_add(1));
-        let hash = block_at(source, height, settings).await?;
-        let block = asked(settings, source.block(hash)).await?;
-        let block = block.ok_or_else(|| Pause::Never(format!("the source has no block {hash}")))?;
-        if last.is_some_and(|last| last.hash != block.header.prev_blockhash) {
-            // What was scanned is in no chain any more.
-            watching.start_over();
-            return Err(Pause::Moved);
-        }
-        watching.history.scan(BlockRef { height, hash }, block);
-    }
-}
-
-/// The block at a height that the chain had when the scan began. It may be shorter now; a source that has the
-/// blocks above and not this one will not have it later either.
-async fn block_at<S: BlockSource>(
-    source: &S,
-    height: BlockHeight,
-    settings: &Settings,
-) -> Result<BlockHash, Pause> {
-    if let Some(hash) = asked(settings, source.hash_at(height)).await? {
-        return Ok(hash);
-    }
-    if asked(settings, source.tip()).await?.height < height {
-        return Err(Pause::Moved);
-    }
-    // The chain may have grown again meanwhile.
-    let hash = asked(settings, source.hash_at(height)).await?;
-    hash.ok_or_else(|| Pause::Never(format!("the source has no block at height {}", height.0)))
-}
-
-async fn asked<T, E: std::error::Error>(
-    settings: &Settings,
-    of_source: impl Future<Output = Result<T, E>>,
-) -> Result<T, Pause> {
-    answer(settings.patience, of_source).await.map_err(Pause::Later)
 }

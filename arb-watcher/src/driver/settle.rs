@@ -80,6 +80,7 @@ impl<A: Around> Driver<A> {
         for (slot, key, task) in self.tasks.hand_out(self.settings.workers) {
             self.start(slot, key, task);
         }
+        self.begin_scans();
         self.answer_failing();
         self.answer_idlers();
         self.measure();
@@ -108,15 +109,15 @@ impl<A: Around> Driver<A> {
     fn is_idle(&self) -> bool {
         !self.chain.is_behind()
             && self.workers.is_empty()
+            && !self.rescans.are_done()
             && self.appends.is_empty()
             && self.tasks.is_idle()
     }
 
     fn answer_idlers(&mut self) {
         if !self.idlers.is_empty() && self.is_idle() {
-            for idler in self.idlers.drain(..) {
-                idler.send(Ok(()));
-            }
+            let (_, ended) = self.chain.mempool.rounds();
+            self.idlers.answer(ended);
         }
     }
 }

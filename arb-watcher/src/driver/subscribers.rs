@@ -9,7 +9,7 @@ use crate::subscription::{
 };
 use arb_core::engine::Active;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{SubscriberState, Write};
+use arb_core::log::{ChangeLog, SubscriberState, Write};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -250,6 +250,17 @@ impl Subscribers {
         is_late
     }
 
+    /// The events of a channel are others from now on: nobody was sent any of them.
+    pub(super) fn told_nothing(&mut self, slot: Slot) {
+        for subscriber in self.of.get_mut(&slot).into_iter().flat_map(BTreeMap::values_mut) {
+            (subscriber.state.next, subscriber.sent) = (0, 0);
+        }
+        for to_all in self.to_all.values_mut() {
+            to_all.next.remove(&slot);
+            to_all.sent.remove(&slot);
+        }
+    }
+
     fn remove_slot(&mut self, slot: Slot) {
         self.set_aside(slot);
         self.of.remove(&slot);
@@ -448,6 +459,19 @@ impl<A: Around> Driver<A> {
         let write = Write::SubscriberToAll { name: name.to_owned(), acknowledged };
         let batch = self.direct_batch(vec![write]);
         self.append(batch, Patience::Once).await.map(drop)
+    }
+
+    /// What is to be stored of those who have acknowledged events of a channel whose log is lost: the new ones have
+    /// the numbers of the old ones.
+    pub(super) fn positions_lost(&self, slot: Slot) -> Result<Vec<Write>, CommandError> {
+        let channel = self.log.channel(slot);
+        let channel = channel.map_err(|error| CommandError::NotStored(error.to_string()))?;
+        let stored = channel.into_iter().flat_map(|channel| channel.subscribers);
+        let anew = stored.map(|(name, state)| {
+            let state = Some(SubscriberState { next: 0, ..state });
+            Write::Subscriber { slot, name, state }
+        });
+        Ok(anew.collect())
     }
 
     /// Deletes a resolved channel, unless somebody must acknowledge first.

@@ -1,10 +1,12 @@
 //! Work outside the driver's task: looking at the source, funding, signing, publishing, rescans.
 //! Outcomes come back as inputs; one that panics or does not come back in time has failed.
-use super::chain::{FollowError, Found};
+use super::chain::{Asked, FollowError, Found};
 use super::isolate::{Signed, Spoiler, sign};
+use super::lanes::Lane;
 use super::mempool::MempoolSlice;
 use super::panics::Caught;
 use super::rescan::Watching;
+use super::scan::Scanned;
 use super::{Around, Driver, measure};
 use crate::scripts::ScriptsPort;
 use arb_core::arbitrator::{HandedOut, Input, Refusal};
@@ -32,10 +34,16 @@ const TOGETHER: usize = 256;
 pub(super) enum Outcome {
     Looked(Result<Found, FollowError>),
     Mempool(Result<MempoolSlice, FollowError>),
+    Fees(Asked),
     /// Whose the scripts are that a transaction of the mempool pays, which may be a mutual close.
     SeenClose(Box<SeenClose>),
     Done(Box<Attempt>, Done),
-    Rescanned(Box<Watching>, Result<(), String>),
+    /// The past of some channels was scanned, and that of others is to be scanned on.
+    Scanned {
+        lane: Lane,
+        done: Vec<Scanned>,
+        rest: Vec<Watching>,
+    },
     Released {
         slot: Slot,
         claim: OutPoint,
@@ -112,8 +120,9 @@ pub(super) struct Attempt {
 pub(super) enum Job {
     Look,
     Mempool,
+    Fees,
     Task(Box<Attempt>),
-    Rescan(ChannelId),
+    Rescan(Lane, Vec<ChannelId>),
     SeenClose(Txid),
     Other,
 }
@@ -344,14 +353,16 @@ impl<A: Around> Driver<A> {
         match outcome {
             Outcome::Looked(found) => self.on_looked(found).await,
             Outcome::Mempool(found) => self.on_mempool(found).await,
+            Outcome::Fees(fees) => self.on_late_fees(fees),
             Outcome::SeenClose(seen) => self.on_seen_close(*seen).await,
-            Outcome::Rescanned(watching, result) => self.on_rescanned(*watching, result).await,
+            Outcome::Scanned { lane, done, rest } => self.on_scanned(lane, done, rest).await,
             Outcome::Released { slot, claim, result } => self.on_released(slot, claim, result),
             Outcome::Reserved { slot, claim, result } => self.on_reserved(slot, claim, &result),
             Outcome::Panicked(Job::Look) => self.on_looked(Err(FollowError::Panicked)).await,
             Outcome::Panicked(Job::Mempool) => self.on_mempool(Err(FollowError::Panicked)).await,
+            Outcome::Panicked(Job::Fees) => self.on_late_fees(Asked::Late),
             Outcome::Panicked(Job::SeenClose(txid)) => self.chain.mempool.unseen(&txid),
-            Outcome::Panicked(Job::Rescan(id)) => self.on_not_scanned(id, "the scan panicked"),
+            Outcome::Panicked(Job::Rescan(lane, ids)) => self.on_scan_panicked(lane, ids),
             Outcome::Panicked(Job::Other | Job::Task(_)) | Outcome::Done(..) => {}
         }
     }

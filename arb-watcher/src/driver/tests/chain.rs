@@ -318,14 +318,17 @@ async fn blocks_do_not_wait_for_feerates() {
         let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
         let arbiter = world.watching(&channel).await;
         world.fees.is(mood);
-        world.chain.mine(vec![channel.remote_tx(0, &[])]);
-        let connected = async {
-            while world.log.tip() != Some(world.chain.tip_now()) {
-                sleep(Duration::from_secs(1)).await;
-            }
-        };
-        let in_time = timeout(Duration::from_secs(60), connected).await;
-        assert_eq!(in_time.is_ok(), mood != Mood::Panics, "{mood:?}");
+        for close in [vec![channel.remote_tx(0, &[])], vec![]] {
+            let at = world.chain.mine(close);
+            let connected = async {
+                while world.log.tip() != Some(at) {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            let in_time = timeout(Duration::from_secs(1), connected).await;
+            assert!(in_time.is_ok(), "{mood:?}");
+            sleep(Duration::from_secs(5)).await;
+        }
         world.fees.is(Mood::Well);
         arbiter.idle().await.expect("running");
         assert_eq!(world.log.tip(), Some(world.chain.tip_now()));
@@ -369,6 +372,43 @@ async fn every_channel_has_its_turn_in_the_mempool() {
             matches!(changes[..], [Change::MutualCloseSeen { .. }, Change::Announced(_)]),
             "{changes:?}"
         );
+    }
+}
+
+/// A round through the mempool comes to its end, however often another is asked for meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_round_through_the_mempool_is_finished_before_the_next_begins() {
+    for watches in [false, true] {
+        let world = World::default();
+        let settings = Settings { mempool_slice: 1, ..Settings::default() };
+        let arbiter = world.start_with(settings, vec![]).await;
+        let channels: Vec<_> = (1..=10).map(|n| Channel::new(n, StaticRemotekey)).collect();
+        for channel in &channels {
+            arbiter.watch_channel(channel.facts.clone()).await.expect("watched");
+        }
+        arbiter.idle().await.expect("running");
+        world.chain.enter_mempool(channels[9].mutual_tx());
+        let patient = tokio::spawn({
+            let arbiter = arbiter.clone();
+            async move { arbiter.idle().await }
+        });
+        for n in 11..=40 {
+            if watches {
+                let more = Channel::new(n, StaticRemotekey);
+                arbiter.watch_channel(more.facts.clone()).await.expect("watched");
+                sleep(Duration::from_secs(1)).await;
+            } else {
+                // Whoever asks all the time.
+                let asked = timeout(Duration::from_secs(1), arbiter.idle()).await;
+                sleep(Duration::from_millis(asked.map_or(0, |_| 500))).await;
+            }
+        }
+        let changes = world.log.stored_changes(9);
+        let seen = |change: &Change| matches!(change, Change::MutualCloseSeen { .. });
+        assert!(changes.iter().any(seen), "{watches}: {changes:?}");
+        if !watches {
+            assert!(patient.is_finished(), "two rounds at most");
+        }
     }
 }
 

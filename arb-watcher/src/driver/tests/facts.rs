@@ -59,6 +59,34 @@ async fn the_receipt_comes_after_the_append() {
     assert_eq!((receipt.local, receipt.remote), (CommitmentNumber(1), CommitmentNumber(1)));
 }
 
+/// Facts that are on their way to the store are not said to be watched before they are there.
+#[tokio::test(start_paused = true)]
+async fn what_is_watched_again_is_no_sooner_durable_than_its_update() {
+    for passes in [true, false] {
+        let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        let gate = world.log.hold();
+        let update = vec![channel.next_local(1, &[])];
+        let updating = send(&arbiter, channel.id(), update).await;
+        let watching = tokio::spawn({
+            let (arbiter, facts) = (arbiter.clone(), channel.facts.clone());
+            async move { arbiter.watch_channel(facts).await }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!updating.is_finished() && !watching.is_finished());
+        if passes {
+            gate.pass();
+            assert_eq!(updating.await.expect("no panic"), Ok(receipt(&channel)));
+            assert_eq!(watching.await.expect("no panic"), Ok(()));
+            assert_eq!(world.log.stored_facts(0), Some(channel.facts));
+        } else {
+            gate.refuse();
+            assert!(refused(&updating.await.expect("no panic")));
+            assert!(refused(&watching.await.expect("no panic")));
+        }
+    }
+}
+
 /// Whoever calls again and again while the store does not answer fills a queue that is bounded, and no memory.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_fills_no_memory() {

@@ -21,6 +21,7 @@ mod quarantine;
 mod recent;
 mod records;
 mod reports;
+mod rescans;
 mod service;
 mod start;
 mod store;

@@ -207,6 +207,34 @@ async fn a_late_reader_does_not_wait_for_a_channel_that_is_set_aside() {
     assert_eq!(delivered.channel, channels[1].id());
 }
 
+/// Whoever reads all the while is told again what a log tells that takes the place of a lost one.
+#[tokio::test(start_paused = true)]
+async fn who_reads_on_is_told_what_the_new_log_tells() {
+    let (faults, _guard, _other) = Faults::begin();
+    let world = World::default();
+    let (arbiter, channels) = three(&world).await;
+    let id = channels[1].id();
+    let mut one = arbiter.subscribe(id, "a", Delivery::Acknowledged).await.expect("watched");
+    let mut all = arbiter.subscribe_all("all", Delivery::Acknowledged).await.expect("a new name");
+    world.chain.mine(vec![channels[1].remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(one.try_next().map(|d| d.number), Some(0));
+    assert_eq!(all.try_next().map(|d| d.number), Some(0));
+    one.acknowledge(0).await.expect("stored");
+    all.acknowledge(id, 0).await.expect("stored");
+    faults.panic("looked at", Some(1), 1);
+    is_aside(phase(&arbiter, &channels[1]).await, id);
+    world.log.damage_changes(1);
+    arbiter.watch_channel(channels[1].facts.clone()).await.expect("sound facts");
+    arbiter.idle().await.expect("running");
+    let told = one.try_next().map(|d| (d.number, d.event));
+    assert_eq!(told.map(|(number, _)| number), Some(0));
+    assert_eq!(all.try_next().map(|d| (d.number, d.event)), told);
+    assert_eq!((one.try_next().map(|d| d.number), all.try_next().map(|d| d.number)), (None, None));
+    world.pass(&arbiter, 120).await;
+    assert!(world.log.stored_facts(1).is_some(), "nobody has acknowledged what it tells now");
+}
+
 /// Records of the node's own are in no append without the facts that they came with: not in that of a block which
 /// sets their channel aside either.
 #[tokio::test(start_paused = true)]

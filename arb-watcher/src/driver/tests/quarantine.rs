@@ -7,7 +7,7 @@ use arb_core::facts::UpdateError;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const CLOSED: Phase = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
 const QUARANTINED: Notice = Notice::Alert(Alert::Quarantined);
@@ -239,6 +239,63 @@ async fn subscribers_that_could_not_be_read_are_waited_for_again() {
         world.pass(&arbiter, 1).await;
         assert_eq!(arbiter.report(channel.id()).await, Ok(None), "{by_the_node}");
     }
+}
+
+/// A store with 200 channels, one of which is closed in the 20th of 50 blocks, and that knows none of these any more.
+async fn without_a_cursor(world: &World) -> Vec<Channel> {
+    let channels: Vec<Channel> = (1..=200).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let arbiter = world.start().await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    world.chain.mine_many(20);
+    world.chain.mine(vec![channels[7].remote_tx(0, &[])]);
+    world.chain.mine_many(29);
+    arbiter.idle().await.expect("running");
+    arbiter.shutdown().await;
+    world.log.lose_blocks(usize::MAX);
+    channels
+}
+
+/// However many channels have missed a block, it is read for all of them.
+#[tokio::test(start_paused = true)]
+async fn what_many_channels_have_missed_is_read_once_for_all() {
+    let world = World::default();
+    let channels = without_a_cursor(&world).await;
+    let before = world.chain.blocks_read();
+    let arbiter = world.restart(&channels.iter().collect::<Vec<_>>()).await;
+    sleep(Duration::from_secs(600)).await;
+    arbiter.idle().await.expect("running");
+    for (at, channel) in channels.iter().enumerate() {
+        let expected = if at == 7 { CLOSED } else { Phase::Open };
+        assert_eq!(phase(&arbiter, channel).await, Some(expected), "{at}");
+    }
+    let reads = world.chain.blocks_read() - before;
+    // Those that are read again while a scan runs are in the next one.
+    assert!((50..=150).contains(&reads), "50 blocks for 200 channels: {reads} reads");
+}
+
+/// Nor does the chain wait for them, where the source answers one question at a time.
+#[tokio::test(start_paused = true)]
+async fn blocks_do_not_wait_for_rescans() {
+    let world = World::default();
+    let channels = without_a_cursor(&world).await;
+    let arbiter = world.restart(&channels.iter().collect::<Vec<_>>()).await;
+    // It has begun at the tip, and not read the channels again.
+    sleep(Duration::from_millis(100)).await;
+    world.chain.answers_one_in(Duration::from_secs(1));
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(phase(&arbiter, &channels[7]).await, None, "it is scanned for");
+    let at = world.chain.mine(vec![]);
+    let taken = async {
+        while world.log.tip() != Some(at) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(15), taken).await.expect("a few questions among others");
+    sleep(HOUR).await;
+    assert_eq!(phase(&arbiter, &channels[7]).await, Some(CLOSED));
+    assert_eq!(phase(&arbiter, &channels[8]).await, Some(Phase::Open));
 }
 
 #[tokio::test(start_paused = true)]

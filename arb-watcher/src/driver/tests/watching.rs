@@ -1,8 +1,8 @@
 //! Watching: rescans from birth, whatever the chain does meanwhile; twice; quarantine.
 use super::support::channel::spend;
 use super::support::*;
-use crate::{BumpGoal, BumpTarget, CommandError};
-use arb_core::arbitrator::{Alert, Change, Notice, NoticeKey, Phase};
+use crate::{BumpGoal, BumpTarget, CommandError, Delivery};
+use arb_core::arbitrator::{Alert, Change, ChannelEvent, Notice, NoticeKey, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::ids::ChannelId;
@@ -369,6 +369,55 @@ async fn a_channel_with_a_damaged_log_is_healed_for_good() {
     let arbiter = world.restart(&[&broken]).await;
     assert!(!is_set_aside(&arbiter, broken.id()).await);
     assert_eq!(phase(&arbiter, &broken).await, CLOSED);
+}
+
+/// A log that is lost counts its events from 0 again: what was acknowledged of the old ones hides none of the new ones,
+/// and the records wait for those.
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_log_had_told_hides_nothing_of_what_the_new_one_tells() {
+    let (world, broken) = (World::default(), Channel::new(1, StaticRemotekey));
+    let (id, close, told) = (broken.id(), broken.remote_tx(0, &[]), Delivery::Acknowledged);
+    let arbiter = world.watching(&broken).await;
+    let mut one = arbiter.subscribe(id, "a", told).await.expect("watched");
+    let mut to_all = arbiter.subscribe_all("all", told).await.expect("a new name");
+    world.chain.mine(vec![close.clone()]);
+    arbiter.idle().await.expect("running");
+    world.chain.undo(1);
+    world.pass(&arbiter, 1).await;
+    world.chain.mine(vec![close]);
+    arbiter.idle().await.expect("running");
+    assert_eq!(std::iter::from_fn(|| one.try_next()).count(), 3);
+    assert_eq!(std::iter::from_fn(|| to_all.try_next()).count(), 3);
+    one.acknowledge(2).await.expect("stored");
+    to_all.acknowledge(id, 2).await.expect("stored");
+    arbiter.shutdown().await;
+
+    world.log.damage_changes(0);
+    let arbiter = world.restart(&[&broken]).await;
+    assert!(is_set_aside(&arbiter, id).await);
+    arbiter.watch_channel(broken.facts.clone()).await.expect("sound facts");
+    // Nor does another start know better.
+    arbiter.shutdown().await;
+    let arbiter = world.restart(&[&broken]).await;
+    world.pass(&arbiter, 120).await;
+    assert!(world.log.stored_facts(0).is_some(), "nobody has acknowledged what it tells now");
+    let mut one = arbiter.subscribe(id, "a", told).await.expect("watched");
+    let mut to_all = arbiter.subscribe_all("all", told).await.expect("its name");
+    arbiter.idle().await.expect("running");
+    let of_one: Vec<_> =
+        std::iter::from_fn(|| one.try_next()).map(|d| (d.number, d.event)).collect();
+    let of_all: Vec<_> =
+        std::iter::from_fn(|| to_all.try_next()).map(|d| (d.number, d.event)).collect();
+    assert_eq!(of_one, of_all);
+    assert!(of_one.iter().map(|(number, _)| *number).eq(0..of_one.len() as u64), "{of_one:?}");
+    let last = *of_one.last().expect("events");
+    assert_eq!(last.1, ChannelEvent::Resolved);
+    one.acknowledge(last.0).await.expect("stored");
+    world.pass(&arbiter, 1).await;
+    assert!(world.log.stored_facts(0).is_some(), "for the other one");
+    to_all.acknowledge(id, last.0).await.expect("stored");
+    world.pass(&arbiter, 1).await;
+    assert_eq!(world.log.stored_facts(0), None);
 }
 
 /// If it is not known which blocks the arbiter has seen, every channel is scanned from its birth: a close may have

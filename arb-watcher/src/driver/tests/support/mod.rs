@@ -9,8 +9,35 @@ use arb_core::ids::ChannelId;
 use arb_core::units::CommitmentNumber;
 pub(super) use channel::{BIRTH, Channel, number, offered, preimage, received, spend, terms};
 pub(super) use log::{Gate, Log};
-pub(super) use outside::{Chain, Down, Fees, Mood, Net, Scripts, Signing, Wallet};
+pub(super) use outside::{Chain, Down, Fees, Net, Scripts, Signing, Wallet};
 use std::time::Duration;
+
+/// What a port does when it is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mood {
+    #[default]
+    Well,
+    Fails,
+    Hangs,
+    Panics,
+    /// Well, a second later.
+    Slow,
+}
+
+impl Mood {
+    async fn act(self) -> Result<(), Down> {
+        match self {
+            Self::Well => Ok(()),
+            Self::Fails => Err(Down),
+            Self::Hangs => std::future::pending().await,
+            Self::Panics => panic!("as the test wants"),
+            Self::Slow => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(())
+            }
+        }
+    }
+}
 
 /// Everything around an arbiter that outlives it.
 #[derive(Clone, Default)]

@@ -1,4 +1,5 @@
 //! Chain, network, feerates, signer and wallet.
+use super::Mood;
 use super::channel::{BIRTH, our_secrets, wallet_script};
 use arb_core::claim::trough::Troughs;
 use arb_core::format::sighash;
@@ -23,33 +24,6 @@ use tokio::time::sleep;
 
 pub(in super::super) use crate::mocked::Down;
 
-/// What a port does when it is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) enum Mood {
-    #[default]
-    Well,
-    Fails,
-    Hangs,
-    Panics,
-    /// Well, a second later.
-    Slow,
-}
-
-impl Mood {
-    async fn act(self) -> Result<(), Down> {
-        match self {
-            Self::Well => Ok(()),
-            Self::Fails => Err(Down),
-            Self::Hangs => std::future::pending().await,
-            Self::Panics => panic!("as the test wants"),
-            Self::Slow => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(())
-            }
-        }
-    }
-}
-
 /// A chain from [`BIRTH`] on that remembers stale blocks.
 #[derive(Clone, Default)]
 pub(in super::super) struct Chain(Arc<Shared>);
@@ -58,6 +32,8 @@ pub(in super::super) struct Chain(Arc<Shared>);
 struct Shared {
     state: Mutex<ChainState>,
     bell: Notify,
+    /// Held by the call that is answered, where one is at a time.
+    turn: tokio::sync::Mutex<()>,
 }
 
 type Hook = Box<dyn FnOnce(&Chain) + Send>;
@@ -68,6 +44,8 @@ struct ChainState {
     mempool: Vec<Transaction>,
     mood: Mood,
     mempool_mood: Mood,
+    /// It answers one call at a time, and takes so long for each.
+    pace: Duration,
     /// How long the source takes to name a block.
     naming: Duration,
     /// What happens before the block of this hash is handed out.
@@ -88,6 +66,7 @@ impl Default for ChainState {
             mempool: Vec::new(),
             mood: Mood::Well,
             mempool_mood: Mood::Well,
+            pace: Duration::ZERO,
             naming: Duration::ZERO,
             before: None,
             delay: Duration::ZERO,
@@ -164,6 +143,11 @@ impl Chain {
         self.state().naming = naming;
     }
 
+    /// From now on it answers one call after the other, each after so long.
+    pub(in super::super) fn answers_one_in(&self, pace: Duration) {
+        self.state().pace = pace;
+    }
+
     pub(in super::super) fn slow(&self, delay: Duration) {
         self.state().delay = delay;
     }
@@ -230,6 +214,11 @@ impl Chain {
     }
 
     async fn act(&self) -> Result<(), Down> {
+        let pace = self.state().pace;
+        if pace > Duration::ZERO {
+            let _turn = self.0.turn.lock().await;
+            sleep(pace).await;
+        }
         let mood = self.state().mood;
         mood.act().await
     }

@@ -1,0 +1,266 @@
+//! Scanning the past of channels. One scan is for many: each block is read once, for all whose past
+//! it is part of. What keeps one of them from its end keeps nobody else.
+use super::panics::Caught;
+use super::rescan::Watching;
+use super::work::answer;
+use crate::abandon::Sought;
+use crate::settings::Settings;
+use arb_core::arbitrator::BlockView;
+use arb_core::ports::BlockSource;
+use arb_core::units::{BlockHeight, BlockRef};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use tokio::time::sleep;
+
+/// How many transactions after the funding output an output may be whose spend matters: that of a second stage is. What
+/// becomes of money that has left the channel is nobody's business here.
+const FURTHEST: u8 = 2;
+
+/// What a scan found of one channel so far.
+#[derive(Debug)]
+pub(super) struct History {
+    /// No spend of the funding outputs is in a block at or below this height.
+    birth: BlockHeight,
+    fundings: Vec<OutPoint>,
+    pub(super) views: Vec<BlockView>,
+    /// Last block that was scanned.
+    pub(super) to: Option<BlockRef>,
+    /// What is watched, and after how many transactions: 0 is a funding output.
+    watched: HashMap<OutPoint, u8>,
+    pub(super) sought: Option<Sought>,
+}
+
+impl History {
+    pub(super) fn new(birth: BlockHeight, fundings: Vec<OutPoint>) -> Self {
+        let watched = fundings.iter().map(|funding| (*funding, 0)).collect();
+        Self { birth, fundings, views: Vec::new(), to: None, watched, sought: None }
+    }
+
+    /// What was scanned counts for nothing any more.
+    pub(super) fn start_over(&mut self) {
+        let mut sought = self.sought.take();
+        sought.iter_mut().for_each(Sought::start_over);
+        *self = Self { sought, ..Self::new(self.birth, std::mem::take(&mut self.fundings)) };
+    }
+
+    fn next(&self) -> BlockHeight {
+        let last = self.to.map_or(self.birth, |block| block.height);
+        BlockHeight(last.0.saturating_add(1))
+    }
+
+    /// How many blocks are to be read up to this one.
+    pub(super) fn left(&self, to: BlockRef) -> u32 {
+        to.height.0.saturating_add(1).saturating_sub(self.next().0)
+    }
+
+    /// Nothing is left to be read.
+    pub(super) fn end(&mut self, to: BlockRef) {
+        if self.birth >= to.height {
+            self.to = Some(to);
+        }
+    }
+
+    /// Watches the outputs of a transaction that touches the channel, as far as what spends them may matter. Gives
+    /// those that it did not before.
+    fn follow(&mut self, tx: &Transaction) -> Vec<OutPoint> {
+        let nearest = tx.input.iter().filter_map(|i| self.watched.get(&i.previous_output)).min();
+        let Some(steps) = nearest.filter(|steps| **steps < FURTHEST) else { return Vec::new() };
+        let (steps, txid) = (steps.saturating_add(1), tx.compute_txid());
+        let outputs = (0u32..).zip(&tx.output).map(|(vout, _)| OutPoint { txid, vout });
+        let is_new = |outpoint: &OutPoint| match self.watched.entry(*outpoint) {
+            Entry::Vacant(new) => {
+                new.insert(steps);
+                true
+            }
+            Entry::Occupied(mut known) => {
+                let nearer = steps.min(*known.get());
+                known.insert(nearer);
+                false
+            }
+        };
+        outputs.filter(is_new).collect()
+    }
+}
+
+/// A channel whose scan has ended; an error: before its end.
+pub(super) type Scanned = (Watching, Result<(), String>);
+
+/// Channels whose past is scanned together.
+pub(super) struct Scan {
+    members: BTreeMap<usize, Watching>,
+    /// Who watches an output; some of them may be done.
+    watching: HashMap<OutPoint, Vec<usize>>,
+    done: Vec<Scanned>,
+}
+
+/// Why a block cannot be read.
+enum Pause {
+    /// The source failed: go on a moment later.
+    Later(String),
+    /// The chain is not what it was: the driver says where it ends now.
+    Moved,
+    /// The source does not have the block.
+    Never(String),
+}
+
+impl Scan {
+    pub(super) fn of(members: Vec<Watching>) -> Self {
+        let members: BTreeMap<usize, Watching> = members.into_iter().enumerate().collect();
+        let mut watching: HashMap<OutPoint, Vec<usize>> = HashMap::new();
+        for (place, member) in &members {
+            for outpoint in member.history.watched.keys() {
+                watching.entry(*outpoint).or_default().push(*place);
+            }
+        }
+        Self { members, watching, done: Vec::new() }
+    }
+
+    /// Scans from where the histories end, or the channels' births, up to `to`. Gives those that are done as soon as
+    /// there are any, and those that are to go on.
+    pub(super) async fn run<S: BlockSource>(
+        mut self,
+        source: &S,
+        to: BlockRef,
+        settings: &Settings,
+    ) -> (Vec<Scanned>, Vec<Watching>) {
+        let stuck = self.members.values_mut().map(|member| std::mem::take(&mut member.stuck));
+        // Not `any`: it would leave some of them so.
+        if stuck.fold(false, |one, other| one | other) {
+            sleep(settings.retry).await;
+        }
+        while let Some(height) = self.lowest().filter(|height| *height <= to.height) {
+            // Whoever waits for it is answered even if the source panics.
+            match Caught::new(block_at(source, height, settings)).await {
+                Ok(Ok((at, block))) => {
+                    self.take(at, &block);
+                    if !self.done.is_empty() {
+                        return self.so_far();
+                    }
+                }
+                Ok(Err(Pause::Moved)) => self.end_at(height, &Ok(())),
+                Ok(Err(Pause::Never(why))) => self.end_at(height, &Err(why)),
+                Err(what) => self.end_at(height, &Err(format!("the scan panicked: {what}"))),
+                Ok(Err(Pause::Later(why))) => {
+                    self.end_those(|member| !member.is_wanted(), &Err(why.clone()));
+                    if !self.done.is_empty() {
+                        return self.so_far();
+                    }
+                    tracing::warn!(channels = self.members.len(), why, "the rescan waits");
+                    sleep(settings.retry).await;
+                }
+            }
+        }
+        self.members.values_mut().for_each(|member| member.history.end(to));
+        self.end_those(|_| true, &Ok(()));
+        self.so_far()
+    }
+
+    fn so_far(self) -> (Vec<Scanned>, Vec<Watching>) {
+        (self.done, self.members.into_values().collect())
+    }
+
+    /// The next block that anybody must read.
+    fn lowest(&self) -> Option<BlockHeight> {
+        self.members.values().map(|member| member.history.next()).min()
+    }
+
+    fn end_those(&mut self, which: impl Fn(&Watching) -> bool, result: &Result<(), String>) {
+        let ended = self.take_out(which).into_iter();
+        self.done.extend(ended.map(|member| (member, result.clone())));
+    }
+
+    fn take_out(&mut self, which: impl Fn(&Watching) -> bool) -> Vec<Watching> {
+        let those = self.members.iter().filter(|(_, member)| which(member));
+        let places: Vec<usize> = those.map(|(place, _)| *place).collect();
+        places.iter().filter_map(|place| self.members.remove(place)).collect()
+    }
+
+    /// Who must read this block cannot go on.
+    fn end_at(&mut self, height: BlockHeight, result: &Result<(), String>) {
+        let here = |member: &Watching| member.history.next() == height;
+        self.members.values_mut().filter(|member| here(member)).for_each(|m| m.stuck = true);
+        self.end_those(here, result);
+    }
+
+    /// Keeps the transactions of a block that touch channels which are to read it next.
+    fn take(&mut self, at: BlockRef, block: &Block) {
+        self.drop_stale(at.height, block.header.prev_blockhash);
+        let mut touched: BTreeMap<usize, Vec<Transaction>> = BTreeMap::new();
+        for tx in &block.txdata {
+            let spent = tx.input.iter().filter_map(|i| self.watching.get(&i.previous_output));
+            let places: BTreeSet<usize> = spent.flatten().copied().collect();
+            for place in places {
+                let Some(member) = self.members.get_mut(&place) else { continue };
+                if member.history.next() != at.height {
+                    continue;
+                }
+                for outpoint in member.history.follow(tx) {
+                    self.watching.entry(outpoint).or_default().push(place);
+                }
+                touched.entry(place).or_default().push(tx.clone());
+            }
+        }
+        for (place, member) in &mut self.members {
+            let history = &mut member.history;
+            if history.next() != at.height {
+                continue;
+            }
+            history.sought.iter_mut().for_each(|sought| sought.scan(at, block));
+            if let Some(transactions) = touched.remove(place) {
+                history.views.push(BlockView { at, transactions });
+            }
+            history.to = Some(at);
+        }
+    }
+
+    /// Whoever has scanned another block below this one starts over: that is in no chain any more.
+    fn drop_stale(&mut self, height: BlockHeight, prev: BlockHash) {
+        let stale = self.take_out(|member| {
+            let last = member.history.to.filter(|_| member.history.next() == height);
+            last.is_some_and(|last| last.hash != prev)
+        });
+        self.done.extend(stale.into_iter().map(|mut member| {
+            member.history.start_over();
+            member.stuck = true;
+            (member, Ok(()))
+        }));
+    }
+}
+
+/// The block at a height that the chain had when the scan began. It may be shorter now; a source that has the
+/// blocks above and not this one will not have it later either.
+async fn block_at<S: BlockSource>(
+    source: &S,
+    height: BlockHeight,
+    settings: &Settings,
+) -> Result<(BlockRef, Block), Pause> {
+    let hash = hash_at(source, height, settings).await?;
+    let block = asked(settings, source.block(hash)).await?;
+    let block = block.ok_or_else(|| Pause::Never(format!("the source has no block {hash}")))?;
+    Ok((BlockRef { height, hash }, block))
+}
+
+async fn hash_at<S: BlockSource>(
+    source: &S,
+    height: BlockHeight,
+    settings: &Settings,
+) -> Result<BlockHash, Pause> {
+    if let Some(hash) = asked(settings, source.hash_at(height)).await? {
+        return Ok(hash);
+    }
+    if asked(settings, source.tip()).await?.height < height {
+        return Err(Pause::Moved);
+    }
+    // The chain may have grown again meanwhile.
+    let hash = asked(settings, source.hash_at(height)).await?;
+    hash.ok_or_else(|| Pause::Never(format!("the source has no block at height {}", height.0)))
+}
+
+async fn asked<T, E: std::error::Error>(
+    settings: &Settings,
+    of_source: impl Future<Output = Result<T, E>>,
+) -> Result<T, Pause> {
+    answer(settings.patience, of_source).await.map_err(Pause::Later)
+}

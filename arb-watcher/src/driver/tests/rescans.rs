@@ -1,0 +1,107 @@
+//! Rescans: many channels in one, and none that waits for another's past.
+use super::super::rescan::Watching;
+use super::super::scan::Scan;
+use super::support::*;
+use crate::{Arbiter, CommandError, Settings};
+use arb_core::arbitrator::Phase;
+use arb_core::classify::FundingSpend;
+use arb_core::format::CommitmentFormat::StaticRemotekey;
+use bitcoin::{Amount, OutPoint, Transaction};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const CLOSED: Phase = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
+
+async fn phase(arbiter: &Arbiter, channel: &Channel) -> Phase {
+    arbiter.report(channel.id()).await.expect("running").expect("watched").phase
+}
+
+/// A past that cannot be had is one channel's matter: those whose past is scanned with it, and can be had, are watched.
+#[tokio::test(start_paused = true)]
+async fn a_past_that_cannot_be_had_fails_nobody_elses() {
+    for mood in ["pruned", "hangs", "moves"] {
+        let world = World::default();
+        let mut channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
+        let arbiter = world.start().await;
+        world.chain.mine_many(5);
+        world.chain.mine(channels.each_ref().map(|channel| channel.remote_tx(0, &[])).to_vec());
+        world.chain.mine_many(5);
+        arbiter.idle().await.expect("running");
+        channels[1].facts.birth.0 += 2;
+        channels[2].facts.birth.0 += 4;
+        let lowest = world.chain.best()[1];
+        match mood {
+            "pruned" => drop(world.chain.prune(lowest)),
+            "moves" => world.chain.before(lowest, |chain| {
+                chain.undo(1);
+                chain.mine_many(2);
+            }),
+            _ => {
+                world.chain.slow(Duration::from_secs(70));
+                world.chain.before(lowest, |_| {});
+            }
+        }
+        let watch = |channel: &Channel| arbiter.watch_channel(channel.facts.clone());
+        let [one, two, three] = &channels;
+        let (first, second, third) = tokio::join!(watch(one), watch(two), watch(three));
+        let is_refused = matches!(first, Err(CommandError::NotScanned(_)));
+        assert_eq!(is_refused, mood == "pruned", "{mood}: {first:?}");
+        assert_eq!((second, third), (Ok(()), Ok(())), "{mood}");
+        for channel in channels.iter().skip(usize::from(is_refused)) {
+            assert_eq!(phase(&arbiter, channel).await, CLOSED, "{mood}");
+        }
+    }
+}
+
+/// A short past does not wait for a long one.
+#[tokio::test(start_paused = true)]
+async fn a_new_channel_does_not_wait_for_the_past_of_an_old_one() {
+    let world = World::default();
+    let (old, mut new) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(1_000);
+    arbiter.idle().await.expect("running");
+    world.chain.answers_one_in(Duration::from_secs(1));
+    let watching = tokio::spawn({
+        let (arbiter, facts) = (arbiter.clone(), old.facts.clone());
+        async move { arbiter.watch_channel(facts).await }
+    });
+    sleep(Duration::from_secs(60)).await;
+    new.facts.birth = world.chain.best()[997].height;
+    let watched = timeout(Duration::from_secs(60), arbiter.watch_channel(new.facts.clone())).await;
+    assert_eq!(watched, Ok(Ok(())));
+    assert!(!watching.is_finished());
+    assert_eq!(watching.await.expect("no panic"), Ok(()));
+}
+
+/// What is done with the money once it has left the channel is nothing to look at, however far it goes.
+#[tokio::test(start_paused = true)]
+async fn a_rescan_follows_a_close_as_far_as_it_matters() {
+    for in_one_block in [true, false] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let mut all = vec![channel.remote_tx(0, &[])];
+        for value in 0..100 {
+            let from = OutPoint { txid: all[all.len() - 1].compute_txid(), vout: 0 };
+            let to = channel.facts.destination.clone();
+            all.push(spend(from, Amount::from_sat(1_000 - value), to));
+        }
+        // The commitment, what spends it, and what spends that, which may be a second stage.
+        let expected = all.iter().take(3).map(Transaction::compute_txid).collect::<Vec<_>>();
+        if in_one_block {
+            world.chain.mine(all);
+        } else {
+            for tx in all {
+                world.chain.mine(vec![tx]);
+            }
+        }
+        let scan = Scan::of(vec![Watching::healed(&channel.facts, None)]);
+        let tip = world.chain.tip_now();
+        let (done, rest) = scan.run(&world.chain, tip, &Settings::default()).await;
+        assert!(rest.is_empty());
+        let [(scanned, Ok(()))] = &done[..] else { panic!("{done:?}") };
+        let found = scanned.history.views.iter().flat_map(|view| &view.transactions);
+        let found = found.map(Transaction::compute_txid).collect::<Vec<_>>();
+        assert_eq!(found, expected, "{in_one_block}");
+        assert_eq!(scanned.history.to, Some(tip));
+    }
+}
