@@ -91,6 +91,9 @@ pub enum Verdict {
     Accepted,
     /// In the mempool or in a block already.
     Known,
+    /// Handed over, and the network's answer is not heard. For the arbiter that is as good as accepted, for it hears
+    /// of no refusal either; what goes by it should not.
+    HandedOver,
     /// An input is spent by another transaction, in a block or without room for replacement, or
     /// does not exist (yet).
     Conflict(String),
@@ -107,6 +110,12 @@ impl Verdict {
     #[must_use]
     pub const fn is_in(&self) -> bool {
         matches!(self, Self::Accepted | Self::Known)
+    }
+
+    /// Whether it is, or may be: nothing else was heard.
+    #[must_use]
+    pub const fn is_handed_over(&self) -> bool {
+        self.is_in() || matches!(self, Self::HandedOver)
     }
 }
 

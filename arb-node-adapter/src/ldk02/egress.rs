@@ -21,7 +21,11 @@ pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 pub const GRACE: u32 = 2;
 
 /// Blocks for which, in [`Mode::Own`], the arbiter may publish nothing for an output that it has published for
-/// before: it does with every block. LDK's pass then, for it may not be able to.
+/// before: it does with every block. LDK's pass then, for it may not be able to. So they do this long after it
+/// was handed to a broadcaster that does not say what became of it ([`Verdict::HandedOver`]), unless it is seen in the
+/// mempool.
+///
+/// [`Verdict::HandedOver`]: arb_core::ports::Verdict::HandedOver
 pub const SILENCE: u32 = 6;
 
 /// Blocks before a deadline at which a guard steps in, unless it is told otherwise. LDK closes a
@@ -98,7 +102,7 @@ impl State {
     /// This is the first height: what came before is as old as what comes now.
     fn began_at(&mut self, height: u32) {
         self.claimed.values_mut().for_each(|claimed| {
-            (claimed.since, claimed.last) = (height, height);
+            (claimed.since, claimed.last, claimed.known) = (height, height, height);
         });
         self.wanted.values_mut().for_each(|since| *since = height);
         self.of_ldk.values_mut().for_each(|last| *last = height);
@@ -116,7 +120,7 @@ impl State {
         let since = *self.wanted.entry(outpoint).or_insert(self.height);
         let passed = |since| self.height.saturating_sub(since);
         match self.claimed.get(&outpoint) {
-            Some(claimed) => passed(claimed.last) >= SILENCE,
+            Some(claimed) => passed(claimed.known) >= SILENCE,
             None => passed(since) >= GRACE,
         }
     }
@@ -128,6 +132,8 @@ struct Claimed {
     since: u32,
     /// When it was published last.
     last: u32,
+    /// When it was known last that the network has it.
+    known: u32,
     /// `None`: a coin of the wallet.
     channel: Option<ChannelId>,
 }
@@ -231,10 +237,15 @@ impl Egress {
         !stakes.is_empty() && stakes.iter().all(|stake| state.handed_back.contains(&stake.channel))
     }
 
-    fn published(&self, package: &Package) {
+    /// Transactions of this package were handed over; `known` says which of them the network has.
+    fn published(&self, package: &Package, known: impl Fn(&Txid) -> bool) {
         let mut state = lock(&self.state);
         let last = state.height;
-        for input in package.transactions.iter().flat_map(|tx| &tx.input) {
+        let inputs = package.transactions.iter().flat_map(|tx| {
+            let known = known(&tx.compute_txid());
+            tx.input.iter().map(move |input| (input, known))
+        });
+        for (input, known) in inputs {
             let outpoint = input.previous_output;
             let stake = package.stakes.iter().find(|stake| stake.outpoint == outpoint);
             let channel = stake.map(|stake| stake.channel);
@@ -242,8 +253,12 @@ impl Egress {
             if channel.is_some_and(|channel| state.handed_back.contains(&channel)) {
                 continue;
             }
-            let claimed = Claimed { since: last, last, channel };
-            state.claimed.entry(outpoint).or_insert(claimed).last = last;
+            let claimed = Claimed { since: last, last, known: last, channel };
+            let claimed = state.claimed.entry(outpoint).or_insert(claimed);
+            claimed.last = last;
+            if known {
+                claimed.known = last;
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use crate::ldk02::mempool::{Mempool, NoMempool};
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use core::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why the arbiter's ports did nothing.
@@ -77,7 +78,8 @@ impl<B> ArbiterEgress<B> {
 }
 
 impl<B, M> ArbiterEgress<B, M> {
-    /// The same, and a guard sees what LDK has in the mempool.
+    /// The same, and a guard sees what LDK has in the mempool. What was handed to a broadcaster that does not answer
+    /// counts as published as long as it is there.
     pub const fn seeing(inner: B, egress: Arc<Egress>, mempool: M) -> Self {
         Self { inner, egress, mempool, fence: NoFence }
     }
@@ -110,6 +112,19 @@ impl<B, M, F: ForceClose> ArbiterEgress<B, M, F> {
     }
 }
 
+impl<B, M: Mempool, F> ArbiterEgress<B, M, F> {
+    /// Those transactions of a package that are in the mempool, if any was handed over and no more was said of it.
+    async fn seen(&self, package: &Package, verdicts: &[(Txid, Verdict)]) -> BTreeSet<Txid> {
+        if !verdicts.iter().any(|(_, verdict)| *verdict == Verdict::HandedOver) {
+            return BTreeSet::new();
+        }
+        let inputs = package.transactions.iter().flat_map(|tx| &tx.input);
+        let spent = inputs.map(|input| input.previous_output).collect();
+        let spenders = self.mempool.spenders(spent).await.unwrap_or_default();
+        spenders.iter().map(Transaction::compute_txid).collect()
+    }
+}
+
 impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, F> {
     type Error = EgressError<B::Error>;
 
@@ -129,12 +144,15 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
         self.close(&package)?;
         let mut taken = package.clone();
         let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
+        let verdict_of = |txid| verdicts.iter().find(|(of, _)| *of == txid).map(|(_, of)| of);
         // What the network refused, LDK may try after a while.
-        taken.transactions.retain(|tx| {
-            let txid = tx.compute_txid();
-            verdicts.iter().any(|(of, verdict)| *of == txid && verdict.is_in())
+        taken
+            .transactions
+            .retain(|tx| verdict_of(tx.compute_txid()).is_some_and(Verdict::is_handed_over));
+        let seen = self.seen(&taken, &verdicts).await;
+        self.egress.published(&taken, |txid| {
+            seen.contains(txid) || verdict_of(*txid).is_some_and(Verdict::is_in)
         });
-        self.egress.published(&taken);
         Ok(verdicts)
     }
 

@@ -1,4 +1,6 @@
 //! A guard publishes what LDK has not got through near its deadline, and nothing else.
+mod silence;
+
 use super::fixtures::outpoint;
 use super::{Failed, fixtures};
 use arb_core::ids::ChannelId;
@@ -18,6 +20,8 @@ const BEFORE: u32 = 18;
 const DEADLINE: u32 = 500;
 /// A height to begin at.
 const FIRST: u32 = 900_000;
+/// A deadline that is far from there.
+const FAR: u32 = FIRST + 500;
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
 /// What the network has.
@@ -409,7 +413,7 @@ async fn an_arbiter_that_falls_silent_leaves_it_to_ldk() -> Result<(), Failed> {
     let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
     for height in FIRST..FIRST + 20 {
         egress.best_height(height);
-        port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
+        port.broadcast(package(&[(1, Some(FAR))], 10)).await?;
         ldk.broadcast_transactions(&[&theirs]);
     }
     for silent in 1..=SILENCE {
