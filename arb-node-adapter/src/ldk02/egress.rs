@@ -53,7 +53,9 @@ pub enum Mode {
     /// deadline stays with LDK: nobody else can take it.
     ///
     /// What LDK has in the mempool is known by what it handed to a [`MonitorEgress`]: the handler of
-    /// `BumpTransaction` events is to be given one as well.
+    /// `BumpTransaction` events is to be given one as well. What it handed over before a restart is not remembered:
+    /// as long as there is time, anything in the mempool counts as LDK's until it has handed over a claim of the same
+    /// output again, or has had [`GRACE`] blocks for it.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -90,6 +92,10 @@ struct State {
     coins: BTreeMap<OutPoint, OutPoint>,
     /// Transactions that LDK handed over, and when it did so last.
     of_ldk: BTreeMap<Txid, u32>,
+    /// Outputs that these spend, and when they were handed over last.
+    by_ldk: BTreeMap<OutPoint, u32>,
+    /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
+    unknown: BTreeMap<OutPoint, Unknown>,
     /// Channels of which our commitment is about to be published, or was.
     closing: BTreeSet<ChannelId>,
     /// Those of them that LDK was told to close.
@@ -106,6 +112,7 @@ impl State {
         });
         self.wanted.values_mut().for_each(|since| *since = height);
         self.of_ldk.values_mut().for_each(|last| *last = height);
+        self.by_ldk.values_mut().for_each(|last| *last = height);
     }
 
     /// The channel is LDK's alone.
@@ -124,6 +131,29 @@ impl State {
             None => passed(since) >= GRACE,
         }
     }
+
+    /// Whether a spender in the mempool that LDK has not handed over since the start may be what it handed over
+    /// before that. Asked with every block; several may come at once.
+    fn may_be_ldks(&mut self, outpoint: OutPoint, deadline: BlockHeight) -> bool {
+        let (height, left) = (self.height, BlockHeight(self.height).until(deadline).0);
+        let is_known = self.by_ldk.contains_key(&outpoint) || self.claimed.contains_key(&outpoint);
+        if is_known || left <= GRACE {
+            return false;
+        }
+        let unknown = self.unknown.entry(outpoint).or_insert(Unknown { last: height, heights: 1 });
+        if unknown.last != height {
+            *unknown = Unknown { last: height, heights: unknown.heights.saturating_add(1) };
+        }
+        unknown.heights <= GRACE
+    }
+}
+
+/// When a guard found a spender that is nobody's.
+#[derive(Clone, Copy, Debug)]
+struct Unknown {
+    last: u32,
+    /// At so many heights.
+    heights: u32,
 }
 
 /// An output that the arbiter published a transaction for.
@@ -168,6 +198,8 @@ impl Egress {
         state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
         state.of_ldk.retain(|_, last| recent(*last));
+        state.by_ldk.retain(|_, last| recent(*last));
+        state.unknown.retain(|_, unknown| recent(unknown.last));
     }
 
     /// Outputs that the arbiter has published a transaction for, with the height at which it first
@@ -282,6 +314,8 @@ impl Egress {
         let mut state = lock(&self.state);
         let height = state.height;
         state.of_ldk.extend(transactions.iter().map(|tx| (tx.compute_txid(), height)));
+        let inputs = transactions.iter().flat_map(|tx| &tx.input);
+        state.by_ldk.extend(inputs.map(|input| (input.previous_output, height)));
     }
 
     /// A claim of LDK's, which spends these outputs, is about to have coins.
@@ -310,17 +344,25 @@ impl Egress {
         lock(&self.state).coins.remove(&outpoint)
     }
 
-    /// Those of these outputs whose deadline is at most so many blocks away.
-    fn due(&self, stakes: &[Stake], before: u32) -> Vec<OutPoint> {
+    /// Those of these outputs whose deadline is at most so many blocks away, with their deadlines.
+    fn due(&self, stakes: &[Stake], before: u32) -> Vec<(OutPoint, BlockHeight)> {
         let height = BlockHeight(lock(&self.state).height);
-        let near = |stake: &&Stake| {
-            stake.deadline.is_some_and(|deadline| height.until(deadline).0 <= before)
-        };
-        stakes.iter().filter(near).map(|stake| stake.outpoint).collect()
+        let of = |stake: &Stake| stake.deadline.map(|deadline| (stake.outpoint, deadline));
+        let near = |(_, deadline): &(OutPoint, BlockHeight)| height.until(*deadline).0 <= before;
+        stakes.iter().filter_map(of).filter(near).collect()
     }
 
-    fn is_of_ldk(&self, txid: &Txid) -> bool {
-        lock(&self.state).of_ldk.contains_key(txid)
+    /// Whether LDK has this output spent by one of these transactions of the mempool, as far as that is known.
+    fn is_ldks(&self, outpoint: OutPoint, deadline: BlockHeight, mempool: &[Transaction]) -> bool {
+        let spends =
+            |tx: &&Transaction| tx.input.iter().any(|input| input.previous_output == outpoint);
+        let mut spenders = mempool.iter().filter(spends).map(Transaction::compute_txid).peekable();
+        let mut state = lock(&self.state);
+        if spenders.peek().is_none() {
+            return false;
+        }
+        spenders.any(|txid| state.of_ldk.contains_key(&txid))
+            || state.may_be_ldks(outpoint, deadline)
     }
 }
 

@@ -52,12 +52,9 @@ async fn steps_in<M: Mempool>(egress: &Egress, mempool: &M, stakes: &[Stake], be
     if due.is_empty() {
         return false;
     }
-    let mut spenders = mempool.spenders(due.clone()).await.unwrap_or_default();
-    spenders.retain(|tx| egress.is_of_ldk(&tx.compute_txid()));
-    let spends = |outpoint: &OutPoint| {
-        spenders.iter().flat_map(|tx| &tx.input).any(|input| input.previous_output == *outpoint)
-    };
-    !due.iter().all(spends)
+    let outpoints = due.iter().map(|(outpoint, _)| *outpoint).collect();
+    let spenders = mempool.spenders(outpoints).await.unwrap_or_default();
+    !due.into_iter().all(|(outpoint, deadline)| egress.is_ldks(outpoint, deadline, &spenders))
 }
 
 /// The arbiter's broadcaster.

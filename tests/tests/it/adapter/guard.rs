@@ -191,6 +191,59 @@ async fn what_the_peer_has_in_the_mempool_is_not_ldks() -> Result<(), Failed> {
     Ok(())
 }
 
+/// What LDK handed over before the start nobody remembers: it has its time to say so again.
+#[tokio::test]
+async fn after_a_start_ldk_may_have_it_in_the_mempool() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 10));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    let (theirs, ours) = (spend(&[1], 20), package(&[(1, Some(DEADLINE))], 10));
+    net.accept(&theirs);
+    // However often it is asked, and however many blocks the start has to catch up with.
+    for _ in 0..5 {
+        assert!(!goes_out(&port, &ours).await?);
+    }
+    egress.best_height(DEADLINE - 6);
+    assert!(!goes_out(&port, &ours).await?);
+    MonitorEgress::new(&net, egress.clone()).broadcast_transactions(&[&theirs]);
+    for height in DEADLINE - 5..DEADLINE + 5 {
+        egress.best_height(height);
+        assert!(!goes_out(&port, &ours).await?, "{height}");
+    }
+    assert!(egress.published_for().is_empty());
+    Ok(())
+}
+
+/// What is in the mempool and is not LDK's by then is somebody else's.
+#[tokio::test]
+async fn what_ldk_does_not_hand_over_again_is_not_its_own() -> Result<(), Failed> {
+    let ours = package(&[(1, Some(DEADLINE))], 10);
+    let started = |height| {
+        let (net, egress) = (Net::default(), guarding(height));
+        net.accept(&spend(&[1], 20));
+        (ArbiterEgress::seeing(net.clone(), egress.clone(), net), egress)
+    };
+    let (port, egress) = started(DEADLINE - 10);
+    for height in DEADLINE - 10..DEADLINE - 10 + GRACE {
+        egress.best_height(height);
+        assert!(!goes_out(&port, &ours).await?, "{height}");
+    }
+    egress.best_height(DEADLINE - 10 + GRACE);
+    assert!(goes_out(&port, &ours).await?);
+    // It is the arbiter's from here on.
+    egress.best_height(DEADLINE - 5);
+    assert!(goes_out(&port, &ours).await?);
+
+    // LDK has had its turn: it wants another transaction, which the network does not have.
+    let (port, egress) = started(DEADLINE - 10);
+    MonitorEgress::new(&Broken, egress).broadcast_transactions(&[&spend(&[1], 30)]);
+    assert!(goes_out(&port, &ours).await?);
+
+    // There is no time for that.
+    let (port, _) = started(DEADLINE - GRACE);
+    assert!(goes_out(&port, &ours).await?);
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_ldk_handed_to_a_broken_broadcaster_is_not_there() -> Result<(), Failed> {
     let (net, egress) = (Net::default(), guarding(DEADLINE - 1));
