@@ -25,6 +25,9 @@ pub const GRACE: u32 = 2;
 /// was handed to a broadcaster that does not say what became of it ([`Verdict::HandedOver`]), unless it is seen in the
 /// mempool.
 ///
+/// [`GUARD_BEFORE`] blocks before a deadline there is less time: [`GRACE`] blocks, and a single one where the
+/// arbiter has tried and was refused.
+///
 /// [`Verdict::HandedOver`]: arb_core::ports::Verdict::HandedOver
 pub const SILENCE: u32 = 6;
 
@@ -88,6 +91,8 @@ struct State {
     claimed: BTreeMap<OutPoint, Claimed>,
     /// Outputs that LDK wanted to spend, and since when.
     wanted: BTreeMap<OutPoint, u32>,
+    /// First deadlines of outputs that the arbiter wanted to claim.
+    deadlines: BTreeMap<OutPoint, u32>,
     /// Outputs for whose claims LDK has asked for coins, and what it has them reserved as.
     coins: BTreeMap<OutPoint, OutPoint>,
     /// Transactions that LDK handed over, and when it did so last.
@@ -126,9 +131,13 @@ impl State {
     fn is_overdue(&mut self, outpoint: OutPoint) -> bool {
         let since = *self.wanted.entry(outpoint).or_insert(self.height);
         let passed = |since| self.height.saturating_sub(since);
-        match self.claimed.get(&outpoint) {
-            Some(claimed) => passed(claimed.known) >= SILENCE,
-            None => passed(since) >= GRACE,
+        let deadline = self.deadlines.get(&outpoint);
+        let is_near = deadline.is_some_and(|of| of.saturating_sub(self.height) <= GUARD_BEFORE);
+        match (self.claimed.get(&outpoint), is_near) {
+            (Some(claimed), false) => passed(claimed.known) >= SILENCE,
+            (Some(claimed), true) => passed(claimed.known) >= GRACE,
+            (None, false) => passed(since) >= GRACE,
+            (None, true) => passed(since) >= 1,
         }
     }
 
@@ -200,6 +209,13 @@ impl Egress {
         state.of_ldk.retain(|_, last| recent(*last));
         state.by_ldk.retain(|_, last| recent(*last));
         state.unknown.retain(|_, unknown| recent(unknown.last));
+        state.deadlines.retain(|_, deadline| recent(*deadline));
+    }
+
+    /// There is no arbiter any more: all that LDK publishes goes out, as in [`Mode::Observe`]. To be said by whoever
+    /// waits for its end.
+    pub fn ended(&self) {
+        self.set(Mode::Observe);
     }
 
     /// Outputs that the arbiter has published a transaction for, with the height at which it first
@@ -267,6 +283,16 @@ impl Egress {
     fn is_handed_back(&self, stakes: &[Stake]) -> bool {
         let state = lock(&self.state);
         !stakes.is_empty() && stakes.iter().all(|stake| state.handed_back.contains(&stake.channel))
+    }
+
+    /// The arbiter wants to claim these.
+    fn wants(&self, stakes: &[Stake]) {
+        let mut state = lock(&self.state);
+        for stake in stakes {
+            let Some(BlockHeight(deadline)) = stake.deadline else { continue };
+            let first = state.deadlines.entry(stake.outpoint).or_insert(deadline);
+            *first = deadline.min(*first);
+        }
     }
 
     /// Transactions of this package were handed over; `known` says which of them the network has.

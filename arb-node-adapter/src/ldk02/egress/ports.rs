@@ -139,6 +139,7 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
             Mode::Own => {}
         }
         self.close(&package)?;
+        self.egress.wants(&package.stakes);
         let mut taken = package.clone();
         let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
         let verdict_of = |txid| verdicts.iter().find(|(of, _)| *of == txid).map(|(_, of)| of);
@@ -188,6 +189,7 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
     async fn select(&self, request: CoinRequest) -> Result<Vec<Coin>, C::Error> {
         let CoinRequest { channel, claim, deadline, .. } = request;
         let stake = Stake { channel, outpoint: claim, deadline };
+        self.egress.wants(&[stake]);
         let may = match self.egress.mode() {
             _ if self.egress.is_handed_back(&[stake]) => false,
             Mode::Observe => false,

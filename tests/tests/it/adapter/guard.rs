@@ -413,7 +413,7 @@ async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
     port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
     let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
     ldk.broadcast_transactions(&[&theirs]);
-    egress.best_height(DEADLINE + GRACE);
+    egress.best_height(DEADLINE + 1);
     ldk.broadcast_transactions(&[&theirs]);
     assert!(!net.has(&theirs), "the arbiter has published");
     egress.hand_back(CHANNEL);
