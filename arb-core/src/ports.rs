@@ -45,6 +45,10 @@ pub trait BlockSource: Send + Sync + 'static {
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
+/// A source whose [`mempool_spenders`](BlockSource::mempool_spenders) are those of a mempool. One that sees blocks alone
+/// is none, though it may say that there are no spenders.
+pub trait SeesMempool: BlockSource {}
+
 /// Says what past blocks took, so that a claim that can wait knows what to wait for
 /// ([`FeeEstimates::troughs`]).
 pub trait BlockFees: BlockSource {
