@@ -230,7 +230,14 @@ impl Egress {
     /// and LDK's own passes after [`GRACE`] blocks at the latest. Not stored: see
     /// [`Recorder::hand_back`](super::Recorder::hand_back), which is the way to do it.
     ///
+    /// Spendable outputs that LDK has told of and that were acknowledged as the arbiter's ([`Handled::Arbiter`]) are the
+    /// node's from now on, and LDK does not tell of them again: the node has to sweep those of
+    /// [`LdkEvents::kept_of`] that are not spent.
+    ///
     /// Returns whether our commitment of the channel may be on its way, or on its way to be.
+    ///
+    /// [`Handled::Arbiter`]: super::Handled::Arbiter
+    /// [`LdkEvents::kept_of`]: super::LdkEvents::kept_of
     pub fn hand_back(&self, channel: ChannelId) -> bool {
         let mut state = lock(&self.state);
         state.leave(channel);

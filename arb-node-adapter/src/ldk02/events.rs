@@ -188,6 +188,17 @@ where
         keys.iter().map(read).collect()
     }
 
+    /// Those of one channel: for a sweeper of the node's when the channel is handed back. What was the arbiter's to
+    /// sweep and is not swept by then nobody else knows of.
+    ///
+    /// # Errors
+    /// As [`kept`](Self::kept).
+    pub fn kept_of(&self, channel: ChannelId) -> Result<Vec<Kept>, KeptError> {
+        let mut kept = self.kept()?;
+        kept.retain(|of| of.channel == Some(channel));
+        Ok(kept)
+    }
+
     /// The output is spent for good, or in the sweeper's own books: it is kept no more.
     ///
     /// # Errors

@@ -231,6 +231,9 @@ async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(),
     assert!(!egress.hand_back(CHANNEL));
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     assert_eq!(events.kept()?.len(), 1);
+    // What the arbiter was to sweep, for the node when the channel is handed back.
+    assert_eq!(events.kept_of(CHANNEL)?, events.kept()?);
+    assert_eq!(events.kept_of(ChannelId([8; 32]))?, []);
     events.taken(outpoint)?;
     assert!(events.kept()?.is_empty());
     Ok(())
