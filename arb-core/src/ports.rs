@@ -45,6 +45,10 @@ pub trait BlockSource: Send + Sync + 'static {
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
+/// A source whose [`mempool_spenders`](BlockSource::mempool_spenders) are those of a mempool. One that sees blocks alone
+/// is none, though it may say that there are no spenders.
+pub trait SeesMempool: BlockSource {}
+
 /// Says what past blocks took, so that a claim that can wait knows what to wait for
 /// ([`FeeEstimates::troughs`]).
 pub trait BlockFees: BlockSource {
@@ -91,6 +95,9 @@ pub enum Verdict {
     Accepted,
     /// In the mempool or in a block already.
     Known,
+    /// Handed over, and the network's answer is not heard. For the arbiter that is as good as accepted, for it hears
+    /// of no refusal either; what goes by it should not.
+    HandedOver,
     /// An input is spent by another transaction, in a block or without room for replacement, or
     /// does not exist (yet).
     Conflict(String),
@@ -107,6 +114,12 @@ impl Verdict {
     #[must_use]
     pub const fn is_in(&self) -> bool {
         matches!(self, Self::Accepted | Self::Known)
+    }
+
+    /// Whether it is, or may be: nothing else was heard.
+    #[must_use]
+    pub const fn is_handed_over(&self) -> bool {
+        self.is_in() || matches!(self, Self::HandedOver)
     }
 }
 

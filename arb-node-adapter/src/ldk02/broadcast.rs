@@ -11,9 +11,10 @@ use std::sync::Mutex;
 
 /// An LDK broadcaster as our port.
 ///
-/// It has no verdicts: every transaction counts as accepted once it is handed over. So a refusal,
+/// It has no verdicts: all that is said of a transaction is [`Verdict::HandedOver`]. So a refusal,
 /// for too low a fee or because of a conflict, is never heard of; feerates then rise with the
-/// height alone, and not because the network asked for more. Prefer a broadcaster that answers
+/// height alone, and not because the network asked for more, and in [`Mode::Own`](super::Mode::Own) LDK publishes
+/// as well [`SILENCE`](super::SILENCE) blocks later. Prefer a broadcaster that answers
 /// where there is one.
 #[derive(Clone, Debug)]
 pub struct FromLdkBroadcaster<B>(pub B);
@@ -32,8 +33,8 @@ where
         if !transactions.is_empty() {
             self.0.broadcast_transactions(&transactions);
         }
-        let accepted = |tx: &&Transaction| (tx.compute_txid(), Verdict::Accepted);
-        ready(Ok(transactions.iter().map(accepted).collect()))
+        let handed_over = |tx: &&Transaction| (tx.compute_txid(), Verdict::HandedOver);
+        ready(Ok(transactions.iter().map(handed_over).collect()))
     }
 }
 

@@ -21,7 +21,14 @@ pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 pub const GRACE: u32 = 2;
 
 /// Blocks for which, in [`Mode::Own`], the arbiter may publish nothing for an output that it has published for
-/// before: it does with every block. LDK's pass then, for it may not be able to.
+/// before: it does with every block. LDK's pass then, for it may not be able to. So they do this long after it
+/// was handed to a broadcaster that does not say what became of it ([`Verdict::HandedOver`]), unless it is seen in the
+/// mempool.
+///
+/// [`GUARD_BEFORE`] blocks before a deadline there is less time: [`GRACE`] blocks, and a single one where the
+/// arbiter has tried and was refused.
+///
+/// [`Verdict::HandedOver`]: arb_core::ports::Verdict::HandedOver
 pub const SILENCE: u32 = 6;
 
 /// Blocks before a deadline at which a guard steps in, unless it is told otherwise. LDK closes a
@@ -49,7 +56,9 @@ pub enum Mode {
     /// deadline stays with LDK: nobody else can take it.
     ///
     /// What LDK has in the mempool is known by what it handed to a [`MonitorEgress`]: the handler of
-    /// `BumpTransaction` events is to be given one as well.
+    /// `BumpTransaction` events is to be given one as well. What it handed over before a restart is not remembered:
+    /// as long as there is time, anything in the mempool counts as LDK's until it has handed over a claim of the same
+    /// output again, or has had [`GRACE`] blocks for it.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -82,10 +91,16 @@ struct State {
     claimed: BTreeMap<OutPoint, Claimed>,
     /// Outputs that LDK wanted to spend, and since when.
     wanted: BTreeMap<OutPoint, u32>,
+    /// First deadlines of outputs that the arbiter wanted to claim.
+    deadlines: BTreeMap<OutPoint, u32>,
     /// Outputs for whose claims LDK has asked for coins, and what it has them reserved as.
     coins: BTreeMap<OutPoint, OutPoint>,
     /// Transactions that LDK handed over, and when it did so last.
     of_ldk: BTreeMap<Txid, u32>,
+    /// Outputs that these spend, and when they were handed over last.
+    by_ldk: BTreeMap<OutPoint, u32>,
+    /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
+    unknown: BTreeMap<OutPoint, Unknown>,
     /// Channels of which our commitment is about to be published, or was.
     closing: BTreeSet<ChannelId>,
     /// Those of them that LDK was told to close.
@@ -98,10 +113,11 @@ impl State {
     /// This is the first height: what came before is as old as what comes now.
     fn began_at(&mut self, height: u32) {
         self.claimed.values_mut().for_each(|claimed| {
-            (claimed.since, claimed.last) = (height, height);
+            (claimed.since, claimed.last, claimed.known) = (height, height, height);
         });
         self.wanted.values_mut().for_each(|since| *since = height);
         self.of_ldk.values_mut().for_each(|last| *last = height);
+        self.by_ldk.values_mut().for_each(|last| *last = height);
     }
 
     /// The channel is LDK's alone.
@@ -115,11 +131,38 @@ impl State {
     fn is_overdue(&mut self, outpoint: OutPoint) -> bool {
         let since = *self.wanted.entry(outpoint).or_insert(self.height);
         let passed = |since| self.height.saturating_sub(since);
-        match self.claimed.get(&outpoint) {
-            Some(claimed) => passed(claimed.last) >= SILENCE,
-            None => passed(since) >= GRACE,
+        let deadline = self.deadlines.get(&outpoint);
+        let is_near = deadline.is_some_and(|of| of.saturating_sub(self.height) <= GUARD_BEFORE);
+        match (self.claimed.get(&outpoint), is_near) {
+            (Some(claimed), false) => passed(claimed.known) >= SILENCE,
+            (Some(claimed), true) => passed(claimed.known) >= GRACE,
+            (None, false) => passed(since) >= GRACE,
+            (None, true) => passed(since) >= 1,
         }
     }
+
+    /// Whether a spender in the mempool that LDK has not handed over since the start may be what it handed over
+    /// before that. Asked with every block; several may come at once.
+    fn may_be_ldks(&mut self, outpoint: OutPoint, deadline: BlockHeight) -> bool {
+        let (height, left) = (self.height, BlockHeight(self.height).until(deadline).0);
+        let is_known = self.by_ldk.contains_key(&outpoint) || self.claimed.contains_key(&outpoint);
+        if is_known || left <= GRACE {
+            return false;
+        }
+        let unknown = self.unknown.entry(outpoint).or_insert(Unknown { last: height, heights: 1 });
+        if unknown.last != height {
+            *unknown = Unknown { last: height, heights: unknown.heights.saturating_add(1) };
+        }
+        unknown.heights <= GRACE
+    }
+}
+
+/// When a guard found a spender that is nobody's.
+#[derive(Clone, Copy, Debug)]
+struct Unknown {
+    last: u32,
+    /// At so many heights.
+    heights: u32,
 }
 
 /// An output that the arbiter published a transaction for.
@@ -128,6 +171,8 @@ struct Claimed {
     since: u32,
     /// When it was published last.
     last: u32,
+    /// When it was known last that the network has it.
+    known: u32,
     /// `None`: a coin of the wallet.
     channel: Option<ChannelId>,
 }
@@ -162,6 +207,15 @@ impl Egress {
         state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
         state.of_ldk.retain(|_, last| recent(*last));
+        state.by_ldk.retain(|_, last| recent(*last));
+        state.unknown.retain(|_, unknown| recent(unknown.last));
+        state.deadlines.retain(|_, deadline| recent(*deadline));
+    }
+
+    /// There is no arbiter any more: all that LDK publishes goes out, as in [`Mode::Observe`]. To be said by whoever
+    /// waits for its end.
+    pub fn ended(&self) {
+        self.set(Mode::Observe);
     }
 
     /// Outputs that the arbiter has published a transaction for, with the height at which it first
@@ -176,7 +230,14 @@ impl Egress {
     /// and LDK's own passes after [`GRACE`] blocks at the latest. Not stored: see
     /// [`Recorder::hand_back`](super::Recorder::hand_back), which is the way to do it.
     ///
+    /// Spendable outputs that LDK has told of and that were acknowledged as the arbiter's ([`Handled::Arbiter`]) are the
+    /// node's from now on, and LDK does not tell of them again: the node has to sweep those of
+    /// [`LdkEvents::kept_of`] that are not spent.
+    ///
     /// Returns whether our commitment of the channel may be on its way, or on its way to be.
+    ///
+    /// [`Handled::Arbiter`]: super::Handled::Arbiter
+    /// [`LdkEvents::kept_of`]: super::LdkEvents::kept_of
     pub fn hand_back(&self, channel: ChannelId) -> bool {
         let mut state = lock(&self.state);
         state.leave(channel);
@@ -231,10 +292,25 @@ impl Egress {
         !stakes.is_empty() && stakes.iter().all(|stake| state.handed_back.contains(&stake.channel))
     }
 
-    fn published(&self, package: &Package) {
+    /// The arbiter wants to claim these.
+    fn wants(&self, stakes: &[Stake]) {
+        let mut state = lock(&self.state);
+        for stake in stakes {
+            let Some(BlockHeight(deadline)) = stake.deadline else { continue };
+            let first = state.deadlines.entry(stake.outpoint).or_insert(deadline);
+            *first = deadline.min(*first);
+        }
+    }
+
+    /// Transactions of this package were handed over; `known` says which of them the network has.
+    fn published(&self, package: &Package, known: impl Fn(&Txid) -> bool) {
         let mut state = lock(&self.state);
         let last = state.height;
-        for input in package.transactions.iter().flat_map(|tx| &tx.input) {
+        let inputs = package.transactions.iter().flat_map(|tx| {
+            let known = known(&tx.compute_txid());
+            tx.input.iter().map(move |input| (input, known))
+        });
+        for (input, known) in inputs {
             let outpoint = input.previous_output;
             let stake = package.stakes.iter().find(|stake| stake.outpoint == outpoint);
             let channel = stake.map(|stake| stake.channel);
@@ -242,8 +318,12 @@ impl Egress {
             if channel.is_some_and(|channel| state.handed_back.contains(&channel)) {
                 continue;
             }
-            let claimed = Claimed { since: last, last, channel };
-            state.claimed.entry(outpoint).or_insert(claimed).last = last;
+            let claimed = Claimed { since: last, last, known: last, channel };
+            let claimed = state.claimed.entry(outpoint).or_insert(claimed);
+            claimed.last = last;
+            if known {
+                claimed.known = last;
+            }
         }
     }
 
@@ -267,6 +347,8 @@ impl Egress {
         let mut state = lock(&self.state);
         let height = state.height;
         state.of_ldk.extend(transactions.iter().map(|tx| (tx.compute_txid(), height)));
+        let inputs = transactions.iter().flat_map(|tx| &tx.input);
+        state.by_ldk.extend(inputs.map(|input| (input.previous_output, height)));
     }
 
     /// A claim of LDK's, which spends these outputs, is about to have coins.
@@ -295,17 +377,25 @@ impl Egress {
         lock(&self.state).coins.remove(&outpoint)
     }
 
-    /// Those of these outputs whose deadline is at most so many blocks away.
-    fn due(&self, stakes: &[Stake], before: u32) -> Vec<OutPoint> {
+    /// Those of these outputs whose deadline is at most so many blocks away, with their deadlines.
+    fn due(&self, stakes: &[Stake], before: u32) -> Vec<(OutPoint, BlockHeight)> {
         let height = BlockHeight(lock(&self.state).height);
-        let near = |stake: &&Stake| {
-            stake.deadline.is_some_and(|deadline| height.until(deadline).0 <= before)
-        };
-        stakes.iter().filter(near).map(|stake| stake.outpoint).collect()
+        let of = |stake: &Stake| stake.deadline.map(|deadline| (stake.outpoint, deadline));
+        let near = |(_, deadline): &(OutPoint, BlockHeight)| height.until(*deadline).0 <= before;
+        stakes.iter().filter_map(of).filter(near).collect()
     }
 
-    fn is_of_ldk(&self, txid: &Txid) -> bool {
-        lock(&self.state).of_ldk.contains_key(txid)
+    /// Whether LDK has this output spent by one of these transactions of the mempool, as far as that is known.
+    fn is_ldks(&self, outpoint: OutPoint, deadline: BlockHeight, mempool: &[Transaction]) -> bool {
+        let spends =
+            |tx: &&Transaction| tx.input.iter().any(|input| input.previous_output == outpoint);
+        let mut spenders = mempool.iter().filter(spends).map(Transaction::compute_txid).peekable();
+        let mut state = lock(&self.state);
+        if spenders.peek().is_none() {
+            return false;
+        }
+        spenders.any(|txid| state.of_ldk.contains_key(&txid))
+            || state.may_be_ldks(outpoint, deadline)
     }
 }
 

@@ -1,11 +1,11 @@
 //! `LdkEvents`: those of LDK's events that are the arbiter's affair.
 use super::egress::{Egress, Mode};
 use super::facts::{FactSink, NAMESPACE, Refusal};
-use arb_core::arbitrator::Alert;
+use arb_core::arbitrator::{Alert, OutputState};
 use arb_core::facts::Update;
 use arb_core::ids::ChannelId;
 use arb_core::picture::Role;
-use arb_core::report::ChannelReport;
+use arb_core::report::{ChannelReport, OutputReport};
 use bitcoin::OutPoint;
 use core::fmt;
 use core::future::Future;
@@ -29,6 +29,9 @@ const VERSION: u8 = 1;
 pub enum Known {
     /// It sees to the output.
     Yes,
+    /// It sees that the output is paid to us and needs no claim: our balance on the peer's commitment, in a format
+    /// without a delay for it. What spends it is the payment key of LDK's channel signer, no wallet's.
+    Home,
     /// It watches the channel, and has not seen the output yet.
     NotYet,
     /// It does not watch the channel, or cannot claim the output, as one of a commitment that it has no facts of.
@@ -45,9 +48,16 @@ impl Known {
         match output {
             None => Self::NotYet,
             Some(output) if is_lost || output.role == Role::Unidentified => Self::NotWatched,
+            Some(output) if is_home(output) => Self::Home,
             Some(_) => Self::Yes,
         }
     }
+}
+
+/// Whether nobody makes a transaction for our balance on the peer's commitment.
+fn is_home(output: &OutputReport) -> bool {
+    let is_final = matches!(output.state, OutputState::Resolved | OutputState::Irrevocable);
+    output.role == Role::ToRemote && output.spent_by.is_none() && is_final
 }
 
 /// Asks the arbiter for an output of a closed channel: [`Known::of`] the channel's report, where nothing better is
@@ -69,8 +79,11 @@ pub enum Handled {
     Arbiter,
     /// The node's, as if there were no arbiter.
     Node,
-    /// Both: of these spendable outputs the [`StaticOutput`](SpendableOutputDescriptor::StaticOutput)s are the
-    /// node's, for its sweeper, and the others the arbiter's.
+    /// Both: of these spendable outputs those at a key of LDK's are the node's, for its sweeper, and the others the
+    /// arbiter's. At a key of LDK's is every [`StaticOutput`](SpendableOutputDescriptor::StaticOutput), unless
+    /// the destination is the wallet's, and every
+    /// [`StaticPaymentOutput`](SpendableOutputDescriptor::StaticPaymentOutput) that may be spent without a delay
+    /// ([`Known::Home`]). LDK 0.2.7 tells of each output by itself.
     NodeStatic,
     /// The node's; and the channel was never funded, so that the arbiter watches in vain.
     NeverFunded,
@@ -84,7 +97,8 @@ pub enum Handled {
 ///   from [`kept`](Self::kept). It has every
 ///   [`StaticOutput`](SpendableOutputDescriptor::StaticOutput) in all modes: that is at the channel's destination, where
 ///   the arbiter's claims pay as well, and with `KeysManager` that is a key of LDK's own, no wallet's. Not if the
-///   destination is the wallet's: [`paying_the_wallet`](Self::paying_the_wallet).
+///   destination is the wallet's: [`paying_the_wallet`](Self::paying_the_wallet). And in any case it has our balance on
+///   the peer's commitment where that needs no claim ([`Known::Home`]).
 /// - `BumpTransaction`: in [`Mode::Own`] the arbiter closes and claims at its own price; otherwise
 ///   LDK's handler, with [`LdkCoins`](super::LdkCoins). So too what the arbiter has published nothing for
 ///   [`GRACE`](super::GRACE) blocks after LDK first told of it: it may not be able to.
@@ -133,7 +147,8 @@ where
     }
 
     /// The same, and the signer provider's destination scripts are the node's wallet's: nobody has to sweep what
-    /// is there. `KeysManager`'s are not.
+    /// is there. `KeysManager`'s are not. What is at a channel's payment key ([`Known::Home`]) is the node's to
+    /// sweep all the same.
     #[must_use]
     pub fn paying_the_wallet(self) -> Self {
         Self { pays_wallet: true, ..self }
@@ -173,6 +188,17 @@ where
         keys.iter().map(read).collect()
     }
 
+    /// Those of one channel: for a sweeper of the node's when the channel is handed back. What was the arbiter's to
+    /// sweep and is not swept by then nobody else knows of.
+    ///
+    /// # Errors
+    /// As [`kept`](Self::kept).
+    pub fn kept_of(&self, channel: ChannelId) -> Result<Vec<Kept>, KeptError> {
+        let mut kept = self.kept()?;
+        kept.retain(|of| of.channel == Some(channel));
+        Ok(kept)
+    }
+
     /// The output is spent for good, or in the sweeper's own books: it is kept no more.
     ///
     /// # Errors
@@ -203,20 +229,23 @@ where
         let Some(channel) = channel.filter(|channel| self.is_arbiters(*channel)) else {
             return Ok(Handled::Node);
         };
-        let is_static = |of: &&_| matches!(of, SpendableOutputDescriptor::StaticOutput { .. });
-        let claimed: Vec<_> = outputs.iter().filter(|of| !is_static(of)).collect();
-        for descriptor in &claimed {
+        let (mut for_node, mut for_arbiter) = (false, false);
+        for descriptor in outputs {
+            if matches!(descriptor, SpendableOutputDescriptor::StaticOutput { .. }) {
+                for_node |= !self.pays_wallet;
+                continue;
+            }
             match self.known(channel, outpoint(descriptor)).await? {
-                Known::Yes => {}
+                Known::Yes => for_arbiter = true,
+                Known::Home => for_node = true,
                 Known::NotYet => return Err(ReplayEvent()),
                 Known::NotWatched => return Ok(Handled::Node),
             }
         }
-        let has_static = claimed.len() < outputs.len() && !self.pays_wallet;
-        Ok(match (has_static, claimed.is_empty()) {
+        Ok(match (for_node, for_arbiter) {
             (false, _) => Handled::Arbiter,
-            (true, true) => Handled::Node,
-            (true, false) => Handled::NodeStatic,
+            (true, false) => Handled::Node,
+            (true, true) => Handled::NodeStatic,
         })
     }
 

@@ -1,9 +1,9 @@
 //! `Mempool`: what the network would mine next, so that a guard knows what LDK has got through.
-use arb_core::ports::BlockSource;
+use arb_core::ports::SeesMempool;
 use bitcoin::{OutPoint, Transaction};
 use core::future::{Future, ready};
 
-/// Transactions that wait for a block. Every [`BlockSource`] that sees the mempool is one.
+/// Transactions that wait for a block. Every block source that [sees them](SeesMempool) is one.
 pub trait Mempool: Send + Sync + 'static {
     /// Transactions of the mempool that spend any of these outputs; `Err` says why that is not
     /// known at the moment.
@@ -13,7 +13,7 @@ pub trait Mempool: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Transaction>, String>> + Send;
 }
 
-impl<S: BlockSource> Mempool for S {
+impl<S: SeesMempool> Mempool for S {
     async fn spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, String> {
         self.mempool_spenders(outpoints).await.map_err(|error| error.to_string())
     }

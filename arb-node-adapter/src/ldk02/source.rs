@@ -47,7 +47,15 @@ impl core::error::Error for SourceError {}
 ///
 /// Bodies are kept until they were fetched, and those of the last [`KEPT_BODIES`] blocks beyond
 /// that. What was never delivered cannot be served: register channels before their funding
-/// confirms, or start the chain client at the oldest birth. The mempool stays unseen.
+/// confirms, or start the chain client at the oldest birth.
+///
+/// The mempool stays unseen, so a guard cannot be shown it by this:
+///
+/// ```compile_fail,E0277
+/// # use arb_node_adapter::{ArbiterEgress, Egress, ListenSource};
+/// fn sees<M: arb_node_adapter::Mempool>(_: M) {}
+/// sees(ListenSource::new([]));
+/// ```
 ///
 /// [`Listen`] does not say which block is the chain's tip, and nothing may be decided by height
 /// before that is known: call [`round_complete`](Self::round_complete) after each round of the

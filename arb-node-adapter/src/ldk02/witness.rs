@@ -48,6 +48,13 @@ pub enum Closer {
 /// Something that LDK and the arbiter see differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Difference {
+    /// They stay at different heights, so that nothing can be compared: one of them may have come to a stop.
+    Behind {
+        /// Where LDK's monitor is.
+        ldk: BlockHeight,
+        /// Where the arbiter is.
+        arbiter: BlockHeight,
+    },
     /// The channel is closed for LDK, and open for the arbiter.
     ClosedForLdk,
     /// The channel is closed for the arbiter, and open for LDK.
@@ -76,6 +83,9 @@ pub enum Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Behind { ldk, arbiter } => {
+                write!(f, "LDK is at height {}, the arbiter at {}", ldk.0, arbiter.0)
+            }
             Self::ClosedForLdk => f.write_str("closed for LDK, open for the arbiter"),
             Self::ClosedForArbiter => f.write_str("closed for the arbiter, open for LDK"),
             Self::ClosedOtherwise { ldk } => write!(f, "closed otherwise for LDK: {ldk:?}"),
@@ -329,11 +339,18 @@ pub struct Witness {
     /// What a store has of it.
     kept: BlockHeight,
     standing: BTreeMap<ChannelId, Standing>,
+    /// Channels for which both are at different heights.
+    behind: BTreeMap<ChannelId, Standing>,
 }
 
 impl Default for Witness {
     fn default() -> Self {
-        Self { highest: BlockHeight(0), kept: BlockHeight(0), standing: BTreeMap::new() }
+        Self {
+            highest: BlockHeight(0),
+            kept: BlockHeight(0),
+            standing: BTreeMap::new(),
+            behind: BTreeMap::new(),
+        }
     }
 }
 
@@ -359,7 +376,7 @@ impl Witness {
             Err(error) if error.kind() == ErrorKind::NotFound => BlockHeight(0),
             Err(error) => return Err(KeptError(error.to_string())),
         };
-        Ok(Self { highest, kept: highest, standing: BTreeMap::new() })
+        Ok(Self { highest, kept: highest, ..Self::new() })
     }
 
     /// Keeps the highest tip, if it is a new one: after each block.
@@ -376,33 +393,36 @@ impl Witness {
         Ok(())
     }
 
-    /// Compares what both say of a channel. At different heights they are not compared.
+    /// Compares what both say of a channel. At different heights they are not compared: look again when both have the
+    /// block. If one of them stays behind while the other goes on, that is told ([`Difference::Behind`]); one that
+    /// catches up with blocks that the other has is not.
     pub fn look<S: EcdsaChannelSigner>(
         &mut self,
         monitor: &ChannelMonitor<S>,
         report: &ChannelReport,
     ) {
-        let height = monitor.current_best_block().height;
-        if BlockHeight(height) == report.tip && monitor.channel_id().0 == report.id.0 {
+        let ldk = BlockHeight(monitor.current_best_block().height);
+        if monitor.channel_id().0 != report.id.0 {
+            return;
+        }
+        if ldk == report.tip {
             self.compare(&monitor.get_claimable_balances(), report);
+        } else {
+            let differences = vec![Difference::Behind { ldk, arbiter: report.tip }];
+            stands(&mut self.behind, report.id, ldk.max(report.tip), differences);
         }
     }
 
     /// Compares LDK's balances of a channel with the arbiter's report. Both are of one height.
     pub fn compare(&mut self, ldk: &[Balance], report: &ChannelReport) {
+        self.behind.remove(&report.id);
         self.highest = self.highest.max(report.tip);
         let found = differences_after(self.highest, ldk, report);
         if found.is_empty() {
             self.standing.remove(&report.id);
-            return;
+        } else {
+            stands(&mut self.standing, report.id, report.tip, found);
         }
-        let at = report.tip;
-        let fresh = || Standing { since: at, at, differences: Vec::new() };
-        let standing = self.standing.entry(report.id).or_insert_with(fresh);
-        // A reorganisation may have taken away the block in which it began.
-        standing.since = standing.since.min(at);
-        standing.at = at;
-        standing.differences = found;
     }
 
     /// Channels whose difference has stood for [`WITNESS_PATIENCE`] blocks.
@@ -410,11 +430,26 @@ impl Witness {
         let old = |(_, standing): &(&ChannelId, &Standing)| {
             standing.since.until(standing.at).0 >= WITNESS_PATIENCE
         };
-        self.standing.iter().filter(old)
+        self.standing.iter().chain(&self.behind).filter(old)
     }
 
     /// The channel is forgotten: nothing is compared any more.
     pub fn forget(&mut self, channel: &ChannelId) {
         self.standing.remove(channel);
+        self.behind.remove(channel);
     }
+}
+
+fn stands(
+    all: &mut BTreeMap<ChannelId, Standing>,
+    channel: ChannelId,
+    at: BlockHeight,
+    differences: Vec<Difference>,
+) {
+    let fresh = || Standing { since: at, at, differences: Vec::new() };
+    let standing = all.entry(channel).or_insert_with(fresh);
+    // A reorganisation may have taken away the block in which it began.
+    standing.since = standing.since.min(at);
+    standing.at = at;
+    standing.differences = differences;
 }

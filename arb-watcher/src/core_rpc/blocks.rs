@@ -3,7 +3,7 @@ use super::call::{RpcRequest, code};
 use super::client::{CoreError, Rpc};
 use super::decode::{decoded, field, height, odd, parsed, text};
 use arb_core::claim::trough::PastBlock;
-use arb_core::ports::{BlockFees, BlockSource};
+use arb_core::ports::{BlockFees, BlockSource, SeesMempool};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Block, BlockHash, FeeRate, OutPoint, Transaction, Txid, Weight};
 use serde_json::{Value, json};
@@ -115,6 +115,8 @@ impl CoreBlocks {
 fn in_mempool(entry: &Value) -> bool {
     entry.get("blockhash").is_none_or(Value::is_null)
 }
+
+impl SeesMempool for CoreBlocks {}
 
 impl BlockSource for CoreBlocks {
     type Error = CoreError;

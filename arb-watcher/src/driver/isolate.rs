@@ -151,7 +151,11 @@ async fn refusal<S, B: Broadcast, F, K, C>(
 ) -> Option<String> {
     match ask(ports, transaction, patience).await? {
         Verdict::Refused(why) | Verdict::Conflict(why) => Some(why),
-        Verdict::Accepted | Verdict::Known | Verdict::FeeTooLow(_) | Verdict::NotFinal(_) => None,
+        Verdict::Accepted
+        | Verdict::Known
+        | Verdict::HandedOver
+        | Verdict::FeeTooLow(_)
+        | Verdict::NotFinal(_) => None,
     }
 }
 

@@ -449,7 +449,7 @@ impl<A: Around> Driver<A> {
         let mut told: Vec<(Txid, Option<Refusal>)> = Vec::new();
         for (txid, verdict) in verdicts {
             match verdict {
-                Verdict::Accepted => {
+                Verdict::Accepted | Verdict::HandedOver => {
                     told.push((txid, None));
                     if self.tasks.is_accepted(txid) {
                         self.taken_apart(slot, txid);

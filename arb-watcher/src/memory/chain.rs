@@ -1,7 +1,9 @@
 //! A chain, a network and feerates in memory: whoever holds a clone says what happens.
 use super::lock;
 use arb_core::claim::trough::Troughs;
-use arb_core::ports::{BlockSource, Broadcast, FeeEstimates, FeeSource, Package, Verdict};
+use arb_core::ports::{
+    BlockSource, Broadcast, FeeEstimates, FeeSource, Package, SeesMempool, Verdict,
+};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
@@ -100,6 +102,8 @@ impl MemoryChain {
         self.0.bell.notify_one();
     }
 }
+
+impl SeesMempool for MemoryChain {}
 
 impl BlockSource for MemoryChain {
     type Error = Infallible;

@@ -3,8 +3,9 @@
 use arb_core::facts::{ChannelFacts, Update, UpdateError};
 use arb_core::ids::ChannelId;
 use arb_core::log::{ByteRecord, Home};
-use arb_node_adapter::{Egress, FactSink, Mode, Refusal};
+use arb_node_adapter::{Claims, Egress, FactSink, Known, Mode, Refusal};
 use arb_watcher::{Arbiter, ChannelNumbers, CommandError};
+use bitcoin::OutPoint;
 use std::sync::Arc;
 
 /// The arbiter behind the recorder. In [`Mode::Own`] a channel that LDK closes is the arbiter's to close.
@@ -17,6 +18,13 @@ fn refusal(error: CommandError) -> Refusal {
         CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
         CommandError::Stopped | CommandError::NotStored(_) => Refusal::Later(error.to_string()),
         other => Refusal::Refused(other.to_string()),
+    }
+}
+
+impl Claims for ToArbiter {
+    async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, String> {
+        let report = self.0.report(channel).await.map_err(|error| error.to_string())?;
+        Ok(Known::of(report.as_ref(), outpoint))
     }
 }
 

@@ -255,7 +255,7 @@ impl Runner<'_> {
         for (tx, verdict) in all.iter().zip(verdicts) {
             self.trace.line(|| format!("     theirs {:.8} {verdict:?}", tx.compute_txid()));
             match verdict {
-                Verdict::Accepted | Verdict::Known => {}
+                Verdict::Accepted | Verdict::Known | Verdict::HandedOver => {}
                 Verdict::Conflict(why)
                 | Verdict::FeeTooLow(why)
                 | Verdict::NotFinal(why)

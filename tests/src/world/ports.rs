@@ -2,7 +2,9 @@
 use super::Faults;
 use super::backend::SharedChain;
 use crate::chain::{EmbeddedChain, PackageReject, PackageVerdict, Reject};
-use arb_core::ports::{BlockSource, Broadcast, FeeEstimates, FeeSource, Package, Verdict};
+use arb_core::ports::{
+    BlockSource, Broadcast, FeeEstimates, FeeSource, Package, SeesMempool, Verdict,
+};
 use arb_core::units::{BlockHeight, BlockRef};
 use arb_watcher::core_rpc::{CoreBlocks, CoreBroadcast, CoreError, verdict_of};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
@@ -30,6 +32,8 @@ pub enum WorldBlocks {
     /// Of a real node.
     Core(Arc<CoreBlocks>),
 }
+
+impl SeesMempool for WorldBlocks {}
 
 impl BlockSource for WorldBlocks {
     type Error = PortError;
@@ -90,6 +94,8 @@ pub struct UpTo {
     /// The last height that is shown.
     pub height: Option<u32>,
 }
+
+impl SeesMempool for UpTo {}
 
 impl BlockSource for UpTo {
     type Error = PortError;

@@ -73,7 +73,9 @@ fn reason(verdict: &Verdict) -> &str {
         | Verdict::FeeTooLow(reason)
         | Verdict::NotFinal(reason)
         | Verdict::Refused(reason) => reason,
-        Verdict::Accepted | Verdict::Known => panic!("{verdict:?} is no rejection"),
+        Verdict::Accepted | Verdict::Known | Verdict::HandedOver => {
+            panic!("{verdict:?} is no rejection")
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::ldk02::mempool::{Mempool, NoMempool};
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
 use bitcoin::{OutPoint, ScriptBuf, Transaction, TxOut, Txid};
 use core::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Why the arbiter's ports did nothing.
@@ -51,12 +52,9 @@ async fn steps_in<M: Mempool>(egress: &Egress, mempool: &M, stakes: &[Stake], be
     if due.is_empty() {
         return false;
     }
-    let mut spenders = mempool.spenders(due.clone()).await.unwrap_or_default();
-    spenders.retain(|tx| egress.is_of_ldk(&tx.compute_txid()));
-    let spends = |outpoint: &OutPoint| {
-        spenders.iter().flat_map(|tx| &tx.input).any(|input| input.previous_output == *outpoint)
-    };
-    !due.iter().all(spends)
+    let outpoints = due.iter().map(|(outpoint, _)| *outpoint).collect();
+    let spenders = mempool.spenders(outpoints).await.unwrap_or_default();
+    !due.into_iter().all(|(outpoint, deadline)| egress.is_ldks(outpoint, deadline, &spenders))
 }
 
 /// The arbiter's broadcaster.
@@ -77,7 +75,8 @@ impl<B> ArbiterEgress<B> {
 }
 
 impl<B, M> ArbiterEgress<B, M> {
-    /// The same, and a guard sees what LDK has in the mempool.
+    /// The same, and a guard sees what LDK has in the mempool. What was handed to a broadcaster that does not answer
+    /// counts as published as long as it is there.
     pub const fn seeing(inner: B, egress: Arc<Egress>, mempool: M) -> Self {
         Self { inner, egress, mempool, fence: NoFence }
     }
@@ -110,6 +109,19 @@ impl<B, M, F: ForceClose> ArbiterEgress<B, M, F> {
     }
 }
 
+impl<B, M: Mempool, F> ArbiterEgress<B, M, F> {
+    /// Those transactions of a package that are in the mempool, if any was handed over and no more was said of it.
+    async fn seen(&self, package: &Package, verdicts: &[(Txid, Verdict)]) -> BTreeSet<Txid> {
+        if !verdicts.iter().any(|(_, verdict)| *verdict == Verdict::HandedOver) {
+            return BTreeSet::new();
+        }
+        let inputs = package.transactions.iter().flat_map(|tx| &tx.input);
+        let spent = inputs.map(|input| input.previous_output).collect();
+        let spenders = self.mempool.spenders(spent).await.unwrap_or_default();
+        spenders.iter().map(Transaction::compute_txid).collect()
+    }
+}
+
 impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, F> {
     type Error = EgressError<B::Error>;
 
@@ -127,14 +139,18 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
             Mode::Own => {}
         }
         self.close(&package)?;
+        self.egress.wants(&package.stakes);
         let mut taken = package.clone();
         let verdicts = self.inner.broadcast(package).await.map_err(EgressError::Port)?;
+        let verdict_of = |txid| verdicts.iter().find(|(of, _)| *of == txid).map(|(_, of)| of);
         // What the network refused, LDK may try after a while.
-        taken.transactions.retain(|tx| {
-            let txid = tx.compute_txid();
-            verdicts.iter().any(|(of, verdict)| *of == txid && verdict.is_in())
+        taken
+            .transactions
+            .retain(|tx| verdict_of(tx.compute_txid()).is_some_and(Verdict::is_handed_over));
+        let seen = self.seen(&taken, &verdicts).await;
+        self.egress.published(&taken, |txid| {
+            seen.contains(txid) || verdict_of(*txid).is_some_and(Verdict::is_in)
         });
-        self.egress.published(&taken);
         Ok(verdicts)
     }
 
@@ -173,6 +189,7 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
     async fn select(&self, request: CoinRequest) -> Result<Vec<Coin>, C::Error> {
         let CoinRequest { channel, claim, deadline, .. } = request;
         let stake = Stake { channel, outpoint: claim, deadline };
+        self.egress.wants(&[stake]);
         let may = match self.egress.mode() {
             _ if self.egress.is_handed_back(&[stake]) => false,
             Mode::Observe => false,

@@ -237,6 +237,7 @@ impl Runner<'_> {
             }
         }
         self.check_forwards(nodes)?;
+        self.check_spendable(nodes)?;
         let mut all = true;
         for chan in self.channels.values() {
             all &= chan.forgotten;

@@ -8,6 +8,7 @@ mod check;
 mod history;
 mod open;
 mod port;
+mod spendable;
 mod splice;
 
 pub(super) use open::Proposed;
@@ -29,6 +30,7 @@ use lightning::events::{Event, HTLCHandlingFailureType};
 use lightning::ln::channelmanager::InterceptId;
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::types::payment::PaymentHash;
+use spendable::Spendable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -87,6 +89,8 @@ pub(super) struct Nodes {
     highest: u32,
     /// Names of the events that our node's LDK raised.
     said: Vec<String>,
+    /// What LDK told of spendable outputs.
+    spendable: Spendable,
 }
 
 fn ldk_failed(error: impl std::fmt::Debug) -> Failed {
@@ -129,7 +133,9 @@ impl Nodes {
         let publishes = node.egress.mode() != arb_node_adapter::Mode::Own;
         let mut events = Vec::new();
         while let Some(event) = node.take_event(|event| Some(event.clone())) {
-            if publishes {
+            if matches!(event, Event::SpendableOutputs { .. }) {
+                self.spendable.told(event.clone());
+            } else if publishes {
                 self.hands.handle(node, &event);
             }
             events.push(event);
@@ -223,6 +229,7 @@ impl Runner<'_> {
         let mut any = false;
         loop {
             let mut moved = self.nodes_mut()?.take_events();
+            moved |= self.see_to_outputs().await?;
             moved |= self.record().await?;
             moved |= self.publish_of_ldk().await?;
             if !moved {

@@ -127,6 +127,7 @@ impl Nodes {
             bodies: BTreeMap::new(),
             highest: 0,
             said: Vec::new(),
+            spendable: super::Spendable::default(),
         })
     }
 

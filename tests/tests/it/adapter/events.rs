@@ -6,7 +6,7 @@ use arb_core::ids::{ChannelId, Side};
 use arb_core::log::ByteRecord;
 use arb_core::picture::Role;
 use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
-use arb_tests::ldk::{Hands, Kind, MemoryKv, cut_off};
+use arb_tests::ldk::{Hands, Kind, MemoryKv, cut_off, started};
 use arb_watcher::Arbiter;
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
@@ -231,6 +231,9 @@ async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(),
     assert!(!egress.hand_back(CHANNEL));
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     assert_eq!(events.kept()?.len(), 1);
+    // What the arbiter was to sweep, for the node when the channel is handed back.
+    assert_eq!(events.kept_of(CHANNEL)?, events.kept()?);
+    assert_eq!(events.kept_of(ChannelId([8; 32]))?, []);
     events.taken(outpoint)?;
     assert!(events.kept()?.is_empty());
     Ok(())
@@ -345,6 +348,66 @@ async fn an_owned_channel_leaves_nothing_to_the_node() -> Result<(), Failed> {
     let event = spendable(vec![owed(9)]);
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// Our balance on the peer's commitment is swept by the arbiter or left to the node, whatever the format is: where
+/// it needs no claim it is at a key of LDK's, even if the destination is the wallet's.
+async fn our_balance_is_somebodys(kind: Kind, revoked: bool) -> Result<(), Failed> {
+    let (mut world, commitment) = if revoked {
+        let (world, offered, received) = started(kind, Mode::Own).await?;
+        let old = world.peer_monitor()?;
+        world.net.claim(&offered);
+        world.net.claim(&received);
+        let commitment = world.peer_commitment(&old)?;
+        (world, commitment)
+    } else {
+        let world = cut_off(kind, Mode::Own).await?;
+        let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+        (world, commitment)
+    };
+    world.mine_these(std::slice::from_ref(&commitment)).await?;
+    let (store, egress) = (Arc::new(MemoryKv::default()), world.net.nodes[0].egress.clone());
+    let claims = Reports(world.arbiter.clone());
+    let events = LdkEvents::new(store, Told::default(), claims, egress).paying_the_wallet();
+    let mut whose = Vec::new();
+    for _ in 0..20 {
+        world.net.nodes[0].collect_events();
+        while let Some(event) = world.net.nodes[0].take_event(|event| Some(event.clone())) {
+            let Event::SpendableOutputs { outputs, .. } = &event else { continue };
+            let handled = events.handle(&event).await.map_err(|_| "not now")?;
+            let payments = outputs.iter().filter_map(|of| match of {
+                SpendableOutputDescriptor::StaticPaymentOutput(of) => Some(of.outpoint),
+                _ => None,
+            });
+            whose.extend(payments.map(|outpoint| (outpoint.into_bitcoin_outpoint(), handled)));
+        }
+        world.mine(1).await?;
+    }
+    let [(outpoint, handled)] = whose[..] else { panic!("{kind:?}: {whose:?}") };
+    assert_eq!(outpoint.txid, commitment.compute_txid());
+    let spent = world.net.chain.confirmed_spender(&outpoint).is_some();
+    match kind {
+        Kind::Anchors => assert_eq!((handled, spent), (Handled::Arbiter, true)),
+        _ => assert_eq!((handled, spent), (Handled::Node, false), "{kind:?}"),
+    }
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_balance_on_the_peers_commitment_is_somebodys() -> Result<(), Failed> {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        our_balance_is_somebodys(kind, false).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_balance_on_a_revoked_commitment_is_somebodys() -> Result<(), Failed> {
+    for kind in [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee] {
+        our_balance_is_somebodys(kind, true).await?;
+    }
     Ok(())
 }
 

@@ -1,4 +1,6 @@
 //! A guard publishes what LDK has not got through near its deadline, and nothing else.
+mod silence;
+
 use super::fixtures::outpoint;
 use super::{Failed, fixtures};
 use arb_core::ids::ChannelId;
@@ -18,6 +20,8 @@ const BEFORE: u32 = 18;
 const DEADLINE: u32 = 500;
 /// A height to begin at.
 const FIRST: u32 = 900_000;
+/// A deadline that is far from there.
+const FAR: u32 = FIRST + 500;
 const CHANNEL: ChannelId = ChannelId([7; 32]);
 
 /// What the network has.
@@ -184,6 +188,59 @@ async fn what_the_peer_has_in_the_mempool_is_not_ldks() -> Result<(), Failed> {
     let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
     net.accept(&spend(&[1], 20));
     assert!(goes_out(&port, &package(&[(1, Some(DEADLINE))], 10)).await?);
+    Ok(())
+}
+
+/// What LDK handed over before the start nobody remembers: it has its time to say so again.
+#[tokio::test]
+async fn after_a_start_ldk_may_have_it_in_the_mempool() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), guarding(DEADLINE - 10));
+    let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+    let (theirs, ours) = (spend(&[1], 20), package(&[(1, Some(DEADLINE))], 10));
+    net.accept(&theirs);
+    // However often it is asked, and however many blocks the start has to catch up with.
+    for _ in 0..5 {
+        assert!(!goes_out(&port, &ours).await?);
+    }
+    egress.best_height(DEADLINE - 6);
+    assert!(!goes_out(&port, &ours).await?);
+    MonitorEgress::new(&net, egress.clone()).broadcast_transactions(&[&theirs]);
+    for height in DEADLINE - 5..DEADLINE + 5 {
+        egress.best_height(height);
+        assert!(!goes_out(&port, &ours).await?, "{height}");
+    }
+    assert!(egress.published_for().is_empty());
+    Ok(())
+}
+
+/// What is in the mempool and is not LDK's by then is somebody else's.
+#[tokio::test]
+async fn what_ldk_does_not_hand_over_again_is_not_its_own() -> Result<(), Failed> {
+    let ours = package(&[(1, Some(DEADLINE))], 10);
+    let started = |height| {
+        let (net, egress) = (Net::default(), guarding(height));
+        net.accept(&spend(&[1], 20));
+        (ArbiterEgress::seeing(net.clone(), egress.clone(), net), egress)
+    };
+    let (port, egress) = started(DEADLINE - 10);
+    for height in DEADLINE - 10..DEADLINE - 10 + GRACE {
+        egress.best_height(height);
+        assert!(!goes_out(&port, &ours).await?, "{height}");
+    }
+    egress.best_height(DEADLINE - 10 + GRACE);
+    assert!(goes_out(&port, &ours).await?);
+    // It is the arbiter's from here on.
+    egress.best_height(DEADLINE - 5);
+    assert!(goes_out(&port, &ours).await?);
+
+    // LDK has had its turn: it wants another transaction, which the network does not have.
+    let (port, egress) = started(DEADLINE - 10);
+    MonitorEgress::new(&Broken, egress).broadcast_transactions(&[&spend(&[1], 30)]);
+    assert!(goes_out(&port, &ours).await?);
+
+    // There is no time for that.
+    let (port, _) = started(DEADLINE - GRACE);
+    assert!(goes_out(&port, &ours).await?);
     Ok(())
 }
 
@@ -356,7 +413,7 @@ async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
     port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
     let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
     ldk.broadcast_transactions(&[&theirs]);
-    egress.best_height(DEADLINE + GRACE);
+    egress.best_height(DEADLINE + 1);
     ldk.broadcast_transactions(&[&theirs]);
     assert!(!net.has(&theirs), "the arbiter has published");
     egress.hand_back(CHANNEL);
@@ -409,7 +466,7 @@ async fn an_arbiter_that_falls_silent_leaves_it_to_ldk() -> Result<(), Failed> {
     let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
     for height in FIRST..FIRST + 20 {
         egress.best_height(height);
-        port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await?;
+        port.broadcast(package(&[(1, Some(FAR))], 10)).await?;
         ldk.broadcast_transactions(&[&theirs]);
     }
     for silent in 1..=SILENCE {

@@ -128,8 +128,10 @@ async fn what_we_broadcast_reaches_ldk_and_back() -> Result<(), Failed> {
     let child = spend(&[OutPoint::new(parent.compute_txid(), 0)], 1_000);
     let package = Package::from(vec![parent.clone(), child.clone()]);
     let verdicts = ldk.broadcast(package.clone()).await?;
-    let accepted = |tx: &Transaction| (tx.compute_txid(), Verdict::Accepted);
-    assert_eq!(verdicts, [accepted(&parent), accepted(&child)]);
+    // What becomes of it is not heard.
+    let handed_over = |tx: &Transaction| (tx.compute_txid(), Verdict::HandedOver);
+    assert_eq!(verdicts, [handed_over(&parent), handed_over(&child)]);
+    assert!(verdicts.iter().all(|(_, verdict)| verdict.is_handed_over() && !verdict.is_in()));
     assert!(ldk.broadcast(Package::from(Vec::new())).await?.is_empty());
     assert_eq!(queue.waiting(), 1);
     let port = Port::default();

@@ -161,6 +161,38 @@ async fn what_differs_is_told() -> Result<(), Failed> {
     Ok(())
 }
 
+/// An arbiter that stands still says nothing wrong, and nothing new.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_arbiter_that_stands_still_is_told() -> Result<(), Failed> {
+    let mut world = closed(Kind::Anchors, Mode::Own, Close::Remote).await?;
+    let report = views(&world).await?.1.ok_or("no report")?;
+    let look = |witness: &mut Witness, world: &Beside, report: &ChannelReport| {
+        let monitor = world.net.nodes[0].monitors.get_monitor(world.link.id);
+        monitor.map(|monitor| witness.look(&monitor, report)).map_err(|()| "no monitor")
+    };
+    let mut witness = Witness::new();
+    look(&mut witness, &world, &report)?;
+    for waited in 0..=WITNESS_PATIENCE {
+        assert_eq!(witness.alerts().next(), None, "after {waited} blocks");
+        world.mine(1).await?;
+        look(&mut witness, &world, &report)?;
+    }
+    let (channel, standing) = witness.alerts().next().ok_or("no alert")?;
+    assert_eq!((*channel, standing.since.0), (report.id, report.tip.0 + 1));
+    let ldk = BlockHeight(world.net.chain.height());
+    assert_eq!(standing.differences, [Difference::Behind { ldk, arbiter: report.tip }]);
+    let report = views(&world).await?.1.ok_or("no report")?;
+    look(&mut witness, &world, &report)?;
+    assert_eq!(witness.alerts().next(), None);
+    // Whoever catches up is not behind for long.
+    let far = ChannelReport { tip: BlockHeight(report.tip.0 - 100), ..report };
+    look(&mut witness, &world, &far)?;
+    look(&mut witness, &world, &ChannelReport { tip: BlockHeight(far.tip.0 + 50), ..far })?;
+    assert_eq!(witness.alerts().next(), None);
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
 /// LDK counted our balance as final, and the tip is lower now. A witness that was started again in between
 /// knows it by what was kept; one that knows nothing takes it for a difference.
 #[tokio::test(flavor = "multi_thread")]
