@@ -134,6 +134,10 @@ fn a_record_that_is_behind_is_not_believed() -> Result<(), Failed> {
     let left: Vec<_> = desks[1].recorder.left_to_ldk().collect();
     assert_eq!(left, [&id(&near)]);
     assert_eq!(desks[1].recorder.numbers(), []);
+    assert_eq!(desks[1].recorder.handed_back(), [id(&near)], "for the egress to hear of it");
+    drop(desks);
+    rig.restart_recorder(1)?;
+    assert_eq!(rig.desks.borrow()[1].recorder.handed_back(), [id(&near)], "and after a restart");
     Ok(())
 }
 
