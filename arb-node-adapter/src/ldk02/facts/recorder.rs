@@ -1,6 +1,7 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
 mod again;
+mod forgotten;
 mod observe;
 mod refused;
 mod signals;
@@ -26,6 +27,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
 use core::ops::Deref;
+use forgotten::Written;
 use lightning::ln::channel_state::ChannelDetails;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -63,6 +65,8 @@ pub struct Recorder<K> {
     held: BTreeMap<ChannelId, Holding>,
     left: BTreeSet<ChannelId>,
     again: BTreeSet<ChannelId>,
+    /// What LDK's monitors said when this was opened.
+    written: BTreeMap<ChannelId, Written>,
     secp: Secp256k1<All>,
 }
 
@@ -104,8 +108,9 @@ where
         }
         drop(books);
         let left = shelf.unreadable().keys().copied().collect();
-        let (held, again) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, secp: Secp256k1::new() })
+        let written = forgotten::written(&shelf).map_err(Waiting::Store)?;
+        let (held, again, secp) = (BTreeMap::new(), BTreeSet::new(), Secp256k1::new());
+        Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, written, secp })
     }
 
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
@@ -436,8 +441,14 @@ where
             let books = self.shelf.books();
             let mut translation = Translation::new(channel, &books, &self.secp)?;
             translation.book_mut(channel)?.announced.extend(announced.clone());
-            if commitments == Commitments::Skipped {
-                translation.fence();
+            match commitments {
+                Commitments::Skipped => translation.fence(),
+                Commitments::Told => {
+                    let written = self.written.get(&channel);
+                    if let Some(number) = written.and_then(|written| written.unsigned(*update)) {
+                        translation.withdraw(number)?;
+                    }
+                }
             }
             translation.steps(&steps, txids, *height)?;
             if commitments == Commitments::Told {
