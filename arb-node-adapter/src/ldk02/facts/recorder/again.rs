@@ -1,6 +1,6 @@
 //! Where the arbiter, the recorder and LDK remember differently: an arbiter whose log is gone or older, and a
 //! recorder that was away while LDK went on.
-use super::{Commitments, Job, Recorder, Stop, Waiting, answered, numbers, watch};
+use super::{Commitments, Job, LeftFor, Recorder, Stop, Waiting, answered, numbers, watch};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::FactSink;
 use crate::ldk02::facts::bootstrap::{Before, known_before};
@@ -74,7 +74,7 @@ where
             Err(stop) => return Err(stop),
         }
         self.forget(channel).await.map_err(Stop::Wait)?;
-        self.leave(channel);
+        self.leave(channel, LeftFor::Behind);
         Ok(())
     }
 
