@@ -17,7 +17,7 @@ use bitcoin::secp256k1::{Secp256k1, Signing, Verification};
 /// ```compile_fail,E0451
 /// use arb_core::{engine::Updated, facts::ChannelFacts};
 /// fn forge(facts: std::sync::Arc<ChannelFacts>) -> Updated {
-///     Updated { base: facts.clone(), facts, ended: Vec::new(), preimages: Vec::new(), link: None }
+///     Updated { base: facts.clone(), facts, ended: Vec::new(), preimages: Vec::new(), link: None, withdrawn: false }
 /// }
 /// ```
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Updated {
     ended: Vec<(HtlcId, HtlcRecord)>,
     preimages: Vec<(Preimage, PreimageSource)>,
     link: Option<Link>,
+    /// Whether a commitment of the peer's was withdrawn.
+    withdrawn: bool,
 }
 
 impl Updated {
@@ -69,7 +71,8 @@ impl Updated {
         self.ended.extend(later.ended);
         self.preimages.extend(later.preimages);
         let link = later.link.or(self.link);
-        Self { facts: later.facts, link, ..self }
+        let withdrawn = self.withdrawn || later.withdrawn;
+        Self { facts: later.facts, link, withdrawn, ..self }
     }
 
     /// Funding outputs that are new: their past must be scanned, from their birth to the tip, and
@@ -106,6 +109,10 @@ impl Updated {
         if *active.facts != *self.base {
             return Some(UpdateError::Overtaken);
         }
+        // The commitment that was withdrawn may be what is seen now.
+        if self.withdrawn && active.picture.is_some() {
+            return Some(UpdateError::Overtaken);
+        }
         if is_fenced(active) && brings_newer(&active.facts, &self.facts) {
             return Some(UpdateError::Fenced);
         }
@@ -136,9 +143,15 @@ impl ChainArbitrator {
         let base = active.map_or(stored, |active| &active.facts).clone();
         let fenced = active.is_some_and(is_fenced);
         let (mut facts, mut ended, mut link) = (base.clone(), Vec::new(), None);
-        let mut preimages = Vec::new();
+        let (mut preimages, mut withdrawn) = (Vec::new(), false);
+        let spent = active.is_some_and(|active| active.picture.is_some());
         for update in updates {
+            let withdraws = matches!(update, Update::RemoteWithdrawn { .. });
+            if withdraws && spent {
+                continue;
+            }
             let followed = facts.updated(update, secp)?;
+            withdrawn |= withdraws && *facts != followed.facts;
             if fenced && brings_newer(&facts, &followed.facts) {
                 return Err(UpdateError::Fenced);
             }
@@ -161,7 +174,7 @@ impl ChainArbitrator {
             let wanted_by = |facts| source.is_wanted(preimage.hash(), facts);
             wanted_by(&base) || wanted_by(&facts)
         });
-        Ok(Updated { base, facts, ended, preimages, link })
+        Ok(Updated { base, facts, ended, preimages, link, withdrawn })
     }
 }
 

@@ -3,6 +3,7 @@ mod candidates;
 pub mod error;
 mod htlcs;
 mod verify;
+mod withdrawn;
 
 use crate::arbitrator::PreimageSource;
 use crate::facts::{
@@ -40,6 +41,8 @@ pub enum Update {
     },
     /// A new commitment of ours, with the peer's signatures. Its number is higher than the current
     /// one's; numbers may be left out, for the node may state only the last of several commitments.
+    /// The current one may be stated again with other signatures, which are checked: the peer signs anew what it
+    /// says again. Those that are known stay.
     LocalCommitment {
         /// Funding output that it spends.
         funding: OutPoint,
@@ -47,12 +50,27 @@ pub enum Update {
         commitment: LocalCommitment,
     },
     /// The peer's next commitment, about to be signed by us. Its number is one above the current
-    /// one's. It cannot be replaced: what was signed may be broadcast.
+    /// one's. It cannot be replaced: what was signed may be broadcast. See [`RemoteWithdrawn`](Self::RemoteWithdrawn)
+    /// for what was not.
     RemoteCommitment {
         /// Funding output that it spends.
         funding: OutPoint,
         /// The commitment.
         commitment: RemoteCommitment,
+    },
+    /// The peer's next commitment of this number was stated and is not going to be signed, since the node has forgotten
+    /// it: another may be stated in its place. It goes in every candidate, and so do HTLCs that no other commitment
+    /// contains. If no commitment of such a number is known, or a later one, nothing changes.
+    ///
+    /// **The caller promises that no signature of ours for it has ever left the node, nor will.** Nothing here can
+    /// check that. If the peer has one, it can broadcast a commitment that is not recognised any more: its HTLCs are
+    /// lost, and, once it is revoked, the penalty. A node may promise it only of what it has held back until it was
+    /// durable on its own side as well, and finds missing there after a crash.
+    ///
+    /// Once the funding output is seen spent nothing is withdrawn, for it may be this commitment that spends it.
+    RemoteWithdrawn {
+        /// Number of the commitment.
+        number: CommitmentNumber,
     },
     /// The peer revoked its current commitment: in every candidate, the next one takes its place.
     RemoteRevoked {
@@ -170,6 +188,7 @@ impl ChannelFacts {
             Update::RemoteCommitment { funding, commitment } => {
                 facts.set_remote_next(funding, commitment, secp)?;
             }
+            Update::RemoteWithdrawn { number } => withdrawn::withdraw(&mut facts, *number)?,
             Update::RemoteRevoked { number, secret } => facts.revoke(*number, *secret, secp)?,
             Update::Shutdown(scripts) => facts.set_shutdown(scripts),
             Update::CandidateAdded { candidate, birth } => {
@@ -200,8 +219,13 @@ impl ChannelFacts {
             return Err(UpdateError::LocalNumberTooOld { stated, current });
         }
         if stated == current {
-            let same = candidate.local == *commitment;
-            return if same { Ok(()) } else { Err(UpdateError::CommitmentConflict(stated)) };
+            if candidate.local == *commitment {
+                return Ok(());
+            }
+            if !verify::differ_in_signatures(&candidate.local, commitment) {
+                return Err(UpdateError::CommitmentConflict(stated));
+            }
+            return secp.map_or(Ok(()), |c| verify::check_local(self, candidate, commitment, c));
         }
         if let Some(secp) = secp {
             verify::check_local(self, candidate, commitment, secp)?;

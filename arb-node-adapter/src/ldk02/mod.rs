@@ -35,9 +35,9 @@ pub use egress::{
 pub use error::{FeedError, NotConnected};
 pub use events::{Claims, Handled, Kept, KeptError, Known, LdkEvents, SPENDABLE};
 pub use facts::{
-    Adoption, FactSink, GatedPersist, Held, HeldFor, LdkSigner, Recorder, Refusal, SignError,
-    SpendsOwn, TappedMessages, TappedSigner, TappedSigners, Taps, Unadopted, Untranslated, Waiting,
-    bootstrap,
+    Adoption, FactSink, GatedPersist, Held, HeldFor, LdkSigner, LeftFor, Recorder, Refusal,
+    SignError, SpendsOwn, TappedMessages, TappedSigner, TappedSigners, Taps, Unadopted,
+    Untranslated, Waiting, bootstrap,
 };
 pub use feed::{LdkFeed, best_block};
 pub use fees::{FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon};

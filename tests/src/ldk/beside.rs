@@ -356,7 +356,7 @@ impl Beside {
 
     /// Channels that are left to LDK alone.
     pub fn left(&self) -> Vec<ChannelId> {
-        self.recorder.borrow().left_to_ldk().copied().collect()
+        self.recorder.borrow().left_to_ldk().map(|(channel, _)| *channel).collect()
     }
 
     /// Channels that were handed back to LDK.

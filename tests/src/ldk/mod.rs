@@ -21,7 +21,7 @@ pub use beside::{Beside, Failed, Past, Records, cut_off, started};
 pub use hands::Hands;
 pub use late::{LateKeys, LateSigner};
 pub use lines::Lines;
-pub use net::{Link, Net, OnBlock, OnQuiet, Payment};
+pub use net::{Link, Net, OnBlock, OnQuiet, Opening, Payment};
 pub use node::{
     ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,
     StoredMonitors,

@@ -71,6 +71,19 @@ impl Link {
     }
 }
 
+/// How far a channel's opening is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The other node is asked, and has not answered.
+    Asked,
+    /// The opener knows that it is accepted.
+    Accepted,
+    /// The opener has the funding transaction, and the other node knows nothing of it.
+    Funding,
+    /// The other node knows it.
+    Funded,
+}
+
 /// A payment on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Payment {
@@ -171,7 +184,21 @@ impl Net {
         capacity: Amount,
         push_msat: u64,
     ) -> Result<Link, LdkError> {
-        let id = self.propose(opener, other, capacity, push_msat)?;
+        self.open_while(opener, other, (capacity, push_msat), &mut |_, _, _| {})
+    }
+
+    /// The same; something happens between its steps.
+    ///
+    /// # Errors
+    /// LDK refuses.
+    pub fn open_while(
+        &mut self,
+        opener: usize,
+        other: usize,
+        (capacity, push_msat): (Amount, u64),
+        between: &mut dyn FnMut(&Self, Opening, ChannelId),
+    ) -> Result<Link, LdkError> {
+        let id = self.propose_while(opener, other, (capacity, push_msat), between)?;
         self.mine(6)?;
         self.pump();
         let channels = self.nodes[opener].manager.list_usable_channels();
@@ -192,6 +219,16 @@ impl Net {
         capacity: Amount,
         push_msat: u64,
     ) -> Result<ChannelId, LdkError> {
+        self.propose_while(opener, other, (capacity, push_msat), &mut |_, _, _| {})
+    }
+
+    fn propose_while(
+        &mut self,
+        opener: usize,
+        other: usize,
+        (capacity, push_msat): (Amount, u64),
+        between: &mut dyn FnMut(&Self, Opening, ChannelId),
+    ) -> Result<ChannelId, LdkError> {
         let to = self.nodes[other].id();
         let manager = &self.nodes[opener].manager;
         manager
@@ -206,6 +243,7 @@ impl Net {
         };
         let asked = self.nodes[other].take_event(asked);
         let (temporary, from) = asked.ok_or(LdkError::Missing("open_channel"))?;
+        between(self, Opening::Asked, temporary);
         let accepting = &self.nodes[other].manager;
         accepting.accept_inbound_channel(&temporary, &from, 1, None).map_err(LdkError::refused)?;
         self.pump();
@@ -217,11 +255,15 @@ impl Net {
         };
         let wanted = self.nodes[opener].take_event(wanted);
         let (temporary, script) = wanted.ok_or(LdkError::Missing("accept_channel"))?;
+        between(self, Opening::Accepted, temporary);
         let funding = self.funding_transaction(script, capacity)?;
         self.nodes[opener]
             .manager
             .funding_transaction_generated(temporary, to, funding)
             .map_err(LdkError::refused)?;
+        between(self, Opening::Funding, temporary);
+        self.pump_one(opener);
+        between(self, Opening::Funded, temporary);
         self.pump();
         let opened = |event: &Event| match event {
             Event::ChannelPending { channel_id, former_temporary_channel_id, .. } => {

@@ -317,6 +317,7 @@ impl Runner<'_> {
                 Update::LocalCommitment { commitment, .. } => commitment.number.0 <= until,
                 Update::HtlcAdded { .. }
                 | Update::HtlcLinked { .. }
+                | Update::RemoteWithdrawn { .. }
                 | Update::Shutdown(_)
                 | Update::CandidateAdded { .. }
                 | Update::CandidateLocked { .. }
@@ -349,6 +350,7 @@ fn moving(first: OutPoint, updates: &[Update]) -> Vec<OutPoint> {
             Update::HtlcAdded { .. }
             | Update::HtlcLinked { .. }
             | Update::RemoteCommitment { .. }
+            | Update::RemoteWithdrawn { .. }
             | Update::RemoteRevoked { .. }
             | Update::LocalCommitment { .. }
             | Update::Shutdown(_)
@@ -371,6 +373,7 @@ fn advance(numbers: &mut (u64, u64), updates: &[Update]) {
             Update::HtlcAdded { .. }
             | Update::HtlcLinked { .. }
             | Update::RemoteCommitment { .. }
+            | Update::RemoteWithdrawn { .. }
             | Update::Shutdown(_)
             | Update::CandidateAdded { .. }
             | Update::CandidateLocked { .. }

@@ -88,6 +88,25 @@ fn an_update_of_older_facts_is_no_update_of_newer_ones() {
     assert_eq!(watched.step(&inputs), [UpdateError::Overtaken]);
 }
 
+/// It may be what spends the funding output.
+#[test]
+fn nothing_is_withdrawn_once_the_funding_output_is_spent() {
+    let mut watched = watched();
+    let withdrawn = Update::RemoteWithdrawn { number: number(1) };
+    watched.update(&[watched.world.remote_update(1, &[])]);
+    let early = watched.verify(std::slice::from_ref(&withdrawn)).expect("not spent yet");
+    let facts = watched.world.facts.clone();
+    let current = &facts.candidates.current;
+    let next = current.remote_next.as_ref().expect("it was stated");
+    let close = remote_commitment(&facts, current, next, &watched.world.secp).expect("builds");
+    watched.mine(vec![close.transaction]);
+    assert_eq!(watched.step(&[self::facts(early)]), [UpdateError::Overtaken]);
+    let late = watched.verify(std::slice::from_ref(&withdrawn)).expect("nothing is changed");
+    assert!(!late.writes());
+    watched.update(&[withdrawn]);
+    assert_eq!(watched.world.facts, facts);
+}
+
 #[test]
 fn a_channel_with_a_past_is_registered_with_what_was_handed_out() {
     let mut world = World::new(CommitmentFormat::Anchors);

@@ -14,7 +14,15 @@ pub(super) fn add<C: Verification>(
 ) -> Result<(), UpdateError> {
     let conflict = UpdateError::CandidateConflict(candidate.funding);
     if let Some(known) = facts.candidates.get(&candidate.funding) {
-        return if known == candidate { Ok(()) } else { Err(conflict) };
+        if known == candidate {
+            return Ok(());
+        }
+        // The peer signs anew what it says again.
+        let signed = FundingCandidate { local: known.local.clone(), ..candidate.clone() };
+        if signed != *known || !verify::differ_in_signatures(&known.local, &candidate.local) {
+            return Err(conflict);
+        }
+        return secp.map_or(Ok(()), |secp| verify::check_candidate(facts, candidate, secp));
     }
     facts.candidates.others.push(candidate.clone());
     facts.birth = facts.birth.min(birth);

@@ -5,4 +5,5 @@ mod local;
 mod registration;
 mod remote;
 mod revocation;
+mod withdrawn;
 pub(crate) mod world;

@@ -105,6 +105,13 @@ fn agree_local(one: &LocalCommitment, two: &LocalCommitment) -> bool {
     same && set(&one.htlcs) == set(&two.htlcs)
 }
 
+/// Whether two local commitments are one that is signed twice.
+pub(super) fn differ_in_signatures(one: &LocalCommitment, two: &LocalCommitment) -> bool {
+    let of_one = (one.number, one.point, one.feerate, one.local_balance, one.remote_balance);
+    let of_two = (two.number, two.point, two.feerate, two.local_balance, two.remote_balance);
+    of_one == of_two && one.htlcs == two.htlcs
+}
+
 fn set(htlcs: &[HtlcId]) -> BTreeSet<HtlcId> {
     htlcs.iter().copied().collect()
 }

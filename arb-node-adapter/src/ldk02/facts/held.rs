@@ -44,6 +44,42 @@ impl fmt::Display for Held {
     }
 }
 
+/// Why a channel is left to LDK alone: [`super::Recorder::left_to_ldk`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeftFor {
+    /// It was opened while the arbiter watched, and its beginning was not seen: it is adopted at the next start
+    /// ([`super::Recorder::adopt`]).
+    Beginning,
+    /// arb-core does not know the format of its commitments.
+    Format,
+    /// Nothing is recorded of it: it was open before the arbiter was there, and is not adopted, or the arbiter has
+    /// forgotten it.
+    Unrecorded,
+    /// What is recorded of it cannot be read.
+    Unreadable(String),
+    /// LDK went on with it while the recorder was away.
+    Behind,
+    /// It would be held, and the arbiter only observes.
+    Observed,
+    /// It was handed back.
+    HandedBack,
+}
+
+impl fmt::Display for LeftFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beginning => f.write_str("its beginning was not seen"),
+            Self::Format => f.write_str("its format is not known"),
+            Self::Unrecorded => f.write_str("nothing is recorded of it"),
+            Self::Unreadable(why) => write!(f, "its record cannot be read: {why}"),
+            Self::Behind => f.write_str("LDK went on with it while the recorder was away"),
+            Self::Observed => f.write_str("it would be held, and the arbiter only observes"),
+            Self::HandedBack => f.write_str("it was handed back"),
+        }
+    }
+}
+
 /// A held channel, and what waits for it to be let go.
 #[derive(Debug)]
 pub(super) struct Holding {

@@ -1,9 +1,9 @@
 //! LDK's channel messages, watched: only they say the peer's dust limit, the ids of received
 //! HTLCs, the peer's script for a mutual close, and when LDK has new names for a channel.
 use super::book::Terms;
-use super::taps::Taps;
+use super::taps::{Stage, Taps};
 use arb_core::facts::{ChannelNames, ShutdownScripts};
-use arb_core::ids::{ChannelId, PaymentHash, ShortChannelId};
+use arb_core::ids::{ChannelId, PaymentHash, ShortChannelId, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
 use bitcoin::OutPoint;
 use bitcoin::constants::ChainHash;
@@ -27,6 +27,9 @@ use std::sync::Arc;
 
 /// A channel manager whose messages are watched: give it to LDK's `PeerManager` in the manager's
 /// place.
+///
+/// One thing LDK does not hear: a request for a channel under an id that the peer has used for one that is not funded
+/// yet (BOLT 2 forbids it). LDK would refuse it, and say nothing of which dust limit counts.
 #[derive(Debug)]
 pub struct TappedMessages<M> {
     inner: M,
@@ -39,7 +42,10 @@ impl<M> TappedMessages<M> {
         Self { inner, taps }
     }
 
-    fn sent(&self, event: &MessageSendEvent) {
+    fn sent(&self, event: &MessageSendEvent)
+    where
+        M: Deref<Target: AChannelManager>,
+    {
         if let MessageSendEvent::SendOpenChannel { node_id, msg } = event {
             let fields = &msg.common_fields;
             let temporary = fields.temporary_channel_id.0;
@@ -47,9 +53,9 @@ impl<M> TappedMessages<M> {
         } else if let MessageSendEvent::SendAcceptChannel { node_id, msg } = event {
             let fields = &msg.common_fields;
             let temporary = fields.temporary_channel_id.0;
-            self.taps.offered(*node_id, temporary, fields.dust_limit_satoshis);
+            self.taps.answered(*node_id, temporary, fields.dust_limit_satoshis);
         } else if let MessageSendEvent::SendFundingCreated { node_id, msg } = event {
-            self.funded(*node_id, msg);
+            self.funded(Side::Local, *node_id, msg);
         } else if let MessageSendEvent::SendShutdown { node_id, msg } = event {
             let scripts = ShutdownScripts { local: Some(msg.scriptpubkey.clone()), remote: None };
             self.taps.shut_down(*node_id, ChannelId(msg.channel_id.0), scripts);
@@ -58,7 +64,29 @@ impl<M> TappedMessages<M> {
             | ErrorAction::DisconnectPeer { msg: Some(msg) } = action
         {
             // If the channel was funded, nothing is remembered under this id.
-            self.taps.failed(*node_id, msg.channel_id.0);
+            self.failed(*node_id, msg.channel_id.0, is_stray(&msg.data));
+        }
+    }
+
+    /// An error about a channel that is not funded yet: one of both sides has said it. LDK may have the channel all
+    /// the same, and only where it has not, the channel is forgotten. A `stray` error leaves a request that LDK has
+    /// not answered as it is; LDK lists none of those. Channels that LDK opens are few, and forgotten when the peer
+    /// disconnects: LDK has new ids for them before the peer knows.
+    fn failed(&self, peer: PublicKey, temporary: [u8; 32], stray: bool)
+    where
+        M: Deref<Target: AChannelManager>,
+    {
+        let may_be_gone = match self.taps.stage(peer, temporary) {
+            None | Some(Stage::Ours) => false,
+            Some(Stage::Asked) => !stray,
+            Some(Stage::Accepted) => true,
+        };
+        if !may_be_gone {
+            return;
+        }
+        let channels = self.inner.get_cm().list_channels_with_counterparty(&peer);
+        if channels.iter().all(|details| details.channel_id.0 != temporary) {
+            self.taps.failed(peer, temporary);
         }
     }
 
@@ -71,11 +99,27 @@ impl<M> TappedMessages<M> {
         self.taps.signal(peer, by_name(&channels));
     }
 
-    fn funded(&self, peer: PublicKey, msg: &FundingCreated) {
+    fn funded(&self, opener: Side, peer: PublicKey, msg: &FundingCreated) {
         let vout = u32::from(msg.funding_output_index);
         let funding = OutPoint { txid: msg.funding_txid, vout };
-        self.taps.funded(peer, msg.temporary_channel_id.0, funding);
+        self.taps.funded(opener, peer, msg.temporary_channel_id.0, funding);
     }
+}
+
+/// Whether LDK answers so to what it knows no channel for, and not to a request.
+fn is_stray(data: &str) -> bool {
+    const STRAY: [&str; 4] = [
+        "Got a message for a channel from the wrong node",
+        "Can't find a peer",
+        "Dual-funded channels not supported",
+        "Failed to find corresponding channel",
+    ];
+    STRAY.iter().any(|stray| data.starts_with(stray))
+}
+
+/// Whether LDK closes nothing for such an error of a peer's.
+fn is_ignored(data: &str) -> bool {
+    ["cannot co-op close channel w/ active htlcs", "link failed to shutdown"].contains(&data)
 }
 
 /// How LDK names a channel. Its position in the chain is known from some confirmation on; the aliases
@@ -153,8 +197,17 @@ where
     fn handle_open_channel(&self, their_node_id: PublicKey, msg: &OpenChannel) {
         let fields = &msg.common_fields;
         let temporary = fields.temporary_channel_id.0;
-        self.taps.asked(their_node_id, temporary, fields.dust_limit_satoshis);
-        self.inner.handle_open_channel(their_node_id, msg);
+        if self.taps.asked(their_node_id, temporary, fields.dust_limit_satoshis) {
+            self.inner.handle_open_channel(their_node_id, msg);
+        }
+    }
+
+    fn handle_open_channel_v2(&self, their_node_id: PublicKey, msg: &OpenChannelV2) {
+        // As with any second word under this id.
+        let temporary = msg.common_fields.temporary_channel_id.0;
+        if self.taps.stage(their_node_id, temporary).is_none() {
+            self.inner.handle_open_channel_v2(their_node_id, msg);
+        }
     }
 
     fn handle_accept_channel(&self, their_node_id: PublicKey, msg: &AcceptChannel) {
@@ -165,7 +218,7 @@ where
     }
 
     fn handle_funding_created(&self, their_node_id: PublicKey, msg: &FundingCreated) {
-        self.funded(their_node_id, msg);
+        self.funded(Side::Remote, their_node_id, msg);
         self.inner.handle_funding_created(their_node_id, msg);
     }
 
@@ -216,13 +269,17 @@ where
     }
 
     fn handle_error(&self, their_node_id: PublicKey, msg: &ErrorMessage) {
-        // LDK may open it again under the same id, which is seen then.
-        self.taps.failed(their_node_id, msg.channel_id.0);
         self.inner.handle_error(their_node_id, msg);
+        let all = match msg.channel_id.is_zero() {
+            true => self.taps.openings_of(their_node_id),
+            false => vec![msg.channel_id.0],
+        };
+        for temporary in all {
+            self.failed(their_node_id, temporary, is_ignored(&msg.data));
+        }
     }
 
     passed_on! {
-        handle_open_channel_v2: &OpenChannelV2,
         handle_accept_channel_v2: &AcceptChannelV2,
         handle_funding_signed: &FundingSigned,
         handle_peer_storage: PeerStorage,

@@ -22,7 +22,7 @@ mod translate;
 mod update;
 
 pub use bootstrap::{Adoption, Unadopted, bootstrap};
-pub use held::{Held, HeldFor};
+pub use held::{Held, HeldFor, LeftFor};
 pub use messages::TappedMessages;
 pub use persist::GatedPersist;
 pub use recorder::{Recorder, Waiting};

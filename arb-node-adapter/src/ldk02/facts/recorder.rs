@@ -1,13 +1,14 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
 mod again;
+mod forgotten;
 mod observe;
 mod refused;
 mod signals;
 mod together;
 
 use super::book::{Book, Terms};
-use super::held::{Held, HeldFor, Holding};
+use super::held::{Held, HeldFor, Holding, LeftFor};
 use super::messages::names;
 use super::shelf::{Shelf, records};
 use super::sign::LdkSigner;
@@ -26,6 +27,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
 use core::ops::Deref;
+use forgotten::Written;
 use lightning::ln::channel_state::ChannelDetails;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,8 +63,10 @@ pub struct Recorder<K> {
     taps: Arc<Taps>,
     shelf: Arc<Shelf<K>>,
     held: BTreeMap<ChannelId, Holding>,
-    left: BTreeSet<ChannelId>,
+    left: BTreeMap<ChannelId, LeftFor>,
     again: BTreeSet<ChannelId>,
+    /// What LDK's monitors said when this was opened.
+    written: BTreeMap<ChannelId, Written>,
     secp: Secp256k1<All>,
 }
 
@@ -103,9 +107,11 @@ where
             }
         }
         drop(books);
-        let left = shelf.unreadable().keys().copied().collect();
-        let (held, again) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, secp: Secp256k1::new() })
+        let unreadable = shelf.unreadable().iter();
+        let left = unreadable.map(|(of, why)| (*of, LeftFor::Unreadable(why.clone()))).collect();
+        let written = forgotten::written(&shelf).map_err(Waiting::Store)?;
+        let (held, again, secp) = (BTreeMap::new(), BTreeSet::new(), Secp256k1::new());
+        Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, written, secp })
     }
 
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
@@ -126,10 +132,9 @@ where
         self.held.values().map(|holding| &holding.held)
     }
 
-    /// Channels that are left to LDK alone, since it wrote of them last: their beginning was not
-    /// seen, their format is not known to arb-core, or the arbiter has forgotten them. The arbiter
-    /// publishes nothing for them.
-    pub fn left_to_ldk(&self) -> impl Iterator<Item = &ChannelId> {
+    /// Channels that are left to LDK alone, since it wrote of them last, and why. The arbiter publishes nothing for
+    /// them.
+    pub fn left_to_ldk(&self) -> impl Iterator<Item = (&ChannelId, &LeftFor)> {
         self.left.iter()
     }
 
@@ -295,7 +300,7 @@ where
         if self.shelf.books().contains_key(&channel) {
             block(self.forget(channel))?;
         }
-        self.leave(channel);
+        self.leave(channel, LeftFor::HandedBack);
         Ok(())
     }
 
@@ -351,12 +356,12 @@ where
                     return Ok(());
                 }
                 let Some(opening) = opening else {
-                    self.leave(channel);
+                    self.leave(channel, LeftFor::Beginning);
                     return Ok(());
                 };
                 let facts = match opening::facts(opening, &self.secp) {
                     Err(Untranslated::Format) => {
-                        self.leave(channel);
+                        self.leave(channel, LeftFor::Format);
                         return Ok(());
                     }
                     facts => facts?,
@@ -419,7 +424,9 @@ where
         };
         match applied {
             None => {
-                self.leave(channel);
+                let back = || self.shelf.handed_back().contains(&channel);
+                let why = || if back() { LeftFor::HandedBack } else { LeftFor::Unrecorded };
+                self.left.entry(channel).or_insert_with(why);
                 let steps = update::read(bytes).map(|(_, steps)| steps).unwrap_or_default();
                 let books = self.shelf.books();
                 return Ok(Some(Translation::beside(channel, &steps, &books, &self.secp)));
@@ -436,8 +443,14 @@ where
             let books = self.shelf.books();
             let mut translation = Translation::new(channel, &books, &self.secp)?;
             translation.book_mut(channel)?.announced.extend(announced.clone());
-            if commitments == Commitments::Skipped {
-                translation.fence();
+            match commitments {
+                Commitments::Skipped => translation.fence(),
+                Commitments::Told => {
+                    let written = self.written.get(&channel);
+                    if let Some(number) = written.and_then(|written| written.unsigned(*update)) {
+                        translation.withdraw(number)?;
+                    }
+                }
             }
             translation.steps(&steps, txids, *height)?;
             if commitments == Commitments::Told {
@@ -501,8 +514,8 @@ where
         Ok(())
     }
 
-    fn leave(&mut self, channel: ChannelId) {
-        self.left.insert(channel);
+    fn leave(&mut self, channel: ChannelId, why: LeftFor) {
+        self.left.insert(channel, why);
     }
 
     /// The channel is resolved and forgotten.

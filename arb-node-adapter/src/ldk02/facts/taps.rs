@@ -4,7 +4,7 @@ use super::opening::First;
 use super::update::FIRST_NUMBER;
 use crate::ldk02::lock;
 use arb_core::facts::{ChannelNames, HtlcRecord, Link, SecretStore, ShutdownScripts};
-use arb_core::ids::{ChannelId, HtlcId};
+use arb_core::ids::{ChannelId, HtlcId, Side};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 use core::future::poll_fn;
@@ -41,12 +41,30 @@ struct State {
     connected: BTreeSet<PublicKey>,
 }
 
-/// Both dust limits, and the funding output once it is known.
-#[derive(Clone, Copy, Debug, Default)]
+/// Who opens it, both dust limits, and the funding output once it is known.
+#[derive(Clone, Copy, Debug)]
 struct Begun {
+    opener: Side,
     local: Option<Amount>,
     remote: Option<Amount>,
     funding: Option<OutPoint>,
+}
+
+impl Begun {
+    const fn by(opener: Side) -> Self {
+        Self { opener, local: None, remote: None, funding: None }
+    }
+}
+
+/// How far LDK is with a channel that is not funded yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It opens it.
+    Ours,
+    /// A peer asked for it, and has no answer.
+    Asked,
+    /// A peer asked for it, and has its answer.
+    Accepted,
 }
 
 /// What signing and validating the first commitments showed.
@@ -65,6 +83,16 @@ impl State {
             *signed = fresh();
         }
         signed
+    }
+
+    fn of(&self, peer: PublicKey) -> impl Iterator<Item = (&[u8; 32], &Begun)> {
+        let all = self.openings.range((peer, [0; 32])..=(peer, [0xff; 32]));
+        all.map(|((_, temporary), begun)| (temporary, begun))
+    }
+
+    fn of_mut(&mut self, peer: PublicKey) -> impl Iterator<Item = (&[u8; 32], &mut Begun)> {
+        let all = self.openings.range_mut((peer, [0; 32])..=(peer, [0xff; 32]));
+        all.map(|((_, temporary), begun)| (temporary, begun))
     }
 
     /// These openings came to nothing, and what was signed for them.
@@ -254,38 +282,88 @@ impl Taps {
         lock(&self.jobs).waiting.retain(|job| !is_done(job));
     }
 
-    /// LDK opens a channel, or accepts one, with this dust limit.
+    /// LDK opens a channel with this dust limit.
     pub(super) fn offered(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
         let mut state = lock(&self.state);
-        let begun = state.openings.entry((peer, temporary)).or_default();
+        let ours = || Begun::by(Side::Local);
+        let begun = state.openings.entry((peer, temporary)).or_insert_with(ours);
         begun.local = Some(Amount::from_sat(sat));
     }
 
-    /// A peer opens a channel with this dust limit.
-    pub(super) fn asked(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
+    /// LDK accepts a channel that a peer asked for, with this dust limit.
+    pub(super) fn answered(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
+        if let Some(begun) = lock(&self.state).openings.get_mut(&(peer, temporary)) {
+            begun.local = Some(Amount::from_sat(sat));
+        }
+    }
+
+    /// A peer opens a channel with this dust limit. `false`: LDK is not to hear of it. It may still have another of
+    /// this id, and nobody could say which of both it goes on with; or they are more than it takes.
+    #[must_use]
+    pub(super) fn asked(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) -> bool {
         let mut state = lock(&self.state);
-        let first = (peer, [0; 32]);
-        let of_peer = state.openings.range(first..=(peer, [0xff; 32])).count();
-        if of_peer < MOST_OPENINGS || state.openings.contains_key(&(peer, temporary)) {
-            let begun = state.openings.entry((peer, temporary)).or_default();
-            begun.remote = Some(Amount::from_sat(sat));
+        let count = state.of(peer).filter(|(_, begun)| begun.opener == Side::Remote).count();
+        if count >= MOST_OPENINGS || state.openings.contains_key(&(peer, temporary)) {
+            return false;
         }
+        let begun = Begun { remote: Some(Amount::from_sat(sat)), ..Begun::by(Side::Remote) };
+        state.openings.insert((peer, temporary), begun);
+        true
     }
 
-    /// A peer accepts a channel, with this dust limit: one that LDK has opened, or nothing is remembered.
+    /// A peer accepts a channel that LDK opens, with this dust limit. Its first word counts: with a second one
+    /// LDK has closed the channel.
     pub(super) fn accepted(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) {
-        if let Some(begun) = lock(&self.state).openings.get_mut(&(peer, temporary)) {
-            begun.remote = Some(Amount::from_sat(sat));
+        if let Some(begun) = lock(&self.state).openings.get_mut(&(peer, temporary))
+            && begun.opener == Side::Local
+        {
+            begun.remote.get_or_insert(Amount::from_sat(sat));
         }
     }
 
-    pub(super) fn funded(&self, peer: PublicKey, temporary: [u8; 32], funding: OutPoint) {
-        if let Some(begun) = lock(&self.state).openings.get_mut(&(peer, temporary)) {
-            begun.funding = Some(funding);
+    /// The opener says what funds the channel. A peer may say it of channels that are not its own to fund, and
+    /// of one after the other that this output funds them: the last one is what LDK makes of it at once.
+    pub(super) fn funded(
+        &self,
+        opener: Side,
+        peer: PublicKey,
+        temporary: [u8; 32],
+        funding: OutPoint,
+    ) {
+        let mut state = lock(&self.state);
+        let same = |begun: &Begun| begun.funding == Some(funding);
+        if opener == Side::Remote && state.of(peer).any(|(_, b)| b.opener != opener && same(b)) {
+            return;
+        }
+        for (of, begun) in state.of_mut(peer) {
+            if begun.opener != opener {
+                continue;
+            }
+            if *of == temporary {
+                begun.funding = Some(funding);
+            } else if same(begun) {
+                begun.funding = None;
+            }
         }
     }
 
-    /// One of both has told the other that it has no such channel.
+    /// How far LDK is with a channel that is not funded yet, if it is remembered.
+    pub(super) fn stage(&self, peer: PublicKey, temporary: [u8; 32]) -> Option<Stage> {
+        let state = lock(&self.state);
+        let begun = state.openings.get(&(peer, temporary))?;
+        Some(match (begun.opener, begun.local) {
+            (Side::Local, _) => Stage::Ours,
+            (Side::Remote, None) => Stage::Asked,
+            (Side::Remote, Some(_)) => Stage::Accepted,
+        })
+    }
+
+    /// Temporary ids of a peer's channels that are not funded yet.
+    pub(super) fn openings_of(&self, peer: PublicKey) -> Vec<[u8; 32]> {
+        lock(&self.state).of(peer).map(|(temporary, _)| *temporary).collect()
+    }
+
+    /// LDK has no such channel any more.
     pub(super) fn failed(&self, peer: PublicKey, temporary: [u8; 32]) {
         lock(&self.state).fail(|of, id| (*of, *id) == (peer, temporary));
     }

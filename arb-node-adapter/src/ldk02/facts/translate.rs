@@ -165,6 +165,14 @@ impl<'a> Translation<'a> {
         Translated { changed: self.changed, told: self.told, ended: self.ended }
     }
 
+    /// What LDK has forgotten before it signed it: the peer's commitments from this number on.
+    pub(super) fn withdraw(&mut self, number: CommitmentNumber) -> Result<(), Untranslated> {
+        self.tell(Update::RemoteWithdrawn { number })?;
+        // An offered HTLC that went with it gets a new id if LDK offers it again: links still name the old one.
+        self.book_mut(self.channel)?.tidy();
+        Ok(())
+    }
+
     /// Translates the steps of one update, which LDK made at this height.
     pub(super) fn steps(
         &mut self,

@@ -7,6 +7,7 @@ mod openings;
 mod rig;
 mod signals;
 mod splices;
+mod stale;
 mod together;
 
 use super::Failed;

@@ -155,6 +155,25 @@ fn a_trimmed_htlc_has_no_signature() {
 }
 
 #[test]
+fn the_peer_may_sign_the_same_anew() {
+    let mut world = world_with_htlcs(CommitmentFormat::Anchors);
+    let first = world.signed(0, world.local(1, &HTLCS));
+    world.accept(&update(first.clone()));
+    let anew = world.signed_anew(&first);
+    assert_ne!(anew.signature, first.signature);
+    world.accept_unchanged(&update(anew.clone()));
+    let mut wrong = anew;
+    wrong.htlc_signatures.swap(0, 1);
+    assert!(matches!(world.refuse(&update(wrong)), UpdateError::HtlcSignature(_)));
+    let foreign = world.signed(0, world.local(2, &HTLCS)).signature;
+    let wrong = LocalCommitment { signature: foreign, ..first.clone() };
+    assert_eq!(world.refuse(&update(wrong)), UpdateError::CommitmentSignature);
+    // It is the same in nothing but its number.
+    let other = world.signed(0, world.local(1, &HTLCS[..2]));
+    assert_eq!(world.refuse(&update(other)), UpdateError::CommitmentConflict(number(1)));
+}
+
+#[test]
 fn balances_add_up_to_the_capacity() {
     let world = world_with_htlcs(CommitmentFormat::Anchors);
     for (change, stated) in [(1, 1_000_000_001), (-1, 999_999_999)] {

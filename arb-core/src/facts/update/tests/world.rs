@@ -259,6 +259,19 @@ impl World {
         local.htlc_signatures = htlc_transactions(&built).iter().map(sign).collect();
     }
 
+    /// The same with another valid signature of the commitment that spends the current funding output.
+    pub(crate) fn signed_anew(&self, signed: &LocalCommitment) -> LocalCommitment {
+        let current = &self.facts.candidates.current;
+        let built = local_commitment(&self.facts, current, signed, &self.secp).expect("it builds");
+        let (script, spent) = (built.funding_script(), built.funding_output());
+        let all = EcdsaSighashType::All;
+        let message = sighash(&built.transaction, 0, &spent, Some(&script), all);
+        let message = message.expect("a sighash");
+        let key = &self.remote_secrets.funding;
+        let signature = self.secp.sign_ecdsa_with_noncedata(&message, key, &[7; 32]);
+        LocalCommitment { signature, ..signed.clone() }
+    }
+
     /// Applies an update that must be accepted; gives the HTLCs that ended.
     pub(crate) fn accept(&mut self, update: &Update) -> Vec<(HtlcId, HtlcRecord)> {
         let updated = self.facts.updated(update, &self.secp).expect("accepted");

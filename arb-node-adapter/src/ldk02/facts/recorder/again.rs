@@ -1,6 +1,6 @@
 //! Where the arbiter, the recorder and LDK remember differently: an arbiter whose log is gone or older, and a
 //! recorder that was away while LDK went on.
-use super::{Commitments, Job, Recorder, Stop, answered, numbers, watch};
+use super::{Commitments, Job, LeftFor, Recorder, Stop, Waiting, answered, numbers, watch};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::FactSink;
 use crate::ldk02::facts::bootstrap::{Before, known_before};
@@ -39,7 +39,7 @@ where
         if let Some(seen) = seen.filter(|seen| *seen > book.facts.birth) {
             book.facts.birth = seen;
             let kept = self.shelf.put(channel, book.clone());
-            kept.map_err(|why| Stop::Wait(super::Waiting::Store(why)))?;
+            kept.map_err(|why| Stop::Wait(Waiting::Store(why)))?;
         }
         answered(watch(&book.facts, sink).await)?;
         if let Some(read) = monitor {
@@ -58,20 +58,23 @@ where
     }
 
     /// LDK went on alone with a channel since it was recorded: what is recorded is outdated. The arbiter hears
-    /// how far LDK is, so that it publishes no commitment of ours, and the channel is LDK's.
+    /// how far LDK is, so that it publishes no commitment of ours, and the channel is LDK's for good: it counts as
+    /// handed back, which the egress is to hear of as well.
     pub(super) async fn fell_behind<S: FactSink>(
         &mut self,
         channel: ChannelId,
         job: &Job,
         sink: &S,
     ) -> Result<(), Stop> {
+        let failed = |why| Stop::Wait(Waiting::Store(why));
+        self.shelf.put_handed_back(channel).map_err(failed)?;
         let known = job.monitor().and_then(|monitor| monitor::known(&monitor.bytes).ok());
         match answered(sink.state_numbers(numbers_of(channel, known.as_ref())).await) {
             Ok(()) | Err(Stop::Gone) => {}
             Err(stop) => return Err(stop),
         }
         self.forget(channel).await.map_err(Stop::Wait)?;
-        self.leave(channel);
+        self.leave(channel, LeftFor::Behind);
         Ok(())
     }
 
@@ -97,7 +100,7 @@ where
     fn monitor_of(&self, channel: ChannelId) -> Result<Option<Monitor>, Stop> {
         let Some(book) = self.shelf.book(&channel) else { return Ok(None) };
         let bytes = self.shelf.monitor(&book);
-        let bytes = bytes.map_err(|why| Stop::Wait(super::Waiting::Store(why)))?;
+        let bytes = bytes.map_err(|why| Stop::Wait(Waiting::Store(why)))?;
         Ok(bytes.and_then(|bytes| monitor::read(&bytes).ok()))
     }
 }

@@ -1,6 +1,6 @@
 //! An arbiter that only observes holds nothing.
 use super::again::numbers_of;
-use super::{Job, Recorder, Stop, Waiting, answered};
+use super::{Job, LeftFor, Recorder, Stop, Waiting, answered};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::held::HeldFor;
 use crate::ldk02::facts::{FactSink, monitor};
@@ -69,7 +69,7 @@ where
         }
         self.let_go(channel, completed)?;
         self.forget(channel).await?;
-        self.leave(channel);
+        self.leave(channel, LeftFor::Observed);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use super::{CAPACITY, Failed, fence, id, three};
 use arb_core::facts::{ChannelFacts, HtlcLink};
 use arb_core::ids::{HtlcId, Preimage, Side};
 use arb_node_adapter::facts::{CHANNELS, NAMESPACE};
-use arb_node_adapter::{Recorder, bootstrap};
+use arb_node_adapter::{LeftFor, Recorder, bootstrap};
 use arb_tests::ldk::{Kind, Link, MemoryKv};
 use bitcoin::Amount;
 use lightning::util::persist::KVStoreSync;
@@ -132,8 +132,12 @@ fn a_record_that_is_behind_is_not_believed() -> Result<(), Failed> {
     assert!(stated.local > before.candidates.current.local.number, "{stated:?}");
     let desks = rig.desks.borrow();
     let left: Vec<_> = desks[1].recorder.left_to_ldk().collect();
-    assert_eq!(left, [&id(&near)]);
+    assert_eq!(left, [(&id(&near), &LeftFor::Behind)]);
     assert_eq!(desks[1].recorder.numbers(), []);
+    assert_eq!(desks[1].recorder.handed_back(), [id(&near)], "for the egress to hear of it");
+    drop(desks);
+    rig.restart_recorder(1)?;
+    assert_eq!(rig.desks.borrow()[1].recorder.handed_back(), [id(&near)], "and after a restart");
     Ok(())
 }
 
@@ -149,7 +153,10 @@ fn a_view_of_the_chain_brings_no_record_up() -> Result<(), Failed> {
     assert_eq!(fence::held(&rig, 1), [], "LDK goes on");
     assert_eq!(rig.facts(1, &near)?, before, "nothing is told that does not hold");
     let desks = rig.desks.borrow();
-    assert_eq!(desks[1].recorder.left_to_ldk().collect::<Vec<_>>(), [&id(&near)]);
+    assert_eq!(
+        desks[1].recorder.left_to_ldk().collect::<Vec<_>>(),
+        [(&id(&near), &LeftFor::Behind)]
+    );
     Ok(())
 }
 
@@ -254,7 +261,8 @@ fn a_recorder_without_records_leaves_channels_to_ldk() -> Result<(), Failed> {
     let more = rig.net.send(0, &[near], 5_000_000, "more")?;
     rig.net.claim(&more);
     let desks = rig.desks.borrow();
-    assert!(desks[1].recorder.left_to_ldk().any(|left| *left == id(&near)));
+    let mut left = desks[1].recorder.left_to_ldk();
+    assert!(left.any(|left| left == (&id(&near), &LeftFor::Unrecorded)));
     Ok(())
 }
 
@@ -269,7 +277,10 @@ fn an_unreadable_record_costs_one_channel() -> Result<(), Failed> {
         let desks = rig.desks.borrow();
         let recorder = &desks[1].recorder;
         assert_eq!(recorder.unreadable().map(|(of, _)| *of).collect::<Vec<_>>(), [id(&near)]);
-        assert_eq!(recorder.left_to_ldk().copied().collect::<Vec<_>>(), [id(&near)]);
+        let left: Vec<_> = recorder.left_to_ldk().map(|(of, _)| *of).collect();
+        assert_eq!(left, [id(&near)]);
+        let mut why = recorder.left_to_ldk().map(|(_, why)| why);
+        assert!(why.all(|why| matches!(why, LeftFor::Unreadable(_))));
         assert_eq!(recorder.handed_back(), [id(&near)]);
         let stated = recorder.numbers();
         assert_eq!(stated.iter().map(|of| of.id).collect::<Vec<_>>(), [id(&far)]);

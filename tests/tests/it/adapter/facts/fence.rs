@@ -6,7 +6,8 @@ use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Package, Stake, Verdict};
 use arb_core::units::BlockHeight;
 use arb_node_adapter::{
-    ArbiterEgress, Egress, EgressError, ForceClose, HeldFor, ManagerFence, Mempool, Mode, Refusal,
+    ArbiterEgress, Egress, EgressError, ForceClose, HeldFor, LeftFor, ManagerFence, Mempool, Mode,
+    Refusal,
 };
 use arb_tests::ldk::{Kind, Link, Manager};
 use bitcoin::absolute::LockTime;
@@ -108,16 +109,18 @@ fn a_channel_goes_back_to_ldk() -> Result<(), Failed> {
     rig.net.arrived(&payment)?;
     rig.net.claim(&payment);
     assert_eq!(held(&rig, 1), []);
-    let left =
-        |rig: &Rig| rig.desks.borrow()[1].recorder.left_to_ldk().copied().collect::<Vec<_>>();
-    assert_eq!(left(&rig), [id(&near)]);
+    let left = |rig: &Rig| -> Vec<_> {
+        let desks = rig.desks.borrow();
+        desks[1].recorder.left_to_ldk().map(|(of, why)| (*of, why.clone())).collect()
+    };
+    assert_eq!(left(&rig), [(id(&near), LeftFor::HandedBack)]);
 
     rig.restart_node(1)?;
     rig.net.pump();
     assert_eq!(rig.desks.borrow()[1].recorder.handed_back(), [id(&near)]);
     let payment = rig.net.send(0, &[near], 6_000_000, "alone")?;
     rig.net.claim(&payment);
-    assert_eq!(left(&rig), [id(&near)]);
+    assert_eq!(left(&rig), [(id(&near), LeftFor::HandedBack)]);
     // The other channel is the arbiter's still, which takes nothing.
     rig.net.start(1, &[far], 5_000_000, "never", 1)?;
     rig.net.pump();

@@ -1,12 +1,14 @@
 //! What is remembered of channels that come to nothing: little, whatever a peer says.
 use super::rig::Rig;
 use super::{CAPACITY, Failed};
-use arb_tests::ldk::{Kind, Net};
+use arb_tests::ldk::{Kind, Net, Opening};
 use bitcoin::Txid;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::ecdsa::Signature;
+use lightning::events::Event;
 use lightning::ln::msgs::{
-    BaseMessageHandler, ChannelMessageHandler, FundingCreated, MessageSendEvent, OpenChannel,
+    BaseMessageHandler, ChannelMessageHandler, ErrorMessage, FundingCreated, MessageSendEvent,
+    OpenChannel,
 };
 use lightning::ln::types::ChannelId;
 
@@ -64,4 +66,139 @@ fn a_channel_after_many_that_failed_is_seen_from_its_beginning() -> Result<(), F
     rig.net.nodes[0].messages.get_and_clear_pending_msg_events();
     let channel = rig.net.open(0, 1, CAPACITY, 400_000_000)?;
     rig.check(&channel)
+}
+
+/// What one side says while a channel is opened: who (the node's place), and when.
+type Says<'a> = &'a dyn Fn(&Net, Opening, ChannelId) -> Result<(), Failed>;
+
+/// Node 1 opens a channel to node 0, and something else is said meanwhile. Both see it from its beginning.
+fn opened_while(says: Says<'_>) -> Result<(), Failed> {
+    let mut rig = Rig::new(2, Kind::Anchors)?;
+    let mut said = Ok(());
+    let link = rig.net.open_while(1, 0, (CAPACITY, 400_000_000), &mut |net, now, temporary| {
+        if said.is_ok() {
+            said = says(net, now, temporary);
+        }
+    })?;
+    said?;
+    rig.check(&link)?;
+    // Between all dust limits that are heard of.
+    for payer in [0, 1] {
+        let payment = rig.net.send(payer, &[link], 700_000, &format!("of {payer}"))?;
+        rig.check(&link)?;
+        rig.net.claim(&payment);
+        rig.check(&link)?;
+    }
+    Ok(())
+}
+
+fn error(net: &Net, from: usize, channel_id: ChannelId, data: &str) {
+    let message = ErrorMessage { channel_id, data: data.to_owned() };
+    net.nodes[1 - from].messages.handle_error(net.nodes[from].id(), &message);
+}
+
+fn funding_created(temporary: ChannelId) -> Result<FundingCreated, Failed> {
+    Ok(FundingCreated {
+        temporary_channel_id: temporary,
+        funding_txid: Txid::from_byte_array([7; 32]),
+        funding_output_index: 0,
+        signature: Signature::from_compact(&[1; 64])?,
+    })
+}
+
+/// LDK closes nothing for these words of a peer's, whichever side opened.
+#[test]
+fn an_error_that_ldk_ignores_costs_no_channel() -> Result<(), Failed> {
+    for from in [0, 1] {
+        opened_while(&|net, now, temporary| {
+            if matches!(now, Opening::Asked | Opening::Accepted) {
+                error(net, from, temporary, "link failed to shutdown");
+                error(net, from, ChannelId([0; 32]), "link failed to shutdown");
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Once LDK has the funding transaction it knows the channel by another id.
+#[test]
+fn an_error_under_the_former_id_costs_no_channel() -> Result<(), Failed> {
+    for when in [Opening::Funding, Opening::Funded] {
+        opened_while(&|net, now, temporary| {
+            if now == when {
+                error(net, 0, temporary, "no");
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// LDK refuses the second request of one id, and goes on with the first, whose dust limit counts.
+#[test]
+fn a_second_request_changes_nothing() -> Result<(), Failed> {
+    for (dust, when) in [(354, Opening::Asked), (1_000, Opening::Asked), (1_000, Opening::Accepted)]
+    {
+        let other = open_channel(&Net::new(2, Kind::Anchors))?;
+        opened_while(&|net, now, temporary| {
+            if now == when {
+                let mut msg = other.clone();
+                msg.common_fields.temporary_channel_id = temporary;
+                msg.common_fields.dust_limit_satoshis = dust;
+                net.nodes[0].messages.handle_open_channel(net.nodes[1].id(), &msg);
+                // What LDK answers, if it hears of it, is lost.
+                net.nodes[0].messages.get_and_clear_pending_msg_events();
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A peer that funds a channel before it has an answer to its request, or one that is not its own to fund.
+#[test]
+fn funding_in_vain_costs_no_channel() -> Result<(), Failed> {
+    opened_while(&|net, now, temporary| {
+        let message = funding_created(temporary)?;
+        match now {
+            Opening::Asked => {
+                net.nodes[0].messages.handle_funding_created(net.nodes[1].id(), &message);
+                net.nodes[0].messages.get_and_clear_pending_msg_events();
+            }
+            Opening::Funded => {
+                net.nodes[1].messages.handle_funding_created(net.nodes[0].id(), &message);
+            }
+            Opening::Accepted | Opening::Funding => {}
+        }
+        Ok(())
+    })
+}
+
+/// What LDK has dropped is forgotten: the peer may ask again under the same id.
+#[test]
+fn a_request_may_be_made_again_after_an_error() -> Result<(), Failed> {
+    let net = Net::new(2, Kind::Anchors);
+    let (msg, peer) = (open_channel(&net)?, net.nodes[1].id());
+    let temporary = msg.common_fields.temporary_channel_id;
+    let asked = || {
+        net.nodes[0].messages.handle_open_channel(peer, &msg);
+        net.nodes[0].collect_events();
+        let asked = |event: &Event| matches!(event, Event::OpenChannelRequest { .. }).then_some(());
+        net.nodes[0].take_event(asked).is_some()
+    };
+    assert!(asked());
+    error(&net, 1, temporary, "no");
+    assert!(asked(), "its own error ended the first");
+    error(&net, 1, ChannelId([0; 32]), "no");
+    assert!(asked(), "and so did one for all of them");
+    let refused = net.nodes[0].manager.force_close_broadcasting_latest_txn(
+        &temporary,
+        &peer,
+        "refused".to_owned(),
+    );
+    refused.map_err(|_| "not refused")?;
+    net.nodes[0].messages.get_and_clear_pending_msg_events();
+    assert!(asked(), "LDK said that it ended the one before");
+    Ok(())
 }

@@ -182,6 +182,8 @@ pub(super) struct Desk {
     pub(super) recorder: Recorder<Arc<MemoryKv>>,
     pub(super) store: Arc<MemoryKv>,
     pub(super) sink: Arc<Sink>,
+    /// The channel manager as it was when nothing waited to be recorded, if it is kept.
+    pub(super) written: Option<Vec<u8>>,
 }
 
 /// Nodes with recorders.
@@ -189,6 +191,9 @@ pub(super) struct Rig {
     pub(super) net: Net,
     pub(super) desks: Rc<RefCell<Vec<Desk>>>,
     kind: Kind,
+    /// Whether offered HTLCs are to have LDK's own ids: those that LDK gives anew once it has forgotten them are
+    /// used once here.
+    pub(super) same_ids: bool,
 }
 
 fn gated(taps: &Arc<Taps>) -> StoredMonitors {
@@ -212,7 +217,7 @@ impl Rig {
                 }
             };
             let recorder = Recorder::open(node.taps.clone(), store.clone(), &[])?;
-            all.push(Desk { recorder, store, sink: Arc::new(sink) });
+            all.push(Desk { recorder, store, sink: Arc::new(sink), written: None });
         }
         let desks = Rc::new(RefCell::new(all));
         let at_work = desks.clone();
@@ -224,7 +229,7 @@ impl Rig {
             }
             any
         }));
-        Ok(Self { net, desks, kind })
+        Ok(Self { net, desks, kind, same_ids: true })
     }
 
     pub(super) fn sink(&self, node: usize) -> Arc<Sink> {
@@ -250,6 +255,19 @@ impl Rig {
     /// written last of all.
     pub(super) fn restart_node(&mut self, node: usize) -> Result<(), Failed> {
         let manager = self.net.nodes[node].manager.encode();
+        self.restart_from(node, &manager)
+    }
+
+    /// From here on the node writes its channel manager whenever nothing waits to be recorded, and at no other time.
+    pub(super) fn keep_manager(&self, node: usize) {
+        self.desks.borrow_mut()[node].written = Some(self.net.nodes[node].manager.encode());
+    }
+
+    /// The node stops where it stands, and starts again from what it wrote: its channel manager was written before
+    /// what waits to be recorded.
+    pub(super) fn restart_stale(&mut self, node: usize) -> Result<(), Failed> {
+        let manager = self.desks.borrow()[node].written.clone().ok_or("no manager")?;
+        self.same_ids = false;
         self.restart_from(node, &manager)
     }
 
@@ -317,14 +335,17 @@ impl Rig {
             let id = HtlcId { offerer: Side::Local, id: htlc.htlc_id? };
             Some((id, (htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash.0)))
         });
-        let truth: BTreeMap<_, _> = received.chain(offered).collect();
-        let ours: BTreeMap<_, _> = facts
-            .htlcs
-            .iter()
-            .map(|(id, HtlcRecord { htlc, .. })| {
-                (*id, (htlc.amount.0, htlc.expiry.0.0, htlc.hash.0))
-            })
-            .collect();
+        let mut truth: Vec<_> = received.chain(offered).collect();
+        let ours = facts.htlcs.iter().map(|(id, HtlcRecord { htlc, .. })| {
+            (*id, (htlc.amount.0, htlc.expiry.0.0, htlc.hash.0))
+        });
+        let mut ours: Vec<_> = ours.collect();
+        if !self.same_ids {
+            let ids = truth.iter_mut().chain(&mut ours).map(|(id, _)| id);
+            ids.filter(|id| id.offerer == Side::Local).for_each(|id| id.id = 0);
+        }
+        truth.sort_unstable();
+        ours.sort_unstable();
         assert_eq!(ours, truth, "node {node}");
         Ok(())
     }
@@ -340,6 +361,9 @@ fn drain(node: &Node, desk: &mut Desk) -> bool {
     };
     // It says why it waits in the backlog, which the tests look at.
     let _waiting = at_once(desk.recorder.drain(&*desk.sink, completed));
+    if let Some(written) = desk.written.as_mut().filter(|_| node.taps.backlog() == 0) {
+        *written = node.manager.encode();
+    }
     node.taps.backlog() != before
 }
 
