@@ -49,7 +49,7 @@ async fn coins_of_ldks_wallet_belong_to_one_claim() -> Result<(), Failed> {
     let chosen = |coins: Vec<arb_core::ports::Coin>| -> Vec<u64> {
         coins.iter().map(|coin| coin.output.value.to_sat()).collect()
     };
-    assert_eq!(chosen(port.select(wants(101, 4_000)).await?), [50_000]);
+    assert_eq!(chosen(port.select(wants(101, 20_000)).await?), [50_000]);
     // Neither the one that is taken nor the one that costs more than it brings.
     assert_eq!(chosen(port.select(wants(102, 40_000)).await?), [10_000]);
     assert_eq!(chosen(port.select(wants(101, 4_000)).await?), [50_000], "the same again");
@@ -59,6 +59,14 @@ async fn coins_of_ldks_wallet_belong_to_one_claim() -> Result<(), Failed> {
     port.release(outpoint(103)).await?;
     port.reserve(outpoint(104), vec![outpoint(1)]).await?;
     assert!(port.select(wants(105, 1)).await?.is_empty());
+    // It moves to whoever it is reserved for last.
+    port.reserve(outpoint(106), vec![outpoint(1)]).await?;
+    assert!(port.select(wants(104, 20_000)).await?.is_empty());
+    assert_eq!(chosen(port.select(wants(106, 20_000)).await?), [50_000]);
+    // The smallest that is enough, and the large one is left for others.
+    port.release(outpoint(106)).await?;
+    port.release(outpoint(102)).await?;
+    assert_eq!(chosen(port.select(wants(107, 4_000)).await?), [10_000]);
     Ok(())
 }
 
