@@ -57,8 +57,8 @@ pub enum Mode {
     ///
     /// What LDK has in the mempool is known by what it handed to a [`MonitorEgress`]: the handler of
     /// `BumpTransaction` events is to be given one as well. What it handed over before a restart is not remembered:
-    /// as long as there is time, anything in the mempool counts as LDK's until it has handed over a claim of the same
-    /// output again, or has had [`GRACE`] blocks for it.
+    /// as long as there is time, anything in the mempool counts as LDK's until it has had [`GRACE`] blocks to hand it
+    /// over again.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -97,8 +97,6 @@ struct State {
     coins: BTreeMap<OutPoint, OutPoint>,
     /// Transactions that LDK handed over, and when it did so last.
     of_ldk: BTreeMap<Txid, u32>,
-    /// Outputs that these spend, and when they were handed over last.
-    by_ldk: BTreeMap<OutPoint, u32>,
     /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
     unknown: BTreeMap<OutPoint, Unknown>,
     /// Channels of which our commitment is about to be published, or was.
@@ -117,7 +115,6 @@ impl State {
         });
         self.wanted.values_mut().for_each(|since| *since = height);
         self.of_ldk.values_mut().for_each(|last| *last = height);
-        self.by_ldk.values_mut().for_each(|last| *last = height);
     }
 
     /// The channel is LDK's alone.
@@ -145,8 +142,7 @@ impl State {
     /// before that. Asked with every block; several may come at once.
     fn may_be_ldks(&mut self, outpoint: OutPoint, deadline: BlockHeight) -> bool {
         let (height, left) = (self.height, BlockHeight(self.height).until(deadline).0);
-        let is_known = self.by_ldk.contains_key(&outpoint) || self.claimed.contains_key(&outpoint);
-        if is_known || left <= GRACE {
+        if self.claimed.contains_key(&outpoint) || left <= GRACE {
             return false;
         }
         let unknown = self.unknown.entry(outpoint).or_insert(Unknown { last: height, heights: 1 });
@@ -207,7 +203,6 @@ impl Egress {
         state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
         state.of_ldk.retain(|_, last| recent(*last));
-        state.by_ldk.retain(|_, last| recent(*last));
         state.unknown.retain(|_, unknown| recent(unknown.last));
         state.deadlines.retain(|_, deadline| recent(*deadline));
     }
@@ -347,8 +342,6 @@ impl Egress {
         let mut state = lock(&self.state);
         let height = state.height;
         state.of_ldk.extend(transactions.iter().map(|tx| (tx.compute_txid(), height)));
-        let inputs = transactions.iter().flat_map(|tx| &tx.input);
-        state.by_ldk.extend(inputs.map(|input| (input.previous_output, height)));
     }
 
     /// A claim of LDK's, which spends these outputs, is about to have coins.

@@ -233,11 +233,6 @@ async fn what_ldk_does_not_hand_over_again_is_not_its_own() -> Result<(), Failed
     egress.best_height(DEADLINE - 5);
     assert!(goes_out(&port, &ours).await?);
 
-    // LDK has had its turn: it wants another transaction, which the network does not have.
-    let (port, egress) = started(DEADLINE - 10);
-    MonitorEgress::new(&Broken, egress).broadcast_transactions(&[&spend(&[1], 30)]);
-    assert!(goes_out(&port, &ours).await?);
-
     // There is no time for that.
     let (port, _) = started(DEADLINE - GRACE);
     assert!(goes_out(&port, &ours).await?);
