@@ -353,6 +353,7 @@ impl Acts {
             }
             Change::Accepted { txid } => {
                 self.rejected.remove(txid);
+                self.retried.remove(txid);
                 let claims = self.ours(*txid).map(|out| out.claims.clone()).unwrap_or_default();
                 self.set_aside.retain(|outpoint, _| !claims.contains(outpoint));
             }

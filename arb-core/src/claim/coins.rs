@@ -3,9 +3,9 @@ use alloc::vec::Vec;
 use bitcoin::Amount;
 use core::cmp::Reverse;
 
-/// The fewest coins that bring `amount` beyond their own inputs, all of them if they do not; of several such sets, one
-/// that takes no coin which others need more: the last is the smallest that is enough. Those for which `is_own` is true are reserved for
-/// the claim already, and come first.
+/// The fewest coins that bring `amount` beyond their own inputs, all of them if they do not. Of several such sets, one
+/// with coins for which `is_own` is true, which are reserved for the claim already; and else the smallest that are enough: large ones are left for
+/// whoever needs them.
 ///
 /// `coins` are what is offered, each with what it brings.
 ///
@@ -16,7 +16,7 @@ use core::cmp::Reverse;
 /// let sat = Amount::from_sat;
 /// let wallet = [("large", sat(90_000)), ("small", sat(4_000)), ("middle", sat(20_000))];
 /// assert_eq!(fewest(wallet, sat(3_000), |_| false), ["small"]);
-/// assert_eq!(fewest(wallet, sat(93_000), |_| false), ["large", "small"]);
+/// assert_eq!(fewest(wallet, sat(93_000), |_| false), ["small", "large"]);
 /// assert_eq!(fewest(wallet, sat(3_000), |coin| *coin == "middle"), ["middle"]);
 /// ```
 pub fn fewest<T>(
@@ -24,29 +24,35 @@ pub fn fewest<T>(
     amount: Amount,
     is_own: impl Fn(&T) -> bool,
 ) -> Vec<T> {
-    let (own, mut others): (Vec<_>, Vec<_>) = coins
-        .into_iter()
-        .filter(|(_, brings)| *brings > Amount::ZERO)
-        .partition(|(c, _)| is_own(c));
-    let mut missing = amount;
-    let mut chosen = Vec::new();
-    let mut take = |(coin, brings): (T, Amount), missing: &mut Amount| {
-        *missing = missing.checked_sub(brings).unwrap_or(Amount::ZERO);
-        chosen.push(coin);
+    let mut rest: Vec<(T, Amount)> =
+        coins.into_iter().filter(|(_, brings)| *brings > Amount::ZERO).collect();
+    rest.sort_by_key(|(_, brings)| Reverse(*brings));
+    let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
+    let largest = |rest: &[(T, Amount)], count: usize| {
+        rest.iter().take(count).map(|(_, brings)| *brings).fold(Amount::ZERO, sum)
     };
-    let mut own = own;
-    own.sort_by_key(|(_, brings)| Reverse(*brings));
-    let mut own = own.into_iter();
-    while missing > Amount::ZERO
-        && let Some(coin) = own.next()
-    {
-        take(coin, &mut missing);
+    let mut all = Amount::ZERO;
+    let before = rest.iter().take_while(|(_, brings)| {
+        let is_missing = all < amount;
+        all = sum(all, *brings);
+        is_missing
+    });
+    let mut left = before.count();
+    if largest(&rest, left) < amount {
+        return rest.into_iter().map(|(coin, _)| coin).collect();
     }
-    // Largest first, and the first that is enough from the other end.
-    others.sort_by_key(|(_, brings)| Reverse(*brings));
-    while missing > Amount::ZERO && !others.is_empty() {
-        let enough = others.iter().rposition(|(_, brings)| *brings >= missing);
-        take(others.remove(enough.unwrap_or(0)), &mut missing);
+    let (mut missing, mut chosen) = (amount, Vec::new());
+    while left > 0 {
+        left = left.saturating_sub(1);
+        // With one of the largest, or one that is enough beside them.
+        let least = missing.checked_sub(largest(&rest, left)).unwrap_or(Amount::ZERO);
+        let fits = |(at, (_, brings)): &(usize, &(T, Amount))| *at < left || *brings >= least;
+        let own = rest.iter().enumerate().filter(fits).filter(|(_, (coin, _))| is_own(coin)).last();
+        let next = own.or_else(|| rest.iter().enumerate().filter(fits).last());
+        let Some(at) = next.map(|(at, _)| at) else { break };
+        let (coin, brings) = rest.remove(at);
+        missing = missing.checked_sub(brings).unwrap_or(Amount::ZERO);
+        chosen.push(coin);
     }
     chosen
 }
@@ -73,20 +79,21 @@ mod tests {
             largest.sort_unstable_by_key(|brings| Reverse(*brings));
             let fewer = chosen.len().saturating_sub(1);
             prop_assert!(chosen.is_empty() || largest[..fewer].iter().sum::<u64>() < amount);
-            if let Some((last, before)) = chosen.split_last()
-                && sum(&chosen) >= amount
-            {
-                let left = amount - sum(before);
-                let unused = (0..brings.len()).filter(|at| !chosen.contains(at));
-                prop_assert!(unused.into_iter().all(|at| brings[at] < left || brings[at] >= brings[*last]));
+            if sum(&chosen) >= amount {
+                // No smaller one would do instead of any of them.
+                for one in &chosen {
+                    let needed = amount.saturating_sub(sum(&chosen) - brings[*one]);
+                    let mut unused = (0..brings.len()).filter(|at| !chosen.contains(at));
+                    prop_assert!(unused.all(|at| brings[at] < needed.max(1) || brings[at] >= brings[*one]));
+                }
             }
-            // What the claim has already comes first.
-            let chosen = fewest(coins(), sat(amount), |at| own[*at]);
-            let of_others = chosen.iter().position(|at| !own[*at]).unwrap_or(chosen.len());
-            prop_assert!(chosen[of_others..].iter().all(|at| !own[*at]));
-            if of_others < chosen.len() {
-                let all_own = (0..brings.len()).filter(|at| own[*at] && brings[*at] > 0).count();
-                prop_assert_eq!(of_others, all_own);
+            // What the claim has already is taken where it makes them no more.
+            let again = fewest(coins(), sat(amount), |at| own[*at]);
+            prop_assert_eq!(again.len(), chosen.len());
+            prop_assert!(sum(&again) >= amount || again.len() == of_use);
+            let is_one_enough = |at: usize| own[at] && brings[at] >= amount;
+            if again.len() == 1 && (0..brings.len()).any(is_one_enough) {
+                prop_assert!(own[again[0]]);
             }
         }
     }

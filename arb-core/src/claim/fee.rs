@@ -140,9 +140,11 @@ pub struct Price<'a> {
     pub weight: Weight,
     /// Most that may be paid.
     pub budget: Amount,
-    /// Most that may be paid for the sake of each deadline, with what is lost before it: above that, what the market
-    /// asks of somebody who is near none.
+    /// For each deadline, the nearest first, what is lost with it or before it: so much may be paid for its sake, beyond
+    /// what the market and the later ones ask for.
     pub pressed: Vec<(Hurry, Amount)>,
+    /// Most that may be paid for the sake of deadlines; above that, what the market asks of somebody who is near none.
+    pub for_deadlines: Amount,
     /// The least that one of its claims could pay by itself, if it were taken apart.
     pub poorest: FeeRate,
     /// Feerates as data.
@@ -160,21 +162,24 @@ impl Price<'_> {
     /// while better times are waited for.
     #[must_use]
     pub fn feerate(&self) -> Option<FeeRate> {
-        let for_it = |&(hurry, most): &(Hurry, Amount)| {
-            let rising = if hurry.has_deadline() { RISING } else { 0 };
-            self.at(hurry, most.min(self.budget), rising)
+        let most = feerate_of(self.budget, self.weight)?;
+        // Where one deadline is that of all, it alone decides.
+        let calm = match self.pressed.as_slice() {
+            [(_, lost)] if *lost >= self.budget => None,
+            _ => self.bid(self.hurry.calm(), self.budget, 0),
         };
-        let pressed = self.pressed.iter().map(for_it).max().flatten();
-        if let [(_, most)] = self.pressed.as_slice()
-            && *most >= self.budget
-        {
-            return pressed;
-        }
-        pressed.max(self.at(self.hurry.calm(), self.budget, 0))
+        let bid = self.pressed.iter().rev().fold(calm, |bid, &(hurry, lost)| {
+            let others = bid.map_or(Amount::ZERO, |bid| fee_of(bid, self.weight));
+            let most = others.checked_add(lost).unwrap_or(Amount::MAX_MONEY);
+            let rising = if hurry.has_deadline() { RISING } else { 0 };
+            bid.max(self.bid(hurry, most.min(self.for_deadlines).min(self.budget), rising))
+        });
+        let rate = bid.max(self.asked).max(self.paid)?.min(most);
+        (rate >= self.estimates.floor).then_some(rate)
     }
 
-    /// As if it hurried so much, with so large a budget, and rising from so many blocks before the deadline.
-    fn at(&self, hurry: Hurry, budget: Amount, rising: u32) -> Option<FeeRate> {
+    /// What it bids if it hurries so much, with so large a budget, and rising from so many blocks before the deadline.
+    fn bid(&self, hurry: Hurry, budget: Amount, rising: u32) -> Option<FeeRate> {
         let most = feerate_of(budget, self.weight)?;
         if most < self.estimates.floor {
             return None;
@@ -187,8 +192,7 @@ impl Price<'_> {
             }
             (None, _) => None,
         };
-        let rate = market.max(self.asked).max(self.paid)?.min(most);
-        (rate >= self.estimates.floor).then_some(rate)
+        market.map(|rate| rate.min(most))
     }
 
     /// The price of what has a deadline. It rises with each block that passes.

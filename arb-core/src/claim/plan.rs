@@ -259,10 +259,10 @@ impl<'a> Planner<'a> {
         // for itself, is hurried for what its deadline puts at risk, not for our balance.
         let is_hurried = claim.deadline.is_some() && self.past.ours(commitment).is_none();
         let idle = if is_hurried { Amount::ZERO } else { ANCHOR_BUDGET.min(half(ours)) };
-        let risk = half(claim.value_at_risk);
+        let risk = half(claim.value_at_risk).max(idle);
         let close = match self.past.budget(claim) {
             Some(budget) => CloseBudget::of(budget),
-            None => self.close_budget(&draft, commitment, ours).at_least(idle).for_risk(risk),
+            None => self.close_budget(&draft, commitment, ours).at_least(risk),
         };
         // Without its parent no child is accepted, whatever its coins.
         let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
@@ -346,16 +346,16 @@ impl<'a> Planner<'a> {
         all.min(spendable).checked_sub(self.sweep_of(draft)).unwrap_or(Amount::ZERO)
     }
 
-    /// The price of a draft for which so much may be paid, and so much whatever is lost by some height.
-    fn price(&self, draft: &Draft, weight: Weight, most: (Amount, Amount)) -> Price<'_> {
-        let pressed = self.pressed(draft, most);
+    fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {
+        let pressed = self.pressed(draft, budget);
         let hurries = pressed.iter().map(|(hurry, _)| *hurry);
         let nearest = hurries.min_by_key(|hurry| hurry.left().unwrap_or(u32::MAX));
         Price {
             hurry: nearest.unwrap_or_else(|| self.hurry(draft)),
             weight,
-            budget: most.0,
+            budget,
             pressed,
+            for_deadlines: Self::for_deadlines(&draft.claim, budget),
             poorest: group::poorest(draft),
             estimates: self.estimates,
             asked: self.asked(draft),
@@ -406,8 +406,7 @@ impl<'a> Planner<'a> {
         let own = draft.weight();
         let weight = own.checked_add(parent.weight)?;
         let whole = most.budget.checked_add(parent.fee)?;
-        let idle = most.idle.checked_add(parent.fee)?;
-        let price = self.price(&draft, weight, (whole, idle));
+        let price = self.price(&draft, weight, whole);
         let mut feerate = price.feerate()?;
         let (before_coins, budget) = (most.budget, most.at(feerate));
         let enough = fee::feerate_of(parent.fee, parent.weight);

@@ -119,16 +119,30 @@ impl ChainArbitrator {
         is_funded: impl Fn(&OutPoint) -> bool,
     ) -> Vec<CoinsInUse> {
         let Some(active) = self.active(slot) else { return Vec::new() };
-        let is_open = |used: &CoinsInUse| used.confirmed.is_none() && !is_funded(&used.claim);
-        let open = self.coins_in_use(slot).into_iter().filter(is_open);
-        // The newest of each: those that it replaced need none.
-        let mut newest: BTreeMap<OutPoint, CoinsInUse> =
-            open.map(|used| (used.claim, used)).collect();
-        if !newest.is_empty() {
-            let leads = self.leads_of(slot, active);
-            newest.retain(|claim, _| leads.contains(claim));
+        let (mut coins, mut claims) = (BTreeSet::new(), BTreeSet::new());
+        let mut kept = Vec::new();
+        // The newest first: what it has replaced needs none, and what both spend is its own.
+        for out in active.state.acts().handed_out.iter().rev() {
+            if active.state.confirmed_at(out.txid()).is_some() {
+                continue;
+            }
+            let is_replaced = out.coins.iter().any(|coin| coins.contains(coin))
+                || out.all_claims().any(|claim| claims.contains(&claim));
+            coins.extend(out.coins.iter().copied());
+            claims.extend(out.all_claims());
+            // Of a transaction for several channels, the one that comes first.
+            let lead = out.all_claims().min().filter(|lead| out.claims.contains(lead));
+            if let Some(claim) = lead.filter(|claim| !is_replaced && !is_funded(claim))
+                && !out.coins.is_empty()
+            {
+                kept.push(CoinsInUse { claim, coins: out.coins.clone(), confirmed: None });
+            }
         }
-        newest.into_values().collect()
+        if !kept.is_empty() {
+            let leads = self.leads_of(slot, active);
+            kept.retain(|used| leads.contains(&used.claim));
+        }
+        kept
     }
 
     /// Coins that are to be reserved again after a restart: of what is ours to make, of what a block holds that the

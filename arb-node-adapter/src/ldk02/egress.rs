@@ -127,15 +127,23 @@ impl State {
     /// for it, or nothing any more.
     fn is_overdue(&mut self, outpoint: OutPoint) -> bool {
         let since = *self.wanted.entry(outpoint).or_insert(self.height);
-        let passed = |since| self.height.saturating_sub(since);
-        let deadline = self.deadlines.get(&outpoint);
-        let is_near = deadline.is_some_and(|of| of.saturating_sub(self.height) <= GUARD_BEFORE);
-        match (self.claimed.get(&outpoint), is_near) {
-            (Some(claimed), false) => passed(claimed.known) >= SILENCE,
-            (Some(claimed), true) => passed(claimed.known) >= GRACE,
-            (None, false) => passed(since) >= GRACE,
-            (None, true) => passed(since) >= 1,
+        let passed = self.height.saturating_sub(since);
+        match (self.is_heard_of(outpoint), self.is_near(outpoint)) {
+            (Some(is_heard_of), _) => !is_heard_of,
+            (None, false) => passed >= GRACE,
+            (None, true) => passed >= 1,
         }
+    }
+
+    fn is_near(&self, outpoint: OutPoint) -> bool {
+        let deadline = self.deadlines.get(&outpoint);
+        deadline.is_some_and(|of| of.saturating_sub(self.height) <= GUARD_BEFORE)
+    }
+
+    /// Whether what the arbiter has published for an output was heard of lately; `None`: it has published nothing.
+    fn is_heard_of(&self, outpoint: OutPoint) -> Option<bool> {
+        let passed = self.height.saturating_sub(self.claimed.get(&outpoint)?.known);
+        Some(passed < if self.is_near(outpoint) { GRACE } else { SILENCE })
     }
 
     /// Whether a spender in the mempool that LDK has not handed over since the start may be what it handed over
@@ -352,12 +360,10 @@ impl Egress {
     }
 
     /// Whether a transaction of the arbiter's for this output may be out, and may be published again: its coins are
-    /// its own.
+    /// its own. It is not where LDK's may pass.
     pub(super) fn is_in_use(&self, outpoint: &OutPoint) -> bool {
         let state = lock(&self.state);
-        let passed = |claimed: &Claimed| state.height.saturating_sub(claimed.last);
-        let is_live = state.claimed.get(outpoint).is_some_and(|claimed| passed(claimed) < SILENCE);
-        is_live && state.mode != Mode::Observe
+        state.mode != Mode::Observe && state.is_heard_of(*outpoint) == Some(true)
     }
 
     /// A claim of LDK's has coins no more.

@@ -1,6 +1,6 @@
-//! Which rescans are made together. There are two lanes, and one scan at a time in each: the blocks that
-//! come wait for two questions at most, and a channel that missed a few blocks not for one that missed
-//! thousands. Who comes while a scan is under way is in the next one.
+//! Which rescans are made together. There are three lanes, and one scan at a time in each: the blocks that
+//! come wait for three questions at most, and a channel that missed a few blocks not for one that missed
+//! thousands, nor that one for one that missed years. Who comes while a scan is under way joins it after a stretch of blocks.
 use super::rescan::Watching;
 use super::scan::{Scan, Scanned};
 use super::work::{Job, Outcome};
@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 /// Most blocks that are a short past: a day.
 const SHORT: u32 = 144;
+/// Most blocks that are no long one: four weeks, in which somebody may still be punished.
+const MIDDLE: u32 = 4_032;
 
 /// Channels that are done with their past and that the driver takes before it looks at what else there is.
 const AT_ONCE: usize = 16;
@@ -19,6 +21,7 @@ const AT_ONCE: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lane {
     Short,
+    Middle,
     Long,
 }
 
@@ -28,6 +31,7 @@ pub(super) struct Rescans {
     /// Channels to be watched once there is a tip to scan to.
     early: Waiting,
     short: Scans,
+    middle: Scans,
     long: Scans,
     /// What was found, to be taken by the driver.
     scanned: VecDeque<Scanned>,
@@ -71,21 +75,23 @@ impl Rescans {
     fn of(&mut self, lane: Lane) -> &mut Scans {
         match lane {
             Lane::Short => &mut self.short,
+            Lane::Middle => &mut self.middle,
             Lane::Long => &mut self.long,
         }
     }
 
     /// How many wait for a scan to begin.
-    pub(super) const fn len(&self) -> usize {
-        let [early, short, long] = [&self.early, &self.short.waiting, &self.long.waiting];
-        early.all.len().saturating_add(short.all.len()).saturating_add(long.all.len())
+    pub(super) fn len(&self) -> usize {
+        let lanes = [&self.short, &self.middle, &self.long].map(|scans| scans.waiting.all.len());
+        lanes.into_iter().fold(self.early.all.len(), usize::saturating_add)
     }
 
     /// Forgets about callers that are gone.
     pub(super) fn tidy(&mut self) {
         self.early.tidy();
-        self.short.waiting.tidy();
-        self.long.waiting.tidy();
+        for scans in [&mut self.short, &mut self.middle, &mut self.long] {
+            scans.waiting.tidy();
+        }
     }
 
     /// Whether something was found that the driver has not taken.
@@ -107,6 +113,7 @@ impl<A: Around> Driver<A> {
                 return self.rescans.scanned.push_back((watching, Ok(())));
             }
             1..=SHORT => Lane::Short,
+            ..=MIDDLE => Lane::Middle,
             _ => Lane::Long,
         };
         self.rescans.of(lane).waiting.push(watching);
@@ -122,7 +129,7 @@ impl<A: Around> Driver<A> {
     /// Begins a scan in each lane where somebody waits and none is under way.
     pub(super) fn begin_scans(&mut self) {
         let Some(to) = self.engine.tip() else { return };
-        for lane in [Lane::Short, Lane::Long] {
+        for lane in [Lane::Short, Lane::Middle, Lane::Long] {
             let scans = self.rescans.of(lane);
             if !scans.under_way && !scans.waiting.all.is_empty() {
                 let members = scans.waiting.take();
@@ -144,18 +151,13 @@ impl<A: Around> Driver<A> {
         });
     }
 
-    /// A scan has come to an end for some. The others go on.
-    pub(super) async fn on_scanned(
-        &mut self,
-        lane: Lane,
-        done: Vec<Scanned>,
-        mut rest: Vec<Watching>,
-    ) {
+    /// A scan has come to an end for some, or has gone on for long. The others go on with those who came meanwhile, each
+    /// in the lane of what is left to it.
+    pub(super) async fn on_scanned(&mut self, lane: Lane, done: Vec<Scanned>, rest: Vec<Watching>) {
+        self.rescans.of(lane).under_way = false;
         self.rescans.scanned.extend(done);
-        rest.retain(Watching::is_wanted);
-        match self.engine.tip() {
-            Some(to) => self.begin_scan(lane, rest, to),
-            None => self.rescans.of(lane).under_way = false,
+        for watching in rest.into_iter().filter(Watching::is_wanted) {
+            self.rescan(watching);
         }
         self.take_scanned().await;
     }

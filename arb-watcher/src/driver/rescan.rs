@@ -16,6 +16,7 @@ use arb_core::log::{ChangeLog, Write};
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::OutPoint;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// Funding outputs that are to be watched, and how far their past is known.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Watching {
     origin: Origin,
     /// The last scan got nowhere: wait before the next.
     pub(super) stuck: bool,
+    /// The source has failed to give its next block: until when it waits, and for which time.
+    pub(super) failed: Option<(Instant, u32)>,
 }
 
 /// Why the past is scanned.
@@ -48,7 +51,7 @@ impl Watching {
         origin: Origin,
     ) -> Self {
         let history = History::new(birth, fundings.into_iter().collect());
-        Self { id, history, origin, stuck: false }
+        Self { id, history, origin, stuck: false, failed: None }
     }
 
     /// All funding outputs of a channel.

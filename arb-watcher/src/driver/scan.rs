@@ -12,11 +12,17 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How many transactions after the funding output an output may be whose spend matters: that of a second stage is. What
 /// becomes of money that has left the channel is nobody's business here.
 const FURTHEST: u8 = 2;
+
+/// Most blocks that are read before those who came meanwhile may join.
+const STRETCH: u32 = 144;
+
+/// How often the pause doubles at most where the source fails.
+const MOST_DOUBLED: u32 = 6;
 
 /// What a scan found of one channel so far.
 #[derive(Debug)]
@@ -55,9 +61,11 @@ impl History {
         to.height.0.saturating_add(1).saturating_sub(self.next().0)
     }
 
-    /// Nothing is left to be read.
+    /// Nothing is left to be read. Where all of the chain is older than the channel, what was found above is in no
+    /// chain any more.
     pub(super) fn end(&mut self, to: BlockRef) {
         if self.birth >= to.height {
+            self.start_over();
             self.to = Some(to);
         }
     }
@@ -117,8 +125,8 @@ impl Scan {
         Self { members, watching, done: Vec::new() }
     }
 
-    /// Scans from where the histories end, or the channels' births, up to `to`. Gives those that are done as soon as
-    /// there are any, and those that are to go on.
+    /// Scans from where the histories end, or the channels' births, up to `to`, but not for long: others may have
+    /// come meanwhile. Gives those that are done as soon as there are any, and those that are to go on.
     pub(super) async fn run<S: BlockSource>(
         mut self,
         source: &S,
@@ -130,13 +138,26 @@ impl Scan {
         if stuck.fold(false, |one, other| one | other) {
             sleep(settings.retry).await;
         }
-        while let Some(height) = self.lowest().filter(|height| *height <= to.height) {
+        let mut stretch = 0..STRETCH;
+        loop {
+            let Some(height) = self.lowest(Instant::now()).filter(|height| *height <= to.height)
+            else {
+                self.end_complete(to);
+                if let Some(until) = self.waits_until().filter(|_| self.done.is_empty()) {
+                    // Others may have come meanwhile, and need not wait for that.
+                    sleep_until(until.min(Instant::now() + settings.retry)).await;
+                }
+                break;
+            };
+            if stretch.next().is_none() {
+                break;
+            }
             // Whoever waits for it is answered even if the source panics.
             match Caught::new(block_at(source, height, settings)).await {
                 Ok(Ok((at, block))) => {
                     self.take(at, &block);
                     if !self.done.is_empty() {
-                        return self.so_far();
+                        break;
                     }
                 }
                 Ok(Err(Pause::Moved)) => self.end_at(height, &Ok(())),
@@ -145,25 +166,51 @@ impl Scan {
                 Ok(Err(Pause::Later(why))) => {
                     self.end_those(|member| !member.is_wanted(), &Err(why.clone()));
                     if !self.done.is_empty() {
-                        return self.so_far();
+                        break;
                     }
-                    tracing::warn!(channels = self.members.len(), why, "the rescan waits");
-                    sleep(settings.retry).await;
+                    let channels = self.fail_at(height, settings);
+                    tracing::warn!(channels, why, "the rescan waits");
                 }
             }
         }
-        self.members.values_mut().for_each(|member| member.history.end(to));
-        self.end_those(|_| true, &Ok(()));
         self.so_far()
+    }
+
+    /// Those that have read all are done.
+    fn end_complete(&mut self, to: BlockRef) {
+        let is_complete = |member: &Watching| member.history.next() > to.height;
+        self.members.values_mut().filter(|m| is_complete(m)).for_each(|m| m.history.end(to));
+        self.end_those(is_complete, &Ok(()));
+    }
+
+    /// The source has failed to give this block: whoever must read it tries again after a pause, which doubles, and the
+    /// others go on meanwhile. Gives how many wait for it.
+    fn fail_at(&mut self, height: BlockHeight, settings: &Settings) -> usize {
+        let mut channels = 0;
+        for member in self.members.values_mut().filter(|m| m.history.next() == height) {
+            let failures = member.failed.map_or(0, |(_, failures)| failures);
+            let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
+            let until = Instant::now() + settings.retry.saturating_mul(factor);
+            member.failed = Some((until, failures.saturating_add(1).min(MOST_DOUBLED)));
+            channels += 1;
+        }
+        channels
+    }
+
+    /// When the first of those that wait for the source may go on.
+    fn waits_until(&self) -> Option<Instant> {
+        self.members.values().filter_map(|member| Some(member.failed?.0)).min()
     }
 
     fn so_far(self) -> (Vec<Scanned>, Vec<Watching>) {
         (self.done, self.members.into_values().collect())
     }
 
-    /// The next block that anybody must read.
-    fn lowest(&self) -> Option<BlockHeight> {
-        self.members.values().map(|member| member.history.next()).min()
+    /// The next block that anybody must read who does not wait.
+    fn lowest(&self, now: Instant) -> Option<BlockHeight> {
+        let waits = |member: &Watching| member.failed.is_some_and(|(until, _)| until > now);
+        let reading = self.members.values().filter(|member| !waits(member));
+        reading.map(|member| member.history.next()).min()
     }
 
     fn end_those(&mut self, which: impl Fn(&Watching) -> bool, result: &Result<(), String>) {
@@ -212,6 +259,7 @@ impl Scan {
                 history.views.push(BlockView { at, transactions });
             }
             history.to = Some(at);
+            member.failed = None;
         }
     }
 

@@ -6,7 +6,6 @@ mod verdicts;
 use arb_core::arbitrator::EffectKey;
 use arb_core::claim::Claim;
 use arb_core::claim::build::Draft;
-use arb_core::claim::plan::StepKey;
 use arb_core::engine::{Task, TaskKey};
 use arb_core::ids::Slot;
 use arb_core::ports::Package;
@@ -79,6 +78,8 @@ struct OfChannel {
     desired: BTreeMap<TaskKey, Task>,
     /// What is under way, by whether it is slow.
     running: BTreeMap<TaskKey, bool>,
+    /// In whose names coins are selected by that.
+    signing: BTreeMap<TaskKey, OutPoint>,
     tried: BTreeMap<TaskKey, Tried>,
     /// What is to be done once more when the attempt that is under way has ended: it may have come too early.
     again: BTreeSet<TaskKey>,
@@ -294,6 +295,9 @@ impl Tasks {
         let Some(channel) = self.of.get_mut(&slot) else { return };
         let Some(task) = channel.desired.get(&key).cloned() else { return };
         channel.running.insert(key.clone(), false);
+        if let Task::Sign(draft) = &task {
+            channel.signing.insert(key.clone(), draft.coins_as);
+        }
         if let Some(now) = self.now {
             self.handed_out.push_back((now, slot, key.clone()));
         }
@@ -326,6 +330,7 @@ impl Tasks {
     /// Nobody is at a task any more.
     fn is_over(&mut self, slot: Slot, key: &TaskKey) {
         let Some(channel) = self.of.get_mut(&slot) else { return };
+        channel.signing.remove(key);
         let Some(slow) = channel.running.remove(key) else { return };
         self.under_way = self.under_way.saturating_sub(1);
         self.slow = self.slow.saturating_sub(usize::from(slow));
@@ -501,13 +506,9 @@ impl Tasks {
         turns::is_doubted(draft, self.unsigned.get(&slot))
     }
 
-    /// The outputs that transactions are called by for which workers are signing.
+    /// In whose names coins are or will be selected for what workers are signing.
     pub(super) fn being_signed(&self, slot: Slot) -> impl Iterator<Item = OutPoint> {
-        let keys = self.of.get(&slot).into_iter().flat_map(|channel| channel.running.keys());
-        keys.filter_map(|key| match key {
-            TaskKey::Step(StepKey::Sign(claim)) => Some(*claim),
-            TaskKey::Step(StepKey::Publish(_)) | TaskKey::Effect(_) => None,
-        })
+        self.of.get(&slot).into_iter().flat_map(|channel| channel.signing.values().copied())
     }
 
     /// How many tasks workers are at.

@@ -43,9 +43,9 @@ fn wants(claim: u8, sat: u64) -> CoinRequest {
 async fn coins_are_few_and_belong_to_one_claim() {
     let coins = wallet(&[1_000, 50_000, 5_000]).await;
     let first = coins.select(wants(1, 4_000)).await.expect("coins");
-    assert_eq!(first.iter().map(|c| c.output.value.to_sat()).collect::<Vec<_>>(), [50_000]);
+    assert_eq!(first.iter().map(|c| c.output.value.to_sat()).collect::<Vec<_>>(), [5_000]);
     let second = coins.select(wants(2, 4_000)).await.expect("coins");
-    assert_eq!(second.iter().map(|c| c.output.value.to_sat()).collect::<Vec<_>>(), [5_000]);
+    assert_eq!(second.iter().map(|c| c.output.value.to_sat()).collect::<Vec<_>>(), [50_000]);
     assert_eq!(coins.select(wants(1, 4_000)).await.expect("coins"), first);
     let third = coins.select(wants(3, 40_000)).await.expect("coins");
     assert_eq!(third.len(), 1, "what is left, although it is not enough");

@@ -38,7 +38,8 @@ fn price(hurry: Hurry, weight: u64, budget: u64, estimates: &FeeEstimates) -> Pr
     let (weight, budget) = (Weight::from_wu(weight), Amount::from_sat(budget));
     let poorest = FeeRate::MAX;
     let pressed = Vec::from([(hurry, budget)]);
-    Price { hurry, weight, budget, pressed, poorest, estimates, asked: None, paid: None }
+    let (for_deadlines, asked, paid) = (budget, None, None);
+    Price { hurry, weight, budget, pressed, for_deadlines, poorest, estimates, asked, paid }
 }
 
 /// sat/vB at 2, 6, 12 and 144 blocks, floor 1.
@@ -192,8 +193,9 @@ fn only_the_market_takes_more_than_what_may_be_paid_for_a_deadline() {
     let rates = |rate: u32, left| {
         let market = market_of([rate; 4]);
         let all = price(Hurry::Left(left), 800, 50_000, &market);
-        let half =
-            Price { pressed: Vec::from([(all.hurry, Amount::from_sat(25_000))]), ..all.clone() };
+        let half = Amount::from_sat(25_000);
+        let pressed = Vec::from([(all.hurry, half)]);
+        let half = Price { pressed, for_deadlines: half, ..all.clone() };
         [all, half].map(|price| price.feerate().map(|rate| rate.to_sat_per_kwu() / 250))
     };
     // 200 vB: 250 sat/vB are all, 125 are what a deadline may cost.

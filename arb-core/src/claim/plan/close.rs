@@ -9,8 +9,6 @@ use bitcoin::{Amount, FeeRate, Txid, Weight};
 pub(super) struct CloseBudget {
     /// Before its coins are known.
     pub(super) budget: Amount,
-    /// Of that, what is paid whatever is lost by some height.
-    pub(super) idle: Amount,
     /// With them, as long as no more than `rate` is to be paid: what a deadline adds stays within the other.
     pub(super) with_coins: Amount,
     /// What the network or the operator asks for.
@@ -20,7 +18,7 @@ pub(super) struct CloseBudget {
 impl CloseBudget {
     /// The same whatever its coins.
     pub(super) fn of(budget: Amount) -> Self {
-        Self { budget, idle: budget, with_coins: budget, rate: FeeRate::ZERO }
+        Self { budget, with_coins: budget, rate: FeeRate::ZERO }
     }
 
     /// What it is if so much is to be paid.
@@ -29,13 +27,8 @@ impl CloseBudget {
     }
 
     pub(super) fn at_least(self, amount: Amount) -> Self {
-        Self { idle: self.idle.max(amount), ..self.for_risk(amount) }
-    }
-
-    /// The same, and so much where something is lost.
-    pub(super) fn for_risk(self, amount: Amount) -> Self {
-        let (budget, with_coins) = (self.budget.max(amount), self.with_coins.max(amount));
-        Self { budget, with_coins, ..self }
+        let Self { budget, with_coins, rate } = self;
+        Self { budget: budget.max(amount), with_coins: with_coins.max(amount), rate }
     }
 }
 
@@ -65,12 +58,15 @@ impl Planner<'_> {
         let market = self.estimates.within(left).max(self.estimates.floor);
         let asked = self.asked(draft);
         let grown = Amount::from_sat(grown.unwrap_or(0));
-        let (mut budget, mut with_coins, mut rate) = (child(market).min(grown), grown, market);
-        if let Some(asked) = asked {
-            budget = budget.max(child(asked).min(ours));
-            with_coins = grown.max(ours);
-            rate = market.max(asked);
+        let close =
+            CloseBudget { budget: child(market).min(grown), with_coins: grown, rate: market };
+        match asked {
+            None => close,
+            Some(asked) => CloseBudget {
+                budget: close.budget.max(child(asked).min(ours)),
+                with_coins: grown.max(ours),
+                rate: market.max(asked),
+            },
         }
-        CloseBudget { budget, idle: budget, with_coins, rate }
     }
 }

@@ -100,8 +100,7 @@ impl Planner<'_> {
         claims: &[&'c Claim],
     ) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
         let weight = draft.weight();
-        let pooled = self.pooled(draft);
-        let rate = self.price(draft, weight, (pooled, pooled)).feerate();
+        let rate = self.price(draft, weight, self.pooled(draft)).feerate();
         let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
         let part = |all: Amount| all.to_sat().checked_div(count).map(Amount::from_sat);
         let each = rate.and_then(|rate| part(fee::fee_of(rate, weight)));

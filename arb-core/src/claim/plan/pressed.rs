@@ -16,50 +16,44 @@ use bitcoin::{Amount, Weight};
 const SWEPT: Weight = Weight::from_wu(320);
 
 impl Planner<'_> {
-    /// For every deadline of a draft, how near it is, and the most that may be paid for its sake: what is lost with it or
-    /// before. `budget` is what may be paid for all of it, `idle` what may be paid whatever is lost.
-    pub(super) fn pressed(
-        &self,
-        draft: &Draft,
-        (budget, idle): (Amount, Amount),
-    ) -> Vec<(Hurry, Amount)> {
+    /// For every deadline of a draft, the nearest first, how near it is, and what is lost with it or before it. `budget` is
+    /// what may be paid for all of it.
+    pub(super) fn pressed(&self, draft: &Draft, budget: Amount) -> Vec<(Hurry, Amount)> {
         if draft.others.is_empty() {
-            let one = || vec![(self.hurry(draft), self.pressed_by(&draft.claim, budget))];
-            return self.pressed_child(draft, idle).unwrap_or_else(one);
+            let all = Self::for_deadlines(&draft.claim, budget);
+            let one = || vec![(self.hurry(draft), all)];
+            return self.pressed_child(&draft.claim).unwrap_or_else(one);
         }
         let mut steps: BTreeMap<u32, (Hurry, Amount)> = BTreeMap::new();
         for claim in draft.claims() {
             let hurry = self.hurry_of(claim).unwrap_or_else(|| self.idle(draft));
             let near = hurry.left().unwrap_or(u32::MAX);
-            let (_, most) = steps.entry(near).or_insert((hurry, Amount::ZERO));
-            *most = sum(*most, self.most(claim));
+            let (_, lost) = steps.entry(near).or_insert((hurry, Amount::ZERO));
+            *lost = sum(*lost, Self::for_deadlines(claim, self.most(claim)));
         }
-        let all = self.pressed_by(&draft.claim, budget);
         let mut before = Amount::ZERO;
         let step = |(hurry, own): (Hurry, Amount)| {
             before = sum(before, own);
-            (hurry, self.pressed_by(&draft.claim, before).min(all))
+            (hurry, before)
         };
         steps.into_values().map(step).collect()
     }
 
     /// The child of a commitment pays for several HTLCs. `None`: it has one deadline, its own or the operator's.
-    fn pressed_child(&self, draft: &Draft, idle: Amount) -> Option<Vec<(Hurry, Amount)>> {
-        let claim = &draft.claim;
+    fn pressed_child(&self, claim: &Claim) -> Option<Vec<(Hurry, Amount)>> {
         let SpendPath::Anchor { lost, .. } = &claim.path else { return None };
         let own = lost.first().map(|(by, _)| Deadline::By(*by));
         if own.is_none() || claim.deadline != own || self.past.budget(claim).is_some() {
             return None;
         }
-        let parent = draft.parent.unwrap_or_default();
         // The other half is for the HTLC transactions.
-        let most = |lost| idle.max(sum(half(lost), parent.fee));
-        let step = |(by, lost): &(BlockHeight, Amount)| (self.by(*by), most(*lost));
+        let step = |(by, lost): &(BlockHeight, Amount)| (self.by(*by), half(*lost));
         Some(lost.iter().map(step).collect())
     }
 
-    /// Of what a second stage brings, the other half may have paid for the commitment.
-    fn pressed_by(&self, claim: &Claim, budget: Amount) -> Amount {
+    /// Most that may be paid for the sake of deadlines, of such a budget. Of what a second stage brings, the other half
+    /// may have paid for the commitment.
+    pub(super) fn for_deadlines(claim: &Claim, budget: Amount) -> Amount {
         match claim.kind() {
             TxKind::HtlcTimeout | TxKind::HtlcSuccess => half(budget),
             TxKind::Commitment

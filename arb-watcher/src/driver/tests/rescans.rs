@@ -3,9 +3,10 @@ use super::super::rescan::Watching;
 use super::super::scan::Scan;
 use super::support::*;
 use crate::{Arbiter, CommandError, Settings};
-use arb_core::arbitrator::Phase;
+use arb_core::arbitrator::{BlockView, Phase};
 use arb_core::classify::FundingSpend;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Amount, OutPoint, Transaction};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -51,6 +52,54 @@ async fn a_past_that_cannot_be_had_fails_nobody_elses() {
             assert_eq!(phase(&arbiter, channel).await, CLOSED, "{mood}");
         }
     }
+}
+
+/// A block that the source never gives holds up whoever must read it, and nobody else.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_cannot_be_read_holds_up_who_needs_it_alone() {
+    let world = World::default();
+    let mut channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(5);
+    world.chain.mine(channels.each_ref().map(|channel| channel.remote_tx(0, &[])).to_vec());
+    world.chain.mine_many(5);
+    arbiter.idle().await.expect("running");
+    channels[1].facts.birth.0 += 2;
+    channels[2].facts.birth.0 += 4;
+    let broken = world.chain.best()[2];
+    world.chain.breaks(broken);
+    let [held, two, three] = channels;
+    let waits = tokio::spawn({
+        let (arbiter, facts) = (arbiter.clone(), held.facts.clone());
+        async move { arbiter.watch_channel(facts).await }
+    });
+    for channel in [&two, &three] {
+        let watched =
+            timeout(Duration::from_secs(60), arbiter.watch_channel(channel.facts.clone()));
+        assert_eq!(watched.await, Ok(Ok(())));
+        assert_eq!(phase(&arbiter, channel).await, CLOSED);
+    }
+    assert!(!waits.is_finished());
+    world.chain.mends(broken);
+    let watched = timeout(Duration::from_secs(120), waits).await;
+    assert_eq!(watched.expect("in time").expect("no panic"), Ok(()));
+    assert_eq!(phase(&arbiter, &held).await, CLOSED);
+}
+
+/// A channel that is younger than the chain is long now: what was found above is in no chain any more.
+#[test]
+fn what_was_found_in_blocks_that_are_gone_counts_for_nothing() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let mut watching = Watching::healed(&channel.facts, None);
+    let birth = channel.facts.birth;
+    let block = |height| BlockRef { height, hash: world.chain.tip_now().hash };
+    let at = block(BlockHeight(birth.0 + 1));
+    let transactions = vec![channel.remote_tx(0, &[])];
+    watching.history.views.push(BlockView { at, transactions });
+    watching.history.to = Some(at);
+    watching.history.end(block(birth));
+    assert_eq!(watching.history.to, Some(block(birth)));
+    assert!(watching.history.views.is_empty());
 }
 
 /// A short past does not wait for a long one.

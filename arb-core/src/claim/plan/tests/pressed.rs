@@ -11,14 +11,16 @@ fn taken(vout: u32, value: u64, left: u32) -> Claim {
     claim
 }
 
-/// The fees of what is made at first.
+/// What is paid for these in one transaction.
 fn fee_of(claims: &[Claim], rate: u32) -> u64 {
-    let mut world = World::new(claims.to_vec());
-    world.estimates = flat(rate);
-    let made = world.settle();
-    assert_eq!(inputs(&made).iter().sum::<usize>(), claims.len());
-    let fee = |tx: &Transaction| world.acts.ours(tx.compute_txid()).expect("ours").fee.to_sat();
-    made.iter().map(fee).sum()
+    let (acts, estimates) = (Acts::default(), flat(rate));
+    let parts = [Part { claims, acts: &acts, joining: Joining::Never }];
+    let past = Past::of(&parts);
+    let planner = Planner::new(&parts, &past, BlockHeight(START), &estimates);
+    let claims: Vec<&Claim> = claims.iter().collect();
+    let draft = draft_of(&claims).expect("there are some");
+    let draft = planner.draft(&claims, Over::Nothing).unwrap_or(draft);
+    draft.fee.to_sat()
 }
 
 #[test]
@@ -31,10 +33,6 @@ fn nobody_pays_for_a_deadline_of_anothers() {
     // What is small and due does not matter to what is due in the same block.
     let both = fee_of(&[taken(0, 20_000, 1), taken(1, 400_000, 1)], 10);
     assert!(both > 400_000, "{both}");
-    // What the market takes is paid for all of them.
-    let market = fee_of(&[taken(0, 5_000, 1), taken(1, 400_000, 13)], 40);
-    let patient = fee_of(&[taken(0, 5_000, 13), taken(1, 400_000, 13)], 40);
-    assert!(market >= patient, "{market} after {patient}");
 }
 
 proptest! {

@@ -16,7 +16,7 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, FeeRate, OutPoint, ScriptBuf, Transaction,
     TxMerkleNode, TxOut, Txid, Weight,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,6 +41,8 @@ type Hook = Box<dyn FnOnce(&Chain) + Send>;
 struct ChainState {
     best: Vec<BlockRef>,
     blocks: HashMap<BlockHash, Block>,
+    /// Those that it fails to give.
+    broken: HashSet<BlockHash>,
     mempool: Vec<Transaction>,
     mood: Mood,
     mempool_mood: Mood,
@@ -63,6 +65,7 @@ impl Default for ChainState {
         let mut state = Self {
             best: Vec::new(),
             blocks: HashMap::new(),
+            broken: HashSet::new(),
             mempool: Vec::new(),
             mood: Mood::Well,
             mempool_mood: Mood::Well,
@@ -184,6 +187,16 @@ impl Chain {
         self.state().blocks.remove(&block.hash)
     }
 
+    /// The source fails whenever it is asked for this block.
+    pub(in super::super) fn breaks(&self, block: BlockRef) {
+        self.state().broken.insert(block.hash);
+    }
+
+    /// It does not any more.
+    pub(in super::super) fn mends(&self, block: BlockRef) {
+        self.state().broken.remove(&block.hash);
+    }
+
     /// The source has it again.
     pub(in super::super) fn has(&self, block: Block) {
         self.state().blocks.insert(block.block_hash(), block);
@@ -254,7 +267,8 @@ impl BlockSource for Chain {
                 sleep(delay).await;
             }
         }
-        Ok(self.state().blocks.get(&hash).cloned())
+        let state = self.state();
+        if state.broken.contains(&hash) { Err(Down) } else { Ok(state.blocks.get(&hash).cloned()) }
     }
 
     async fn mempool_spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, Down> {
