@@ -112,8 +112,8 @@ impl<A: Around> Driver<A> {
                 watching.history.end(to);
                 return self.rescans.scanned.push_back((watching, Ok(())));
             }
-            1..=SHORT => Lane::Short,
-            ..=MIDDLE => Lane::Middle,
+            left if left <= SHORT => Lane::Short,
+            left if left <= MIDDLE => Lane::Middle,
             _ => Lane::Long,
         };
         self.rescans.of(lane).waiting.push(watching);
