@@ -343,7 +343,7 @@ impl<'a> Planner<'a> {
         if asked && draft.wants_coins() {
             return all;
         }
-        all.min(spendable).checked_sub(self.sweep_of(draft)).unwrap_or(Amount::ZERO)
+        self.once_swept(draft, all.min(spendable), value)
     }
 
     fn price(&self, draft: &Draft, weight: Weight, budget: Amount) -> Price<'_> {

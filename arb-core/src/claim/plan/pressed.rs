@@ -112,18 +112,25 @@ impl Planner<'_> {
         })
     }
 
-    /// What a claim brings: of a second stage, what is left once its output is swept.
+    /// What a claim brings: of a second stage, what is left once its output is swept, which never takes more than half
+    /// of it.
     pub(super) fn brings(&self, claim: &Claim) -> Amount {
         let SpendPath::SecondStage(_) = claim.path else { return claim.output.value };
-        claim.output.value.checked_sub(self.sweep(SWEPT)).unwrap_or(Amount::ZERO)
+        let swept = claim.output.value.checked_sub(self.sweep(SWEPT)).unwrap_or(Amount::ZERO);
+        swept.max(half(claim.output.value))
     }
 
-    /// What it takes to sweep what second stages leave, besides what each of them adds.
-    pub(super) fn sweep_of(&self, draft: &Draft) -> Amount {
+    /// What is left of `brings` for fees if all claims of a draft are of `value`: what sweeps second stages has an
+    /// output, too.
+    pub(super) fn once_swept(&self, draft: &Draft, brings: Amount, value: Amount) -> Amount {
         match draft.claim.path {
-            SpendPath::SecondStage(_) => self.sweep(weights::WITH_ONE_OUTPUT),
+            SpendPath::SecondStage(_) => {
+                let sweep = self.sweep(weights::WITH_ONE_OUTPUT);
+                let left = brings.checked_sub(sweep).unwrap_or(Amount::ZERO);
+                left.max(half(value).min(brings))
+            }
             SpendPath::LocalCommitment(_) | SpendPath::Anchor { .. } | SpendPath::Single(_) => {
-                Amount::ZERO
+                brings
             }
         }
     }
