@@ -149,8 +149,9 @@ pub struct Price<'a> {
     pub poorest: FeeRate,
     /// Feerates as data.
     pub estimates: &'a FeeEstimates,
-    /// Least feerate that the operator asked for.
-    pub asked: Option<FeeRate>,
+    /// Feerates that the operator asked for, ascending, each with what may be paid for its sake beyond what else the price
+    /// is: what the claims bring that are to pay it.
+    pub asked: Vec<(FeeRate, Amount)>,
     /// Highest feerate that was paid for any of it.
     pub paid: Option<FeeRate>,
 }
@@ -174,7 +175,12 @@ impl Price<'_> {
             let rising = if hurry.has_deadline() { RISING } else { 0 };
             bid.max(self.bid(hurry, most.min(self.for_deadlines).min(self.budget), rising))
         });
-        let rate = bid.max(self.asked).max(self.paid)?.min(most);
+        let bid = self.asked.iter().fold(bid, |bid, &(asked, brings)| {
+            let others = bid.map_or(Amount::ZERO, |bid| fee_of(bid, self.weight));
+            let most = others.checked_add(brings).unwrap_or(Amount::MAX_MONEY);
+            bid.max(feerate_of(most, self.weight).map(|most| most.min(asked)))
+        });
+        let rate = bid.max(self.paid)?.min(most);
         (rate >= self.estimates.floor).then_some(rate)
     }
 

@@ -117,7 +117,11 @@ pub(super) fn form<'a>(
         let standing = if forms.len() > 1 || !pays_where_it_should(out, &claims) {
             Standing::Apart(out, parts)
         } else if several && claims.iter().any(|claim| is_pressed(claim, tip)) {
-            parts = claims.iter().map(|claim| vec![*claim]).collect();
+            // The others stay together.
+            let (alone, rest): (Vec<_>, Vec<_>) =
+                claims.iter().copied().partition(|claim| is_pressed(claim, tip));
+            parts = alone.into_iter().map(|claim| vec![claim]).collect();
+            parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
             Standing::Apart(out, parts)
         } else {
             Standing::Live(out, parts)

@@ -5,6 +5,7 @@ use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
 use crate::claim::past::{Out, Part, Past};
+use crate::claim::trough::Troughs;
 use crate::claim::{Claim, Deadline, Extensible, SpendPath};
 use crate::format::rules::TRUC;
 use crate::ids::ChannelId;
@@ -12,7 +13,7 @@ use crate::policy::Joining;
 use crate::ports::{FeeEstimates, Package, Stake};
 use crate::units::{BlockHeight, Tx};
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
@@ -108,11 +109,18 @@ pub fn leads(
     let planner = Planner::new(parts, &past, tip, estimates);
     let id = |claim: &Claim| (claim.channel, claim.outpoint);
     let keeps = |claim: &&Claim| !past.is_set_aside(claim) && !past.is_refused(claim);
-    let alone = planner.open().filter(|claim| !is_free(claim));
+    let is_made =
+        |claim: &&Claim| planner.current(claim).is_some() || planner.sign(claim).is_some();
+    let alone = planner.open().filter(|claim| !is_free(claim)).filter(is_made);
     let mut leads: BTreeSet<_> = alone.filter(|claim| !past.is_refused(claim)).map(id).collect();
     for group in group::form(planner.open().filter(|c| is_free(c)), &past, tip) {
         let parts = match group.standing {
-            Standing::New => planner.worth_it(&group.claims),
+            // What nothing is made for needs none.
+            Standing::New => {
+                let mut parts = planner.worth_it_now(&group.claims);
+                parts.retain(|part| planner.draft(part, Over::Nothing).is_some());
+                parts
+            }
             Standing::Live(..) | Standing::Apart(..) | Standing::Anew(_) => vec![group.claims],
         };
         let firsts = parts.iter().filter_map(|part| part.first());
@@ -121,15 +129,28 @@ pub fn leads(
     leads
 }
 
-/// The transactions for these claims of one channel, without a price, were none made yet.
-pub(crate) fn groups_of(claims: &[Claim], tip: BlockHeight) -> Vec<Draft> {
+/// The transactions for these claims of one channel if everything costs `feerate` and none was made yet, each with the
+/// most that it may cost. What would cost more than it brings is by itself.
+pub(crate) fn at_feerate(
+    claims: &[Claim],
+    tip: BlockHeight,
+    feerate: FeeRate,
+) -> Vec<(Draft, Amount)> {
     let nothing = Acts::default();
-    let past = Past::of(&[Part { claims, acts: &nothing, joining: Joining::Never }]);
-    let alone =
-        claims.iter().filter(|claim| !is_free(claim)).map(|claim| Draft::new(claim.clone()));
-    let free = claims.iter().filter(|claim| is_free(claim));
-    let groups = group::form(free, &past, tip);
-    alone.chain(groups.iter().filter_map(|group| draft_of(&group.claims))).collect()
+    let parts = [Part { claims, acts: &nothing, joining: Joining::Never }];
+    let past = Past::of(&parts);
+    let estimates =
+        FeeEstimates { targets: Vec::new(), floor: feerate, troughs: Troughs::default() };
+    let planner = Planner::new(&parts, &past, tip, &estimates);
+    let alone = claims.iter().filter(|claim| !is_free(claim)).map(|claim| vec![claim]);
+    let groups = group::form(claims.iter().filter(|claim| is_free(claim)), &past, tip);
+    let parted = groups.iter().flat_map(|group| planner.worth_it(&group.claims, |_| Some(feerate)));
+    let drafts = alone.chain(parted).filter_map(|claims| draft_of(&claims));
+    let budgeted = drafts.map(|draft| {
+        let budget = planner.budget(&draft);
+        (draft, budget)
+    });
+    budgeted.collect()
 }
 
 /// Whether the claim's transaction is ours to shape: inputs may be added to it.
@@ -164,8 +185,19 @@ enum Over<'a> {
     Same(&'a Out<'a>),
     /// A transaction that also makes others.
     More(&'a Out<'a>),
+    /// A transaction for these claims and others that is in no mempool: it pays too little for any.
+    Absent(&'a Out<'a>),
     /// A transaction for the same claims, of which a coin seems to be gone: the mempool has none.
     Unfunded(&'a Out<'a>),
+}
+
+/// Why there is no draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undrafted {
+    /// Nothing is to be done for now: the price has not moved enough, or is more than all of it brings.
+    Waits,
+    /// Its claims bring less than it costs to take the place of what is there.
+    CannotPay,
 }
 
 struct Planner<'a> {
@@ -270,7 +302,7 @@ impl<'a> Planner<'a> {
             let anew = self.anew(current).filter(|_| stands);
             anew.unwrap_or(Over::Same(current))
         };
-        self.priced(draft, close, self.current(claim).map_or(Over::Nothing, over))
+        self.priced(draft, close, self.current(claim).map_or(Over::Nothing, over)).ok()
     }
 
     /// The steps of one group.
@@ -282,7 +314,7 @@ impl<'a> Planner<'a> {
             |out: &Out<'_>| (first.channel, publish([&out.handed_out.transaction], claims));
         match &group.standing {
             Standing::New => {
-                let parts = self.worth_it(claims);
+                let parts = self.worth_it_now(claims);
                 let drafts = parts.iter().filter_map(|part| self.draft(part, Over::Nothing));
                 steps.extend(drafts.map(signed));
             }
@@ -318,7 +350,11 @@ impl<'a> Planner<'a> {
     }
 
     fn draft(&self, claims: &[&Claim], over: Over<'_>) -> Option<Draft> {
-        let draft = draft_of(claims)?;
+        self.try_draft(claims, over).ok()
+    }
+
+    fn try_draft(&self, claims: &[&Claim], over: Over<'_>) -> Result<Draft, Undrafted> {
+        let draft = draft_of(claims).ok_or(Undrafted::Waits)?;
         let budget = self.budget(&draft);
         self.priced(draft, CloseBudget::of(budget), over)
     }
@@ -335,7 +371,6 @@ impl<'a> Planner<'a> {
     /// What all claims of a transaction may cost together. What the wallet pays may cost more
     /// than it brings, if the operator said so: its loss costs elsewhere.
     fn pooled(&self, draft: &Draft) -> Amount {
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
         let all = draft.claims().map(|claim| self.most(claim)).fold(Amount::ZERO, sum);
@@ -358,7 +393,7 @@ impl<'a> Planner<'a> {
             for_deadlines: Self::for_deadlines(&draft.claim, budget),
             poorest: group::poorest(draft),
             estimates: self.estimates,
-            asked: self.asked(draft),
+            asked: self.asked_steps(draft, budget),
             paid: self.paid(draft),
         }
     }
@@ -366,9 +401,9 @@ impl<'a> Planner<'a> {
     /// Whether it is a race with the peer.
     fn is_raced(&self, claim: &Claim) -> bool {
         match claim.deadline {
-            Some(Deadline::By(by)) => by <= self.tip,
+            Some(Deadline::By(by) | Deadline::Penalty { by, .. }) => by <= self.tip,
             Some(Deadline::Race(_)) => true,
-            Some(Deadline::Penalty { .. }) | None => false,
+            None => false,
         }
     }
 
@@ -401,29 +436,45 @@ impl<'a> Planner<'a> {
     }
 
     /// A draft at today's price, if nothing was done yet or the price has moved enough.
-    fn priced(&self, mut draft: Draft, most: CloseBudget, over: Over<'_>) -> Option<Draft> {
+    fn priced(
+        &self,
+        mut draft: Draft,
+        most: CloseBudget,
+        over: Over<'_>,
+    ) -> Result<Draft, Undrafted> {
         let parent = draft.parent.unwrap_or_default();
         let own = draft.weight();
-        let weight = own.checked_add(parent.weight)?;
-        let whole = most.budget.checked_add(parent.fee)?;
+        let weight = own.checked_add(parent.weight).ok_or(Undrafted::Waits)?;
+        let whole = sum(most.budget, parent.fee);
         let price = self.price(&draft, weight, whole);
-        let mut feerate = price.feerate()?;
+        let mut feerate = price.feerate().ok_or(Undrafted::Waits)?;
         let (before_coins, budget) = (most.budget, most.at(feerate));
         let enough = fee::feerate_of(parent.fee, parent.weight);
         if matches!(over, Over::Nothing) && enough.is_some_and(|enough| enough >= feerate) {
-            return None;
+            return Err(Undrafted::Waits);
         }
         draft.least = match over {
             // A child must be worth relaying by itself, whatever its parent pays.
             Over::Nothing => fee::fee_of(self.estimates.floor, own),
             Over::Same(current) => {
-                feerate = self.replacing(current, &draft, price.hurry, feerate)?;
+                feerate = self
+                    .replacing(current, &draft, price.hurry, feerate)
+                    .ok_or(Undrafted::Waits)?;
                 let current = current.handed_out;
                 fee::replacement_fee(current.fee, current.transaction.weight().max(own))
             }
+            Over::More(current) if current.refusal(self.tip) == Some(Refusal::Fee) => {
+                fee::fee_of(self.estimates.floor, own)
+            }
             Over::More(current) => fee::replacement_fee(current.handed_out.fee, own),
+            Over::Absent(current) => {
+                feerate = self
+                    .replacing(current, &draft, price.hurry, feerate)
+                    .ok_or(Undrafted::Waits)?;
+                fee::fee_of(self.estimates.floor, own)
+            }
             Over::Unfunded(current) => {
-                feerate = feerate.max(paid_by(current, &parent)?);
+                feerate = feerate.max(paid_by(current, &parent).ok_or(Undrafted::Waits)?);
                 fee::fee_of(self.estimates.floor, own)
             }
         };
@@ -434,7 +485,7 @@ impl<'a> Planner<'a> {
         draft.divisible = matches!(over, Over::Nothing);
         // The last step up is whatever is left of the budget.
         draft.fee = draft.fee.min(before_coins);
-        (draft.least <= budget).then_some(draft)
+        if draft.least <= budget { Ok(draft) } else { Err(Undrafted::CannotPay) }
     }
 
     /// The feerate of a replacement: never below what was paid. `None` if it is not worth one: not even
@@ -457,7 +508,8 @@ impl<'a> Planner<'a> {
             return (bid.to_sat_per_kwu() > now).then_some(bid);
         }
         // The peer may be in the next block: who is outbid in a race bids again at once.
-        let raced = draft.claims().all(|claim| claim.due().is_some() && self.is_raced(claim));
+        let raced = draft.parent.is_none()
+            && draft.claims().all(|claim| claim.due().is_some() && self.is_raced(claim));
         if raced && out.is_outbid() {
             let half_more = now.saturating_add(now.div_ceil(2));
             return Some(feerate.max(FeeRate::from_sat_per_kwu(half_more)));
@@ -476,10 +528,27 @@ impl<'a> Planner<'a> {
     /// by somebody else. A child that pays little for its size can force no more upon us. `None`: the budget alone
     /// is the bound, as near a deadline, and where nothing but the waiting is to be ended.
     fn enough_for_another(&self, draft: &Draft, hurry: Hurry) -> Option<FeeRate> {
-        let far = matches!(hurry, Hurry::Left(_)) && !hurry.is_close();
+        let far = matches!(hurry, Hurry::Left(_) | Hurry::Raced) && !hurry.is_close();
         let at_once = self.estimates.within(1).max(self.estimates.floor).to_sat_per_kwu();
         let enough = at_once.saturating_mul(LARGEST_RIVAL);
         (draft.parent.is_some() && far).then_some(FeeRate::from_sat_per_kwu(enough))
+    }
+
+    /// The feerates that the operator asked for, ascending, with what the claims bring that are to pay so much.
+    fn asked_steps(&self, draft: &Draft, budget: Amount) -> Vec<(FeeRate, Amount)> {
+        if draft.others.is_empty() {
+            return self.asked(draft).map(|asked| (asked, budget)).into_iter().collect();
+        }
+        let each = |claim| Some((self.past.asked(claim)?, self.most(claim)));
+        let steps: BTreeMap<FeeRate, Amount> = draft
+            .claims()
+            .filter_map(each)
+            .map(|(asked, _)| {
+                let as_much = draft.claims().filter_map(each).filter(|(rate, _)| *rate >= asked);
+                (asked, as_much.map(|(_, brings)| brings).fold(Amount::ZERO, sum))
+            })
+            .collect();
+        steps.into_iter().collect()
     }
 
     /// The feerate that the operator asked for.
@@ -493,6 +562,10 @@ fn paid_by(out: &Out<'_>, parent: &Parent) -> Option<FeeRate> {
     let out = out.handed_out;
     let weight = out.transaction.weight().checked_add(parent.weight)?;
     fee::feerate_of(out.fee.checked_add(parent.fee)?, weight)
+}
+
+fn sum(a: Amount, b: Amount) -> Amount {
+    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
 }
 
 fn half(amount: Amount) -> Amount {

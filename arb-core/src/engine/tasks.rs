@@ -123,13 +123,13 @@ impl ChainArbitrator {
         let mut kept = Vec::new();
         // The newest first: what it has replaced needs none, and what both spend is its own.
         for out in active.state.acts().handed_out.iter().rev() {
-            if active.state.confirmed_at(out.txid()).is_some() {
-                continue;
-            }
             let is_replaced = out.coins.iter().any(|coin| coins.contains(coin))
                 || out.all_claims().any(|claim| claims.contains(&claim));
             coins.extend(out.coins.iter().copied());
             claims.extend(out.all_claims());
+            if active.state.confirmed_at(out.txid()).is_some() {
+                continue;
+            }
             // Of a transaction for several channels, the one that comes first.
             let lead = out.all_claims().min().filter(|lead| out.claims.contains(lead));
             if let Some(claim) = lead.filter(|claim| !is_replaced && !is_funded(claim))

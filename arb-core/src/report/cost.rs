@@ -1,8 +1,8 @@
 //! A dry run: what closing a channel now would cost, and when all of it would be home. And what
 //! the wallet needs to defend a channel.
 //!
-//! The scheduler's own parts are used: the same outputs, groups and weights, on a chain on which each
-//! transaction confirms in the first block that may hold it.
+//! The scheduler's own parts are used: the same outputs, groups, weights and judgement of what is worth its fee, on a
+//! chain on which each transaction confirms in the first block that may hold it.
 use crate::arbitrator::{ChannelArbitrator, HandedOut, Now, TxKind};
 use crate::claim::build::{Draft, SMALLEST_OUTPUT};
 use crate::claim::{SpendPath, fee, plan};
@@ -30,7 +30,8 @@ const LONGEST: usize = 2_000;
 pub struct ClosingCost {
     /// The feerate.
     pub feerate: FeeRate,
-    /// The transactions that we would make, in order of their blocks.
+    /// The transactions that we would make, in order of their blocks. A child of our commitment costs no more than half of
+    /// what is ours in that or at stake: a commitment that needs more waits for lower feerates.
     pub transactions: Vec<PlannedTransaction>,
     /// Their fees; without the fee of the commitment, which was never part of an output.
     pub fees: Amount,
@@ -98,10 +99,7 @@ pub fn reserve(facts: &ChannelFacts, feerate: FeeRate) -> Amount {
     let Some(built) = built.ok().filter(|built| built.our_anchor().is_some()) else {
         return Amount::ZERO;
     };
-    let balance = built.output(OutputKind::ToLocal).map(|balance| balance.output.value);
-    let at_stake = facts.htlcs.values().map(|record| record.htlc.amount.floor());
-    let ours = balance.into_iter().chain(at_stake).fold(Amount::ZERO, plus);
-    let child = child_fee(&built, feerate).min(Amount::from_sat(ours.to_sat() >> 1));
+    let child = child_fee(facts, &built, feerate);
     let alone = |stage: &HtlcTransaction| {
         let worth = stage.input.value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
         fee::fee_of(feerate, stage_weight(stage)).min(worth)
@@ -153,7 +151,7 @@ impl<'a> DryRun<'a> {
         self.cost.transactions.push(commitment);
         self.cost.weight = weight;
         if built.our_anchor().is_some() {
-            let fee = child_fee(&built, self.cost.feerate);
+            let fee = child_fee(self.facts, &built, self.cost.feerate);
             if fee > Amount::ZERO {
                 let (kind, weight, payer) = (TxKind::Anchor, child_weight(&built), Payer::Wallet);
                 self.add(PlannedTransaction { kind, inputs: 1, weight, fee, payer, at });
@@ -175,13 +173,14 @@ impl<'a> DryRun<'a> {
             self.now.tip = self.now.tip.max(next);
             let tip = self.now.tip;
             claims.retain(|claim| claim.open_at <= tip);
-            for draft in plan::groups_of(&claims, tip) {
-                self.make(&draft);
+            for (draft, most) in plan::at_feerate(&claims, tip, self.cost.feerate) {
+                self.make(&draft, most);
             }
         }
     }
 
-    fn make(&mut self, draft: &Draft) {
+    /// Makes it, if it costs no more than it may.
+    fn make(&mut self, draft: &Draft, most: Amount) {
         let (weight, payer) = if draft.wants_coins() {
             (draft.weight().checked_add(COIN).unwrap_or(Weight::MAX), Payer::Wallet)
         } else {
@@ -190,7 +189,7 @@ impl<'a> DryRun<'a> {
         let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, plus);
         let fixed = draft.fixed_fee();
         let fee = fixed.unwrap_or_else(|| fee::fee_of(self.cost.feerate, weight));
-        let pays = fixed.is_some() || plus(fee, SMALLEST_OUTPUT) <= value;
+        let pays = fixed.is_some() || fee <= most;
         if !pays {
             self.cost.left = plus(self.cost.left, value);
             self.left.extend(draft.claims().map(|claim| claim.outpoint));
@@ -286,10 +285,15 @@ fn stage_weight(stage: &HtlcTransaction) -> Weight {
     with_coin(weights::witness(&elements), weights::P2WSH_OUTPUT)
 }
 
-/// What a child must pay so that both together have the feerate.
-fn child_fee(built: &Commitment, feerate: FeeRate) -> Amount {
+/// What a child must pay so that both together have the feerate; at most half of what is ours in the commitment or at
+/// stake, for then it waits.
+fn child_fee(facts: &ChannelFacts, built: &Commitment, feerate: FeeRate) -> Amount {
+    let balance = built.output(OutputKind::ToLocal).map(|balance| balance.output.value);
+    let at_stake = facts.htlcs.values().map(|record| record.htlc.amount.floor());
+    let ours = balance.into_iter().chain(at_stake).fold(Amount::ZERO, plus);
     let both = built.signed_weight().checked_add(child_weight(built)).unwrap_or(Weight::MAX);
-    fee::fee_of(feerate, both).checked_sub(built.fee).unwrap_or(Amount::ZERO)
+    let fee = fee::fee_of(feerate, both).checked_sub(built.fee).unwrap_or(Amount::ZERO);
+    fee.min(Amount::from_sat(ours.to_sat() >> 1))
 }
 
 fn plus(a: Amount, b: Amount) -> Amount {

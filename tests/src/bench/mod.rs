@@ -21,6 +21,7 @@ mod told;
 mod update;
 mod whole;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ use arb_core::facts::secrets::SecretError;
 use arb_store::StoreError;
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub use crate::market::Weather;
 use crate::peer::PeerError;
 use report::{Failure, Row};
 
@@ -67,7 +69,7 @@ pub enum BenchError {
     #[error("{} has no place for the table: two lines mark it in the README", .0.display())]
     NoTable(std::path::PathBuf),
     /// The table of one benchmark is asked for, and it is not to be run.
-    #[error("the README's table is that of `fees`")]
+    #[error("the README's table, seeds and markets are those of `fees`")]
     NotFees,
     /// A file failed.
     #[error(transparent)]
@@ -108,19 +110,36 @@ pub fn names() -> Vec<&'static str> {
     BENCHES.iter().map(|bench| bench.name).collect()
 }
 
+/// What is run, and how it is told.
+#[derive(Clone, Debug, Default)]
+pub struct Chosen<'a> {
+    /// One benchmark; all without it.
+    pub name: Option<&'a str>,
+    /// One JSON object instead of the table.
+    pub json: bool,
+    /// The file that the table of `fees` is put into.
+    pub readme: Option<&'a Path>,
+    /// The seeds of `fees`, instead of its own.
+    pub seeds: Option<RangeInclusive<u64>>,
+    /// The kinds of market of `fees`; all if there are none.
+    pub markets: &'a [Weather],
+}
+
 /// Runs one benchmark, or all, and prints a table, or JSON. The exit code tells whether every goal
 /// was met and every benchmark ran to its end: one that does not takes nothing from the others.
-/// The table of `fees` is put into `readme`.
 ///
 /// # Errors
 /// There is no such benchmark, or the result cannot be written.
-pub fn run(name: Option<&str>, json: bool, readme: Option<&Path>) -> Result<ExitCode, BenchError> {
+pub fn run(
+    Chosen { name, json, readme, seeds, markets }: &Chosen<'_>,
+) -> Result<ExitCode, BenchError> {
     let wanted = |bench: &&Bench| name.is_none_or(|name| name == bench.name);
     let chosen: Vec<&Bench> = BENCHES.iter().filter(wanted).collect();
     if chosen.is_empty() {
         return Err(BenchError::Unknown(name.unwrap_or_default().to_owned()));
     }
-    if readme.is_some() && !chosen.iter().any(|bench| bench.name == FEES) {
+    let of_fees = readme.is_some() || seeds.is_some() || !markets.is_empty();
+    if of_fees && !chosen.iter().any(|bench| bench.name == FEES) {
         return Err(BenchError::NotFees);
     }
     if cfg!(debug_assertions) {
@@ -133,6 +152,7 @@ pub fn run(name: Option<&str>, json: bool, readme: Option<&Path>) -> Result<Exit
         progress.set_style(ProgressStyle::default_spinner());
         let measured = match readme {
             Some(file) if bench.name == FEES => fees::run_for(file, &progress),
+            None if bench.name == FEES => Ok(fees::run_with(seeds.as_ref(), markets, &progress)),
             _ => (bench.run)(&progress),
         };
         progress.finish_and_clear();
@@ -141,7 +161,7 @@ pub fn run(name: Option<&str>, json: bool, readme: Option<&Path>) -> Result<Exit
             Err(error) => failures.push(Failure { bench: bench.name, error: error.to_string() }),
         }
     }
-    if json {
+    if *json {
         println!("{}", report::json(&rows, &failures)?);
     } else {
         print!("{}", report::table(&rows));
@@ -176,7 +196,8 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_and_the_known_ones_are_told() {
-        let refused = run(Some("blok"), false, None).err().map(|error| error.to_string());
+        let chosen = Chosen { name: Some("blok"), ..Chosen::default() };
+        let refused = run(&chosen).err().map(|error| error.to_string());
         let expected = "there is no benchmark `blok`; there are: memory, block, store, start, update, storm, penalty, \
                         claims, ldk, fees";
         assert_eq!(refused.as_deref(), Some(expected));

@@ -2,8 +2,10 @@
 use super::weather::{PAST, Weather, log_uniform, usize_between};
 use crate::bench::synthetic::Random;
 
-/// Channels of a flood, of a thousand: see [`super::weather::Market`].
-const FLOODED: u64 = 50;
+/// Channels of a flood.
+const FLOODED: u64 = 1_000;
+/// The part of it that is played in as small a part of the space: see [`super::weather::Market`].
+pub(super) const PART: u64 = 20;
 /// HTLCs of each.
 const FLOOD_HTLCS: u64 = 30;
 
@@ -78,10 +80,15 @@ impl Load {
     pub(super) fn of(weather: Weather, seed: u64) -> Self {
         let mut random = Random::new("load", seed);
         let mut load = Self { outputs: Vec::new(), end: PAST + weather.length() - 1 };
-        if weather == Weather::Flood {
-            for channel in 0..FLOODED {
-                load.flooded(channel as u32, &mut random);
-            }
+        let flooded = match weather {
+            Weather::Flood => FLOODED / PART,
+            Weather::WholeFlood => FLOODED,
+            _ => 0,
+        };
+        for channel in 0..flooded {
+            load.flooded(channel as u32, &mut random);
+        }
+        if flooded > 0 {
             return load;
         }
         for channel in 0..random.between(2, 5) as u32 {

@@ -17,7 +17,7 @@ mod tests;
 mod weather;
 mod world;
 
-pub(crate) use weather::Weather;
+pub use weather::Weather;
 
 use foresight::Foresight;
 use load::Load;

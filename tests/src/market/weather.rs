@@ -1,4 +1,5 @@
 //! What block space costs, block by block.
+use super::load::PART;
 use crate::bench::synthetic::Random;
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ pub(super) const ELASTICITY: f64 = 3.0;
 
 /// A kind of story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weather {
+pub enum Weather {
     /// A steady price.
     Calm,
     /// Days are twice as dear as nights.
@@ -27,8 +28,10 @@ pub(crate) enum Weather {
     Spike,
     /// Ten times the price for a week.
     High,
-    /// Flood and loot: more channels close than fit.
+    /// Flood and loot: more channels close than fit. A twentieth of it, in a twentieth of the space.
     Flood,
+    /// All of it: a thousand channels.
+    WholeFlood,
     /// Miners who leave our transactions out for 12 blocks.
     Censorship,
     /// Replacement cycling.
@@ -38,24 +41,28 @@ pub(crate) enum Weather {
 }
 
 impl Weather {
-    pub(crate) const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 9] = [
         Self::Calm,
         Self::Wave,
         Self::Spike,
         Self::High,
         Self::Flood,
+        Self::WholeFlood,
         Self::Censorship,
         Self::Cycling,
         Self::Pinning,
     ];
 
-    pub(crate) const fn name(self) -> &'static str {
+    /// As the table calls it.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Calm => "calm",
             Self::Wave => "daily wave",
             Self::Spike => "spike",
             Self::High => "week-long high",
             Self::Flood => "flood and loot",
+            Self::WholeFlood => "flood, 1,000 channels",
             Self::Censorship => "censorship",
             Self::Cycling => "replacement cycling",
             Self::Pinning => "pinning",
@@ -101,7 +108,12 @@ impl Weather {
                     let down = ((since - 1_008.0).max(0.0) / 72.0).min(1.0);
                     10.0_f64.ln() * (up - down)
                 }),
-                Self::Calm | Self::Flood | Self::Censorship | Self::Cycling | Self::Pinning => 0.0,
+                Self::Calm
+                | Self::Flood
+                | Self::WholeFlood
+                | Self::Censorship
+                | Self::Cycling
+                | Self::Pinning => 0.0,
             };
             (base * (level + noise).exp()).max(FLOOR)
         });
@@ -115,7 +127,7 @@ impl Weather {
         };
         // A flood of a thousand channels fills whole blocks. A twentieth of it in a twentieth of
         // the space is the same market.
-        let room = if self == Self::Flood { BLOCK / 20.0 } else { BLOCK };
+        let room = if self == Self::Flood { BLOCK / PART as f64 } else { BLOCK };
         Market { times, clears, censored, room }
     }
 }

@@ -55,12 +55,46 @@ pub(super) trait Policy {
     fn watches_mempool(&self) -> bool;
 }
 
+/// Unconfirmed transactions, no two of which spend the same output, in the order in which they came.
+#[derive(Default)]
+struct Mempool {
+    bids: BTreeMap<u64, Bid>,
+    spenders: BTreeMap<usize, u64>,
+    next: u64,
+}
+
+impl Mempool {
+    fn has(&self, bid: &Bid) -> bool {
+        let ids = bid.inputs.first().and_then(|input| self.spenders.get(input));
+        ids.is_some_and(|id| self.bids.get(id) == Some(bid))
+    }
+
+    /// Those that spend one of these outputs.
+    fn spenders(&self, inputs: &[usize]) -> BTreeSet<u64> {
+        inputs.iter().filter_map(|input| self.spenders.get(input)).copied().collect()
+    }
+
+    fn put(&mut self, bid: Bid) {
+        self.spenders.extend(bid.inputs.iter().map(|input| (*input, self.next)));
+        self.bids.insert(self.next, bid);
+        self.next += 1;
+    }
+
+    fn take(&mut self, id: u64) -> Option<Bid> {
+        let bid = self.bids.remove(&id)?;
+        for input in &bid.inputs {
+            self.spenders.remove(input);
+        }
+        Some(bid)
+    }
+}
+
 pub(super) struct World<'a> {
     market: &'a Market,
     load: &'a Load,
     tip: usize,
     unclaimed: BTreeSet<usize>,
-    mempool: Vec<Bid>,
+    mempool: Mempool,
     pins: BTreeMap<usize, u64>,
     cycles: BTreeMap<usize, u32>,
     /// Outputs that a spend of the attacker's was seen of.
@@ -76,7 +110,7 @@ impl<'a> World<'a> {
             load,
             tip: PAST - 1,
             unclaimed: (0..load.outputs.len()).collect(),
-            mempool: Vec::new(),
+            mempool: Mempool::default(),
             pins: numbered().filter_map(|(at, output)| Some((at, output.pin?))).collect(),
             cycles: numbered().map(|(at, output)| (at, output.cycles)).collect(),
             cycled: BTreeSet::new(),
@@ -115,7 +149,7 @@ impl<'a> World<'a> {
             contested: &contested,
         };
         for bid in policy.bids(&view) {
-            if self.mempool.contains(&bid) {
+            if self.mempool.has(&bid) {
                 continue;
             }
             assert!(
@@ -131,20 +165,21 @@ impl<'a> World<'a> {
     /// Core's rules of replacement: it pays for all that it evicts, for its own relay, and at a
     /// better feerate.
     fn accept(&mut self, bid: &Bid) -> bool {
-        let shares = |other: &Bid| other.inputs.iter().any(|input| bid.inputs.contains(input));
-        let evicted = || self.mempool.iter().filter(|other| shares(other));
-        let pins = || bid.inputs.iter().filter_map(|input| self.pins.get(input));
-        let conflicts = evicted().map(|other| other.fee).sum::<u64>() + pins().sum::<u64>();
+        let evicted = self.mempool.spenders(&bid.inputs);
+        let fees = evicted.iter().map(|id| self.mempool.bids[id].fee).sum::<u64>();
+        let pins = bid.inputs.iter().filter_map(|input| self.pins.get(input)).sum::<u64>();
         let relay = (bid.weight * INCREMENT).div_ceil(1_000);
-        let least = if conflicts > 0 { conflicts + relay } else { relay };
-        if bid.fee < least || evicted().any(|other| other.rate() >= bid.rate()) {
+        let least = fees + pins + relay;
+        if bid.fee < least || evicted.iter().any(|id| self.mempool.bids[id].rate() >= bid.rate()) {
             return false;
         }
-        self.mempool.retain(|other| !shares(other));
+        for id in evicted {
+            self.mempool.take(id);
+        }
         for input in &bid.inputs {
             self.pins.remove(input);
         }
-        self.mempool.push(bid.clone());
+        self.mempool.put(bid.clone());
         true
     }
 
@@ -152,19 +187,20 @@ impl<'a> World<'a> {
     fn block(&mut self, watches: bool) {
         self.tip += 1;
         self.cycle(watches);
-        let mut order: Vec<usize> = (0..self.mempool.len()).collect();
-        order.sort_by(|a, b| self.mempool[*b].rate().total_cmp(&self.mempool[*a].rate()));
+        let mut order: Vec<u64> = self.mempool.bids.keys().copied().collect();
+        let rate = |id: &u64| self.mempool.bids[id].rate();
+        order.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
         let mut filled = 0.0;
         let mut mined = Vec::new();
-        for at in order {
-            let bid = &self.mempool[at];
+        for id in order {
+            let bid = &self.mempool.bids[&id];
             if filled + bid.weight as f64 <= self.market.room_at(self.tip, bid.rate()) {
                 filled += bid.weight as f64;
-                mined.push(bid.clone());
+                mined.push(id);
             }
         }
-        for bid in mined {
-            self.mempool.retain(|other| *other != bid);
+        for id in mined {
+            let Some(bid) = self.mempool.take(id) else { continue };
             self.outcome.fees += bid.fee;
             self.outcome.weight += bid.weight;
             for input in &bid.inputs {
@@ -178,7 +214,7 @@ impl<'a> World<'a> {
     fn cycle(&mut self, watches: bool) {
         let rounds = if watches { ANSWERS } else { 1 };
         let (cycles, cycled) = (&mut self.cycles, &mut self.cycled);
-        self.mempool.retain(|bid| {
+        let mut stays = |bid: &Bid| {
             for input in &bid.inputs {
                 let left = cycles.entry(*input).or_default();
                 if *left > 0 {
@@ -188,7 +224,11 @@ impl<'a> World<'a> {
                 }
             }
             true
-        });
+        };
+        let gone = self.mempool.bids.iter().filter(|(_, bid)| !stays(bid));
+        for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.mempool.take(id);
+        }
     }
 
     /// What is past its deadline is the other's.
@@ -198,7 +238,9 @@ impl<'a> World<'a> {
         let past: Vec<usize> = self.unclaimed.iter().copied().filter(is_past).collect();
         for at in past {
             self.unclaimed.remove(&at);
-            self.mempool.retain(|bid| !bid.inputs.contains(&at));
+            for id in self.mempool.spenders(&[at]) {
+                self.mempool.take(id);
+            }
             self.outcome.missed += 1;
             self.outcome.avoidable += u64::from(foresight.claims(at));
             self.outcome.lost += outputs[at].value;

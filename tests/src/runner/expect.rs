@@ -4,9 +4,9 @@ use super::command::script_aside;
 use super::story::Runner;
 use crate::peer::Side;
 use crate::scenario::ast::{
-    AlertExpectation, ChannelCheck, ChannelName, CloseKind, Compare, EventKind, Expectation,
-    History, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, Statement, Step,
-    SubscriberName, TransactionKind, UpstreamNotice,
+    AlertExpectation, ChannelCheck, ChannelName, CloseKind, ClosingCheck, Compare, EventKind,
+    Expectation, History, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, Statement,
+    Step, SubscriberName, TransactionKind, UpstreamNotice,
 };
 use crate::world::htlc_id;
 use arb_core::arbitrator::{
@@ -14,8 +14,8 @@ use arb_core::arbitrator::{
     UpstreamVerdict,
 };
 use arb_core::height::Reason;
-use arb_core::report::{ChannelReport, OutputReport, TransactionReport};
-use bitcoin::OutPoint;
+use arb_core::report::{ChannelReport, ClosingCost, OutputReport, TransactionReport};
+use bitcoin::{Amount, OutPoint};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -42,6 +42,11 @@ impl Runner<'_> {
                 }
             },
             Expectation::Ours { kind, check } => self.expect_ours(*kind, check),
+            Expectation::Reserve(amount) => {
+                let rate = self.world.faults.estimates().within(1);
+                let reserve = self.command(|arbiter| async move { arbiter.reserve(rate).await });
+                sats("reserve", amount, reserve.await?.total())
+            }
             Expectation::Events { subscriber, events } => self.expect_events(subscriber, events),
             Expectation::Alert(alert) => self.expect_alert(*alert),
         }
@@ -77,10 +82,7 @@ impl Runner<'_> {
                 let compare = Compare { op: amount.op, value: want };
                 number("recovered", &compare, &sat, "sat")
             }
-            ChannelCheck::Fees(amount) => {
-                let compare = Compare { op: amount.op, value: amount.value.0 / 1000 };
-                number("fees", &compare, &self.report(name)?.fees.to_sat(), "sat")
-            }
+            ChannelCheck::Fees(amount) => sats("fees", amount, self.report(name)?.fees),
             ChannelCheck::Waits(reason) => {
                 let found = self.report(name)?.next.map(|due| reason_name(due.reason));
                 let found = found.unwrap_or("none").to_owned();
@@ -97,6 +99,36 @@ impl Runner<'_> {
                 let above = due.until.0.saturating_sub(self.world.height());
                 let compare = Compare { op: until.op, value: until.value.0 };
                 number("until", &compare, &above, " blocks above the tip")
+            }
+            ChannelCheck::Closing(check) => {
+                let rate = self.world.faults.estimates().within(1);
+                let none =
+                    || Failed::new("what closing would cost", "nothing that could be closed");
+                let cost = self.cost(name, rate).await?.ok_or_else(none)?;
+                self.expect_closing(check, &cost)
+            }
+        }
+    }
+
+    fn expect_closing(&self, check: &ClosingCheck, cost: &ClosingCost) -> Result<(), Failed> {
+        match check {
+            ClosingCheck::Transactions(count) => {
+                let found = u64::try_from(cost.transactions.len()).unwrap_or(u64::MAX);
+                number("closing_transactions", count, &found, "")
+            }
+            ClosingCheck::Fees(amount) => sats("closing_fees", amount, cost.fees),
+            ClosingCheck::Weight(weight) => {
+                number("closing_weight", weight, &cost.weight.to_wu(), " weight units")
+            }
+            ClosingCheck::Left(amount) => sats("closing_left", amount, cost.left),
+            ClosingCheck::Home(home) => {
+                let at = cost.home_at.ok_or_else(|| {
+                    let expected = format!("closing_home{}+{}", home.op, home.value.0);
+                    Failed::new(expected, "nothing comes home")
+                })?;
+                let above = at.0.saturating_sub(self.world.height());
+                let compare = Compare { op: home.op, value: home.value.0 };
+                number("closing_home", &compare, &above, " blocks above the tip")
             }
         }
     }
@@ -410,6 +442,11 @@ fn equal<T: PartialEq + Debug>(what: &str, expected: &T, found: &T) -> Result<()
     }
     let text = |value: &T| format!("{what}{}", as_written(value));
     Err(Failed::new(text(expected), text(found)))
+}
+
+fn sats(what: &str, expected: &Compare<MilliSat>, found: Amount) -> Result<(), Failed> {
+    let compare = Compare { op: expected.op, value: expected.value.0 / 1000 };
+    number(what, &compare, &found.to_sat(), "sat")
 }
 
 fn number<T: PartialOrd + std::fmt::Display>(

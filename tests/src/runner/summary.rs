@@ -109,7 +109,7 @@ impl Runner<'_> {
         Ok(both.map(|(cost, dearer)| Foreseen { cost, dearer, reserve, dearer_reserve }))
     }
 
-    async fn cost(
+    pub(super) async fn cost(
         &mut self,
         name: &ChannelName,
         rate: FeeRate,

@@ -6,8 +6,8 @@ mod expect;
 mod names;
 
 pub use expect::{
-    AlertExpectation, ChannelCheck, CloseKind, Compare, EventKind, Expectation, Op, OutputCheck,
-    OutputState, OwnCheck, PhaseName, TransactionKind, UpstreamNotice,
+    AlertExpectation, ChannelCheck, CloseKind, ClosingCheck, Compare, EventKind, Expectation, Op,
+    OutputCheck, OutputState, OwnCheck, PhaseName, TransactionKind, UpstreamNotice,
 };
 pub use names::{ChannelName, HashName, HtlcRef, OutputRef, SubscriberName};
 

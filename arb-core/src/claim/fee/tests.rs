@@ -1,6 +1,7 @@
 //! The price rises as the deadline nears, never falls, and never goes above the budget.
 use super::*;
 use crate::claim::trough::{PastBlock, Troughs};
+use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
@@ -38,7 +39,7 @@ fn price(hurry: Hurry, weight: u64, budget: u64, estimates: &FeeEstimates) -> Pr
     let (weight, budget) = (Weight::from_wu(weight), Amount::from_sat(budget));
     let poorest = FeeRate::MAX;
     let pressed = Vec::from([(hurry, budget)]);
-    let (for_deadlines, asked, paid) = (budget, None, None);
+    let (for_deadlines, asked, paid) = (budget, Vec::new(), None);
     Price { hurry, weight, budget, pressed, for_deadlines, poorest, estimates, asked, paid }
 }
 
@@ -60,7 +61,10 @@ proptest! {
         market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET,
         left in 0u32..300, waited in 0u32..3_000, asked in rate(), paid in rate(),
     ) {
-        let at = |hurry| Price { asked, paid, ..price(hurry, weight, budget, &market) }.feerate();
+        let at = |hurry| {
+            let asked = asked.map(|asked| (asked, Amount::from_sat(budget))).into_iter().collect();
+            Price { asked, paid, ..price(hurry, weight, budget, &market) }.feerate()
+        };
         let (now, before) = (at(Hurry::Left(left)), at(Hurry::Left(left + 1)));
         prop_assert_eq!(now.is_some(), before.is_some());
         prop_assert!(now >= before, "{:?} after {:?}", now, before);
@@ -72,7 +76,8 @@ proptest! {
         market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET,
         hurry in hurry(), asked in rate(), paid in rate(),
     ) {
-        let price = Price { asked, paid, ..price(hurry, weight, budget, &market) };
+        let steps = asked.map(|asked| (asked, Amount::from_sat(budget))).into_iter().collect();
+        let price = Price { asked: steps, paid, ..price(hurry, weight, budget, &market) };
         let most = feerate_of(price.budget, price.weight).expect("a weight");
         match price.feerate() {
             Some(rate) => {
@@ -255,9 +260,24 @@ fn who_waits_for_days_takes_shorter_targets() {
     }
     assert_eq!(price(Hurry::Waited(3_000), 600, 149, &market).feerate(), None);
     // Whoever asks does not wait.
-    let asked = Some(FeeRate::from_sat_per_vb_u32(3));
+    let three = FeeRate::from_sat_per_vb_u32(3);
+    let asked = vec![(three, Amount::from_sat(600))];
     let rate = Price { asked, ..price(Hurry::Waited(0), 600, 600, &market) }.feerate();
-    assert_eq!(rate, asked);
+    assert_eq!(rate, Some(three));
+}
+
+/// What one of several claims is to pay the others do not pay for it.
+#[test]
+fn who_is_asked_to_pay_more_pays_for_that() {
+    let market = market_of([10, 10, 10, 10]);
+    let three_hundred = FeeRate::from_sat_per_vb_u32(300);
+    let bid =
+        |asked| Price { asked, ..price(Hurry::Left(100), 4_000, 1_000_000, &market) }.feerate();
+    let before = bid(Vec::new()).expect("a price");
+    let fee = fee_of(before, Weight::from_wu(4_000));
+    let after = bid(vec![(three_hundred, Amount::from_sat(20_000))]).expect("a price");
+    assert_eq!(fee_of(after, Weight::from_wu(4_000)), fee + Amount::from_sat(20_000));
+    assert_eq!(bid(vec![(three_hundred, Amount::from_sat(1_000_000))]), Some(three_hundred));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Which claims of a group go into a transaction, and which of them pay for it where one is taken apart.
-use super::{Over, Planner, draft_of};
+use super::{Over, Planner, Undrafted, draft_of, sum};
+use crate::arbitrator::Refusal;
 use crate::claim::Claim;
 use crate::claim::build::Draft;
 use crate::claim::fee;
@@ -7,7 +8,7 @@ use crate::claim::group;
 use crate::claim::past::Out;
 use alloc::vec;
 use alloc::vec::Vec;
-use bitcoin::Amount;
+use bitcoin::{Amount, FeeRate, Weight};
 use core::cmp::Reverse;
 
 fn is_paid_by_wallet(claims: &[&Claim]) -> bool {
@@ -19,7 +20,6 @@ impl Planner<'_> {
     /// most valuable part does, of those that nothing stands in the way of, or, where it cannot, the fewest of the most
     /// valuable that together can; the others follow when it is in the log.
     pub(super) fn heir(&self, out: &Out<'_>, parts: &[Vec<&Claim>]) -> Option<Draft> {
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let worth = |part: &&Vec<&Claim>| {
             let value = part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
             Reverse((part.iter().all(|claim| self.past.is_joined(claim)), value))
@@ -46,9 +46,18 @@ impl Planner<'_> {
         None
     }
 
-    /// A new group, and each claim by itself that costs the group more than it brings.
-    pub(super) fn worth_it<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
-        let (worth, poor) = self.parted(claims);
+    /// A new group, and each claim by itself that costs the group more than it brings today.
+    pub(super) fn worth_it_now<'c>(&self, claims: &[&'c Claim]) -> Vec<Vec<&'c Claim>> {
+        self.worth_it(claims, |draft| self.todays(draft))
+    }
+
+    /// The same at another price.
+    pub(super) fn worth_it<'c>(
+        &self,
+        claims: &[&'c Claim],
+        price: impl Fn(&Draft) -> Option<FeeRate>,
+    ) -> Vec<Vec<&'c Claim>> {
+        let (worth, poor) = self.parted(claims, price);
         let mut parts: Vec<Vec<&Claim>> = poor.into_iter().map(|claim| vec![claim]).collect();
         if !worth.is_empty() {
             parts.push(worth);
@@ -61,14 +70,22 @@ impl Planner<'_> {
     /// What takes the place of a transaction for these claims, if its price has moved enough: one for all of them, or,
     /// where some cost more than they bring by now, one without these.
     pub(super) fn next(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
-        let (worth, poor) = self.parted(claims);
+        let (worth, poor) = self.parted(claims, |draft| self.todays(draft));
         if worth.is_empty() || poor.is_empty() || !Self::keeps_coins(&worth, claims) {
             return self.draft(claims, Over::Same(out));
         }
-        // For their sake nothing is raised.
-        let mut without = self.draft(&worth, Over::Same(out))?;
-        without.coins_as = claims.first()?.outpoint;
-        Some(without)
+        let is_absent = out.refusal(self.tip) == Some(Refusal::Fee);
+        let over = if is_absent { Over::Absent(out) } else { Over::Same(out) };
+        match self.try_draft(&worth, over) {
+            Ok(mut without) => {
+                without.coins_as = claims.first()?.outpoint;
+                Some(without)
+            }
+            // For the sake of those nothing is raised.
+            Err(Undrafted::Waits) => None,
+            // All of them together can.
+            Err(Undrafted::CannotPay) => self.draft(claims, Over::Same(out)),
+        }
     }
 
     /// Whether a transaction for fewer claims may have the coins of the one for all. They are reserved in the name of
@@ -78,13 +95,22 @@ impl Planner<'_> {
         !is_paid_by_wallet(all) || channel(fewer) == channel(all)
     }
 
-    /// Claims that bring more than they cost at today's price for all of these, and those that do not. Where the
+    /// What a draft without coins would pay today.
+    fn todays(&self, draft: &Draft) -> Option<FeeRate> {
+        self.price(draft, draft.weight(), self.pooled(draft)).feerate()
+    }
+
+    /// Claims that bring more than they cost at such a price for all of these, and those that do not. Where the
     /// operator has said what one may cost, its equal part is what it costs.
-    fn parted<'c>(&self, claims: &[&'c Claim]) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
+    fn parted<'c>(
+        &self,
+        claims: &[&'c Claim],
+        price: impl Fn(&Draft) -> Option<FeeRate>,
+    ) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
         let (mut worth, mut poor) = (claims.to_vec(), Vec::new());
         // Each that leaves makes it dearer for those that stay.
         while let Some(draft) = draft_of(&worth) {
-            let (stay, leave): (Vec<_>, Vec<_>) = self.parted_at_once(&draft, &worth);
+            let (stay, leave) = self.parted_at_once(price(&draft), draft.weight(), &worth);
             worth = stay;
             if leave.is_empty() {
                 break;
@@ -96,20 +122,18 @@ impl Planner<'_> {
 
     fn parted_at_once<'c>(
         &self,
-        draft: &Draft,
+        rate: Option<FeeRate>,
+        weight: Weight,
         claims: &[&'c Claim],
     ) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
-        let weight = draft.weight();
-        let rate = self.price(draft, weight, self.pooled(draft)).feerate();
         let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
         let part = |all: Amount| all.to_sat().checked_div(count).map(Amount::from_sat);
-        let each = rate.and_then(|rate| part(fee::fee_of(rate, weight)));
+        // What all of them cannot pay some may.
+        let rate = rate.unwrap_or(self.estimates.floor);
+        let each = part(fee::fee_of(rate, weight));
         let pays = |claim: &&&Claim| match self.past.budget(claim) {
-            Some(budget) => each.is_some_and(|each| budget >= each),
-            None => {
-                let cost = rate.map(|rate| fee::fee_of(rate, group::marginal_weight(claim)));
-                cost.is_some_and(|cost| self.brings(claim) > cost)
-            }
+            Some(_) => each.is_some_and(|each| self.most(claim) >= each),
+            None => self.brings(claim) > fee::fee_of(rate, group::marginal_weight(claim)),
         };
         claims.iter().partition(|claim| pays(claim))
     }

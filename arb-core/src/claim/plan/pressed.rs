@@ -1,6 +1,6 @@
 //! What may be paid for the sake of which deadline. The claims of a transaction may have several, some blocks apart: nobody
 //! pays for a deadline by which nothing of his is lost.
-use super::{Planner, half};
+use super::{Planner, half, sum};
 use crate::arbitrator::TxKind;
 use crate::claim::build::Draft;
 use crate::claim::fee::{self, Hurry};
@@ -31,12 +31,7 @@ impl Planner<'_> {
             let (_, lost) = steps.entry(near).or_insert((hurry, Amount::ZERO));
             *lost = sum(*lost, Self::for_deadlines(claim, self.most(claim)));
         }
-        let mut before = Amount::ZERO;
-        let step = |(hurry, own): (Hurry, Amount)| {
-            before = sum(before, own);
-            (hurry, before)
-        };
-        steps.into_values().map(step).collect()
+        added_up(steps)
     }
 
     /// The child of a commitment pays for several HTLCs. `None`: it has one deadline, its own or the operator's.
@@ -46,9 +41,16 @@ impl Planner<'_> {
         if own.is_none() || claim.deadline != own || self.past.budget(claim).is_some() {
             return None;
         }
-        // The other half is for the HTLC transactions.
-        let step = |(by, lost): &(BlockHeight, Amount)| (self.by(*by), half(*lost));
-        Some(lost.iter().map(step).collect())
+        let (mut steps, mut before) = (BTreeMap::new(), Amount::ZERO);
+        for (by, lost) in lost {
+            let hurry = self.by(*by);
+            let near = hurry.left().unwrap_or(u32::MAX);
+            let (_, own) = steps.entry(near).or_insert((hurry, Amount::ZERO));
+            // The other half is for the HTLC transactions.
+            *own = sum(*own, half(lost.checked_sub(before).unwrap_or(Amount::ZERO)));
+            before = *lost;
+        }
+        Some(added_up(steps))
     }
 
     /// Most that may be paid for the sake of deadlines, of such a budget. Of what a second stage brings, the other half
@@ -76,9 +78,11 @@ impl Planner<'_> {
             Deadline::By(by) => self.by(by),
             Deadline::Race(_) => Hurry::Raced,
             // All of it may be paid, so that the cheater gets nothing.
-            Deadline::Penalty { by, .. } => {
+            Deadline::Penalty { by, .. } if by > self.tip => {
                 Hurry::Penalty(self.tip.until(by).0, group::SECURITY_DELAY)
             }
+            // By now the cheater may have it for what the next block costs.
+            Deadline::Penalty { .. } => Hurry::Raced,
         })
     }
 
@@ -97,10 +101,17 @@ impl Planner<'_> {
         }
     }
 
-    /// What a claim may cost: what the operator said of it, else what it brings. What nobody else can take is patient:
+    /// What a claim may cost: what the operator said of it, but no more than it brings where the wallet does not pay; else
+    /// what it brings. What nobody else can take is patient:
     /// half of it, unless the operator asked for a feerate.
     pub(super) fn most(&self, claim: &Claim) -> Amount {
-        self.past.budget(claim).unwrap_or_else(|| match claim.kind() {
+        let own = |budget: Amount| match claim.path {
+            SpendPath::Single(_) => budget.min(claim.output.value),
+            SpendPath::LocalCommitment(_)
+            | SpendPath::Anchor { .. }
+            | SpendPath::SecondStage(_) => budget,
+        };
+        self.past.budget(claim).map(own).unwrap_or_else(|| match claim.kind() {
             TxKind::Sweep if self.past.asked(claim).is_none() => half(claim.output.value),
             TxKind::Sweep
             | TxKind::Commitment
@@ -140,6 +151,12 @@ impl Planner<'_> {
     }
 }
 
-fn sum(a: Amount, b: Amount) -> Amount {
-    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
+/// Steps by how near they are, each with what the nearer ones have.
+fn added_up(steps: BTreeMap<u32, (Hurry, Amount)>) -> Vec<(Hurry, Amount)> {
+    let mut before = Amount::ZERO;
+    let step = |(hurry, own): (Hurry, Amount)| {
+        before = sum(before, own);
+        (hurry, before)
+    };
+    steps.into_values().map(step).collect()
 }

@@ -71,6 +71,8 @@ pub enum Expectation {
         events: Vec<EventKind>,
     },
     Alert(AlertExpectation),
+    /// `expect ours reserve…`: what the wallet needs to defend all channels at the present estimate.
+    Reserve(Compare<MilliSat>),
 }
 
 /// `expect a …`
@@ -83,6 +85,20 @@ pub enum ChannelCheck {
     /// The report's reason for the channel's next event, as the report prints it.
     Waits(String),
     Until(Compare<AboveTip>),
+    /// What the dry run says of closing the channel, or of the rest of a closed one, at the present estimate.
+    Closing(ClosingCheck),
+}
+
+/// `expect a closing_…`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClosingCheck {
+    Transactions(Compare<u64>),
+    Fees(Compare<MilliSat>),
+    Weight(Compare<u64>),
+    /// Value that costs more than it brings.
+    Left(Compare<MilliSat>),
+    /// The block with the last satoshi.
+    Home(Compare<AboveTip>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,9 +2,9 @@
 
 use super::Parser;
 use crate::scenario::ast::{
-    AlertExpectation, ChannelCheck, ChannelName, CloseKind, Compare, EventKind, Expectation, Op,
-    OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, SubscriberName, TransactionKind,
-    UpstreamNotice,
+    AlertExpectation, ChannelCheck, ChannelName, CloseKind, ClosingCheck, Compare, EventKind,
+    Expectation, Op, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, SubscriberName,
+    TransactionKind, UpstreamNotice,
 };
 use crate::scenario::error::Wrong;
 use crate::scenario::lex::{Args, Keyed};
@@ -105,12 +105,28 @@ fn channel_check(channel: &ChannelName, keyed: Keyed<'_>) -> Result<Expectation,
         "fees" => ChannelCheck::Fees(value::compare(keyed, value::amount)?),
         "waits" => ChannelCheck::Waits(value::choice(word(keyed)?, &REASONS)?.to_owned()),
         "until" => ChannelCheck::Until(value::compare(keyed, value::above_tip)?),
+        key if key.starts_with("closing_") => ChannelCheck::Closing(closing(keyed)?),
         _ => {
-            let expected = "phase=, close=, recovered=, fees=, waits= or until=";
+            let expected = "phase=, close=, recovered=, fees=, waits=, until= or closing_…=";
             return Err(Wrong::new(expected, keyed.word));
         }
     };
     Ok(Expectation::Channel { channel: channel.clone(), check })
+}
+
+fn closing(keyed: Keyed<'_>) -> Result<ClosingCheck, Wrong> {
+    let number = |what| value::compare(keyed, |text| value::count(what, text));
+    Ok(match keyed.key {
+        "closing_transactions" => ClosingCheck::Transactions(number("a number of transactions")?),
+        "closing_fees" => ClosingCheck::Fees(value::compare(keyed, value::amount)?),
+        "closing_weight" => ClosingCheck::Weight(number("a weight")?),
+        "closing_left" => ClosingCheck::Left(value::compare(keyed, value::amount)?),
+        "closing_home" => ClosingCheck::Home(value::compare(keyed, value::above_tip)?),
+        _ => {
+            let expected = "closing_transactions=, closing_fees=, closing_weight=, closing_left= or closing_home=";
+            return Err(Wrong::new(expected, keyed.word));
+        }
+    })
 }
 
 fn output_check(output: &OutputRef, keyed: Keyed<'_>) -> Result<Expectation, Wrong> {
@@ -149,10 +165,13 @@ fn ours(args: &mut Args<'_>) -> Result<Vec<Expectation>, Wrong> {
         let number = |what| value::compare(keyed, |text| value::count(what, text));
         let check = match keyed.key {
             "count" => OwnCheck::Count(number("a number of transactions")?),
+            "reserve" => {
+                return value::compare(keyed, value::amount).map(Expectation::Reserve);
+            }
             "max_inputs" => OwnCheck::MaxInputs(limit(number("a number of inputs")?)),
             "max_weight" => OwnCheck::MaxWeight(limit(number("a weight")?)),
             _ => {
-                let expected = "kind=, count=, max_inputs= or max_weight=";
+                let expected = "kind=, count=, max_inputs=, max_weight= or reserve=";
                 return Err(Wrong::new(expected, keyed.word));
             }
         };

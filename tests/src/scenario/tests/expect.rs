@@ -3,9 +3,9 @@
 use bitcoin::FeeRate;
 
 use super::super::ast::{
-    AboveTip, AlertExpectation, ChannelCheck, ChannelName, CloseKind, Compare, EventKind, HtlcRef,
-    MilliSat, Op, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, SubscriberName,
-    TransactionKind, UpstreamNotice,
+    AboveTip, AlertExpectation, ChannelCheck, ChannelName, CloseKind, ClosingCheck, Compare,
+    EventKind, HtlcRef, MilliSat, Op, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName,
+    SubscriberName, TransactionKind, UpstreamNotice,
 };
 use super::*;
 
@@ -66,6 +66,36 @@ fn of_a_channel() {
         channel_check("expect a recovered=0sat"),
         ChannelCheck::Recovered(amount(Op::Equal, 0))
     );
+}
+
+#[test]
+fn of_what_closing_would_cost() {
+    let closing = |check| ChannelCheck::Closing(check);
+    assert_eq!(
+        channel_check("expect a closing_transactions=7"),
+        closing(ClosingCheck::Transactions(is(Op::Equal, 7)))
+    );
+    assert_eq!(
+        channel_check("expect a closing_fees<=5_000sat"),
+        closing(ClosingCheck::Fees(amount(Op::AtMost, 5_000)))
+    );
+    assert_eq!(
+        channel_check("expect a closing_weight>=900"),
+        closing(ClosingCheck::Weight(is(Op::AtLeast, 900)))
+    );
+    assert_eq!(
+        channel_check("expect a closing_left=0sat"),
+        closing(ClosingCheck::Left(amount(Op::Equal, 0)))
+    );
+    assert_eq!(
+        channel_check("expect a closing_home=+145"),
+        closing(ClosingCheck::Home(is(Op::Equal, AboveTip(145))))
+    );
+    let reserve = Expectation::Reserve(amount(Op::AtLeast, 5_000));
+    assert_eq!(expectations("expect ours reserve>=5_000sat"), [reserve]);
+    refused("expect a closing_costs=1sat", "closing_fees=", "closing_costs=1sat");
+    refused("expect a closing_home=145", "a height above the tip", "145");
+    refused("expect ours reserve=5", "an amount like", "5");
 }
 
 #[test]
