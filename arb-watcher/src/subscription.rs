@@ -27,6 +27,7 @@ pub enum Delivery {
     /// channel has records: a hundred blocks from the last confirmation on. What of a forgotten channel was
     /// not read by then waits in the subscription alone, and ends with it and with the process. A subscription to
     /// all channels ends when more than [`Settings::unread_events`](crate::Settings::unread_events) wait there.
+    /// Of one that has acknowledged nothing, nothing is left when it is dropped, its name included.
     Detached,
     /// The records are not cleaned up before the last event is acknowledged, whatever happens to the
     /// process: every event comes at least once. A subscriber that is gone for good must be ended by
@@ -93,8 +94,9 @@ impl Closing {
     }
 }
 
-/// A named subscription to one channel. Dropping it, in whatever way, ends the delivery; the name
-/// and what it acknowledged stay until [`crate::Arbiter::unsubscribe`].
+/// A named subscription to one channel. Dropping it, in whatever way, ends it. What it has acknowledged is remembered
+/// under its name as long as the channel has records, and so is a name whose delivery is [`Delivery::Acknowledged`];
+/// [`crate::Arbiter::unsubscribe`] forgets both at once.
 ///
 /// No block and no other channel waits for it: what it is slow to take waits in the log, and once the
 /// channel is forgotten, which [`Delivery`] decides about, here.

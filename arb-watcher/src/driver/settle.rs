@@ -77,6 +77,7 @@ impl<A: Around> Driver<A> {
             }
         }
         self.deliver_events();
+        self.end_subscriptions().await;
         for (slot, key, task) in self.tasks.hand_out(self.settings.workers) {
             self.start(slot, key, task);
         }
