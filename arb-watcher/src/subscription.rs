@@ -37,12 +37,13 @@ pub enum Delivery {
 
 /// An event with its number within the channel. After a restart, events that were not
 /// acknowledged come again with the same number. A channel whose log was lost, and which the node has brought back,
-/// tells what its log holds now from number 0 on, whatever was acknowledged before.
+/// tells what its log holds now, whatever was acknowledged before: with numbers that no event of it has had since
+/// the start, and after a restart from number 0 on.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// The channel.
     pub channel: ChannelId,
-    /// Number within the channel, from 0.
+    /// Number within the channel, from 0, each one more than the one before.
     pub number: u64,
     /// The event.
     pub event: ChannelEvent,

@@ -18,6 +18,11 @@ pub(super) struct Subscribers {
     pub(super) news: BTreeSet<Slot>,
     /// Channels with events that somebody had no room for: they wait until there is room, or news.
     pub(super) late: BTreeSet<Slot>,
+    /// Number of the first event of a channel whose log is not its first one, if nobody has heard of another one with
+    /// that number since the start: a reader may still acknowledge what the lost log told.
+    first: BTreeMap<Slot, u64>,
+    /// Number of the next event of a channel that was set aside.
+    ends: BTreeMap<Slot, u64>,
     /// Events that the outbox of a subscription to all may hold.
     unread: usize,
     pub(super) readers: Arc<Readers>,
@@ -104,6 +109,8 @@ pub(super) enum Sending {
 pub(super) struct News<'a> {
     pub(super) active: &'a Active,
     pub(super) detail: Option<Arc<Closing>>,
+    /// Number of the first event.
+    pub(super) first: u64,
 }
 
 impl<'a> News<'a> {
@@ -127,7 +134,7 @@ impl<'a> News<'a> {
         for event in self.active.state.acts().events.iter().skip(first) {
             let delivered = Delivered {
                 channel: self.active.facts.id,
-                number: sent,
+                number: self.first.saturating_add(sent),
                 event: *event,
                 detail: self.detail.clone(),
             };
@@ -235,8 +242,18 @@ impl Subscribers {
         }
     }
 
-    /// Nothing of a channel is sent for now. When it is back, that is news.
-    pub(super) fn set_aside(&mut self, slot: Slot) {
+    /// Number of the first event of a channel.
+    pub(super) fn first(&self, slot: Slot) -> u64 {
+        self.first.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// Nothing of a channel, which has so many events, is sent for now. When it is back, that is news.
+    pub(super) fn set_aside(&mut self, slot: Slot, events: u64) {
+        self.ends.insert(slot, self.first(slot).saturating_add(events));
+        self.send_nothing(slot);
+    }
+
+    fn send_nothing(&mut self, slot: Slot) {
         self.news.remove(&slot);
         self.late.remove(&slot);
         for to_all in self.to_all.values_mut() {
@@ -432,6 +449,7 @@ impl Subscribers {
 
     /// The events of a channel are others from now on: nobody was sent any of them.
     pub(super) fn told_nothing(&mut self, slot: Slot) {
+        self.first.extend(self.ends.remove(&slot).map(|first| (slot, first)));
         for (name, subscriber) in self.of.get_mut(&slot).into_iter().flatten() {
             (subscriber.state.next, subscriber.sent) = (0, 0);
             subscriber.stored = kept(subscriber.state).is_some();
@@ -448,7 +466,9 @@ impl Subscribers {
     }
 
     pub(super) fn remove_slot(&mut self, slot: Slot) {
-        self.set_aside(slot);
+        self.send_nothing(slot);
+        self.first.remove(&slot);
+        self.ends.remove(&slot);
         self.of.remove(&slot);
         self.forget_positions(slot);
     }

@@ -32,8 +32,12 @@ impl<A: Around> Driver<A> {
 
     /// Whether forgetting a channel waits for an acknowledgement of its events.
     pub(super) fn awaits_subscribers(&self, slot: Slot) -> bool {
-        let events = self.engine.active(slot).map_or(0, |a| count(a.state.acts().events.len()));
-        self.subscribers.awaits(slot, events)
+        self.subscribers.awaits(slot, self.events_of(slot))
+    }
+
+    /// How many events a channel has had.
+    pub(super) fn events_of(&self, slot: Slot) -> u64 {
+        self.engine.active(slot).map_or(0, |active| count(active.state.acts().events.len()))
     }
 
     /// Sends the events of one channel. True if somebody had no room for all of them.
@@ -42,7 +46,8 @@ impl<A: Around> Driver<A> {
             self.of_channel(slot, |driver| driver.engine.active(slot).and_then(News::detail));
         let (Ok(detail), Some(active)) = (detail, self.engine.active(slot)) else { return false };
         self.subscribers.late.remove(&slot);
-        self.subscribers.send(slot, &News { active, detail }, how)
+        let first = self.subscribers.first(slot);
+        self.subscribers.send(slot, &News { active, detail, first }, how)
     }
 
     /// Opens a subscription. One whose caller has given up leaves nothing behind that was not there
@@ -151,9 +156,9 @@ impl<A: Around> Driver<A> {
         let Some(known) = self.subscribers.state(slot, name) else {
             return Err(CommandError::UnknownChannel(id));
         };
-        // Nobody can acknowledge what was not there to be sent.
-        let events = self.engine.active(slot).map_or(0, |a| count(a.state.acts().events.len()));
-        let next = next.min(events);
+        // Nobody can acknowledge what was not there to be sent; nor with the events of a log that is lost those of the
+        // one that took its place.
+        let next = next.saturating_sub(self.subscribers.first(slot)).min(self.events_of(slot));
         if next > known.next {
             let state = SubscriberState { next, ..known };
             self.store(self.subscribers.acknowledging(slot, name, state)).await?;
