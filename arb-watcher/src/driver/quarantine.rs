@@ -158,6 +158,7 @@ impl<A: Around> Driver<A> {
         if let Some(id) = self.engine.quarantine(slot) {
             // Nothing more is done for it. Its coins stay where they are.
             self.tasks.desire(slot, BTreeMap::new());
+            self.failing.stir(slot);
             self.subscribers.set_aside(slot, events);
             self.put_aside(slot, id, Stated::Judged, self.engine.tip(), why);
         }
