@@ -54,6 +54,15 @@ impl NoticeStream {
 
     /// How many notices there is no room for now: this reader is too slow. They follow when it has
     /// read on, those that concern payments first.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::Arbiter;
+    #[doc = include_str!("../doc/start.md")]
+    /// let notices = arbiter.notices().await?;
+    /// assert_eq!(notices.lag(), 0); // nothing waits for room
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.0.late(usize::MAX)

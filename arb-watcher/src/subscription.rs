@@ -148,6 +148,19 @@ impl ChainEventSubscription {
 
     /// How many events wait behind the 64 that there is room for, because this subscriber is slow: it lags if
     /// there are any.
+    ///
+    /// ```
+    /// use arb_watcher::ChainEventSubscription;
+    ///
+    /// /// The next event, with a word if this reader is too slow.
+    /// async fn next(events: &mut ChainEventSubscription) -> Option<arb_watcher::Delivered> {
+    ///     match events.lag() {
+    ///         0 => {}
+    ///         late => eprintln!("{late} events wait"),
+    ///     }
+    ///     events.next().await
+    /// }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.events.late(WAITING)
@@ -212,6 +225,15 @@ impl AllChannelsSubscription {
 
     /// How many events wait behind the 1,024 that there is room for, because this subscriber is slow: it lags if
     /// there are any.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, Delivery};
+    #[doc = include_str!("../doc/start.md")]
+    /// let events = arbiter.subscribe_all("ledger", Delivery::Detached).await?;
+    /// assert_eq!(events.lag(), 0); // nothing waits for room
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.events.late(WAITING_OF_ALL)
