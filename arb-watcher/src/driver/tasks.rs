@@ -41,7 +41,7 @@ pub(super) struct Tasks {
     tip: Option<BlockRef>,
     /// Channels that something happened to since they were looked at.
     stirred: BTreeSet<Slot>,
-    /// Channels with work for workers, in turn. Each is in here once.
+    /// Channels with work for workers, in turn. Each is in here once, and not while it has its share of them.
     queue: VecDeque<Slot>,
     /// Work that wants coins of the wallet, in the order in which it has its turn: there may not be enough for all.
     hungry: BTreeSet<(Turn, Slot, TaskKey)>,
@@ -109,6 +109,12 @@ impl OfChannel {
         });
         again && !self.running.contains_key(key)
     }
+}
+
+/// How many of the workers one channel may have.
+const fn share(workers: usize) -> usize {
+    let share = workers.div_ceil(SHARE);
+    if share == 0 { 1 } else { share }
 }
 
 /// Whether a task needs a worker. The others are done at once.
@@ -241,7 +247,9 @@ impl Tasks {
                 self.take(slot, key, &mut handed_out);
             }
             if let Some(channel) = self.of.get_mut(&slot) {
-                channel.queued = !channel.due.is_empty();
+                // With its share it is in the queue again once an attempt has ended.
+                let may_have_more = channel.running.len() < share(workers);
+                channel.queued = may_have_more && !channel.due.is_empty();
                 if channel.queued {
                     self.queue.push_back(slot);
                 }
@@ -281,9 +289,8 @@ impl Tasks {
 
     /// How many tasks of a channel may be handed out now.
     fn room(&self, slot: Slot, workers: usize) -> usize {
-        let share = workers.div_ceil(SHARE).max(1);
         let running = self.of.get(&slot).map_or(0, |channel| channel.running.len());
-        share.saturating_sub(running).min(workers.max(1).saturating_sub(self.busy()))
+        share(workers).saturating_sub(running).min(workers.max(1).saturating_sub(self.busy()))
     }
 
     /// A worker takes a task.
@@ -330,6 +337,10 @@ impl Tasks {
         let Some(slow) = channel.running.remove(key) else { return };
         self.under_way = self.under_way.saturating_sub(1);
         self.slow = self.slow.saturating_sub(usize::from(slow));
+        if !channel.due.is_empty() && !channel.queued {
+            channel.queued = true;
+            self.queue.push_back(slot);
+        }
     }
 
     /// What an attempt that was handed out has brought is not wanted any more.

@@ -385,6 +385,26 @@ fn whoever_is_not_wanted_any_more_has_no_turn() {
     assert!(tasks.is_idle());
 }
 
+/// However many signers never answer, their channels are not looked at again and again.
+#[test]
+fn channels_that_have_their_share_are_not_in_the_queue() {
+    const STUCK: usize = 400;
+    let share = share(WORKERS);
+    let mut tasks = with_work(&[share as u8 + 1; STUCK]);
+    let (mut now, mut taken) = (Instant::now(), Vec::new());
+    for _ in 0..=STUCK {
+        tasks.pass(now);
+        taken.extend(tasks.hand_out(WORKERS));
+        now += SLOW;
+    }
+    assert_eq!((taken.len(), tasks.queue.len()), (STUCK * share, 0));
+    let (slot, key, task) = taken.pop().expect("one of them");
+    tasks.ended(slot, key, task, tip(1));
+    assert_eq!(tasks.queue, [slot]);
+    assert_eq!(slots(&tasks.hand_out(WORKERS)), [slot.0]);
+    assert!(tasks.queue.is_empty());
+}
+
 /// However much is desired, only what something happened to is looked at.
 #[test]
 fn what_the_signer_failed_for_is_looked_at_when_something_happens_to_it() {
