@@ -34,6 +34,16 @@ pub struct Alarms {
 }
 
 /// The block source needs a person.
+///
+/// ```
+/// use arb_watcher::{Alarms, SourceAlarm};
+///
+/// /// Whether the node's own block source is at fault.
+/// fn has_a_bug(alarms: &Alarms) -> bool {
+///     alarms.source == Some(SourceAlarm::Panics)
+/// }
+/// assert!(!has_a_bug(&Alarms::default()));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SourceAlarm {
@@ -44,6 +54,22 @@ pub enum SourceAlarm {
 }
 
 /// Something is wrong with the chain itself, for all channels.
+///
+/// ```
+/// use arb_watcher::{Alarms, ChainAlarm};
+///
+/// /// What a person is told.
+/// fn say(alarms: &Alarms) -> Option<String> {
+///     Some(match alarms.chain? {
+///         ChainAlarm::Stalled(still) => {
+///             format!("no block after {} for {:?}", still.tip.height.0, still.still_for)
+///         }
+///         ChainAlarm::ReorganisedTooDeeply => "is this the right chain?".to_owned(),
+///         ChainAlarm::BlockMissing(hash) => format!("has the source pruned {hash}?"),
+///     })
+/// }
+/// assert_eq!(say(&Alarms::default()), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainAlarm {
     /// No new block for too long: the source may be stalled or eclipsed.

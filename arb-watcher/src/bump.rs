@@ -33,6 +33,24 @@ impl BumpTarget {
 }
 
 /// To what end. A later one of the same kind replaces the one before.
+///
+/// ```
+/// use arb_core::ids::ChannelId;
+/// use arb_watcher::{Arbiter, BumpGoal, BumpTarget, CommandError};
+/// use bitcoin::{Amount, OutPoint, ScriptBuf};
+///
+/// /// Brings an output to an address outside of the node, for half of its value at most.
+/// async fn bring(
+///     arbiter: &Arbiter,
+///     (id, outpoint): (ChannelId, OutPoint),
+///     value: Amount,
+///     to: ScriptBuf,
+/// ) -> Result<(), CommandError> {
+///     let target = BumpTarget::Output(id, outpoint);
+///     arbiter.bump(target, BumpGoal::Budget(value / 2)).await?;
+///     arbiter.bump(target, BumpGoal::Destination(to)).await
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BumpGoal {
     /// At least this feerate, not below the mempool's floor. The budget yields to it, up to what the

@@ -8,6 +8,22 @@ use tokio::sync::broadcast::{self, Receiver, Sender};
 const KEPT: usize = 512;
 
 /// A move of the arbiter's tip, durable in its store by the time that it is told.
+///
+/// ```
+/// use arb_watcher::{Epoch, Epochs};
+///
+/// /// Follows the heights of the tip. Who was too slow goes on with the newest one.
+/// async fn follow(mut epochs: Epochs) {
+///     while let Some(epoch) = epochs.next().await {
+///         match epoch {
+///             Epoch::Connected { block, .. } => println!("{}", block.height.0),
+///             Epoch::Disconnected { block } => println!("back from {}", block.height.0),
+///             Epoch::ReachedTip { .. } => println!("that is all for now"),
+///             Epoch::Missed { epochs } => println!("{epochs} left out"),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epoch {
     /// A block is the tip now. The first one that a holder gets is the tip of that moment.

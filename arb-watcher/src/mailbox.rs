@@ -1,17 +1,21 @@
 //! Mailboxes: what the driver puts in never waits for who takes it out, and each end notices when
 //! the other is gone.
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 
-/// The readers of one kind of mailbox.
+/// The readers of one kind of mailbox, by the number of their mailbox.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     open: AtomicUsize,
+    /// Number of the next mailbox.
+    next: AtomicU64,
+    with_room: Mutex<BTreeSet<u64>>,
+    ended: Mutex<Vec<u64>>,
     /// Rung when a reader that was late has room again.
     pub(crate) room: Notify,
     /// Rung when a reader is gone.
@@ -23,14 +27,26 @@ impl Readers {
     pub(crate) fn count(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
+
+    /// Those that were late and have had room since this was asked last.
+    pub(crate) fn with_room(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *lock(&self.with_room))
+    }
+
+    /// Those that have ended since this was asked last.
+    pub(crate) fn ended(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.ended))
+    }
 }
 
 /// A new mailbox.
 pub(crate) fn mailbox<T>(readers: &Arc<Readers>) -> (Outbox<T>, Inbox<T>) {
     readers.open.fetch_add(1, Ordering::SeqCst);
+    let number = readers.next.fetch_add(1, Ordering::SeqCst);
     let state = State { waiting: VecDeque::new(), waker: None, late: 0, end: End::None };
     let shared = Arc::new(Mutex::new(state));
-    (Outbox(shared.clone()), Inbox { shared, readers: readers.clone() })
+    let inbox = Inbox { shared: shared.clone(), readers: readers.clone(), number };
+    (Outbox { shared, number }, inbox)
 }
 
 struct State<T> {
@@ -51,23 +67,27 @@ enum End {
 }
 
 /// What is done under the lock cannot panic half way.
-fn lock<T>(shared: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The end that writes.
-pub(crate) struct Outbox<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct Outbox<T> {
+    shared: Arc<Mutex<State<T>>>,
+    number: u64,
+}
 
 impl<T> Outbox<T> {
-    pub(crate) fn is_gone(&self) -> bool {
-        lock(&self.0).end == End::Reader
+    /// The number of its reader.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
     }
 
     /// Puts something in if fewer than `most` wait. False: there is no room, and the room that the
     /// reader makes from now on rings.
     pub(crate) fn put(&self, item: T, most: usize) -> bool {
         let waker = {
-            let mut state = lock(&self.0);
+            let mut state = lock(&self.shared);
             if state.waiting.len() >= most {
                 state.late = state.late.max(1);
                 return false;
@@ -83,21 +103,21 @@ impl<T> Outbox<T> {
 
     /// How much of what waits elsewhere there is room for now, if no more than `most` are to wait here.
     pub(crate) fn room(&self, most: usize) -> usize {
-        let state = lock(&self.0);
+        let state = lock(&self.shared);
         let room = most.saturating_sub(state.waiting.len());
         room.min(usize::try_from(state.late).unwrap_or(usize::MAX))
     }
 
     /// How much waits elsewhere because there was no room here.
     pub(crate) fn set_late(&self, late: u64) {
-        lock(&self.0).late = late;
+        lock(&self.shared).late = late;
     }
 }
 
 impl<T> Drop for Outbox<T> {
     fn drop(&mut self) {
         let waker = {
-            let mut state = lock(&self.0);
+            let mut state = lock(&self.shared);
             if state.end == End::None {
                 state.end = End::Writer;
             }
@@ -116,7 +136,7 @@ fn wake(waker: Option<Waker>) {
 
 impl<T> fmt::Debug for Outbox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").field("waiting", &lock(&self.0).waiting.len()).finish()
+        f.debug_struct("Outbox").field("waiting", &lock(&self.shared).waiting.len()).finish()
     }
 }
 
@@ -124,6 +144,7 @@ impl<T> fmt::Debug for Outbox<T> {
 pub(crate) struct Inbox<T> {
     shared: Arc<Mutex<State<T>>>,
     readers: Arc<Readers>,
+    number: u64,
 }
 
 impl<T> Inbox<T> {
@@ -168,6 +189,7 @@ impl<T> Inbox<T> {
 
     fn room(&self, room: bool) {
         if room {
+            lock(&self.readers.with_room).insert(self.number);
             self.readers.room.notify_one();
         }
     }
@@ -183,6 +205,7 @@ impl<T> Drop for Inbox<T> {
         };
         drop(waiting);
         self.readers.open.fetch_sub(1, Ordering::SeqCst);
+        lock(&self.readers.ended).push(self.number);
         self.readers.gone.notify_one();
     }
 }
@@ -261,9 +284,9 @@ mod tests {
             assert!(outbox.put(item, 1), "it is read at once, and nobody has to read it later");
         }
         assert_eq!(reader.read(), [0, 1, 2, 3]);
-        assert!(outbox.is_gone());
+        assert_eq!(readers.ended(), [outbox.number()]);
         assert_eq!(readers.count(), 0);
-        assert_eq!(lock(&outbox.0).waiting.len(), 0, "nothing waits for who is gone");
+        assert_eq!(lock(&outbox.shared).waiting.len(), 0, "nothing waits for who is gone");
 
         let (outbox, inbox) = mailbox(&readers);
         let reader = AtOnce::new(inbox, 3);
@@ -286,13 +309,14 @@ mod tests {
         assert_eq!(inbox.late(2), 1);
         assert_eq!(inbox.try_next(), Some(2));
         assert!(rings());
+        assert_eq!(readers.with_room(), BTreeSet::from([outbox.number()]));
         assert!(outbox.put(4, 2));
         outbox.set_late(0);
         assert_eq!(
             (inbox.try_next(), inbox.try_next(), inbox.try_next()),
             (Some(3), Some(4), None)
         );
-        assert!(!rings());
+        assert!(!rings() && readers.with_room().is_empty());
         assert_eq!(inbox.late(2), 0);
         // Nobody has to ask whether a reader is still there.
         drop(inbox);

@@ -54,6 +54,15 @@ impl NoticeStream {
 
     /// How many notices there is no room for now: this reader is too slow. They follow when it has
     /// read on, those that concern payments first.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::Arbiter;
+    #[doc = include_str!("../doc/start.md")]
+    /// let notices = arbiter.notices().await?;
+    /// assert_eq!(notices.lag(), 0); // nothing waits for room
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.0.late(usize::MAX)
@@ -72,11 +81,49 @@ impl Stream for NoticeStream {
 #[derive(Debug, Default)]
 pub(crate) struct NoticeHub {
     /// What the engine wants told.
-    outstanding: BTreeMap<ChannelId, BTreeMap<NoticeKey, Notice>>,
+    outstanding: Notices,
     /// What the driver itself found out; no part of the log.
-    alarms: BTreeMap<(ChannelId, NoticeKey), Notice>,
-    listeners: Vec<Listener>,
+    alarms: Notices,
+    /// By the number of their mailbox.
+    listeners: BTreeMap<u64, Listener>,
     pub(crate) readers: Arc<Readers>,
+}
+
+/// Notices of channels, counted: how many there are is asked for whenever anything happens.
+#[derive(Debug, Default)]
+struct Notices {
+    of: BTreeMap<ChannelId, BTreeMap<NoticeKey, Notice>>,
+    count: usize,
+}
+
+impl Notices {
+    fn get(&self, id: ChannelId, key: NoticeKey) -> Option<&Notice> {
+        self.of.get(&id)?.get(&key)
+    }
+
+    fn insert(&mut self, id: ChannelId, notice: Notice) {
+        let before = self.of.entry(id).or_default().insert(notice.key(), notice);
+        self.count = self.count.saturating_add(usize::from(before.is_none()));
+    }
+
+    /// Those of one channel.
+    fn keys(&self, id: ChannelId) -> impl Iterator<Item = NoticeKey> {
+        self.of.get(&id).into_iter().flat_map(BTreeMap::keys).copied()
+    }
+
+    fn retain(&mut self, id: ChannelId, keep: impl Fn(&NoticeKey) -> bool) {
+        let Some(notices) = self.of.get_mut(&id) else { return };
+        let before = notices.len();
+        notices.retain(|key, _| keep(key));
+        self.count = self.count.saturating_add(notices.len()).saturating_sub(before);
+        if notices.is_empty() {
+            self.of.remove(&id);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (ChannelId, &Notice)> {
+        self.of.iter().flat_map(|(id, of)| of.values().map(|notice| (*id, notice)))
+    }
 }
 
 /// A stream's other end.
@@ -105,29 +152,28 @@ impl Listener {
 impl NoticeHub {
     pub(crate) fn listen(&mut self) -> NoticeStream {
         let (outbox, inbox) = mailbox(&self.readers);
+        let number = outbox.number();
         let mut listener = Listener { outbox, missed: BTreeSet::new() };
-        for (id, notices) in &self.outstanding {
-            notices.values().for_each(|notice| listener.tell(*id, notice));
-        }
-        self.alarms.iter().for_each(|((id, _), notice)| listener.tell(*id, notice));
-        self.listeners.push(listener);
+        let all = self.outstanding.iter().chain(self.alarms.iter());
+        all.for_each(|(id, notice)| listener.tell(id, notice));
+        self.listeners.insert(number, listener);
         NoticeStream(inbox)
     }
 
     /// Readers that are gone are forgotten.
     pub(crate) fn tidy(&mut self) {
-        self.listeners.retain(|listener| !listener.outbox.is_gone());
-        self.listeners.shrink_to(self.listeners.len().saturating_mul(2));
+        for number in self.readers.ended() {
+            self.listeners.remove(&number);
+        }
     }
 
     /// Whether this very notice was told and nobody acknowledged it.
     pub(crate) fn is_told(&self, id: ChannelId, notice: &Notice) -> bool {
-        let of = self.outstanding.get(&id);
-        of.and_then(|of| of.get(&notice.key())).is_some_and(|told| told == notice)
+        self.outstanding.get(id, notice.key()) == Some(notice)
     }
 
     pub(crate) fn tell(&mut self, id: ChannelId, notice: &Notice) {
-        self.outstanding.entry(id).or_default().insert(notice.key(), notice.clone());
+        self.outstanding.insert(id, notice.clone());
         self.send(id, notice);
     }
 
@@ -135,16 +181,17 @@ impl NoticeHub {
     pub(crate) fn alarm(&mut self, id: ChannelId, alert: Alert) {
         let notice = Notice::Alert(alert);
         self.send(id, &notice);
-        self.alarms.insert((id, notice.key()), notice);
+        self.alarms.insert(id, notice);
     }
 
-    /// A reader that was late has room again: what it missed and what still holds is told.
+    /// Readers that were late have room again: what they missed and what still holds is told.
     pub(crate) fn room(&mut self) {
-        for listener in &mut self.listeners {
+        for number in self.readers.with_room() {
+            let Some(listener) = self.listeners.get_mut(&number) else { continue };
             while let Some(missed) = listener.missed.pop_first() {
                 let (_, id, key) = missed;
-                let outstanding = self.outstanding.get(&id).and_then(|of| of.get(&key));
-                let Some(notice) = outstanding.or_else(|| self.alarms.get(&(id, key))) else {
+                let outstanding = self.outstanding.get(id, key);
+                let Some(notice) = outstanding.or_else(|| self.alarms.get(id, key)) else {
                     continue;
                 };
                 if !listener.outbox.put((id, notice.clone()), WAITING) {
@@ -158,73 +205,60 @@ impl NoticeHub {
 
     /// Another block: the driver's alarms once more. The engine repeats its own notices.
     pub(crate) fn repeat_alarms(&mut self) {
-        for ((id, _), notice) in std::mem::take(&mut self.alarms) {
-            self.send(id, &notice);
-            self.alarms.insert((id, notice.key()), notice);
+        for (id, notice) in self.alarms.iter() {
+            self.listeners.values_mut().for_each(|listener| listener.tell(id, notice));
         }
     }
 
     fn send(&mut self, id: ChannelId, notice: &Notice) {
-        for listener in &mut self.listeners {
-            listener.tell(id, notice);
-        }
+        self.listeners.values_mut().for_each(|listener| listener.tell(id, notice));
     }
 
     pub(crate) fn is_alarm(&self, id: ChannelId, key: NoticeKey) -> bool {
-        let outstanding = self.outstanding.get(&id).is_some_and(|of| of.contains_key(&key));
-        self.alarms.contains_key(&(id, key)) && !outstanding
+        self.alarms.get(id, key).is_some() && self.outstanding.get(id, key).is_none()
     }
 
     pub(crate) fn acknowledged(&mut self, id: ChannelId, key: NoticeKey) {
-        self.retain(id, |other| *other != key);
-        self.alarms.remove(&(id, key));
+        self.outstanding.retain(id, |other| *other != key);
+        self.alarms.retain(id, |other| *other != key);
     }
 
     /// Notices of a channel that are no longer so, or no longer desired, are not repeated.
     pub(crate) fn keep(&mut self, id: ChannelId, desired: impl Fn(&NoticeKey) -> bool) {
-        self.retain(id, desired);
+        self.outstanding.retain(id, desired);
         // The engine tells of outdated facts itself once it has anything to remember.
-        self.alarms.remove(&(id, NoticeKey::Alert(Alert::OutdatedFacts)));
+        self.over(id, Alert::OutdatedFacts);
     }
 
     /// The channel has nothing to remember any more. Gives what nobody acknowledged.
     pub(crate) fn quiet(&mut self, id: ChannelId) -> Vec<NoticeKey> {
-        self.outstanding.remove(&id).into_iter().flat_map(BTreeMap::into_keys).collect()
-    }
-
-    fn retain(&mut self, id: ChannelId, keep: impl Fn(&NoticeKey) -> bool) {
-        if let Some(notices) = self.outstanding.get_mut(&id) {
-            notices.retain(|key, _| keep(key));
-            if notices.is_empty() {
-                self.outstanding.remove(&id);
-            }
-        }
+        let told = self.outstanding.keys(id).collect();
+        self.outstanding.retain(id, |_| false);
+        told
     }
 
     /// What the driver found out by itself is over.
     pub(crate) fn over(&mut self, id: ChannelId, alert: Alert) {
-        self.alarms.remove(&(id, NoticeKey::Alert(alert)));
+        self.alarms.retain(id, |key| *key != NoticeKey::Alert(alert));
     }
 
     /// How many nobody acknowledged.
-    pub(crate) fn waiting(&self) -> usize {
-        let outstanding: usize = self.outstanding.values().map(BTreeMap::len).sum();
-        outstanding.saturating_add(self.alarms.len())
+    pub(crate) const fn waiting(&self) -> usize {
+        self.outstanding.count.saturating_add(self.alarms.count)
     }
 
     /// What the driver found out about a channel by itself, and nobody acknowledged.
     pub(crate) fn alarms_of(&self, id: ChannelId) -> impl Iterator<Item = Alert> {
-        let of = self.alarms.keys().filter(move |(of, _)| *of == id);
-        of.filter_map(|(_, key)| match key {
-            NoticeKey::Alert(alert) => Some(*alert),
+        self.alarms.keys(id).filter_map(|key| match key {
+            NoticeKey::Alert(alert) => Some(alert),
             NoticeKey::Upstream(_) | NoticeKey::Failing => None,
         })
     }
 
     /// The channel is no more.
     pub(crate) fn forgotten(&mut self, id: ChannelId) {
-        self.outstanding.remove(&id);
-        self.alarms.retain(|(of, _), _| *of != id);
+        self.outstanding.retain(id, |_| false);
+        self.alarms.retain(id, |_| false);
     }
 }
 
@@ -245,7 +279,6 @@ mod tests {
         }
         hub.tidy();
         assert_eq!(hub.listeners.len(), 1);
-        assert!(hub.listeners.capacity() < 100, "{}", hub.listeners.capacity());
         drop(kept);
         hub.tidy();
         assert!(hub.listeners.is_empty());
@@ -302,9 +335,17 @@ mod tests {
         hub.tell(one, &failing);
         hub.tell(two, &failing);
         hub.alarm(two, Alert::SignerFailing);
-        assert_eq!(hub.waiting(), 4);
+        hub.alarm(two, Alert::SignerFailing);
+        hub.alarm(two, Alert::Quarantined);
+        assert_eq!(hub.waiting(), 5);
         hub.acknowledged(one, failing.key());
+        hub.acknowledged(one, failing.key());
+        assert_eq!(hub.waiting(), 4);
+        hub.over(two, Alert::Quarantined);
         hub.forgotten(two);
         assert_eq!(hub.waiting(), 1);
+        hub.keep(one, |_| true);
+        assert_eq!((hub.quiet(one).len(), hub.waiting()), (1, 0));
+        assert_eq!(hub.outstanding.iter().chain(hub.alarms.iter()).count(), 0);
     }
 }

@@ -17,6 +17,17 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// The blocks are kept in memory only, a few kilobytes: after a start they are asked for again, the newest first, some at each
 /// call. Until there are two days of them, and whenever they cannot be had, the estimates are those of `F` alone. No
 /// decision is lost by that: what a claim has paid stands in the log, and its price never falls.
+///
+/// ```
+/// use arb_watcher::PastFees;
+/// use arb_watcher::core_rpc::{CoreBlocks, CoreBlocksConfig, CoreFees, CoreFeesConfig, Rpc};
+///
+/// /// The estimates of a Bitcoin Core, and what its blocks took.
+/// fn fees(rpc: &Rpc) -> PastFees<CoreFees, CoreBlocks> {
+///     let blocks = CoreBlocks::new(rpc.clone(), CoreBlocksConfig::default());
+///     PastFees::new(CoreFees::new(rpc.clone(), CoreFeesConfig::default()), blocks)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PastFees<F, S> {
     fees: F,

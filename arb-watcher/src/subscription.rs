@@ -27,6 +27,7 @@ pub enum Delivery {
     /// channel has records: a hundred blocks from the last confirmation on. What of a forgotten channel was
     /// not read by then waits in the subscription alone, and ends with it and with the process. A subscription to
     /// all channels ends when more than [`Settings::unread_events`](crate::Settings::unread_events) wait there.
+    /// Of one that has acknowledged nothing, nothing is left when it is dropped, its name included.
     Detached,
     /// The records are not cleaned up before the last event is acknowledged, whatever happens to the
     /// process: every event comes at least once. A subscriber that is gone for good must be ended by
@@ -36,12 +37,13 @@ pub enum Delivery {
 
 /// An event with its number within the channel. After a restart, events that were not
 /// acknowledged come again with the same number. A channel whose log was lost, and which the node has brought back,
-/// tells what its log holds now from number 0 on, whatever was acknowledged before.
+/// tells what its log holds now, whatever was acknowledged before: with numbers that no event of it has had since
+/// the start, and after a restart from number 0 on.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// The channel.
     pub channel: ChannelId,
-    /// Number within the channel, from 0.
+    /// Number within the channel, from 0, each one more than the one before.
     pub number: u64,
     /// The event.
     pub event: ChannelEvent,
@@ -93,8 +95,9 @@ impl Closing {
     }
 }
 
-/// A named subscription to one channel. Dropping it, in whatever way, ends the delivery; the name
-/// and what it acknowledged stay until [`crate::Arbiter::unsubscribe`].
+/// A named subscription to one channel. Dropping it, in whatever way, ends it. What it has acknowledged is remembered
+/// under its name as long as the channel has records, and so is a name whose delivery is [`Delivery::Acknowledged`];
+/// [`crate::Arbiter::unsubscribe`] forgets both at once.
 ///
 /// No block and no other channel waits for it: what it is slow to take waits in the log, and once the
 /// channel is forgotten, which [`Delivery`] decides about, here.
@@ -145,6 +148,19 @@ impl ChainEventSubscription {
 
     /// How many events wait behind the 64 that there is room for, because this subscriber is slow: it lags if
     /// there are any.
+    ///
+    /// ```
+    /// use arb_watcher::ChainEventSubscription;
+    ///
+    /// /// The next event, with a word if this reader is too slow.
+    /// async fn next(events: &mut ChainEventSubscription) -> Option<arb_watcher::Delivered> {
+    ///     match events.lag() {
+    ///         0 => {}
+    ///         late => eprintln!("{late} events wait"),
+    ///     }
+    ///     events.next().await
+    /// }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.events.late(WAITING)
@@ -209,6 +225,15 @@ impl AllChannelsSubscription {
 
     /// How many events wait behind the 1,024 that there is room for, because this subscriber is slow: it lags if
     /// there are any.
+    ///
+    /// ```
+    /// use arb_core::memory::MemoryLog;
+    /// use arb_watcher::{Arbiter, Delivery};
+    #[doc = include_str!("../doc/start.md")]
+    /// let events = arbiter.subscribe_all("ledger", Delivery::Detached).await?;
+    /// assert_eq!(events.lag(), 0); // nothing waits for room
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.events.late(WAITING_OF_ALL)

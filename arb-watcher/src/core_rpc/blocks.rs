@@ -45,6 +45,17 @@ impl Default for CoreBlocksConfig {
 }
 
 /// Blocks and mempool of a Bitcoin Core node.
+///
+/// ```
+/// use arb_watcher::core_rpc::{CoreBlocks, CoreBlocksConfig, Rpc};
+/// use std::time::Duration;
+///
+/// /// Looks at the mempool each second.
+/// fn blocks(rpc: Rpc) -> CoreBlocks {
+///     let poll = Duration::from_secs(1);
+///     CoreBlocks::new(rpc, CoreBlocksConfig { poll, ..CoreBlocksConfig::default() })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct CoreBlocks {
     rpc: Rpc,

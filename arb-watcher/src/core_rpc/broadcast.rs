@@ -18,7 +18,7 @@ const TEST: &str = "testmempoolaccept";
 /// of people are off unless set here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoreBroadcastConfig {
-    /// Value that provably unspendable outputs may have.
+    /// Value that provably unspendable outputs may have; 0 unless set.
     pub max_burn: Amount,
 }
 
@@ -28,6 +28,20 @@ pub struct CoreBroadcastConfig {
 /// is a [`Verdict::Conflict`], like any whose inputs are spent. One that is in the mempool
 /// already is announced again; alone it is [`Verdict::Accepted`], in a package
 /// [`Verdict::Known`].
+///
+/// ```
+/// use arb_core::ports::{Broadcast, Package};
+/// use arb_watcher::core_rpc::{CoreBroadcast, CoreBroadcastConfig, CoreError, Rpc};
+///
+/// /// Hands transactions over, and says what the node said of each.
+/// async fn publish(rpc: Rpc, package: Package) -> Result<(), CoreError> {
+///     let network = CoreBroadcast::new(rpc, CoreBroadcastConfig::default());
+///     for (txid, verdict) in network.broadcast(package).await? {
+///         println!("{txid}: {verdict:?}");
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CoreBroadcast {
     rpc: Rpc,

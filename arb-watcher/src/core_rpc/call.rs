@@ -37,6 +37,14 @@ pub struct RpcRequest {
 
 /// One or more requests that travel together; several are sent as a JSON-RPC batch. Cheap to
 /// clone, so that a call can be repeated.
+///
+/// ```
+/// use arb_watcher::core_rpc::{RpcCall, RpcRequest};
+///
+/// let request = |method| RpcRequest { method, params: vec![] };
+/// let call = RpcCall::new(vec![request("getbestblockhash"), request("getmempoolinfo")]);
+/// assert_eq!(call.requests().len(), 2);
+/// ```
 #[derive(Clone, Debug)]
 pub struct RpcCall {
     requests: Arc<[RpcRequest]>,

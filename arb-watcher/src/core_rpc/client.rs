@@ -34,6 +34,18 @@ pub enum CoreError {
 }
 
 /// A client of one node. Cheap to clone.
+///
+/// ```
+/// use arb_watcher::core_rpc::{Auth, CoreError, Rpc};
+/// use std::time::Duration;
+///
+/// /// How many peers the node on this machine has.
+/// async fn peers() -> Result<Option<u64>, CoreError> {
+///     let auth = Auth::Cookie("/var/lib/bitcoind/.cookie".into());
+///     let rpc = Rpc::builder("127.0.0.1:8332", auth).timeout(Duration::from_secs(60)).build();
+///     Ok(rpc.call("getconnectioncount", vec![]).await?.as_u64())
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Rpc {
     service: BoxCloneSyncService<RpcCall, RpcReply, BoxError>,

@@ -43,6 +43,17 @@ impl Default for CoreFeesConfig {
 }
 
 /// Estimates of Bitcoin Core, and its mempool's floor, in one call.
+///
+/// ```
+/// use arb_watcher::core_rpc::{CoreFees, CoreFeesConfig, Rpc};
+/// use bitcoin::FeeRate;
+///
+/// /// On a test network, 2 sat/vB until the node has enough data.
+/// fn fees(rpc: Rpc) -> CoreFees {
+///     let fallback = vec![(6, FeeRate::from_sat_per_vb_unchecked(2))];
+///     CoreFees::new(rpc, CoreFeesConfig { fallback, ..CoreFeesConfig::default() })
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CoreFees {
     rpc: Rpc,

@@ -82,6 +82,15 @@ const REASONS: &[(&str, Meaning)] = &[
 ];
 
 /// The verdict behind a reject reason of Bitcoin Core.
+///
+/// ```
+/// use arb_core::ports::Verdict;
+/// use arb_watcher::core_rpc::verdict_of;
+///
+/// assert_eq!(verdict_of("txn-already-in-mempool"), Verdict::Known);
+/// let outbid = verdict_of("insufficient fee, rejecting replacement");
+/// assert!(matches!(outbid, Verdict::FeeTooLow(_)));
+/// ```
 #[must_use]
 pub fn verdict_of(reason: &str) -> Verdict {
     let entry = REASONS.iter().find(|(key, _)| reason.starts_with(key));

@@ -11,6 +11,16 @@ use tower::timeout::error::Elapsed;
 /// Repeats a call whose way to the node failed, or which met a node that is starting up: after
 /// `first`, then after twice as long each time, up to `longest`, at most `retries` times. What the
 /// node says otherwise is an answer and is not asked for again.
+///
+/// ```
+/// use arb_watcher::core_rpc::{Auth, Backoff, Rpc};
+///
+/// /// Gives a node on this machine more time to start.
+/// fn patient(auth: Auth) -> Rpc {
+///     let backoff = Backoff { retries: 20, ..Backoff::default() };
+///     Rpc::builder("127.0.0.1:8332", auth).backoff(backoff).build()
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// Wait before the first repetition.

@@ -3,6 +3,19 @@ use arb_core::units::BlockRef;
 use std::time::{Duration, Instant};
 
 /// Notices that no new block has come for too long. Holds no clock: the caller tells the time.
+///
+/// ```
+/// use arb_core::units::{BlockHeight, BlockRef};
+/// use arb_watcher::{StalledTip, TipAlarm};
+/// use bitcoin::{BlockHash, hashes::Hash};
+/// use std::time::{Duration, Instant};
+///
+/// let tip = BlockRef { height: BlockHeight(7), hash: BlockHash::all_zeros() };
+/// let (start, still_for) = (Instant::now(), Duration::from_secs(91 * 60));
+/// let mut alarm = TipAlarm::new(Duration::from_secs(90 * 60));
+/// assert_eq!(alarm.observe(tip, start), None);
+/// assert_eq!(alarm.check(start + still_for), Some(StalledTip { tip, still_for }));
+/// ```
 #[derive(Clone, Debug)]
 pub struct TipAlarm {
     limit: Duration,

@@ -98,6 +98,17 @@ impl TransportError {
 
 /// JSON-RPC over HTTP/1.1 in plain text: for a node on this machine or behind a tunnel. Clones
 /// share their connections. Needs a tokio runtime.
+///
+/// ```
+/// use arb_watcher::core_rpc::{Auth, HttpTransport, Rpc};
+/// use tower::ServiceBuilder;
+///
+/// /// A client with layers of one's own: two calls at once, and none is repeated.
+/// fn bare(auth: Auth) -> Rpc {
+///     let transport = HttpTransport::new("127.0.0.1:8332", auth, 64 << 20);
+///     Rpc::new(ServiceBuilder::new().concurrency_limit(2).service(transport))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct HttpTransport {
     shared: Arc<Shared>,

@@ -12,34 +12,67 @@ use arb_core::format::scripts;
 use arb_core::ids::{ChannelId, Preimage, Slot};
 use arb_core::units::BlockHeight;
 use bitcoin::{Transaction, Txid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who waits for a commitment to be on its way, and which commitments are.
 #[derive(Default)]
 pub(super) struct Failing {
-    waiting: Vec<Waiting>,
+    waiting: BTreeMap<Slot, Vec<Waiting>>,
+    /// Channels that somebody waits for, and that something has happened to.
+    stirred: BTreeSet<Slot>,
     /// The last commitment of each channel that the broadcaster has answered for in this run.
     handed_over: BTreeMap<Slot, Txid>,
 }
 
 struct Waiting {
     id: ChannelId,
-    slot: Slot,
     reply: Reply<Box<Transaction>>,
 }
 
 impl Failing {
     pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.values().map(Vec::len).sum()
     }
 
     /// Forgets callers that are gone.
     pub(super) fn tidy(&mut self) {
-        self.waiting.retain(|waiting| !waiting.reply.is_closed());
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|one| !one.reply.is_closed());
+            !waiting.is_empty()
+        });
+    }
+
+    fn push(&mut self, slot: Slot, waiting: Waiting) {
+        let of = self.waiting.entry(slot).or_default();
+        of.retain(|one| !one.reply.is_closed());
+        of.push(waiting);
+        self.stirred.insert(slot);
+    }
+
+    /// Something has happened to a channel: whoever waits for it may be answered.
+    pub(super) fn stir(&mut self, slot: Slot) {
+        if self.waiting.contains_key(&slot) {
+            self.stirred.insert(slot);
+        }
+    }
+
+    /// Something has happened to all.
+    pub(super) fn stir_all(&mut self) {
+        self.tidy();
+        self.stirred.extend(self.waiting.keys());
+    }
+
+    /// Those who may be answered.
+    fn take_stirred(&mut self) -> Vec<(Slot, Waiting)> {
+        let stirred = std::mem::take(&mut self.stirred);
+        let of =
+            |slot| self.waiting.remove(&slot).into_iter().flatten().map(move |one| (slot, one));
+        stirred.into_iter().flat_map(of).collect()
     }
 
     pub(super) fn forgotten(&mut self, slot: Slot) {
         self.handed_over.remove(&slot);
+        self.stir(slot);
     }
 }
 
@@ -56,7 +89,7 @@ impl<A: Around> Driver<A> {
             Ok(slot) => slot,
             Err(why) => return reply.send(Err(why)),
         };
-        self.failing.waiting.push(Waiting { id, slot, reply });
+        self.failing.push(slot, Waiting { id, reply });
         self.answer_failing();
     }
 
@@ -101,14 +134,15 @@ impl<A: Around> Driver<A> {
         let Some(active) = self.engine.active(slot) else { return };
         let sent = txids.into_iter().find(|txid| commitment(active, *txid).is_some());
         self.failing.handed_over.extend(sent.map(|txid| (slot, txid)));
+        self.failing.stir(slot);
     }
 
     pub(super) fn answer_failing(&mut self) {
-        for waiting in std::mem::take(&mut self.failing.waiting) {
-            match self.failed(waiting.id, waiting.slot) {
+        for (slot, waiting) in self.failing.take_stirred() {
+            match self.failed(waiting.id, slot) {
                 Some(answer) => waiting.reply.send(answer.map(Box::new)),
                 None if waiting.reply.is_closed() => {}
-                None => self.failing.waiting.push(waiting),
+                None => self.failing.waiting.entry(slot).or_default().push(waiting),
             }
         }
     }
@@ -218,5 +252,35 @@ impl<A: Around> Driver<A> {
             Some(own) if asked > own => Err(CommandError::LaterDeadline { asked, own }),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    /// However many wait, what happens to one channel makes the driver look at those who wait for it alone.
+    #[test]
+    fn only_who_waits_for_a_channel_that_something_happened_to_is_looked_at() {
+        let mut failing = Failing::default();
+        let mut callers = Vec::new();
+        for n in (0..1_000).map(Slot) {
+            let (answer, caller) = oneshot::channel();
+            failing.push(n, Waiting { id: ChannelId([1; 32]), reply: Reply::new(answer) });
+            callers.push(caller);
+        }
+        for (slot, one) in failing.take_stirred() {
+            failing.waiting.entry(slot).or_default().push(one);
+        }
+        assert_eq!((failing.take_stirred().len(), failing.len()), (0, 1_000));
+        failing.stir(Slot(7));
+        failing.stir(Slot(1_007));
+        let slots: Vec<Slot> = failing.take_stirred().iter().map(|(slot, _)| *slot).collect();
+        assert_eq!(slots, [Slot(7)]);
+        callers.truncate(10);
+        failing.stir_all();
+        assert_eq!(failing.take_stirred().len(), 9, "who is gone is forgotten");
+        assert_eq!(failing.len(), 0);
     }
 }

@@ -47,6 +47,11 @@ const fn kind(kind: TxKind) -> &'static str {
     }
 }
 
+/// Who pays the fee of a transaction of ours.
+fn payer(kind: TxKind) -> &'static str {
+    if is_wallet_paid(kind) { "wallet" } else { "output" }
+}
+
 /// What a task is called in metrics and spans.
 pub(super) const fn task(task: &Task) -> &'static str {
     match task {
@@ -86,8 +91,8 @@ pub(super) fn confirmed(state: &ChannelArbitrator, transactions: &[Transaction])
         let ours = state.acts().ours(tx.compute_txid());
         // A commitment's own fee was never part of an output.
         if let Some(out) = ours.filter(|out| out.kind != TxKind::Commitment) {
-            let wallet = if is_wallet_paid(out.kind) { "wallet" } else { "output" };
-            counter!(names::FEES_PAID, "payer" => wallet).increment(out.own_fee().to_sat());
+            counter!(names::FEES_PAID, "payer" => payer(out.kind))
+                .increment(out.own_fee().to_sat());
         }
     }
 }
@@ -154,7 +159,31 @@ impl<A: Around> Driver<A> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::metrics::values;
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// The kind of transaction after this one.
+    const fn after(kind: TxKind) -> Option<TxKind> {
+        match kind {
+            TxKind::Commitment => Some(TxKind::Anchor),
+            TxKind::Anchor => Some(TxKind::HtlcTimeout),
+            TxKind::HtlcTimeout => Some(TxKind::HtlcSuccess),
+            TxKind::HtlcSuccess => Some(TxKind::Claim),
+            TxKind::Claim => Some(TxKind::Sweep),
+            TxKind::Sweep => Some(TxKind::Penalty),
+            TxKind::Penalty => None,
+        }
+    }
+
+    #[test]
+    fn transactions_and_who_pays_for_them_are_called_as_on_the_page() {
+        let all = || std::iter::successors(Some(TxKind::Commitment), |kind| after(*kind));
+        let kinds: BTreeSet<String> = all().map(|of| kind(of).to_owned()).collect();
+        assert_eq!(kinds, values(names::CLAIMS));
+        let payers: BTreeSet<String> = all().skip(1).map(|of| payer(of).to_owned()).collect();
+        assert_eq!(payers, values(names::FEES_PAID));
+    }
 
     #[test]
     fn value_at_risk_is_put_where_its_deadline_is() {

@@ -24,6 +24,7 @@ mod rescan;
 mod scan;
 mod settle;
 mod subscribers;
+mod subscribing;
 mod tasks;
 mod trouble;
 mod work;

@@ -154,10 +154,12 @@ impl<A: Around> Driver<A> {
     /// Sets a watched channel aside: one that cannot be read, or over which the engine panics, does not
     /// stop the others. Whoever the engine holds has seen every block up to the tip.
     pub(super) fn set_aside(&mut self, slot: Slot, why: &str) {
+        let events = self.events_of(slot);
         if let Some(id) = self.engine.quarantine(slot) {
             // Nothing more is done for it. Its coins stay where they are.
             self.tasks.desire(slot, BTreeMap::new());
-            self.subscribers.set_aside(slot);
+            self.failing.stir(slot);
+            self.subscribers.set_aside(slot, events);
             self.put_aside(slot, id, Stated::Judged, self.engine.tip(), why);
         }
     }

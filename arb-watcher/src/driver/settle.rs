@@ -27,6 +27,7 @@ impl<A: Around> Driver<A> {
         self.release_coins(slot);
         self.keep_coins(slot);
         self.tasks.desire(slot, desired);
+        self.failing.stir(slot);
         self.subscribers.has_news(slot);
         self.end_troubles(slot);
     }
@@ -60,7 +61,9 @@ impl<A: Around> Driver<A> {
     }
 
     pub(super) async fn settle(&mut self) {
-        self.tasks.moved(self.engine.tip());
+        if self.tasks.moved(self.engine.tip()) {
+            self.failing.stir_all();
+        }
         self.tasks.pass(Instant::now());
         self.judge_signers();
         // Penalty data is at hand in a moment, or not at all: one transaction for everything.
@@ -77,6 +80,7 @@ impl<A: Around> Driver<A> {
             }
         }
         self.deliver_events();
+        self.end_subscriptions().await;
         for (slot, key, task) in self.tasks.hand_out(self.settings.workers) {
             self.start(slot, key, task);
         }

@@ -1,15 +1,10 @@
-//! Named subscriptions: what each has acknowledged is in the store, what each was sent is not.
-use super::durable::Patience;
-use super::{Around, Driver};
-use crate::command::{CommandError, Reply};
-use crate::mailbox::{Outbox, Readers, mailbox};
-use crate::subscription::{
-    AllChannelsSubscription, ChainEventSubscription, Closing, Delivered, Delivery, WAITING,
-    WAITING_OF_ALL,
-};
+//! Named subscriptions: what each has acknowledged is in the store, what each was sent is not. Of one that waits for
+//! nothing and has acknowledged nothing, nothing is there once nobody reads it: it ends with its guard.
+use crate::mailbox::{Inbox, Outbox, Readers, mailbox};
+use crate::subscription::{Closing, Delivered, WAITING, WAITING_OF_ALL};
 use arb_core::engine::Active;
-use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ChangeLog, SubscriberState, Write};
+use arb_core::ids::Slot;
+use arb_core::log::{SubscriberState, Write};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,16 +15,41 @@ pub(super) struct Subscribers {
     /// Of all channels.
     to_all: BTreeMap<String, ToAll>,
     /// Channels with events that somebody who listens may not have been sent.
-    news: BTreeSet<Slot>,
+    pub(super) news: BTreeSet<Slot>,
     /// Channels with events that somebody had no room for: they wait until there is room, or news.
-    late: BTreeSet<Slot>,
+    pub(super) late: BTreeSet<Slot>,
+    /// Number of the first event of a channel whose log is not its first one, if nobody has heard of another one with
+    /// that number since the start: a reader may still acknowledge what the lost log told.
+    first: BTreeMap<Slot, u64>,
+    /// Number of the next event of a channel that was set aside.
+    ends: BTreeMap<Slot, u64>,
     /// Events that the outbox of a subscription to all may hold.
     unread: usize,
     pub(super) readers: Arc<Readers>,
+    /// Whose reader has which number. It may have been superseded by now.
+    reading: BTreeMap<u64, Whose>,
+    /// Those that perhaps nobody reads any more, and of which there is perhaps nothing to remember.
+    unheld: BTreeSet<Whose>,
+    /// The same, to be looked at once another reader is gone.
+    unheld_later: BTreeSet<Whose>,
+}
+
+/// A subscription.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    One(Slot, String),
+    All(String),
+}
+
+/// What the store is to hold of a subscription to one channel.
+pub(super) fn kept(state: SubscriberState) -> Option<SubscriberState> {
+    (state.acknowledged || state.next > 0).then_some(state)
 }
 
 struct Subscriber {
     state: SubscriberState,
+    /// Whether it is in the store.
+    stored: bool,
     sent: u64,
     outbox: Option<Outbox<Delivered>>,
 }
@@ -37,6 +57,8 @@ struct Subscriber {
 #[derive(Default)]
 struct ToAll {
     acknowledged: bool,
+    /// Whether its name is in the store.
+    stored: bool,
     /// First event of a channel that is not acknowledged yet; 0 of those that are not here.
     next: BTreeMap<Slot, u64>,
     /// As [`Self::next`], not sent yet.
@@ -66,6 +88,12 @@ impl ToAll {
     fn state(&self, slot: Slot) -> SubscriberState {
         SubscriberState { next: self.next(slot), acknowledged: self.acknowledged }
     }
+
+    /// What is to be stored of its name.
+    fn kept(&self) -> Option<bool> {
+        let is_kept = self.acknowledged || self.next.values().any(|next| *next > 0);
+        is_kept.then_some(self.acknowledged)
+    }
 }
 
 /// Whether events that there is no room for may be sent later.
@@ -78,13 +106,15 @@ pub(super) enum Sending {
 }
 
 /// The events of one channel, and what is delivered with them.
-struct News<'a> {
-    active: &'a Active,
-    detail: Option<Arc<Closing>>,
+pub(super) struct News<'a> {
+    pub(super) active: &'a Active,
+    pub(super) detail: Option<Arc<Closing>>,
+    /// Number of the first event.
+    pub(super) first: u64,
 }
 
 impl<'a> News<'a> {
-    fn detail(active: &Active) -> Option<Arc<Closing>> {
+    pub(super) fn detail(active: &Active) -> Option<Arc<Closing>> {
         let picture = active.picture.as_ref()?;
         let (tx, _) = active.state.spender(&picture.funding)?;
         Some(Arc::new(Closing {
@@ -104,7 +134,7 @@ impl<'a> News<'a> {
         for event in self.active.state.acts().events.iter().skip(first) {
             let delivered = Delivered {
                 channel: self.active.facts.id,
-                number: sent,
+                number: self.first.saturating_add(sent),
                 event: *event,
                 detail: self.detail.clone(),
             };
@@ -117,15 +147,18 @@ impl<'a> News<'a> {
     }
 }
 
-fn count(events: usize) -> u64 {
+pub(super) fn count(events: usize) -> u64 {
     u64::try_from(events).unwrap_or(u64::MAX)
 }
 
 impl Subscribers {
     /// Those of all channels, from the store: they must be known before those of one.
     pub(super) fn to_all(stored: Vec<(String, bool)>, unread: usize) -> Self {
-        let subscriber = |(name, acknowledged)| (name, ToAll { acknowledged, ..ToAll::default() });
-        Self { to_all: stored.into_iter().map(subscriber).collect(), unread, ..Self::default() }
+        let unheld = stored.iter().map(|(name, _)| Whose::All(name.clone())).collect();
+        let subscriber =
+            |(name, acknowledged)| (name, ToAll { acknowledged, stored: true, ..ToAll::default() });
+        let to_all = stored.into_iter().map(subscriber).collect();
+        Self { to_all, unread, unheld, ..Self::default() }
     }
 
     pub(super) fn restore(&mut self, slot: Slot, name: String, state: SubscriberState) {
@@ -133,8 +166,44 @@ impl Subscribers {
             to_all.next.insert(slot, state.next);
             return;
         }
-        let subscriber = Subscriber { state, sent: state.next, outbox: None };
+        if kept(state).is_none() {
+            self.unheld.insert(Whose::One(slot, name.clone()));
+        }
+        let subscriber = Subscriber { state, stored: true, sent: state.next, outbox: None };
         self.of.entry(slot).or_default().insert(name, subscriber);
+    }
+
+    /// Somebody reads what is sent to one channel's subscriber from now on.
+    pub(super) fn open(
+        &mut self,
+        slot: Slot,
+        name: &str,
+        state: SubscriberState,
+    ) -> Inbox<Delivered> {
+        let (outbox, inbox) = mailbox(&self.readers);
+        self.reading.insert(outbox.number(), Whose::One(slot, name.to_owned()));
+        let stored = kept(state).is_some();
+        let subscriber = Subscriber { state, stored, sent: state.next, outbox: Some(outbox) };
+        self.of.entry(slot).or_default().insert(name.to_owned(), subscriber);
+        self.has_news(slot);
+        inbox
+    }
+
+    /// The same of all channels, of which these have events.
+    pub(super) fn open_all(
+        &mut self,
+        name: &str,
+        slots: impl Iterator<Item = Slot>,
+    ) -> Inbox<Delivered> {
+        let (outbox, inbox) = mailbox(&self.readers);
+        self.reading.insert(outbox.number(), Whose::All(name.to_owned()));
+        let to_all = self.to_all.entry(name.to_owned()).or_default();
+        to_all.outbox = Some(outbox);
+        to_all.sent.clear();
+        to_all.late.clear();
+        to_all.late_in_all = 0;
+        self.news.extend(slots);
+        inbox
     }
 
     /// As [`Self::restore`], for one that could not be read at start-up.
@@ -156,23 +225,35 @@ impl Subscribers {
     }
 
     /// Readers that were late have room again. Much may be late, and who reads slowly makes room for one event
-    /// at a time: only as many channels are looked at as there is room for.
+    /// at a time: only those readers are looked at, and only as many channels as there is room for.
     pub(super) fn room(&mut self) {
         let most_of_all = WAITING_OF_ALL.min(self.unread);
-        for to_all in self.to_all.values() {
-            let room = to_all.outbox.as_ref().map_or(0, |outbox| outbox.room(most_of_all));
-            // Of each, one event waits at least.
-            self.news.extend(to_all.late.keys().take(room));
+        for number in self.readers.with_room() {
+            match self.reading.get(&number) {
+                Some(Whose::One(slot, _)) => self.news.extend(self.late.get(slot)),
+                Some(Whose::All(name)) => {
+                    let Some(to_all) = self.to_all.get(name) else { continue };
+                    let room = to_all.outbox.as_ref().map_or(0, |outbox| outbox.room(most_of_all));
+                    // Of each, one event waits at least.
+                    self.news.extend(to_all.late.keys().take(room));
+                }
+                None => {}
+            }
         }
-        let has_room = |slot: &&Slot| {
-            let of_slot = self.of.get(*slot).into_iter().flat_map(BTreeMap::values);
-            of_slot.filter_map(|one| one.outbox.as_ref()).any(|outbox| outbox.room(WAITING) > 0)
-        };
-        self.news.extend(self.late.iter().filter(has_room));
     }
 
-    /// Nothing of a channel is sent for now. When it is back, that is news.
-    pub(super) fn set_aside(&mut self, slot: Slot) {
+    /// Number of the first event of a channel.
+    pub(super) fn first(&self, slot: Slot) -> u64 {
+        self.first.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// Nothing of a channel, which has so many events, is sent for now. When it is back, that is news.
+    pub(super) fn set_aside(&mut self, slot: Slot, events: u64) {
+        self.ends.insert(slot, self.first(slot).saturating_add(events));
+        self.send_nothing(slot);
+    }
+
+    fn send_nothing(&mut self, slot: Slot) {
         self.news.remove(&slot);
         self.late.remove(&slot);
         for to_all in self.to_all.values_mut() {
@@ -180,13 +261,75 @@ impl Subscribers {
         }
     }
 
-    /// Readers that are gone are forgotten; their names are not.
+    /// Readers that are gone are forgotten.
     pub(super) fn tidy(&mut self) {
-        for subscriber in self.of.values_mut().flat_map(BTreeMap::values_mut) {
-            subscriber.outbox.take_if(|outbox| outbox.is_gone());
+        self.unheld.append(&mut self.unheld_later);
+        for number in self.readers.ended() {
+            let Some(whose) = self.reading.remove(&number) else { continue };
+            let outbox = match &whose {
+                Whose::One(slot, name) => {
+                    let of = self.of.get_mut(slot).and_then(|of| of.get_mut(name));
+                    of.map(|subscriber| &mut subscriber.outbox)
+                }
+                Whose::All(name) => self.to_all.get_mut(name).map(|to_all| &mut to_all.outbox),
+            };
+            // A later reader of the same name may have come.
+            if outbox.and_then(|outbox| outbox.take_if(|o| o.number() == number)).is_some() {
+                self.unheld.insert(whose);
+            }
         }
-        for to_all in self.to_all.values_mut() {
-            to_all.outbox.take_if(|outbox| outbox.is_gone());
+    }
+
+    /// Those that nobody reads and of which there is nothing to remember, and what ends them in the store. While
+    /// channels are set aside (`aside`), nobody knows what is stored of them.
+    pub(super) fn over(&mut self, aside: bool) -> (Vec<Whose>, Vec<Write>) {
+        let (mut over, mut writes) = (Vec::new(), Vec::new());
+        for whose in std::mem::take(&mut self.unheld) {
+            match &whose {
+                Whose::One(slot, name) => {
+                    let one = self.get(*slot, name);
+                    let is_over =
+                        |one: &&Subscriber| one.outbox.is_none() && kept(one.state).is_none();
+                    let Some(one) = one.filter(is_over) else { continue };
+                    writes.extend(one.stored.then(|| ended(*slot, name)));
+                }
+                Whose::All(name) => {
+                    let to_all = self.to_all.get(name);
+                    let is_over = |all: &&ToAll| all.outbox.is_none() && all.kept().is_none();
+                    let Some(to_all) = to_all.filter(is_over) else { continue };
+                    if to_all.stored && aside {
+                        self.unheld_later.insert(whose);
+                        continue;
+                    }
+                    if to_all.stored {
+                        writes.extend(to_all.next.keys().map(|slot| ended(*slot, name)));
+                        writes.push(name_of_all(name, None));
+                    }
+                }
+            }
+            over.push(whose);
+        }
+        (over, writes)
+    }
+
+    /// They could not be ended in the store: that is tried again once another reader is gone.
+    pub(super) fn not_over(&mut self, over: Vec<Whose>) {
+        self.unheld_later.extend(over);
+    }
+
+    pub(super) fn end(&mut self, whose: &Whose) {
+        match whose {
+            Whose::One(slot, name) => self.end_one(*slot, name),
+            Whose::All(name) => drop(self.to_all.remove(name)),
+        }
+    }
+
+    pub(super) fn end_one(&mut self, slot: Slot, name: &str) {
+        if let Some(of) = self.of.get_mut(&slot) {
+            of.remove(name);
+            if of.is_empty() {
+                self.of.remove(&slot);
+            }
         }
     }
 
@@ -194,22 +337,75 @@ impl Subscribers {
         self.of.get(&slot)?.get(name)
     }
 
-    /// What is stored of a subscriber, to one channel or to all.
-    fn state(&self, slot: Slot, name: &str) -> Option<SubscriberState> {
+    /// What is known of a subscriber to one channel, and whether it is in the store.
+    pub(super) fn one(&self, slot: Slot, name: &str) -> Option<(SubscriberState, bool)> {
+        self.get(slot, name).map(|one| (one.state, one.stored))
+    }
+
+    /// Whether one to all channels waits for acknowledgements; and the same, if it is in the store.
+    pub(super) fn all(&self, name: &str) -> Option<(bool, Option<bool>)> {
+        let to_all = self.to_all.get(name)?;
+        Some((to_all.acknowledged, to_all.stored.then_some(to_all.acknowledged)))
+    }
+
+    /// What the store is to hold of the name of one to all channels that waits for acknowledgements, or does not.
+    pub(super) fn kept_of_all(&self, name: &str, acknowledged: bool) -> Option<bool> {
+        let known =
+            self.to_all.get(name).is_some_and(|to_all| to_all.next.values().any(|n| *n > 0));
+        (acknowledged || known).then_some(acknowledged)
+    }
+
+    /// This is in the store of the name of one to all channels.
+    pub(super) fn stored_of_all(&mut self, name: &str, acknowledged: bool, stored: bool) {
+        let to_all = self.to_all.entry(name.to_owned()).or_default();
+        (to_all.acknowledged, to_all.stored) = (acknowledged, stored);
+        if to_all.outbox.is_none() {
+            self.unheld.insert(Whose::All(name.to_owned()));
+        }
+    }
+
+    pub(super) fn is_of_one(&self, name: &str) -> bool {
+        self.of.values().any(|of| of.contains_key(name))
+    }
+
+    /// Channels of which one to all has acknowledged anything.
+    pub(super) fn slots_of_all(&self, name: &str) -> Vec<Slot> {
+        let to_all = self.to_all.get(name);
+        to_all.into_iter().flat_map(|to_all| to_all.next.keys().copied()).collect()
+    }
+
+    /// What is known of a subscriber, to one channel or to all.
+    pub(super) fn state(&self, slot: Slot, name: &str) -> Option<SubscriberState> {
         let to_all = || self.to_all.get(name).map(|to_all| to_all.state(slot));
         self.get(slot, name).map(|subscriber| subscriber.state).or_else(to_all)
     }
 
-    fn acknowledged(&mut self, slot: Slot, name: &str, state: SubscriberState) {
+    /// What is to be stored when a subscriber has acknowledged something.
+    pub(super) fn acknowledging(
+        &self,
+        slot: Slot,
+        name: &str,
+        state: SubscriberState,
+    ) -> Vec<Write> {
+        let first =
+            self.get(slot, name).is_none() && self.all(name).is_some_and(|all| all.1.is_none());
+        let name_first = first.then(|| name_of_all(name, Some(state.acknowledged)));
+        let write = Write::Subscriber { slot, name: name.to_owned(), state: Some(state) };
+        name_first.into_iter().chain([write]).collect()
+    }
+
+    /// It is stored.
+    pub(super) fn acknowledged(&mut self, slot: Slot, name: &str, state: SubscriberState) {
         if let Some(subscriber) = self.of.get_mut(&slot).and_then(|of| of.get_mut(name)) {
-            subscriber.state = state;
+            (subscriber.state, subscriber.stored) = (state, true);
         } else if let Some(to_all) = self.to_all.get_mut(name) {
             to_all.next.insert(slot, state.next);
+            to_all.stored = true;
         }
     }
 
     /// Whether forgetting a channel with this many events waits for somebody.
-    fn awaits(&self, slot: Slot, events: u64) -> bool {
+    pub(super) fn awaits(&self, slot: Slot, events: u64) -> bool {
         let of_slot = self.of.get(&slot).into_iter().flat_map(BTreeMap::values);
         let of_all = self.to_all.values().map(|to_all| to_all.state(slot));
         let mut all = of_slot.map(|subscriber| subscriber.state).chain(of_all);
@@ -218,7 +414,7 @@ impl Subscribers {
 
     /// Sends the events of one channel. True if somebody had no room for all of them. The last time, what
     /// there is no room for is lost: a subscription to all ends with it, so that it has no gap.
-    fn send(&mut self, slot: Slot, news: &News<'_>, how: Sending) -> bool {
+    pub(super) fn send(&mut self, slot: Slot, news: &News<'_>, how: Sending) -> bool {
         let (most, most_of_all) = match how {
             Sending::Now => (WAITING, WAITING_OF_ALL.min(self.unread)),
             Sending::Last => (usize::MAX, self.unread),
@@ -245,6 +441,7 @@ impl Subscribers {
                     "a subscription to all channels has left too much unread, and ends"
                 );
                 to_all.outbox = None;
+                self.unheld.insert(Whose::All(name.clone()));
             }
         }
         is_late
@@ -252,290 +449,79 @@ impl Subscribers {
 
     /// The events of a channel are others from now on: nobody was sent any of them.
     pub(super) fn told_nothing(&mut self, slot: Slot) {
-        for subscriber in self.of.get_mut(&slot).into_iter().flat_map(BTreeMap::values_mut) {
+        self.first.extend(self.ends.remove(&slot).map(|first| (slot, first)));
+        for (name, subscriber) in self.of.get_mut(&slot).into_iter().flatten() {
             (subscriber.state.next, subscriber.sent) = (0, 0);
+            subscriber.stored = kept(subscriber.state).is_some();
+            self.unheld.insert(Whose::One(slot, name.clone()));
         }
-        for to_all in self.to_all.values_mut() {
-            to_all.next.remove(&slot);
-            to_all.sent.remove(&slot);
-        }
+        self.forget_positions(slot);
     }
 
-    fn remove_slot(&mut self, slot: Slot) {
-        self.set_aside(slot);
+    /// What is to be stored when that is so.
+    pub(super) fn told_anew(&self, slot: Slot, name: String, state: SubscriberState) -> Write {
+        let is_one = !self.to_all.contains_key(&name);
+        let state = kept(SubscriberState { next: 0, ..state }).filter(|_| is_one);
+        Write::Subscriber { slot, name, state }
+    }
+
+    pub(super) fn remove_slot(&mut self, slot: Slot) {
+        self.send_nothing(slot);
+        self.first.remove(&slot);
+        self.ends.remove(&slot);
         self.of.remove(&slot);
-        for to_all in self.to_all.values_mut() {
-            to_all.next.remove(&slot);
+        self.forget_positions(slot);
+    }
+
+    fn forget_positions(&mut self, slot: Slot) {
+        for (name, to_all) in &mut self.to_all {
             to_all.sent.remove(&slot);
+            if to_all.next.remove(&slot).is_some() && to_all.outbox.is_none() {
+                self.unheld.insert(Whose::All(name.clone()));
+            }
         }
     }
 }
 
-impl<A: Around> Driver<A> {
-    /// Sends what subscribers have not been sent yet. One that does not keep up gets the rest
-    /// later; nobody waits for it.
-    pub(super) fn deliver_events(&mut self) {
-        for slot in std::mem::take(&mut self.subscribers.news) {
-            if self.send_events(slot, Sending::Now) {
-                self.subscribers.late.insert(slot);
-            }
-        }
-    }
-
-    /// Whether forgetting a channel waits for an acknowledgement of its events.
-    pub(super) fn awaits_subscribers(&self, slot: Slot) -> bool {
-        let events = self.engine.active(slot).map_or(0, |a| count(a.state.acts().events.len()));
-        self.subscribers.awaits(slot, events)
-    }
-
-    /// Sends the events of one channel. True if somebody had no room for all of them.
-    pub(super) fn send_events(&mut self, slot: Slot, how: Sending) -> bool {
-        let detail =
-            self.of_channel(slot, |driver| driver.engine.active(slot).and_then(News::detail));
-        let (Ok(detail), Some(active)) = (detail, self.engine.active(slot)) else { return false };
-        self.subscribers.late.remove(&slot);
-        self.subscribers.send(slot, &News { active, detail }, how)
-    }
-
-    /// Opens a subscription. One whose caller has given up leaves nothing behind that was not there
-    /// before.
-    pub(super) async fn subscribe(
-        &mut self,
-        id: ChannelId,
-        name: String,
-        delivery: Delivery,
-        reply: Reply<ChainEventSubscription>,
-    ) {
-        if reply.is_closed() {
-            return;
-        }
-        let Some(slot) = self.engine.slot(&id) else {
-            return reply.send(Err(self.unknown(id)));
-        };
-        if self.subscribers.to_all.contains_key(&name) {
-            return reply.send(Err(CommandError::NameTaken(name)));
-        }
-        let known = self.subscribers.get(slot, &name).map(|s| s.state);
-        let acknowledged = delivery == Delivery::Acknowledged;
-        let next = known.map_or(0, |state| state.next);
-        let state = SubscriberState { next, acknowledged };
-        if known != Some(state)
-            && let Err(error) = self.store_subscriber(slot, &name, Some(state)).await
-        {
-            return reply.send(Err(error));
-        }
-        if reply.is_closed() {
-            if known != Some(state) && self.store_subscriber(slot, &name, known).await.is_err() {
-                self.subscribers.restore(slot, name, state);
-            }
-            return;
-        }
-        let (outbox, events) = mailbox(&self.subscribers.readers);
-        let subscriber = Subscriber { state, sent: next, outbox: Some(outbox) };
-        self.subscribers.of.entry(slot).or_default().insert(name.clone(), subscriber);
-        self.subscribers.has_news(slot);
-        let commands = self.commands.clone();
-        reply.send(Ok(ChainEventSubscription { id, name, events, commands }));
-    }
-
-    /// As [`Self::subscribe`], to all channels.
-    pub(super) async fn subscribe_all(
-        &mut self,
-        name: String,
-        delivery: Delivery,
-        reply: Reply<AllChannelsSubscription>,
-    ) {
-        if reply.is_closed() {
-            return;
-        }
-        if self.subscribers.of.values().any(|of| of.contains_key(&name)) {
-            return reply.send(Err(CommandError::NameTaken(name)));
-        }
-        let known = self.subscribers.to_all.get(&name).map(|to_all| to_all.acknowledged);
-        let acknowledged = delivery == Delivery::Acknowledged;
-        if known != Some(acknowledged)
-            && let Err(error) = self.store_to_all(&name, Some(acknowledged)).await
-        {
-            return reply.send(Err(error));
-        }
-        let given_up = reply.is_closed();
-        if given_up
-            && (known == Some(acknowledged) || self.store_to_all(&name, known).await.is_ok())
-        {
-            return;
-        }
-        let to_all = self.subscribers.to_all.entry(name.clone()).or_default();
-        to_all.acknowledged = acknowledged;
-        if given_up {
-            return;
-        }
-        let (outbox, events) = mailbox(&self.subscribers.readers);
-        to_all.outbox = Some(outbox);
-        to_all.sent.clear();
-        to_all.late.clear();
-        to_all.late_in_all = 0;
-        self.subscribers.news.extend(self.engine.actives().map(|(slot, _)| slot));
-        let commands = self.commands.clone();
-        reply.send(Ok(AllChannelsSubscription { name, events, commands }));
-    }
-
-    pub(super) async fn delivered(
-        &mut self,
-        id: ChannelId,
-        name: &str,
-        next: u64,
-    ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
-        let Some(known) = self.subscribers.state(slot, name) else {
-            return Err(CommandError::UnknownChannel(id));
-        };
-        // Nobody can acknowledge what was not there to be sent.
-        let events = self.engine.active(slot).map_or(0, |a| count(a.state.acts().events.len()));
-        let next = next.min(events);
-        if next > known.next {
-            let state = SubscriberState { next, ..known };
-            self.store_subscriber(slot, name, Some(state)).await?;
-            self.subscribers.acknowledged(slot, name, state);
-        }
-        self.tasks.forget_again(slot);
-        Ok(())
-    }
-
-    pub(super) async fn unsubscribe(
-        &mut self,
-        id: ChannelId,
-        name: &str,
-    ) -> Result<(), CommandError> {
-        if self.subscribers.to_all.contains_key(name) {
-            return Err(CommandError::NameTaken(name.to_owned()));
-        }
-        // A subscription to a channel that is forgotten has ended; whoever asks again after a crash
-        // cannot know.
-        let slot = self.engine.slot(&id).or_else(|| self.quarantine.slot(&id));
-        let Some(slot) = slot else { return Ok(()) };
-        self.store_subscriber(slot, name, None).await?;
-        if let Some(of) = self.subscribers.of.get_mut(&slot) {
-            of.remove(name);
-            if of.is_empty() {
-                self.subscribers.of.remove(&slot);
-            }
-        }
-        self.tasks.forget_again(slot);
-        Ok(())
-    }
-
-    pub(super) async fn unsubscribe_all(&mut self, name: &str) -> Result<(), CommandError> {
-        let Some(to_all) = self.subscribers.to_all.get(name) else { return Ok(()) };
-        // What is stored of a channel that was set aside is not known here.
-        let aside = self.quarantine.slots();
-        let slots: BTreeSet<Slot> = to_all.next.keys().copied().chain(aside).collect();
-        let mut writes: Vec<Write> = slots.into_iter().map(|slot| ended(slot, name)).collect();
-        writes.push(Write::SubscriberToAll { name: name.to_owned(), acknowledged: None });
-        let batch = self.direct_batch(writes);
-        self.append(batch, Patience::Once).await.map(drop)?;
-        self.subscribers.to_all.remove(name);
-        for (slot, _) in self.engine.actives() {
-            self.tasks.forget_again(slot);
-        }
-        Ok(())
-    }
-
-    async fn store_subscriber(
-        &mut self,
-        slot: Slot,
-        name: &str,
-        state: Option<SubscriberState>,
-    ) -> Result<(), CommandError> {
-        let write = Write::Subscriber { slot, name: name.to_owned(), state };
-        let batch = self.direct_batch(vec![write]);
-        self.append(batch, Patience::Once).await.map(drop)
-    }
-
-    async fn store_to_all(
-        &mut self,
-        name: &str,
-        acknowledged: Option<bool>,
-    ) -> Result<(), CommandError> {
-        let write = Write::SubscriberToAll { name: name.to_owned(), acknowledged };
-        let batch = self.direct_batch(vec![write]);
-        self.append(batch, Patience::Once).await.map(drop)
-    }
-
-    /// What is to be stored of those who have acknowledged events of a channel whose log is lost: the new ones have
-    /// the numbers of the old ones.
-    pub(super) fn positions_lost(&self, slot: Slot) -> Result<Vec<Write>, CommandError> {
-        let channel = self.log.channel(slot);
-        let channel = channel.map_err(|error| CommandError::NotStored(error.to_string()))?;
-        let stored = channel.into_iter().flat_map(|channel| channel.subscribers);
-        let anew = stored.map(|(name, state)| {
-            let state = Some(SubscriberState { next: 0, ..state });
-            Write::Subscriber { slot, name, state }
-        });
-        Ok(anew.collect())
-    }
-
-    /// Deletes a resolved channel, unless somebody must acknowledge first.
-    pub(super) async fn forget(&mut self, slot: Slot) {
-        let Some(active) = self.engine.active(slot) else { return };
-        if self.awaits_subscribers(slot) {
-            return;
-        }
-        let id = active.facts.id;
-        tracing::info!(channel = %id, "forgotten");
-        // The log will not be there to hold it for those who are slow: they hold it themselves.
-        self.send_events(slot, Sending::Last);
-        if self.engine.active(slot).is_none() {
-            // It was set aside by that.
-            return;
-        }
-        let forgotten = self.step(vec![arb_core::engine::EngineInput::Forget { slot }]).await;
-        if forgotten.is_ok() {
-            self.is_forgotten(slot, id);
-        }
-    }
-
-    /// The records of a channel are gone: so is what is remembered of it here.
-    pub(super) fn is_forgotten(&mut self, slot: Slot, id: ChannelId) {
-        self.subscribers.remove_slot(slot);
-        self.failing.forgotten(slot);
-        self.troubles.forgotten(slot);
-        self.notices.forgotten(id);
-    }
-}
-
-fn ended(slot: Slot, name: &str) -> Write {
+/// What ends a subscription to one channel in the store, or the position in it of one to all.
+pub(super) fn ended(slot: Slot, name: &str) -> Write {
     Write::Subscriber { slot, name: name.to_owned(), state: None }
+}
+
+/// What the store is to hold of the name of a subscription to all channels.
+pub(super) fn name_of_all(name: &str, acknowledged: Option<bool>) -> Write {
+    Write::SubscriberToAll { name: name.to_owned(), acknowledged }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use arb_core::arbitrator::ChannelEvent;
+    use arb_core::ids::ChannelId;
 
     #[test]
     fn as_many_channels_are_looked_at_as_there_is_room_for() {
         let mut all = Subscribers::to_all(vec![("all".to_owned(), false)], 4);
-        let (outbox, inbox) = mailbox(&all.readers);
         let event = |number| Delivered {
             channel: ChannelId([1; 32]),
             number,
             event: ChannelEvent::Resolved,
             detail: None,
         };
-        assert!((0..4).all(|number| outbox.put(event(number), 4)));
+        let inbox = all.open_all("all", std::iter::empty());
         let to_all = all.to_all.get_mut("all").expect("its name");
-        to_all.outbox = Some(outbox);
+        let outbox = to_all.outbox.as_ref().expect("its reader");
+        assert!((0..4).all(|number| outbox.put(event(number), 4)));
         (0..1_000).for_each(|slot| to_all.set_late(Slot(slot), 1));
         // One of its own that has room, and one that is late.
-        let (one, of_one) = mailbox(&all.readers);
-        let (two, of_two) = mailbox(&all.readers);
+        let state = SubscriberState { next: 0, acknowledged: false };
+        let of_one = all.open(Slot(700), "one", state);
+        let of_two = all.open(Slot(800), "one", state);
+        let two = all.get(Slot(800), "one").and_then(|two| two.outbox.as_ref());
+        let two = two.expect("its reader");
         assert!((0..64).all(|number| two.put(event(number), WAITING)));
         two.set_late(1);
-        let state = SubscriberState { next: 0, acknowledged: false };
-        for (slot, outbox) in [(700, one), (800, two)] {
-            let subscriber = Subscriber { state, sent: 0, outbox: Some(outbox) };
-            all.of.entry(Slot(slot)).or_default().insert("one".to_owned(), subscriber);
-        }
+        all.news.clear();
         all.late.extend((0..1_000).map(Slot));
         let mut looked_at = || {
             all.room();
@@ -548,8 +534,38 @@ mod tests {
         assert_eq!(looked_at(), BTreeSet::from([Slot(0), Slot(1), Slot(800)]));
         drop((inbox, of_one, of_two));
         all.tidy();
-        let mut of_slots = all.of.values().flat_map(BTreeMap::values);
-        assert!(of_slots.all(|one| one.outbox.is_none()), "readers that are gone are forgotten");
-        assert!(all.to_all.values().all(|to_all| to_all.outbox.is_none()));
+        assert!(all.reading.is_empty(), "readers that are gone are forgotten");
+        let (over, writes) = all.over(false);
+        assert_eq!((over.len(), writes), (3, vec![name_of_all("all", None)]));
+        over.iter().for_each(|whose| all.end(whose));
+        assert!(all.of.is_empty() && all.to_all.is_empty());
+    }
+
+    /// The one that superseded it reads on.
+    #[test]
+    fn the_end_of_a_reader_that_was_superseded_ends_nobody_else() {
+        let mut all = Subscribers::default();
+        let state = SubscriberState { next: 0, acknowledged: false };
+        let (first, second) = (all.open(Slot(1), "one", state), all.open(Slot(1), "one", state));
+        let (of_all, later) =
+            (all.open_all("all", std::iter::empty()), all.open_all("all", std::iter::empty()));
+        drop((first, of_all));
+        all.tidy();
+        assert_eq!(all.over(false), (vec![], vec![]));
+        drop((second, later));
+        all.tidy();
+        let all_of_them = vec![Whose::One(Slot(1), "one".to_owned()), Whose::All("all".to_owned())];
+        assert_eq!(all.over(false), (all_of_them, vec![]));
+    }
+
+    /// Of channels that are set aside nobody knows what is stored of it.
+    #[test]
+    fn a_stored_name_stays_while_channels_are_set_aside() {
+        let mut all = Subscribers::to_all(vec![("all".to_owned(), false)], 4);
+        assert_eq!(all.over(true), (vec![], vec![]));
+        assert_eq!(all.over(false), (vec![], vec![]), "not before another reader is gone");
+        all.tidy();
+        let over = all.over(false);
+        assert_eq!(over, (vec![Whose::All("all".to_owned())], vec![name_of_all("all", None)]));
     }
 }

@@ -1,6 +1,7 @@
 //! What is desired, what is under way, and what was tried. Kept so that nothing here depends on
 //! how many channels there are: only channels that something happened to are looked at.
 mod turns;
+mod unsigned;
 mod verdicts;
 
 use arb_core::arbitrator::EffectKey;
@@ -16,6 +17,7 @@ use std::ops::Bound;
 use std::time::Duration;
 use tokio::time::Instant;
 use turns::Turn;
+use unsigned::UnsignedClaims;
 use verdicts::Verdicts;
 
 /// One channel may have this part of the workers: one whose signer never answers must not hold the
@@ -39,7 +41,7 @@ pub(super) struct Tasks {
     tip: Option<BlockRef>,
     /// Channels that something happened to since they were looked at.
     stirred: BTreeSet<Slot>,
-    /// Channels with work for workers, in turn. Each is in here once.
+    /// Channels with work for workers, in turn. Each is in here once, and not while it has its share of them.
     queue: VecDeque<Slot>,
     /// Work that wants coins of the wallet, in the order in which it has its turn: there may not be enough for all.
     hungry: BTreeSet<(Turn, Slot, TaskKey)>,
@@ -61,16 +63,7 @@ pub(super) struct Tasks {
     in_mempool: HashMap<Txid, Vec<OutPoint>>,
     /// What the network said since the tip has moved.
     verdicts: Verdicts,
-    /// Claims for which the signer failed when it was last asked, by the channel whose they are.
-    unsigned: BTreeMap<Slot, BTreeMap<OutPoint, Unsigned>>,
-}
-
-/// How long a claim has not been signed.
-struct Unsigned {
-    /// Blocks at which the signer failed, in a row.
-    blocks: u32,
-    /// The last of them.
-    last: Option<BlockRef>,
+    unsigned: UnsignedClaims,
 }
 
 #[derive(Default)]
@@ -118,6 +111,12 @@ impl OfChannel {
     }
 }
 
+/// How many of the workers one channel may have.
+const fn share(workers: usize) -> usize {
+    let share = workers.div_ceil(SHARE);
+    if share == 0 { 1 } else { share }
+}
+
 /// Whether a task needs a worker. The others are done at once.
 const fn needs_worker(task: &Task) -> bool {
     match task {
@@ -140,7 +139,8 @@ impl Tasks {
             }
             kept
         });
-        channel.desired = desired;
+        let before = std::mem::replace(&mut channel.desired, desired);
+        self.unsigned.desire(&before, &channel.desired);
         self.stirred.insert(slot);
         self.tidy(slot);
     }
@@ -185,13 +185,15 @@ impl Tasks {
         slow.into_iter().chain(retry).min()
     }
 
-    /// The tip has moved: whatever is desired may be due.
-    pub(super) fn moved(&mut self, tip: Option<BlockRef>) {
-        if self.tip != tip {
+    /// Whether the tip has moved: then whatever is desired may be due.
+    pub(super) fn moved(&mut self, tip: Option<BlockRef>) -> bool {
+        let moved = self.tip != tip;
+        if moved {
             self.tip = tip;
             self.stirred.extend(self.of.keys());
             self.verdicts = Verdicts::default();
         }
+        moved
     }
 
     /// What is due without a worker, of the next channel that something happened to; its work is
@@ -201,7 +203,7 @@ impl Tasks {
         let at = self.at();
         let Some(channel) = self.of.get_mut(&slot) else { return Some((slot, Vec::new())) };
         let (mut at_once, mut due, mut hungry) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
-        let unsigned = self.unsigned.get(&slot);
+        let unsigned = self.unsigned.of(slot);
         for (key, task) in &channel.desired {
             if !channel.is_due(key, task, at) {
                 continue;
@@ -245,7 +247,9 @@ impl Tasks {
                 self.take(slot, key, &mut handed_out);
             }
             if let Some(channel) = self.of.get_mut(&slot) {
-                channel.queued = !channel.due.is_empty();
+                // With its share it is in the queue again once an attempt has ended.
+                let may_have_more = channel.running.len() < share(workers);
+                channel.queued = may_have_more && !channel.due.is_empty();
                 if channel.queued {
                     self.queue.push_back(slot);
                 }
@@ -285,9 +289,8 @@ impl Tasks {
 
     /// How many tasks of a channel may be handed out now.
     fn room(&self, slot: Slot, workers: usize) -> usize {
-        let share = workers.div_ceil(SHARE).max(1);
         let running = self.of.get(&slot).map_or(0, |channel| channel.running.len());
-        share.saturating_sub(running).min(workers.max(1).saturating_sub(self.busy()))
+        share(workers).saturating_sub(running).min(workers.max(1).saturating_sub(self.busy()))
     }
 
     /// A worker takes a task.
@@ -334,6 +337,10 @@ impl Tasks {
         let Some(slow) = channel.running.remove(key) else { return };
         self.under_way = self.under_way.saturating_sub(1);
         self.slow = self.slow.saturating_sub(usize::from(slow));
+        if !channel.due.is_empty() && !channel.queued {
+            channel.queued = true;
+            self.queue.push_back(slot);
+        }
     }
 
     /// What an attempt that was handed out has brought is not wanted any more.
@@ -457,53 +464,29 @@ impl Tasks {
         claims: impl IntoIterator<Item = OutPoint>,
         tip: Option<BlockRef>,
     ) {
-        let of_channel = self.unsigned.entry(slot).or_default();
-        for claim in claims {
-            let unsigned = of_channel.entry(claim).or_insert(Unsigned { blocks: 0, last: None });
-            if unsigned.blocks == 0 || unsigned.last != tip {
-                unsigned.blocks = unsigned.blocks.saturating_add(1);
-                unsigned.last = tip;
-            }
-        }
+        claims.into_iter().for_each(|claim| self.unsigned.failed(slot, claim, tip));
     }
 
-    /// The signer signed for these claims of a channel.
-    pub(super) fn signed(&mut self, slot: Slot, claims: impl IntoIterator<Item = OutPoint>) {
-        let Some(of_channel) = self.unsigned.get_mut(&slot) else { return };
-        for claim in claims {
-            of_channel.remove(&claim);
-        }
+    /// The signer signed for these claims.
+    pub(super) fn signed(&mut self, claims: impl IntoIterator<Item = OutPoint>) {
+        claims.into_iter().for_each(|claim| self.unsigned.remove(claim));
     }
 
-    /// Nothing is known of claims that nobody wants signed any more, in a transaction of whatever channel.
-    pub(super) fn forget_unsigned(&mut self) {
-        if self.unsigned.is_empty() {
-            return;
-        }
-        let tasks = self.of.values().flat_map(|channel| channel.desired.values());
-        let drafts = tasks.filter_map(|task| match task {
-            Task::Sign(draft) => Some(draft),
-            _ => None,
-        });
-        let wanted: HashSet<OutPoint> =
-            drafts.flat_map(|draft| draft.claims().map(|claim| claim.outpoint)).collect();
-        self.unsigned.retain(|_, claims| {
-            claims.retain(|claim, _| wanted.contains(claim));
-            !claims.is_empty()
-        });
+    /// Channels for whose claims the signer has failed or has signed since this was asked last, or for whose claims
+    /// that it had failed for nobody wants a signature any more.
+    pub(super) fn signers_changed(&mut self) -> BTreeSet<Slot> {
+        let _ = self.unsigned.forget();
+        self.unsigned.changed()
     }
 
-    /// Channels for a claim of which the signer has failed at so many blocks in a row.
-    pub(super) fn unsigned_for(&self, blocks: u32) -> BTreeSet<Slot> {
-        let lasts = |claims: &BTreeMap<OutPoint, Unsigned>| {
-            claims.values().any(|unsigned| unsigned.blocks >= blocks)
-        };
-        self.unsigned.iter().filter(|(_, claims)| lasts(claims)).map(|(slot, _)| *slot).collect()
+    /// Whether the signer has failed for a claim of a channel at so many blocks in a row.
+    pub(super) fn is_unsigned_for(&self, slot: Slot, blocks: u32) -> bool {
+        self.unsigned.lasts(slot, blocks)
     }
 
     /// Whether it is to be doubted that the signer will sign a draft of a channel: it has not for some blocks.
     pub(super) fn is_doubted(&self, slot: Slot, draft: &Draft) -> bool {
-        turns::is_doubted(draft, self.unsigned.get(&slot))
+        turns::is_doubted(draft, self.unsigned.of(slot))
     }
 
     /// In whose names coins are or will be selected for what workers are signing.

@@ -32,7 +32,7 @@ impl<A: Around> Driver<A> {
             Done::Signed(_) | Done::Spoilt(_) => {
                 for (channel, claims) in claims {
                     let Some(slot) = self.engine.slot(&channel) else { continue };
-                    self.tasks.signed(slot, claims);
+                    self.tasks.signed(claims);
                     // The plan is made anew once what was signed is in the log.
                     if matches!(done, Done::Signed(_)) {
                         self.engine.join_again(slot);
@@ -63,8 +63,9 @@ impl<A: Around> Driver<A> {
     /// others do not wait for them. If it fails for all of them it is not theirs, and they stay together
     /// unless it lasts.
     fn set_apart(&mut self, failed: &BTreeSet<Slot>, all: usize) {
-        let lasts = self.tasks.unsigned_for(self.signer_patience());
-        if failed.len() == all && failed.is_disjoint(&lasts) {
+        let blocks = self.signer_patience();
+        let lasts = failed.iter().any(|slot| self.tasks.is_unsigned_for(*slot, blocks));
+        if failed.len() == all && !lasts {
             return;
         }
         tracing::warn!(slots = ?failed, "made without the others");
@@ -84,12 +85,9 @@ impl<A: Around> Driver<A> {
         if self.engine.position() == Position::CatchingUp {
             return;
         }
-        self.tasks.forget_unsigned();
-        let failing = self.tasks.unsigned_for(self.signer_patience());
-        let told = self.troubles.0.keys().filter(|(_, alert)| *alert == Alert::SignerFailing);
-        let told: BTreeSet<Slot> = told.map(|(slot, _)| *slot).collect();
-        for slot in failing.union(&told) {
-            self.trouble(*slot, Alert::SignerFailing, failing.contains(slot));
+        for slot in self.tasks.signers_changed() {
+            let fails = self.tasks.is_unsigned_for(slot, self.signer_patience());
+            self.trouble(slot, Alert::SignerFailing, fails);
         }
     }
 

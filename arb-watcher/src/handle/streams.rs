@@ -78,7 +78,8 @@ impl Arbiter {
     /// ```
     ///
     /// # Errors
-    /// No such channel; the name is that of a subscription to all channels; the store refused the write.
+    /// No such channel; the name has more than 255 bytes, or is that of a subscription to all channels; the store
+    /// refused the write.
     pub async fn subscribe(
         &self,
         id: ChannelId,
@@ -105,7 +106,7 @@ impl Arbiter {
     /// ```
     ///
     /// # Errors
-    /// The name is too long, or that of a subscription to one channel.
+    /// The name has more than 255 bytes, or is that of a subscription to one channel; the store refused the write.
     pub async fn subscribe_all(
         &self,
         name: &str,

@@ -384,3 +384,91 @@ fn whoever_is_not_wanted_any_more_has_no_turn() {
     look(&mut tasks);
     assert!(tasks.is_idle());
 }
+
+/// However many signers never answer, their channels are not looked at again and again.
+#[test]
+fn channels_that_have_their_share_are_not_in_the_queue() {
+    const STUCK: usize = 400;
+    let share = share(WORKERS);
+    let mut tasks = with_work(&[share as u8 + 1; STUCK]);
+    let (mut now, mut taken) = (Instant::now(), Vec::new());
+    for _ in 0..=STUCK {
+        tasks.pass(now);
+        taken.extend(tasks.hand_out(WORKERS));
+        now += SLOW;
+    }
+    assert_eq!((taken.len(), tasks.queue.len()), (STUCK * share, 0));
+    let (slot, key, task) = taken.pop().expect("one of them");
+    tasks.ended(slot, key, task, tip(1));
+    assert_eq!(tasks.queue, [slot]);
+    assert_eq!(slots(&tasks.hand_out(WORKERS)), [slot.0]);
+    assert!(tasks.queue.is_empty());
+}
+
+/// However much is desired, only what something happened to is looked at.
+#[test]
+fn what_the_signer_failed_for_is_looked_at_when_something_happens_to_it() {
+    let draft = |vout| Task::Sign(Box::new(Draft::new(child(vout))));
+    let work = |vout| BTreeMap::from([(key(0), draft(vout))]);
+    let claim = |vout| OutPoint { txid: Txid::from_byte_array([1; 32]), vout };
+    let mut tasks = Tasks::default();
+    for n in 0..1_000 {
+        tasks.desire(Slot(n), work(n));
+    }
+    // Of the last one nobody wants a signature any more.
+    for n in [0, 1, 2_000] {
+        tasks.not_signed(Slot(n), [claim(n)], tip(1));
+    }
+    assert_eq!(tasks.unsigned.forget(), 3);
+    assert_eq!(tasks.signers_changed(), BTreeSet::from([0, 1, 2_000].map(Slot)));
+    let fails = |tasks: &Tasks| [0, 1, 2_000].map(|slot| tasks.is_unsigned_for(Slot(slot), 1));
+    assert_eq!(fails(&tasks), [true, true, false]);
+    // Blocks and signatures of the others.
+    for n in 1..1_000 {
+        tasks.desire(Slot(n), work(n));
+    }
+    tasks.signed((2..1_000).map(claim));
+    assert_eq!((tasks.unsigned.forget(), tasks.signers_changed()), (0, BTreeSet::new()));
+    // It is claimed in another's company.
+    let together = BTreeMap::from([(key(0), draft(0)), (key(1), draft(5))]);
+    tasks.desire(Slot(5), together);
+    tasks.desire(Slot(0), BTreeMap::new());
+    assert_eq!((tasks.unsigned.forget(), fails(&tasks)), (0, [true, true, false]));
+    tasks.desire(Slot(5), work(5));
+    assert_eq!(tasks.unsigned.forget(), 1);
+    assert_eq!(tasks.signers_changed(), BTreeSet::from([Slot(0)]));
+    tasks.signed([claim(1)]);
+    assert_eq!(tasks.signers_changed(), BTreeSet::from([Slot(1)]));
+    assert_eq!(fails(&tasks), [false; 3]);
+}
+
+/// The tasks that a worker may fail at are those that the page names.
+#[test]
+fn what_fails_is_called_as_on_the_page() {
+    let number = arb_core::units::CommitmentNumber(0);
+    let all = [
+        Task::Sign(Box::new(Draft::new(child(0)))),
+        Task::Publish(Vec::new().into()),
+        Task::JudgeScripts(Vec::new()),
+        Task::AskPoint(number),
+        Task::LoadRevokedHtlcs(number),
+        Task::Notify(Notice::Alert(Alert::SignerFailing)),
+        Task::Forget,
+    ];
+    // One that is new is to be added.
+    let place = |task: &Task| match task {
+        Task::Sign(_) => 0,
+        Task::Publish(_) => 1,
+        Task::JudgeScripts(_) => 2,
+        Task::AskPoint(_) => 3,
+        Task::LoadRevokedHtlcs(_) => 4,
+        Task::Notify(_) => 5,
+        Task::Forget => 6,
+    };
+    assert!(all.iter().map(place).eq(0..all.len()));
+    let fail = all.iter().filter(|task| needs_worker(task));
+    let names: BTreeSet<String> =
+        fail.map(|task| super::super::measure::task(task).to_owned()).collect();
+    let page = super::super::tests::metrics::values(crate::metrics::TASK_FAILURES);
+    assert_eq!(names, page);
+}

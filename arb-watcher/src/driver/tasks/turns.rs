@@ -1,6 +1,6 @@
 //! In which order those that want coins of the wallet ask for them. The wallet serves whoever asks first, and where there is not
 //! enough for all, what would be lost decides.
-use super::Unsigned;
+use super::unsigned::Unsigned;
 use arb_core::claim::Claim;
 use arb_core::claim::build::Draft;
 use arb_core::engine::Task;

@@ -3,10 +3,11 @@ use super::support::*;
 use crate::{Arbiter, Counts, Delivery, Epoch, Epochs};
 use arb_core::arbitrator::Position;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::Slot;
+use arb_core::log::ChangeLog as _;
 use arb_core::units::BlockRef;
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
-#[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -89,17 +90,30 @@ async fn a_slow_holder_is_told_what_it_missed_and_goes_on_at_the_newest() {
     assert_eq!(all(&mut slow), [connected(next, Position::AtTip)]);
 }
 
+/// A name that nobody has had before.
+fn fresh() -> String {
+    static NAMES: AtomicUsize = AtomicUsize::new(0);
+    format!("name {}", NAMES.fetch_add(1, Ordering::SeqCst))
+}
+
 /// Everything that can be held, so many times.
 async fn hold(arbiter: &Arbiter, channel: &Channel, many: usize) -> Vec<Box<dyn Send>> {
     let mut held: Vec<Box<dyn Send>> = Vec::new();
-    for name in 0..many {
+    for _ in 0..many {
         held.push(Box::new(arbiter.epochs().await.expect("running")));
         held.push(Box::new(arbiter.notices().await.expect("running")));
-        let name = (name % 50).to_string();
-        let opened = arbiter.subscribe(channel.id(), &name, Delivery::Detached).await;
+        let opened = arbiter.subscribe(channel.id(), &fresh(), Delivery::Detached).await;
         held.push(Box::new(opened.expect("watched")));
+        let opened = arbiter.subscribe_all(&fresh(), Delivery::Detached).await;
+        held.push(Box::new(opened.expect("a new name")));
     }
     held
+}
+
+/// Names of subscriptions that the store holds: of one to all channels, and of one to the first.
+fn stored_names(world: &World) -> usize {
+    let of_one = world.log.channel(Slot(0)).expect("readable").expect("watched").subscribers;
+    of_one.len() + world.log.subscribers_to_all().expect("readable").len()
 }
 
 const fn open(counts: &Counts) -> [usize; 3] {
@@ -113,7 +127,7 @@ async fn whatever_ends_a_holder_ends_what_it_holds() {
     assert_eq!(arbiter.counts().await, Ok(Counts::default()));
     let held = hold(&arbiter, &channel, 10).await;
     let counts = arbiter.counts().await.expect("running");
-    assert_eq!(open(&counts), [10, 10, 10]);
+    assert_eq!(open(&counts), [10, 10, 20]);
     drop(held);
     assert_eq!(arbiter.counts().await, Ok(Counts::default()));
     for way in ["returns", "fails", "panics", "is aborted"] {
@@ -130,11 +144,12 @@ async fn whatever_ends_a_holder_ends_what_it_holds() {
         });
         sleep(Duration::from_millis(500)).await;
         let counts = arbiter.counts().await.expect("running");
-        assert_eq!(open(&counts), [10, 10, 10], "{way}");
+        assert_eq!(open(&counts), [10, 10, 20], "{way}");
         sleep(Duration::from_secs(1)).await;
         task.abort();
         sleep(Duration::from_millis(1)).await;
         assert_eq!(arbiter.counts().await, Ok(Counts::default()), "{way}");
+        assert_eq!(stored_names(&world), 0, "{way}");
     }
 }
 
@@ -225,11 +240,11 @@ async fn many_holders() {
             // All are killed while they open, each time somewhere else.
             until(&opened, 10 + round * 5).await;
             let open = open(&arbiter.counts().await.expect("running"));
-            assert!(open.iter().all(|open| (10..IN_A_ROUND).contains(open)), "{open:?}");
+            assert!(open.iter().all(|open| (10..IN_A_ROUND * 2).contains(open)), "{open:?}");
         } else {
             until(&opened, IN_A_ROUND).await;
             let open = open(&arbiter.counts().await.expect("running"));
-            assert_eq!(open, [IN_A_ROUND; 3], "round {round}");
+            assert_eq!(open, [IN_A_ROUND, IN_A_ROUND, 2 * IN_A_ROUND], "round {round}");
             whole += open.iter().sum::<usize>();
             // Each of them is told of a block.
             world.chain.mine(vec![]);
@@ -243,12 +258,13 @@ async fn many_holders() {
         }
         arbiter.idle().await.expect("running");
         assert_eq!(arbiter.counts().await, Ok(Counts::default()), "round {round}");
+        assert_eq!(stored_names(&world), 0, "round {round}");
         if round == 10 {
             after_some = anonymous();
         }
     }
-    assert_eq!(whole, WHOLE_ROUNDS * IN_A_ROUND * 3, "a hundred thousand epochs and subscriptions");
-    // There were 130,000 since: this is 32 bytes for each.
+    assert_eq!(whole, WHOLE_ROUNDS * IN_A_ROUND * 4, "a hundred thousand epochs and subscriptions");
+    // There were 170,000 since, and each subscription had a name of its own: this is 24 bytes for each.
     let grown = anonymous().saturating_sub(after_some);
     assert!(grown < 4 << 10, "{grown} KiB more than after 10 rounds");
 }

@@ -156,6 +156,13 @@ fn rows(section: &str) -> Vec<Vec<String>> {
     lines.filter(|line| line.starts_with("| `")).map(cells).collect()
 }
 
+/// The values that a metric's label has on the page.
+pub(in crate::driver) fn values(metric: &str) -> BTreeSet<String> {
+    let row = rows("Metrics").into_iter().find(|cells| cells[0] == metric).expect("its row");
+    let (_, values) = row[2].split_once(": ").expect("a label with values");
+    values.split(", ").map(str::to_owned).collect()
+}
+
 /// Every metric has something to say in this story: a close, a reorganisation, trouble with store
 /// and signer, fees that are paid.
 async fn story(world: &World) -> (Arbiter, Channel, ChainEventSubscription) {
@@ -205,25 +212,92 @@ async fn the_page_names_what_is_emitted_and_nothing_else() {
     };
     assert_eq!(owned(&inner.kinds), page, "emitted, and on the page");
     assert_eq!(owned(&inner.described), page, "described, and on the page");
-    // And the labels.
-    let labels: BTreeSet<(String, String)> = inner
-        .values
-        .keys()
-        .flat_map(|key| {
-            let (name, labels) = key.split_once(' ').unwrap_or((key, ""));
-            let label = |label: &str| label.split('=').next().expect("a name").to_owned();
-            let name = name.to_owned();
-            labels.split_whitespace().map(move |of| (name.clone(), label(of))).collect::<Vec<_>>()
-        })
-        .collect();
-    let on_page: BTreeSet<(String, String)> = rows("Metrics")
+    // And the labels, with their values.
+    let mut emitted: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for key in inner.values.keys() {
+        let (name, labels) = key.split_once(' ').unwrap_or((key, ""));
+        for label in labels.split_whitespace() {
+            let (label, value) = label.split_once('=').expect("a value");
+            let of = (name.to_owned(), label.to_owned());
+            emitted.entry(of).or_default().insert(value.to_owned());
+        }
+    }
+    let on_page: BTreeMap<(String, String), BTreeSet<String>> = rows("Metrics")
         .into_iter()
         .filter_map(|cells| {
-            let label = cells[2].split(':').next().expect("a cell").trim().to_owned();
-            (!label.is_empty()).then(|| (cells[0].clone(), label))
+            let (label, _) = cells[2].split_once(':')?;
+            Some(((cells[0].clone(), label.to_owned()), values(&cells[0])))
         })
         .collect();
-    assert_eq!(labels, on_page);
+    assert!(emitted.keys().eq(on_page.keys()), "{emitted:?}");
+    for (of, emitted) in &emitted {
+        let page = &on_page[of];
+        assert!(emitted.is_subset(page), "{of:?}: {emitted:?}");
+        // Gauges tell of each value, always. What counters may tell of is held to the page where it is named.
+        if inner.kinds[&of.0] == "gauge" {
+            assert_eq!(emitted, page, "{of:?}");
+        }
+    }
+}
+
+/// Names of the fields of the events of a source text: all but its tests.
+fn event_fields(source: &str) -> BTreeSet<String> {
+    let source = source.split("#[cfg(test)]\nmod tests {").next().expect("a text");
+    let mut fields = BTreeSet::new();
+    let mut rest = source;
+    while let Some((_, after)) = rest.split_once("tracing::") {
+        rest = after;
+        let levels = ["trace", "debug", "info", "warn", "error"];
+        let body = levels.iter().find_map(|level| after.strip_prefix(level)?.strip_prefix("!("));
+        let Some(body) = body else { continue };
+        // Arguments, by commas that stand in no bracket and no text.
+        let (mut depth, mut quoted, mut argument) = (0, false, String::new());
+        for c in body.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                '(' | '[' | '{' if !quoted => depth += 1,
+                ')' | ']' | '}' if !quoted => depth -= 1,
+                _ => {}
+            }
+            if depth < 0 || (c == ',' && depth == 0 && !quoted) {
+                let name = argument.split('=').next().expect("a part").trim();
+                let name = name.trim_start_matches(['%', '?']);
+                if !name.is_empty() && !name.starts_with('"') {
+                    fields.insert(name.to_owned());
+                }
+                argument.clear();
+                if depth < 0 {
+                    break;
+                }
+            } else {
+                argument.push(c);
+            }
+        }
+    }
+    fields
+}
+
+fn sources(of: &Path, into: &mut Vec<String>) {
+    for entry in std::fs::read_dir(of).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        if path.is_dir() && name != "tests" {
+            sources(&path, into);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            into.push(std::fs::read_to_string(&path).expect("a text"));
+        }
+    }
+}
+
+#[test]
+fn events_have_the_fields_that_the_page_names_and_no_others() {
+    let text = r#"tracing::warn!(%a, b = x(1, "c, d"), ?e, f, "g = {h}, i"); tracing::Span"#;
+    assert_eq!(event_fields(text), ["a", "b", "e", "f"].map(str::to_owned).into());
+    let mut all = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    let fields: BTreeSet<String> = all.iter().flat_map(|text| event_fields(text)).collect();
+    let page: BTreeSet<String> = rows("Events").into_iter().map(|cells| cells[0].clone()).collect();
+    assert_eq!(fields, page);
 }
 
 #[tokio::test(start_paused = true)]

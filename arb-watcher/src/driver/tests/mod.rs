@@ -13,7 +13,7 @@ mod forgotten;
 mod intervene;
 mod isolate;
 mod life;
-mod metrics;
+pub(super) mod metrics;
 mod mocks;
 mod notices;
 mod panics;

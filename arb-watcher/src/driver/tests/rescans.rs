@@ -9,6 +9,7 @@ use arb_core::format::CommitmentFormat::StaticRemotekey;
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::{Amount, OutPoint, Transaction};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 const CLOSED: Phase = Phase::Closed(FundingSpend::RemoteCommitment(number(0)));
@@ -17,19 +18,32 @@ async fn phase(arbiter: &Arbiter, channel: &Channel) -> Phase {
     arbiter.report(channel.id()).await.expect("running").expect("watched").phase
 }
 
+/// Three channels that have closed in one block. The first blocks are no part of the past of the second, and still more
+/// of them none of the third's.
+async fn three_closed(world: &World) -> (Arbiter, [Channel; 3]) {
+    let mut channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(5);
+    world.chain.mine(channels.each_ref().map(|channel| channel.remote_tx(0, &[])).to_vec());
+    world.chain.mine_many(5);
+    arbiter.idle().await.expect("running");
+    channels[1].facts.birth.0 += 2;
+    channels[2].facts.birth.0 += 4;
+    (arbiter, channels)
+}
+
+/// Watches a channel in a task of its own.
+fn watching(arbiter: &Arbiter, channel: &Channel) -> JoinHandle<Result<(), CommandError>> {
+    let (arbiter, facts) = (arbiter.clone(), channel.facts.clone());
+    tokio::spawn(async move { arbiter.watch_channel(facts).await })
+}
+
 /// A past that cannot be had is one channel's matter: those whose past is scanned with it, and can be had, are watched.
 #[tokio::test(start_paused = true)]
 async fn a_past_that_cannot_be_had_fails_nobody_elses() {
     for mood in ["pruned", "hangs", "moves"] {
         let world = World::default();
-        let mut channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
-        let arbiter = world.start().await;
-        world.chain.mine_many(5);
-        world.chain.mine(channels.each_ref().map(|channel| channel.remote_tx(0, &[])).to_vec());
-        world.chain.mine_many(5);
-        arbiter.idle().await.expect("running");
-        channels[1].facts.birth.0 += 2;
-        channels[2].facts.birth.0 += 4;
+        let (arbiter, channels) = three_closed(&world).await;
         let lowest = world.chain.best()[1];
         match mood {
             "pruned" => drop(world.chain.prune(lowest)),
@@ -58,21 +72,10 @@ async fn a_past_that_cannot_be_had_fails_nobody_elses() {
 #[tokio::test(start_paused = true)]
 async fn a_block_that_cannot_be_read_holds_up_who_needs_it_alone() {
     let world = World::default();
-    let mut channels = [1, 2, 3].map(|id| Channel::new(id, StaticRemotekey));
-    let arbiter = world.start().await;
-    world.chain.mine_many(5);
-    world.chain.mine(channels.each_ref().map(|channel| channel.remote_tx(0, &[])).to_vec());
-    world.chain.mine_many(5);
-    arbiter.idle().await.expect("running");
-    channels[1].facts.birth.0 += 2;
-    channels[2].facts.birth.0 += 4;
+    let (arbiter, [held, two, three]) = three_closed(&world).await;
     let broken = world.chain.best()[2];
     world.chain.breaks(broken);
-    let [held, two, three] = channels;
-    let waits = tokio::spawn({
-        let (arbiter, facts) = (arbiter.clone(), held.facts.clone());
-        async move { arbiter.watch_channel(facts).await }
-    });
+    let waits = watching(&arbiter, &held);
     for channel in [&two, &three] {
         let watched =
             timeout(Duration::from_secs(60), arbiter.watch_channel(channel.facts.clone()));
@@ -111,10 +114,7 @@ async fn a_new_channel_does_not_wait_for_the_past_of_an_old_one() {
     world.chain.mine_many(1_000);
     arbiter.idle().await.expect("running");
     world.chain.answers_one_in(Duration::from_secs(1));
-    let watching = tokio::spawn({
-        let (arbiter, facts) = (arbiter.clone(), old.facts.clone());
-        async move { arbiter.watch_channel(facts).await }
-    });
+    let watching = watching(&arbiter, &old);
     sleep(Duration::from_secs(60)).await;
     new.facts.birth = world.chain.best()[997].height;
     let watched = timeout(Duration::from_secs(60), arbiter.watch_channel(new.facts.clone())).await;

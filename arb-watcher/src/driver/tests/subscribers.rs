@@ -3,7 +3,8 @@ use super::support::*;
 use crate::{Arbiter, ChainEventSubscription, CommandError, Delivered, Delivery};
 use arb_core::arbitrator::{ChannelEvent, CloseKind, OutputProgress};
 use arb_core::format::CommitmentFormat::StaticRemotekey;
-use arb_core::ids::ChannelId;
+use arb_core::ids::{ChannelId, Slot};
+use arb_core::log::{Batch, BatchId, ChangeLog as _, SubscriberState, Write};
 use bitcoin::OutPoint;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -306,4 +307,108 @@ async fn what_is_to_be_acknowledged_survives_the_end_and_a_restart_and_the_rest_
         world.pass(&arbiter, 1).await;
         assert_eq!(arbiter.report(channel.id()).await, Ok(None), "now it is forgotten");
     }
+}
+
+/// What the store holds of subscriptions: to the first channel, and to all.
+fn stored(world: &World) -> (usize, Vec<(String, bool)>) {
+    let of_one = world.log.channel(Slot(0)).expect("readable").map(|channel| channel.subscribers);
+    (of_one.map_or(0, |all| all.len()), world.log.subscribers_to_all().expect("readable"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detached_subscription_ends_with_its_guard_unless_it_has_acknowledged_something() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let (id, detached) = (channel.id(), Delivery::Detached);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    for _ in 0..3 {
+        // A name is free for the other kind as soon as nobody has it.
+        let mut one = arbiter.subscribe(id, "x", detached).await.expect("free");
+        assert_eq!(one.next().await.map(|d| d.number), Some(0));
+        drop(one);
+        arbiter.idle().await.expect("running");
+        let mut all = arbiter.subscribe_all("x", detached).await.expect("free");
+        assert_eq!(all.next().await.map(|d| d.number), Some(0), "nothing was acknowledged");
+        drop(all);
+        arbiter.idle().await.expect("running");
+        assert_eq!(stored(&world), (0, vec![]));
+    }
+    // One that waited for acknowledgements, and does not any more.
+    drop(arbiter.subscribe(id, "a", Delivery::Acknowledged).await.expect("free"));
+    drop(arbiter.subscribe_all("all", Delivery::Acknowledged).await.expect("free"));
+    arbiter.idle().await.expect("running");
+    assert_eq!(stored(&world), (1, vec![("all".to_owned(), true)]));
+    let one = arbiter.subscribe(id, "a", detached).await.expect("its name");
+    let all = arbiter.subscribe_all("all", detached).await.expect("its name");
+    assert_eq!(stored(&world), (0, vec![]));
+    one.acknowledge(0).await.expect("stored");
+    all.acknowledge(id, 0).await.expect("stored");
+    drop((one, all));
+    arbiter.idle().await.expect("running");
+    let of_all = vec![("all".to_owned(), false)];
+    assert_eq!(stored(&world), (2, of_all.clone()));
+
+    // Who comes back goes on where it had acknowledged, and may do so again.
+    arbiter.kill();
+    arbiter.shutdown().await;
+    world.chain.undo(1);
+    world.chain.mine_many(2);
+    let arbiter = world.restart(&[&channel]).await;
+    world.pass(&arbiter, 1).await;
+    for _ in 0..2 {
+        let mut one = arbiter.subscribe(id, "a", detached).await.expect("its name");
+        let mut all = arbiter.subscribe_all("all", detached).await.expect("its name");
+        assert_eq!(one.next().await.map(|d| d.number), Some(1));
+        assert_eq!(all.next().await.map(|d| d.number), Some(1));
+    }
+    assert_eq!(stored(&world), (2, of_all));
+    // Until there is nothing left to come back to.
+    resolve(&world, &arbiter, &channel).await;
+    world.pass(&arbiter, 5).await;
+    assert_eq!(arbiter.report(id).await, Ok(None), "it is forgotten");
+    assert_eq!(stored(&world), (0, vec![]));
+}
+
+/// Earlier versions stored every name.
+#[tokio::test(start_paused = true)]
+async fn stored_names_of_which_there_is_nothing_to_remember_go_at_a_start() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    world.watching(&channel).await.shutdown().await;
+    let one = |name: &str, next, acknowledged| {
+        let state = Some(SubscriberState { next, acknowledged });
+        Write::Subscriber { slot: Slot(0), name: name.to_owned(), state }
+    };
+    let all = |name: &str, acknowledged| Write::SubscriberToAll {
+        name: name.to_owned(),
+        acknowledged: Some(acknowledged),
+    };
+    let writes = vec![
+        one("nothing", 0, false),
+        one("waits", 0, true),
+        one("has", 1, false),
+        all("nothing of all", false),
+        one("nothing of all", 0, false),
+        all("waits for all", true),
+        all("has of all", false),
+        one("has of all", 1, false),
+    ];
+    let _ = world.log.clone().append(Batch { id: BatchId(1 << 62), writes }).await.expect("room");
+    let names = |world: &World| {
+        let of_one = world.log.channel(Slot(0)).expect("readable").expect("watched").subscribers;
+        let of_all = world.log.subscribers_to_all().expect("readable");
+        let all = of_one.into_iter().map(|(name, _)| name);
+        all.chain(of_all.into_iter().map(|(name, _)| name)).collect::<Vec<_>>()
+    };
+    world.log.damage_entry(0);
+    let arbiter = world.restart(&[&channel]).await;
+    assert!(is_set_aside(&arbiter, channel.id()).await);
+    let left = ["has", "has of all", "nothing of all", "waits"];
+    let of_all = ["has of all", "nothing of all", "waits for all"];
+    assert_eq!(names(&world), [&left[..], &of_all].concat(), "of all nobody knows");
+    world.log.heal();
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    drop(subscribe(&arbiter, &channel, Delivery::Detached).await);
+    arbiter.idle().await.expect("running");
+    assert_eq!(names(&world), ["has", "has of all", "waits", "has of all", "waits for all"]);
 }

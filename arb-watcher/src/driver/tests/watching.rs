@@ -371,7 +371,7 @@ async fn a_channel_with_a_damaged_log_is_healed_for_good() {
     assert_eq!(phase(&arbiter, &broken).await, CLOSED);
 }
 
-/// A log that is lost counts its events from 0 again: what was acknowledged of the old ones hides none of the new ones,
+/// After a restart a log that took the place of a lost one counts its events from 0: what was acknowledged of the old ones hides none of the new ones,
 /// and the records wait for those.
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_log_had_told_hides_nothing_of_what_the_new_one_tells() {

@@ -1,5 +1,5 @@
 //! Funding candidates: added, locked, discarded.
-use super::world::{World, funding_outpoint, number, offered, received};
+use super::world::{World, funding_outpoint, number, offered, received, world};
 use crate::facts::{FundingCandidate, FundingKeys, Update, UpdateError};
 use crate::format::{BuildError, CommitmentFormat};
 use crate::units::BlockHeight;
@@ -17,17 +17,6 @@ fn locked(vout: u32) -> Update {
 
 fn discarded(vout: u32) -> Update {
     Update::CandidateDiscarded { funding: funding_outpoint(vout) }
-}
-
-/// Both commitments are number 1 and contain an offered and a received HTLC.
-fn world(format: CommitmentFormat) -> World {
-    let mut world = World::new(format);
-    world.add(offered(0));
-    world.add(received(0));
-    world.accept_remote(1, &[offered(0), received(0)]);
-    world.accept_revocation(0);
-    world.accept_local(1, &[offered(0), received(0)]);
-    world
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The peer's next commitment, stated and never signed: another may take its place.
-use super::world::{World, number, offered, received, terms};
+use super::world::{World, number, offered, received, terms, world};
 use crate::facts::{Update, UpdateError};
 use crate::format::CommitmentFormat;
 use crate::ids::HtlcId;
@@ -7,17 +7,6 @@ use std::vec::Vec;
 
 fn withdrawn(at: u64) -> Update {
     Update::RemoteWithdrawn { number: number(at) }
-}
-
-/// Both commitments are number 1. An offered and a received HTLC stay in them.
-fn world(format: CommitmentFormat) -> World {
-    let mut world = World::new(format);
-    world.add(offered(0));
-    world.add(received(0));
-    world.accept_remote(1, &[offered(0), received(0)]);
-    world.accept_revocation(0);
-    world.accept_local(1, &[offered(0), received(0)]);
-    world
 }
 
 #[test]

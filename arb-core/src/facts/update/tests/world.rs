@@ -44,6 +44,17 @@ fn splice_secrets() -> [SecretKey; 2] {
     [0x41, 0x42].map(|byte| SecretKey::from_slice(&[byte; 32]).expect("a secret key"))
 }
 
+/// Both commitments are number 1 and contain an offered and a received HTLC.
+pub(crate) fn world(format: CommitmentFormat) -> World {
+    let mut world = World::new(format);
+    world.add(offered(0));
+    world.add(received(0));
+    world.accept_remote(1, &[offered(0), received(0)]);
+    world.accept_revocation(0);
+    world.accept_local(1, &[offered(0), received(0)]);
+    world
+}
+
 pub(crate) fn offered(id: u64) -> HtlcId {
     HtlcId { offerer: Side::Local, id }
 }
