@@ -285,6 +285,9 @@ pub struct CoinRequest {
     pub channel: ChannelId,
     /// The first deadline of what the coins help to claim, as in [`Stake::deadline`].
     pub deadline: Option<BlockHeight>,
+    /// How many coins there is room for in the transaction. Reserving more than these is of no use to it, and keeps them
+    /// from others.
+    pub most: usize,
 }
 
 /// The wallet, as far as fees go. Confirmed coins only.

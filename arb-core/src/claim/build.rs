@@ -44,9 +44,9 @@ pub struct Draft {
     pub divisible: bool,
     /// Whether it waits for all others that want coins of the wallet: the network has refused what makes this claim.
     pub last: bool,
-    /// The output in whose name the wallet's coins are reserved: that of the first claim, or of the transaction's whose
-    /// place it takes.
-    pub coins_as: OutPoint,
+    /// The output in whose name the wallet's coins are reserved, and its channel: that of the first claim, or of the
+    /// transaction's whose place it takes.
+    pub coins_as: (ChannelId, OutPoint),
 }
 
 /// An unconfirmed parent whose fee counts.
@@ -107,6 +107,8 @@ pub struct Unsigned {
     pub coins: Vec<OutPoint>,
     /// What it pays.
     pub fee: Amount,
+    /// Whether that is less than its price: the coins fell short.
+    pub is_short: bool,
 }
 
 impl Draft {
@@ -114,7 +116,7 @@ impl Draft {
     #[must_use]
     pub const fn new(claim: Claim) -> Self {
         Self {
-            coins_as: claim.outpoint,
+            coins_as: (claim.channel, claim.outpoint),
             claim,
             others: Vec::new(),
             fee: Amount::ZERO,
@@ -178,6 +180,22 @@ impl Draft {
             SpendPath::LocalCommitment(_) | SpendPath::Single(_) => None,
         };
         bring.unwrap_or(Amount::ZERO)
+    }
+
+    /// How many coins there is room for, of the usual size.
+    #[must_use]
+    pub fn most_coins(&self) -> usize {
+        let room = self.max_weight().checked_sub(self.weight()).unwrap_or(Weight::ZERO);
+        let most = room.to_wu().checked_div(weights::COIN.to_wu()).unwrap_or(0);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it saves nearly all that another would, of which it is a part.
+    #[must_use]
+    pub fn saves_nearly_all_of(&self, whole: &Self) -> bool {
+        let saves = |draft: &Self| total(draft.claims().map(|claim| claim.value_at_risk)).to_sat();
+        let (part, all) = (saves(self), saves(whole));
+        part.saturating_mul(10) >= all.saturating_mul(9)
     }
 
     /// The same at three quarters of its price, for a wallet that cannot pay all of it: coins
@@ -402,7 +420,8 @@ impl Draft {
         if least > self.budget {
             return Err(BuildError::OverBudget);
         }
-        let fee = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(least);
+        let wanted = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(least);
+        let fee = wanted;
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}
             SpendPath::Single(_) => take_fee(&mut transaction, fee)?,
@@ -414,12 +433,14 @@ impl Draft {
         }
         let (paid_in, paid_out) = (sum(&prevouts), sum(&transaction.output));
         let fee = paid_in.checked_sub(paid_out).ok_or(BuildError::Malformed)?;
+        let is_short = fee < wanted;
         if fee < least {
             // Coins fell so short that it would not be relayed, or not replace its predecessor.
             return Err(BuildError::NoCoins);
         }
         let coins = coins.iter().map(|coin| coin.outpoint).collect();
-        Ok(Unsigned { claim: self.claim, others: self.others, transaction, prevouts, coins, fee })
+        let Self { claim, others, .. } = self;
+        Ok(Unsigned { claim, others, transaction, prevouts, coins, fee, is_short })
     }
 }
 

@@ -3,7 +3,8 @@ use alloc::vec::Vec;
 use bitcoin::Amount;
 use core::cmp::Reverse;
 
-/// The fewest coins that bring `amount` beyond their own inputs, all of them if they do not. Of several such sets, one
+/// The fewest coins that bring `amount` beyond their own inputs, but no more than `most` of them: the largest ones, if they
+/// do not bring it. Of several sets that do, one
 /// with coins for which `is_own` is true, which are reserved for the claim already; and else the smallest that are enough: large ones are left for
 /// whoever needs them.
 ///
@@ -15,13 +16,15 @@ use core::cmp::Reverse;
 ///
 /// let sat = Amount::from_sat;
 /// let wallet = [("large", sat(90_000)), ("small", sat(4_000)), ("middle", sat(20_000))];
-/// assert_eq!(fewest(wallet, sat(3_000), |_| false), ["small"]);
-/// assert_eq!(fewest(wallet, sat(93_000), |_| false), ["small", "large"]);
-/// assert_eq!(fewest(wallet, sat(3_000), |coin| *coin == "middle"), ["middle"]);
+/// assert_eq!(fewest(wallet, sat(3_000), 9, |_| false), ["small"]);
+/// assert_eq!(fewest(wallet, sat(93_000), 9, |_| false), ["small", "large"]);
+/// assert_eq!(fewest(wallet, sat(93_000), 1, |_| false), ["large"]);
+/// assert_eq!(fewest(wallet, sat(3_000), 9, |coin| *coin == "middle"), ["middle"]);
 /// ```
 pub fn fewest<T>(
     coins: impl IntoIterator<Item = (T, Amount)>,
     amount: Amount,
+    most: usize,
     is_own: impl Fn(&T) -> bool,
 ) -> Vec<T> {
     let mut rest: Vec<(T, Amount)> =
@@ -38,8 +41,8 @@ pub fn fewest<T>(
         is_missing
     });
     let mut left = before.count();
-    if largest(&rest, left) < amount {
-        return rest.into_iter().map(|(coin, _)| coin).collect();
+    if left > most || largest(&rest, left) < amount {
+        return rest.into_iter().take(most).map(|(coin, _)| coin).collect();
     }
     let (mut missing, mut chosen) = (amount, Vec::new());
     while left > 0 {
@@ -68,11 +71,12 @@ mod tests {
             brings in prop::collection::vec(0u64..1_000, 0..12),
             own in prop::collection::vec(any::<bool>(), 12),
             amount in 0u64..4_000,
+            most in 0usize..6,
         ) {
             let sat = Amount::from_sat;
             let coins = || brings.iter().copied().map(sat).enumerate();
             let sum = |all: &[usize]| all.iter().map(|at| brings[*at]).sum::<u64>();
-            let chosen = fewest(coins(), sat(amount), |_| false);
+            let chosen = fewest(coins(), sat(amount), usize::MAX, |_| false);
             let of_use = brings.iter().filter(|brings| **brings > 0).count();
             prop_assert!(sum(&chosen) >= amount || chosen.len() == of_use);
             let mut largest = brings.clone();
@@ -87,8 +91,16 @@ mod tests {
                     prop_assert!(unused.all(|at| brings[at] < needed.max(1) || brings[at] >= brings[*one]));
                 }
             }
+            // With room for some only it is these, or the largest.
+            let some = fewest(coins(), sat(amount), most, |_| false);
+            if chosen.len() <= most {
+                prop_assert_eq!(&some, &chosen);
+            } else {
+                prop_assert_eq!(some.len(), most);
+                prop_assert_eq!(sum(&some), largest[..most].iter().sum::<u64>());
+            }
             // What the claim has already is taken where it makes them no more.
-            let again = fewest(coins(), sat(amount), |at| own[*at]);
+            let again = fewest(coins(), sat(amount), usize::MAX, |at| own[*at]);
             prop_assert_eq!(again.len(), chosen.len());
             prop_assert!(sum(&again) >= amount || again.len() == of_use);
             let is_one_enough = |at: usize| own[at] && brings[at] >= amount;

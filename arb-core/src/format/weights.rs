@@ -15,6 +15,8 @@ const COMMITMENT_BASE_ANCHORS: u64 = 1124;
 /// Expected weight of a commitment transaction without HTLC outputs, with a shared anchor: `4 * 13`
 /// more than without.
 const COMMITMENT_BASE_ZERO_FEE: u64 = COMMITMENT_BASE + 13 * WU_PER_BYTE;
+/// What a coin of the wallet adds to a transaction: a P2WPKH input, signed.
+pub const COIN: Weight = Weight::from_wu(272);
 /// Weight of an HTLC output of a commitment transaction.
 pub const HTLC_OUTPUT: Weight = P2WSH_OUTPUT;
 /// Expected weight of an HTLC-timeout transaction without the CSV of anchors.

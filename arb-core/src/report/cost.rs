@@ -19,8 +19,6 @@ use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::{Amount, BlockHash, FeeRate, OutPoint, Weight};
 
-/// What a coin of the wallet adds to a transaction: a P2WPKH input, signed.
-const COIN: Weight = Weight::from_wu(272);
 /// Steps after which a dry run is over, whatever is left: there is one for each height at which
 /// something opens, and no channel has so many HTLCs.
 const LONGEST: usize = 2_000;
@@ -182,7 +180,7 @@ impl<'a> DryRun<'a> {
     /// Makes it, if it costs no more than it may.
     fn make(&mut self, draft: &Draft, most: Amount) {
         let (weight, payer) = if draft.wants_coins() {
-            (draft.weight().checked_add(COIN).unwrap_or(Weight::MAX), Payer::Wallet)
+            (draft.weight().checked_add(weights::COIN).unwrap_or(Weight::MAX), Payer::Wallet)
         } else {
             (draft.weight(), Payer::Output)
         };
@@ -260,7 +258,7 @@ impl<'a> DryRun<'a> {
 /// this witness and this output, an upper bound.
 fn with_coin(witness: Weight, output: Weight) -> Weight {
     let frame = [weights::TRANSACTION_BASE, weights::SEGWIT_HEADER, weights::INPUT_BASE];
-    let parts = frame.into_iter().chain([witness, output, COIN, weights::P2WSH_OUTPUT]);
+    let parts = frame.into_iter().chain([witness, output, weights::COIN, weights::P2WSH_OUTPUT]);
     parts.reduce(|a, b| a.checked_add(b).unwrap_or(Weight::MAX)).unwrap_or(Weight::ZERO)
 }
 

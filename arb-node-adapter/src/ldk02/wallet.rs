@@ -66,7 +66,8 @@ impl<W> FromLdkWallet<W> {
         };
         let mut offered: Vec<(Utxo, Amount)> = utxos.into_iter().filter_map(worth).collect();
         offered.sort_by_key(|(utxo, _)| utxo.outpoint);
-        let chosen = fewest(offered, request.amount, |utxo| own.contains(&utxo.outpoint));
+        let is_own = |utxo: &Utxo| own.contains(&utxo.outpoint);
+        let chosen = fewest(offered, request.amount, request.most, is_own);
         let coin = |utxo: Utxo| {
             let satisfaction = utxo.satisfaction_weight.saturating_sub(SCRIPT_LENGTH);
             Coin {
@@ -249,7 +250,8 @@ impl<C: CoinSource> LdkCoins<C> {
         let amount = needed.unwrap_or(Amount::ZERO);
         // The channel is not known here, nor a deadline: LDK says neither.
         let channel = ChannelId([0; 32]);
-        let request = CoinRequest { claim, amount, feerate, channel, deadline: None };
+        let most = usize::MAX;
+        let request = CoinRequest { claim, amount, feerate, channel, deadline: None, most };
         let coins = self.coins.select(request).await.ok()?;
         let utxo = |coin: Coin| Utxo {
             outpoint: coin.outpoint,

@@ -55,7 +55,7 @@ impl<A: Around> Driver<A> {
         let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
         let Ok(mut wanted) = wanted else { return };
         // What is being signed has selected its coins, perhaps.
-        wanted.extend(self.tasks.being_signed(slot));
+        wanted.extend(self.tasks.being_signed());
         for claim in self.tasks.unfund(slot, &wanted) {
             self.give_back(slot, claim);
         }
@@ -75,7 +75,7 @@ impl<A: Around> Driver<A> {
     /// The signer has not signed what coins were selected for, and nothing of it is out: if that goes on, others may have
     /// them until it does.
     pub(super) fn not_signed(&mut self, slot: Slot, draft: &Draft) {
-        let claim = draft.coins_as;
+        let (slot, claim) = self.coins_of(slot, draft);
         if draft.divisible
             && self.tasks.is_doubted(slot, draft)
             && self.tasks.has_coins(slot, &claim)
@@ -83,6 +83,12 @@ impl<A: Around> Driver<A> {
             self.tasks.has_no_coins(slot, &claim);
             self.give_back(slot, claim);
         }
+    }
+
+    /// In whose name a draft has its coins. It may be a claim of another channel that is joined.
+    pub(super) fn coins_of(&self, slot: Slot, draft: &Draft) -> (Slot, OutPoint) {
+        let (channel, claim) = draft.coins_as;
+        (self.engine.slot(&channel).unwrap_or(slot), claim)
     }
 
     /// Coins in a transaction that is ours again, after a reorganisation or since the network takes it after all, are

@@ -220,19 +220,30 @@ async fn fund<C: CoinSource>(
     let mut change = None;
     let mut whole = draft.clone();
     // Whatever goes without the others, the coins are this one's until the transaction is in the log.
-    let claim = draft.coins_as;
+    let (channel, claim) = draft.coins_as;
     loop {
-        let (amount, feerate) = (draft.coins_wanted(), draft.feerate);
+        let (amount, feerate, most) = (draft.coins_wanted(), draft.feerate, draft.most_coins());
         let deadline = draft.claims().filter_map(Claim::needed_by).min();
-        let channel = draft.claim.channel;
-        let request = CoinRequest { claim, amount, feerate, channel, deadline };
+        let request = CoinRequest { claim, amount, feerate, channel, deadline, most };
         let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;
         if change.is_none() {
             change = Some(answer(patience, wallet.change_script()).await.map_err(Failed::Other)?);
         }
         let cheaper = draft.cheaper();
         match (draft.clone().assemble(&coins, change.clone()), cheaper) {
-            (Ok(unsigned), _) => return Ok((unsigned, draft, Funds { coins, change })),
+            (Ok(unsigned), _) => {
+                // What there is gets the most of it through at its price, rather than all of it too late; and what there is
+                // no room for goes into another one.
+                let is_full = coins.len() >= most;
+                let fewer = draft.fewer().filter(|_| unsigned.is_short);
+                match fewer.filter(|fewer| is_full || fewer.saves_nearly_all_of(&draft)) {
+                    Some(fewer) => {
+                        whole = fewer;
+                        draft = whole.clone();
+                    }
+                    None => return Ok((unsigned, draft, Funds { coins, change })),
+                }
+            }
             (Err(BuildError::NoCoins | BuildError::OverBudget), Some(cheaper)) => draft = cheaper,
             (Err(error @ (BuildError::NoCoins | BuildError::OverBudget)), None) => {
                 let Some(fewer) = whole.fewer() else {

@@ -48,6 +48,8 @@ pub(super) struct Tasks {
     /// Whether that comes before the queue, where not all of both find a worker.
     hungry_first: bool,
     under_way: usize,
+    /// In whose names coins are selected by what is under way.
+    signing: BTreeMap<(Slot, TaskKey), OutPoint>,
     /// How many of those under way are slow.
     slow: usize,
     /// What was handed out and is not known to be slow, with its time; some has ended since.
@@ -71,8 +73,6 @@ struct OfChannel {
     desired: BTreeMap<TaskKey, Task>,
     /// What is under way, by whether it is slow.
     running: BTreeMap<TaskKey, bool>,
-    /// In whose names coins are selected by that.
-    signing: BTreeMap<TaskKey, OutPoint>,
     tried: BTreeMap<TaskKey, Tried>,
     /// What is to be done once more when the attempt that is under way has ended: it may have come too early.
     again: BTreeSet<TaskKey>,
@@ -299,7 +299,7 @@ impl Tasks {
         let Some(task) = channel.desired.get(&key).cloned() else { return };
         channel.running.insert(key.clone(), false);
         if let Task::Sign(draft) = &task {
-            channel.signing.insert(key.clone(), draft.coins_as);
+            self.signing.insert((slot, key.clone()), draft.coins_as.1);
         }
         if let Some(now) = self.now {
             self.handed_out.push_back((now, slot, key.clone()));
@@ -332,8 +332,8 @@ impl Tasks {
 
     /// Nobody is at a task any more.
     fn is_over(&mut self, slot: Slot, key: &TaskKey) {
+        self.signing.remove(&(slot, key.clone()));
         let Some(channel) = self.of.get_mut(&slot) else { return };
-        channel.signing.remove(key);
         let Some(slow) = channel.running.remove(key) else { return };
         self.under_way = self.under_way.saturating_sub(1);
         self.slow = self.slow.saturating_sub(usize::from(slow));
@@ -490,8 +490,8 @@ impl Tasks {
     }
 
     /// In whose names coins are or will be selected for what workers are signing.
-    pub(super) fn being_signed(&self, slot: Slot) -> impl Iterator<Item = OutPoint> {
-        self.of.get(&slot).into_iter().flat_map(|channel| channel.signing.values().copied())
+    pub(super) fn being_signed(&self) -> impl Iterator<Item = OutPoint> {
+        self.signing.values().copied()
     }
 
     /// How many tasks workers are at.

@@ -247,7 +247,8 @@ impl<A: Around> Driver<A> {
             Task::Sign(draft) => {
                 let draft = (**draft).clone();
                 let place = draft.wants_coins().then(|| {
-                    self.tasks.fund(slot, draft.coins_as);
+                    let (slot, claim) = self.coins_of(slot, &draft);
+                    self.tasks.fund(slot, claim);
                     self.line.join()
                 });
                 let work = async move {
@@ -416,7 +417,8 @@ impl<A: Around> Driver<A> {
         if let Task::Sign(draft) = task
             && draft.wants_coins()
         {
-            self.tasks.fund(slot, draft.coins_as);
+            let (slot, claim) = self.coins_of(slot, draft);
+            self.tasks.fund(slot, claim);
             self.release_coins(slot);
         }
     }

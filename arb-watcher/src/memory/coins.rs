@@ -123,7 +123,8 @@ impl MemoryCoins {
                 offered.push(((*outpoint, output.clone()), brings));
             }
         }
-        let chosen = fewest(offered, request.amount, |(outpoint, _)| own.contains(outpoint));
+        let is_own = |(outpoint, _): &(OutPoint, TxOut)| own.contains(outpoint);
+        let chosen = fewest(offered, request.amount, request.most, is_own);
         let coin = |(outpoint, output)| Coin {
             outpoint,
             output,

@@ -36,6 +36,7 @@ fn wants(claim: u8, sat: u64) -> CoinRequest {
         feerate: FeeRate::from_sat_per_vb_u32(1),
         channel: ChannelId([0; 32]),
         deadline: None,
+        most: usize::MAX,
     }
 }
 

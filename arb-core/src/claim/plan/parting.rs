@@ -6,13 +6,15 @@ use crate::claim::build::Draft;
 use crate::claim::fee;
 use crate::claim::group;
 use crate::claim::past::Out;
+use crate::ids::ChannelId;
 use alloc::vec;
 use alloc::vec::Vec;
-use bitcoin::{Amount, FeeRate, Weight};
+use bitcoin::{Amount, FeeRate, OutPoint, Weight};
 use core::cmp::Reverse;
 
-fn is_paid_by_wallet(claims: &[&Claim]) -> bool {
-    draft_of(claims).is_some_and(|draft| draft.wants_coins())
+/// In whose name a transaction for these claims has its coins.
+fn lead_of(claims: &[&Claim]) -> Option<(ChannelId, OutPoint)> {
+    claims.first().map(|claim| (claim.channel, claim.outpoint))
 }
 
 impl Planner<'_> {
@@ -25,6 +27,8 @@ impl Planner<'_> {
             Reverse((part.iter().all(|claim| self.past.is_joined(claim)), value))
         };
         let all = parts.len();
+        let lead = parts.iter().flatten().map(|claim| (claim.channel, claim.outpoint));
+        let lead = lead.min_by_key(|(_, outpoint)| *outpoint);
         let mut parts: Vec<&Vec<&Claim>> = parts.iter().collect();
         parts.sort_by_key(worth);
         let first = parts.first()?.first()?;
@@ -37,9 +41,10 @@ impl Planner<'_> {
             let mut claims: Vec<&Claim> =
                 parts.iter().take(count).copied().flatten().copied().collect();
             claims.sort_by_key(|claim| claim.outpoint);
-            let draft = self.draft(&claims, Over::More(out)).filter(Draft::fits);
-            if draft.is_some() {
-                return draft;
+            if let Some(mut draft) = self.draft(&claims, Over::More(out)).filter(Draft::fits) {
+                // What it pushes out needs its coins no more.
+                draft.coins_as = lead.unwrap_or(draft.coins_as);
+                return Some(draft);
             }
             count = count.saturating_mul(2);
         }
@@ -71,14 +76,14 @@ impl Planner<'_> {
     /// where some cost more than they bring by now, one without these.
     pub(super) fn next(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
         let (worth, poor) = self.parted(claims, |draft| self.todays(draft));
-        if worth.is_empty() || poor.is_empty() || !Self::keeps_coins(&worth, claims) {
+        if worth.is_empty() || poor.is_empty() {
             return self.draft(claims, Over::Same(out));
         }
         let is_absent = out.refusal(self.tip) == Some(Refusal::Fee);
         let over = if is_absent { Over::Absent(out) } else { Over::Same(out) };
         match self.try_draft(&worth, over) {
             Ok(mut without) => {
-                without.coins_as = claims.first()?.outpoint;
+                without.coins_as = lead_of(claims)?;
                 Some(without)
             }
             // For the sake of those nothing is raised.
@@ -86,13 +91,6 @@ impl Planner<'_> {
             // All of them together can.
             Err(Undrafted::CannotPay) => self.draft(claims, Over::Same(out)),
         }
-    }
-
-    /// Whether a transaction for fewer claims may have the coins of the one for all. They are reserved in the name of
-    /// the first, by its channel.
-    fn keeps_coins(fewer: &[&Claim], all: &[&Claim]) -> bool {
-        let channel = |claims: &[&Claim]| claims.first().map(|claim| claim.channel);
-        !is_paid_by_wallet(all) || channel(fewer) == channel(all)
     }
 
     /// What a draft without coins would pay today.

@@ -280,6 +280,7 @@ async fn the_wallet_is_ldks_until_then() -> Result<(), Failed> {
         feerate: FeeRate::BROADCAST_MIN,
         channel: CHANNEL,
         deadline: Some(BlockHeight(DEADLINE)),
+        most: usize::MAX,
     };
     assert!(coins.select(request.clone()).await?.is_empty());
     egress.best_height(DEADLINE - BEFORE);
@@ -426,6 +427,7 @@ async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
             feerate: FeeRate::BROADCAST_MIN,
             channel: CHANNEL,
             deadline: Some(BlockHeight(DEADLINE)),
+            most: usize::MAX,
         };
         assert!(coins.select(request).await?.is_empty());
     }

@@ -39,6 +39,7 @@ fn wants(claim: u8, sat: u64) -> CoinRequest {
         feerate: FeeRate::from_sat_per_vb_u32(1),
         channel: CHANNEL,
         deadline: None,
+        most: usize::MAX,
     }
 }
 
