@@ -116,7 +116,7 @@ fn a_short_time_costs_no_channel() -> Result<(), Failed> {
     for round in 0..3 {
         takes(&rig, false)?;
         let payments = pays(&mut rig, links, &format!("{round}"))?;
-        egress.best_height(HEIGHT + round * SILENCE + SILENCE - 1);
+        egress.best_height(HEIGHT + (round + 1) * (SILENCE - 1));
         rig.net.pump();
         assert!(payments.iter().all(|payment| rig.net.arrived(payment).is_err()), "LDK waits");
         takes(&rig, true)?;
