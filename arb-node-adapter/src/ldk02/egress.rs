@@ -1,7 +1,7 @@
 //! Who publishes: LDK's monitors or the arbiter. One value, which may change at run time.
 mod ports;
 
-use super::lock;
+use super::{Taps, lock};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Package, Stake};
 use arb_core::units::BlockHeight;
@@ -38,13 +38,17 @@ pub const GUARD_BEFORE: u32 = 18;
 /// Blocks for which it is remembered who published what: as long as LDK keeps a resolved monitor.
 const REMEMBERED: u32 = 4032;
 
+/// Transactions of LDK's that are remembered, those that it handed over last. LDK pays more for a claim at every block that goes
+/// by without it.
+const MOST_OF_LDK: usize = 20_000;
+
 /// Who publishes transactions of channels that fail or are closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
     /// LDK's monitors. The arbiter decides and reports as if it did, and publishes nothing.
     ///
-    /// No update of LDK's is held, and no channel is closed by the arbiter. Where it would hold one, the
+    /// No update of LDK's is held for long, and no channel is closed by the arbiter. Where it would hold one, the
     /// channel is handed back to LDK instead ([`Egress::lets_go`]), and stays LDK's when the mode changes. What was held
     /// when the mode became this one goes on with the next thing that LDK writes. A close that it
     /// decides upon is an intent like any other, after which it takes no newer commitment: so let LDK be
@@ -56,9 +60,9 @@ pub enum Mode {
     /// deadline stays with LDK: nobody else can take it.
     ///
     /// What LDK has in the mempool is known by what it handed to a [`MonitorEgress`]: the handler of
-    /// `BumpTransaction` events is to be given one as well. What it handed over before a restart is not remembered:
-    /// as long as there is time, anything in the mempool counts as LDK's until it has had [`GRACE`] blocks to hand it
-    /// over again.
+    /// `BumpTransaction` events is to be given one as well. That is written ([`Egress::recorded_by`]), and known after a
+    /// restart. What was handed over and not written before a crash is not: so, as long as there is time, anything
+    /// in the mempool counts as LDK's until it has had [`GRACE`] blocks to hand it over again.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -80,6 +84,8 @@ pub enum Mode {
 #[derive(Debug, Default)]
 pub struct Egress {
     state: Mutex<State>,
+    /// By whom it is written what LDK hands over.
+    taps: Option<Arc<Taps>>,
 }
 
 #[derive(Debug, Default)]
@@ -95,8 +101,8 @@ struct State {
     deadlines: BTreeMap<OutPoint, u32>,
     /// Outputs for whose claims LDK has asked for coins, and what it has them reserved as.
     coins: BTreeMap<OutPoint, OutPoint>,
-    /// Transactions that LDK handed over, and when it did so last.
-    of_ldk: BTreeMap<Txid, u32>,
+    /// Transactions that LDK handed over.
+    of_ldk: BTreeMap<Txid, HandedOver>,
     /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
     unknown: BTreeMap<OutPoint, Unknown>,
     /// Channels of which our commitment is about to be published, or was.
@@ -105,6 +111,10 @@ struct State {
     told: BTreeSet<ChannelId>,
     /// Channels that are LDK's alone.
     handed_back: BTreeSet<ChannelId>,
+    /// There is no arbiter any more.
+    has_ended: bool,
+    /// Since when the arbiter has taken nothing.
+    refusing: Option<u32>,
 }
 
 impl State {
@@ -114,7 +124,42 @@ impl State {
             (claimed.since, claimed.last, claimed.known) = (height, height, height);
         });
         self.wanted.values_mut().for_each(|since| *since = height);
-        self.of_ldk.values_mut().for_each(|last| *last = height);
+        self.refusing = self.refusing.map(|_| height);
+        let new = self.of_ldk.values_mut().filter(|of| of.last == 0);
+        new.for_each(|of| of.last = height);
+    }
+
+    /// LDK hands a transaction over. Whether that is to be written: not at every block once more.
+    fn hands_over(&mut self, txid: Txid) -> bool {
+        let height = self.height;
+        let fresh = HandedOver { last: height, written: None };
+        let of = self.of_ldk.entry(txid).or_insert(fresh);
+        of.last = height;
+        let is_new = of.written.is_none_or(|at| height.saturating_sub(at) >= REMEMBERED / 2);
+        if is_new {
+            of.written = Some(height);
+        }
+        is_new
+    }
+
+    /// Forgets what LDK handed over long ago, and what is too much. What of it was written.
+    fn forget_of_ldk(&mut self) -> Vec<Txid> {
+        let height = self.height;
+        let mut since = 0;
+        if let Some(more) = self.of_ldk.len().checked_sub(MOST_OF_LDK).filter(|more| *more > 0) {
+            let mut all: Vec<u32> = self.of_ldk.values().map(|of| of.last).collect();
+            all.sort_unstable();
+            since = all.get(more).copied().unwrap_or(0);
+        }
+        let mut old = Vec::new();
+        self.of_ldk.retain(|txid, of| {
+            let stays = of.last >= since && height.saturating_sub(of.last) < REMEMBERED;
+            if !stays && of.written.is_some() {
+                old.push(*txid);
+            }
+            stays
+        });
+        old
     }
 
     /// The channel is LDK's alone.
@@ -161,6 +206,13 @@ impl State {
     }
 }
 
+/// A transaction that LDK handed over: when it did so last, and the height that is written.
+#[derive(Clone, Copy, Debug)]
+struct HandedOver {
+    last: u32,
+    written: Option<u32>,
+}
+
 /// When a guard found a spender that is nobody's.
 #[derive(Clone, Copy, Debug)]
 struct Unknown {
@@ -185,7 +237,23 @@ impl Egress {
     /// In this mode.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
-        Self { state: Mutex::new(State { mode, ..State::default() }) }
+        Self { state: Mutex::new(State { mode, ..State::default() }), taps: None }
+    }
+
+    /// The same, and what LDK hands over is written by the recorder of these taps, so that it is known after a restart
+    /// ([`Recorder::remind`](super::Recorder::remind)).
+    #[must_use]
+    pub fn recorded_by(self, taps: Arc<Taps>) -> Self {
+        Self { taps: Some(taps), ..self }
+    }
+
+    /// What LDK handed over before this start, at these heights.
+    pub(super) fn remember(&self, known: BTreeMap<Txid, u32>) {
+        let mut state = lock(&self.state);
+        for (txid, height) in known {
+            let before = HandedOver { last: height, written: Some(height) };
+            state.of_ldk.entry(txid).or_insert(before).written = Some(height);
+        }
     }
 
     /// The mode.
@@ -197,7 +265,8 @@ impl Egress {
     /// Changes the mode. What was not published comes again: the arbiter's at the latest with the
     /// next block, LDK's when it publishes its pending claims again.
     pub fn set(&self, mode: Mode) {
-        lock(&self.state).mode = mode;
+        let mut state = lock(&self.state);
+        (state.mode, state.has_ended) = (mode, false);
     }
 
     /// The chain has this height.
@@ -210,15 +279,36 @@ impl Egress {
         let recent = |since: u32| height.saturating_sub(since) < REMEMBERED;
         state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
-        state.of_ldk.retain(|_, last| recent(*last));
         state.unknown.retain(|_, unknown| recent(unknown.last));
         state.deadlines.retain(|_, deadline| recent(*deadline));
+        let old = state.forget_of_ldk();
+        drop(state);
+        if let Some(taps) = &self.taps {
+            taps.handed_over(Vec::new(), old);
+        }
     }
 
-    /// There is no arbiter any more: all that LDK publishes goes out, as in [`Mode::Observe`]. To be said by whoever
-    /// waits for its end.
+    /// There is no arbiter any more: all that LDK publishes goes out, as in [`Mode::Observe`], and LDK waits for the
+    /// arbiter no longer: each channel is LDK's alone, for good, with the next thing that LDK writes of it. To be said by
+    /// whoever waits for its end, and not where the node stops as well.
     pub fn ended(&self) {
-        self.set(Mode::Observe);
+        let mut state = lock(&self.state);
+        (state.mode, state.has_ended) = (Mode::Observe, true);
+    }
+
+    /// The arbiter took something, or `refused` it for now. Returns whether LDK waits until it takes it: not in
+    /// [`Mode::Observe`], when it has [`ended`](Self::ended) or takes nothing for [`SILENCE`] blocks, as with a full disk. For
+    /// [`FactSink::waits`](super::FactSink::waits).
+    pub fn waits(&self, refused: bool) -> bool {
+        let mut state = lock(&self.state);
+        if !refused {
+            state.refusing = None;
+            return true;
+        }
+        let height = state.height;
+        let since = *state.refusing.get_or_insert(height);
+        let is_over = state.has_ended || height.saturating_sub(since) >= SILENCE;
+        state.mode != Mode::Observe || !is_over
     }
 
     /// Outputs that the arbiter has published a transaction for, with the height at which it first
@@ -348,8 +438,13 @@ impl Egress {
 
     fn handed_on(&self, transactions: &[&Transaction]) {
         let mut state = lock(&self.state);
+        let mut txids: Vec<Txid> = transactions.iter().map(|tx| tx.compute_txid()).collect();
+        txids.retain(|txid| state.hands_over(*txid));
         let height = state.height;
-        state.of_ldk.extend(transactions.iter().map(|tx| (tx.compute_txid(), height)));
+        drop(state);
+        if let Some(taps) = &self.taps {
+            taps.handed_over(txids.into_iter().map(|txid| (txid, height)).collect(), Vec::new());
+        }
     }
 
     /// A claim of LDK's, which spends these outputs, is about to have coins.

@@ -39,17 +39,17 @@ impl fmt::Display for WalletError {
 impl core::error::Error for WalletError {}
 
 /// LDK's [`WalletSource`] as our [`CoinSource`]. Coins that are reserved for one claim are offered to
-/// no other; reservations are in memory, as the arbiter states them again after a restart.
-#[derive(Debug)]
+/// no other; reservations are in memory, as the arbiter states them again after a restart. Clones share them.
+#[derive(Clone, Debug)]
 pub struct FromLdkWallet<W> {
     wallet: W,
-    reserved: Mutex<BTreeMap<OutPoint, BTreeSet<OutPoint>>>,
+    reserved: Arc<Mutex<BTreeMap<OutPoint, BTreeSet<OutPoint>>>>,
 }
 
 impl<W> FromLdkWallet<W> {
     /// The coins of `wallet`.
-    pub const fn new(wallet: W) -> Self {
-        Self { wallet, reserved: Mutex::new(BTreeMap::new()) }
+    pub fn new(wallet: W) -> Self {
+        Self { wallet, reserved: Arc::default() }
     }
 
     /// Reserves the fewest coins that are enough, those first that the claim has already.

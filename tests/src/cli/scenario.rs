@@ -1,8 +1,8 @@
 //! `arb scenario`: a line for each file, a last line that counts, and a status.
 use crate::ldk::Delivery;
 use crate::runner::{
-    ChainKind, Failed, Options, Outcome, Verdict, run as run_once, run_crashing, run_everywhere,
-    unplayable,
+    ChainKind, Compared, Failed, Options, Outcome, Verdict, run as run_once, run_crashing,
+    run_everywhere, unplayable,
 };
 use crate::scenario::{ParseError, Scenario, ast, parse, unsupported};
 use clap::{Args, ValueEnum};
@@ -230,7 +230,8 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
 fn no_such(point: usize) -> Outcome {
     let expected = format!("a point {point} to crash at");
     let failed = Failed { expected, found: "the story to pass fewer".to_owned() };
-    Outcome { verdict: Verdict::Failed { line: 0, failed, crash: None }, runs: 1 }
+    let verdict = Verdict::Failed { line: 0, failed, crash: None };
+    Outcome { verdict, runs: 1, compared: Compared::default() }
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -262,10 +263,10 @@ fn as_text(file: &str, report: &Report) -> String {
 
 fn as_json(file: &str, report: &Report) -> String {
     let value = match report {
-        Report::Ran(Outcome { verdict: Verdict::Passed, runs }) => {
+        Report::Ran(Outcome { verdict: Verdict::Passed, runs, .. }) => {
             serde_json::json!({ "file": file, "ok": true, "runs": runs })
         }
-        Report::Ran(Outcome { verdict: Verdict::Failed { line, failed, crash }, runs }) => {
+        Report::Ran(Outcome { verdict: Verdict::Failed { line, failed, crash }, runs, .. }) => {
             serde_json::json!({
                 "file": file, "ok": false, "runs": runs, "line": line,
                 "expected": failed.expected, "found": failed.found, "crash": crash,

@@ -188,7 +188,7 @@ impl Parts {
         let taps = Arc::new(Taps::new());
         let keys = Arc::new(KeysManager::new(&[seed; 32], run, u32::from(seed), true));
         let outbox = Arc::new(Outbox::default());
-        let egress = Arc::new(Egress::default());
+        let egress = Arc::new(Egress::default().recorded_by(taps.clone()));
         let floor = FeeRate::BROADCAST_MIN;
         let fees = Arc::new(LdkFees::new(FeeEstimates {
             targets: Vec::new(),

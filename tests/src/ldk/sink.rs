@@ -54,6 +54,10 @@ impl FactSink for ToArbiter {
         self.1.lets_go(channel)
     }
 
+    fn waits(&self, refused: bool) -> bool {
+        self.1.waits(refused)
+    }
+
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
         match self.1.mode() {
             Mode::Own | Mode::Guard { .. } => {

@@ -19,7 +19,9 @@ mod views;
 
 use std::fmt::Display;
 
-pub use rerun::{ChainKind, Options, Outcome, Verdict, run, run_crashing, run_everywhere};
+pub use rerun::{
+    ChainKind, Compared, Options, Outcome, Verdict, run, run_crashing, run_everywhere,
+};
 pub use story::unplayable;
 pub use summary::{Foreseen, Summary, run_watched};
 pub use views::{View, Views, run_with_views};

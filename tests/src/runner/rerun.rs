@@ -56,6 +56,19 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// How many times it ran.
     pub runs: usize,
+    /// What was compared with LDK, in the first run if it passed.
+    pub compared: Compared,
+}
+
+/// How often LDK and the arbiter were compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// HTLCs and balance of a channel that LDK has open, with the facts.
+    pub htlcs: usize,
+    /// Balances of a channel that is closed, with the report.
+    pub balances: usize,
+    /// Channels that are closed in a block at the end.
+    pub closed: usize,
 }
 
 /// Points at which a run on a real node is crashed, spread evenly.
@@ -74,7 +87,7 @@ async fn story(
     scenario: &Scenario,
     options: Options,
     plan: Arc<CrashPlan>,
-) -> Result<(), (usize, Failed)> {
+) -> Result<Compared, (usize, Failed)> {
     let trace = Trace::new(options.trace);
     let backend = backend(options.chain).await.map_err(|failed| (0, failed))?;
     let begun = Runner::begin(scenario, backend, plan, trace).await;
@@ -87,7 +100,8 @@ async fn story(
         runner.statement(at).await.map_err(|failed| (statement.line, failed))?;
     }
     let last = scenario.story.last().map_or(0, |statement| statement.line);
-    runner.closing_checks().await.map_err(|failed| (last, failed))
+    runner.closing_checks().await.map_err(|failed| (last, failed))?;
+    Ok(runner.compared())
 }
 
 /// One thread, so that nothing depends on which of two is faster.
@@ -96,19 +110,20 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
     runtime.map_err(|error| Failed::new("a runtime", error))
 }
 
-fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verdict {
+fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> (Verdict, Compared) {
     let told = match runtime() {
         Ok(runtime) => runtime.block_on(story(scenario, options, Arc::clone(plan))),
         Err(failed) => Err((0, failed)),
     };
     match told {
-        Ok(()) => Verdict::Passed,
+        Ok(compared) => (Verdict::Passed, compared),
         Err((line, failed)) => {
             let named = |name: String| match plan.crashes_at() {
                 Some(point) => format!("{name}, point {point}"),
                 None => name,
             };
-            Verdict::Failed { line, failed, crash: plan.name().map(named) }
+            let crash = plan.name().map(named);
+            (Verdict::Failed { line, failed, crash }, Compared::default())
         }
     }
 }
@@ -116,15 +131,16 @@ fn one_run(scenario: &Scenario, options: Options, plan: &Arc<CrashPlan>) -> Verd
 /// Runs a scenario once.
 pub fn run(scenario: &Scenario, options: Options) -> Outcome {
     let plan = Arc::new(CrashPlan::count());
-    Outcome { verdict: one_run(scenario, options, &plan), runs: 1 }
+    let (verdict, compared) = one_run(scenario, options, &plan);
+    Outcome { verdict, runs: 1, compared }
 }
 
 /// Runs a scenario once, with a crash at one point, counted from 0; `None`: it has no such point.
 pub fn run_crashing(scenario: &Scenario, options: Options, point: usize) -> Option<Outcome> {
     let plan = Arc::new(CrashPlan::at(point));
-    let verdict = one_run(scenario, options, &plan);
+    let (verdict, compared) = one_run(scenario, options, &plan);
     let crashed = plan.name().is_some() || verdict != Verdict::Passed;
-    crashed.then_some(Outcome { verdict, runs: 1 })
+    crashed.then_some(Outcome { verdict, runs: 1, compared })
 }
 
 /// Runs a scenario once, and then once more for each point that it passed, with a crash there.
@@ -135,7 +151,7 @@ pub fn run_everywhere(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Outcome {
     let plan = Arc::new(CrashPlan::count());
-    let verdict = one_run(scenario, options, &plan);
+    let (verdict, compared) = one_run(scenario, options, &plan);
     let passed = plan.passed();
     let step = match options.chain {
         ChainKind::Embedded => 1,
@@ -143,7 +159,7 @@ pub fn run_everywhere(
     };
     let points: Vec<usize> = (0..passed).step_by(step).collect();
     if verdict != Verdict::Passed {
-        return Outcome { verdict, runs: 1 };
+        return Outcome { verdict, runs: 1, compared };
     }
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     // The failure of the earliest point counts, whichever thread found its own first.
@@ -158,7 +174,7 @@ pub fn run_everywhere(
                 return;
             }
             let plan = Arc::new(CrashPlan::at(point));
-            let verdict = one_run(scenario, options, &plan);
+            let (verdict, _) = one_run(scenario, options, &plan);
             progress(done.fetch_add(1, Ordering::SeqCst) + 1, points.len());
             if verdict != Verdict::Passed && !failed_before(point) {
                 let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,5 +189,5 @@ pub fn run_everywhere(
     });
     let runs = 1 + done.load(Ordering::SeqCst);
     let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Outcome { verdict: first.map_or(Verdict::Passed, |(_, verdict)| verdict), runs }
+    Outcome { verdict: first.map_or(Verdict::Passed, |(_, verdict)| verdict), runs, compared }
 }

@@ -6,7 +6,9 @@ use super::story::Runner;
 use super::trace::Trace;
 use crate::scenario::Scenario;
 use arb_core::report::ChannelReport;
+use bitcoin::Txid;
 use lightning::chain::channelmonitor::Balance;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A channel as LDK and as the arbiter see it.
@@ -29,6 +31,8 @@ pub struct Views {
     pub channels: Vec<View>,
     /// Names of the events that our node's LDK has raised so far.
     pub events: Vec<String>,
+    /// Transactions that our node's LDK has published so far.
+    pub published: BTreeSet<Txid>,
 }
 
 /// Runs a story with `node=ldk` once; `watch` is shown the views after each statement. Gives the

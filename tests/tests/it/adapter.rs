@@ -1,6 +1,7 @@
 //! The LDK adapter: every way in which LDK delivers chain data leads to the same engine; a late
 //! transaction; feerates and broadcasts both ways; whole blocks as the driver's source; LDK nodes,
 //! their facts and signatures, and who publishes.
+mod back;
 mod delivery;
 mod driver;
 mod events;

@@ -1,6 +1,6 @@
 //! The scenarios of the project once more, with LDK nodes as the parties.
 use arb_tests::cli::scenario::{Implementation, read_for};
-use arb_tests::runner::{Options, Verdict, run, run_everywhere};
+use arb_tests::runner::{Compared, Failed, Options, Outcome, Verdict, run, run_everywhere};
 use arb_tests::scenario::ast::Mode;
 use arb_tests::scenario::parse;
 use std::path::{Path, PathBuf};
@@ -35,13 +35,28 @@ fn failures(paths: &[PathBuf], one: impl Fn(&Path) -> Option<String> + Sync) -> 
 fn outcome(path: &Path, node: Option<Implementation>, options: Options) -> Option<String> {
     match read_for(path, node) {
         Err(error) => Some(error.to_string()),
-        Ok(scenario) => match run(&scenario, options).verdict {
-            Verdict::Passed => None,
-            Verdict::Failed { line, failed, .. } => {
-                Some(format!("line {line}: expected {}, found {}", failed.expected, failed.found))
+        Ok(scenario) => {
+            let Outcome { verdict, compared, .. } = run(&scenario, options);
+            match verdict {
+                Verdict::Passed if node == Some(Implementation::Ldk) && name(path) != UNSEEN => {
+                    let found = format!("nothing was compared with LDK: {compared:?}");
+                    (!is_compared(compared)).then_some(found)
+                }
+                Verdict::Passed => None,
+                Verdict::Failed { line, failed: Failed { expected, found }, .. } => {
+                    Some(format!("line {line}: expected {expected}, found {found}"))
+                }
             }
-        },
+        }
     }
+}
+
+/// Its channels are closed, resolved and forgotten while nobody looks.
+const UNSEEN: &str = "offline_whole_life";
+
+/// LDK was asked of the open channels, and of those that are closed.
+const fn is_compared(compared: Compared) -> bool {
+    compared.htlcs > 0 && (compared.closed == 0 || compared.balances > 0)
 }
 
 const DEPTH: &str = "LDK fails an HTLC upstream at a depth of 6, and the story settles before";
@@ -144,14 +159,23 @@ const OBSERVED: [&str; 22] = [
     "unknown_spend",
 ];
 
-#[test]
-fn what_ldk_publishes_is_told_as_if_it_were_ours() {
+fn observed(mode: Mode) {
     let mut paths = files();
     paths.retain(|path| OBSERVED.contains(&name(path).as_str()));
     assert_eq!(paths.len(), OBSERVED.len());
-    let options = Options { mode: Some(Mode::Observe), ..Options::default() };
+    let options = Options { mode: Some(mode), ..Options::default() };
     let failures = failures(&paths, |path| outcome(path, Some(Implementation::Ldk), options));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn what_ldk_publishes_is_told_as_if_it_were_ours() {
+    observed(Mode::Observe);
+}
+
+#[test]
+fn what_a_guard_stands_by_is_told_as_if_it_were_ours() {
+    observed(Mode::Guard);
 }
 
 /// A payment that is forwarded, one that is fulfilled and one that is failed; then a close.

@@ -135,3 +135,11 @@ impl<'a> Fields<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(Unreadable("a field is not known")) }
     }
 }
+
+/// Bytes that are written in hexadecimal, in lines.
+#[cfg(test)]
+pub(super) fn unhexed(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|digit| digit.to_digit(16)).map(|of| of as u8).collect();
+    digits.chunks(2).map(|pair| (pair[0] << 4) | pair[1]).collect()
+}

@@ -29,7 +29,10 @@ use std::sync::Arc;
 /// place.
 ///
 /// One thing LDK does not hear: a request for a channel under an id that the peer has used for one that is not funded
-/// yet (BOLT 2 forbids it). LDK would refuse it, and say nothing of which dust limit counts.
+/// yet (BOLT 2 forbids it), or was not until LDK's messages were fetched last. LDK would refuse it, and say nothing of
+/// which dust limit counts; and what it still has to say of the one before would be taken for its word on the new one.
+///
+/// LDK's messages are to be fetched by one caller at a time, as its `PeerManager` does.
 #[derive(Debug)]
 pub struct TappedMessages<M> {
     inner: M,
@@ -142,6 +145,7 @@ where
     M: Deref<Target: ChannelMessageHandler + AChannelManager>,
 {
     fn get_and_clear_pending_msg_events(&self) -> Vec<MessageSendEvent> {
+        let number = self.taps.fetches();
         let events = self.inner.get_and_clear_pending_msg_events();
         let mut ready = BTreeSet::new();
         for event in &events {
@@ -152,6 +156,7 @@ where
                 ready.insert(*node_id);
             }
         }
+        self.taps.fetched(number);
         ready.into_iter().for_each(|peer| self.named(peer));
         events
     }
@@ -205,7 +210,7 @@ where
     fn handle_open_channel_v2(&self, their_node_id: PublicKey, msg: &OpenChannelV2) {
         // As with any second word under this id.
         let temporary = msg.common_fields.temporary_channel_id.0;
-        if self.taps.stage(their_node_id, temporary).is_none() {
+        if !self.taps.is_in_use(their_node_id, temporary) {
             self.inner.handle_open_channel_v2(their_node_id, msg);
         }
     }

@@ -27,7 +27,7 @@ pub use messages::TappedMessages;
 pub use persist::GatedPersist;
 pub use recorder::{Recorder, Waiting};
 pub(in crate::ldk02) use shelf::Shelf;
-pub use shelf::{CHANNELS, HANDED_BACK, NAMESPACE, TOLD};
+pub use shelf::{CHANNELS, HANDED_BACK, HANDED_OVER, NAMESPACE, TOLD};
 pub use sign::{LdkSigner, SignError, SpendsOwn};
 pub use signers::{TappedSigner, TappedSigners};
 pub use sink::{FactSink, Refusal};

@@ -2,6 +2,8 @@
 mod canon;
 mod follows;
 mod known;
+#[cfg(test)]
+mod tests;
 
 pub(super) use known::{Known, known};
 

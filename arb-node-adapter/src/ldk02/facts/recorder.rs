@@ -1,6 +1,7 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
 mod again;
+mod back;
 mod forgotten;
 mod observe;
 mod refused;
@@ -17,8 +18,7 @@ use super::taps::{Job, Taps};
 use super::translate::{Told, Translated, Translation, Untranslated};
 use super::update::Step;
 use super::{opening, update};
-use crate::ldk02::block::block;
-use crate::ldk02::{Egress, ForceClose, RecordedFence, WriteAll};
+use crate::ldk02::{Egress, WriteAll};
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::log::ByteRecord;
@@ -127,6 +127,17 @@ where
         channels.into_iter().filter_map(|channel| self.true_numbers(channel)).collect()
     }
 
+    /// Reminds an egress of what LDK handed over before this start, as far as it was written
+    /// ([`Egress::recorded_by`]). To be called before the arbiter starts: otherwise a guard may take what LDK has in the
+    /// mempool for somebody else's.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn remind(&self, egress: &Egress) -> Result<(), Waiting> {
+        egress.remember(self.shelf.handed_over().map_err(Waiting::Store)?);
+        Ok(())
+    }
+
     /// Channels that are held.
     pub fn held(&self) -> impl Iterator<Item = &Held> {
         self.held.values().map(|holding| &holding.held)
@@ -149,40 +160,61 @@ where
     /// channels is told, and written, at the same time, so that it shares commits.
     ///
     /// # Errors
-    /// The sink or the store takes nothing at the moment; what was not told stays in the queue.
+    /// The sink or the store takes nothing at the moment; what was not told stays in the queue. An arbiter that only
+    /// observes is not waited for for ever ([`FactSink::waits`]).
     pub async fn drain<S: FactSink>(
         &mut self,
         sink: &S,
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
         self.let_all_go(sink, &completed).await?;
-        while let Some(job) = self.taps.first() {
-            match self.together(sink, &completed).await? {
-                Went::On => continue,
-                Went::Nowhere => {}
-            }
-            let channel = job.channel();
-            match channel.filter(|channel| self.held.contains_key(channel)) {
-                Some(channel) => self.while_held(channel, &job, sink, &completed).await?,
-                None => match self.write(&job, sink).await {
-                    Ok(()) => {
-                        if let (Some(channel), Some(update)) = (channel, job.update()) {
-                            completed(channel, update);
-                        }
-                    }
-                    Err((_, Stop::Wait(waiting))) => return Err(waiting),
-                    Err((channel, Stop::Hold(why))) => {
-                        self.stopped(channel, &job, why, sink, &completed).await?;
-                    }
-                    Err((channel, Stop::Fence)) => {
-                        self.stopped(channel, &job, HeldFor::Fenced, sink, &completed).await?;
-                    }
-                    Err((_, Stop::Gone | Stop::Behind)) => {}
+        while let Some(mut job) = self.taps.first() {
+            match self.together(sink, &completed).await {
+                Ok(Went::On) => continue,
+                Ok(Went::Nowhere) => {}
+                Err(Waiting::Sink(_)) if !sink.waits(true) => match self.taps.first() {
+                    Some(first) => job = first,
+                    None => break,
                 },
+                Err(waiting) => return Err(waiting),
+            }
+            match self.alone(&job, sink, &completed).await {
+                Err(Waiting::Sink(why)) if !sink.waits(true) => {
+                    self.without(&job, why, sink, &completed).await?;
+                }
+                done => done?,
             }
             self.taps.first_done();
         }
         Ok(())
+    }
+
+    async fn alone<S: FactSink>(
+        &mut self,
+        job: &Arc<Job>,
+        sink: &S,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        let channel = job.channel();
+        if let Some(channel) = channel.filter(|channel| self.held.contains_key(channel)) {
+            return self.while_held(channel, job, sink, completed).await;
+        }
+        match self.write(job, sink).await {
+            Ok(()) => {
+                if let (Some(channel), Some(update)) = (channel, job.update()) {
+                    completed(channel, update);
+                }
+                Ok(())
+            }
+            Err((_, Stop::Wait(waiting))) => Err(waiting),
+            Err((channel, Stop::Hold(why))) => {
+                self.stopped(channel, job, why, sink, completed).await
+            }
+            Err((channel, Stop::Fence)) => {
+                self.stopped(channel, job, HeldFor::Fenced, sink, completed).await
+            }
+            Err((_, Stop::Gone | Stop::Behind)) => Ok(()),
+        }
     }
 
     fn hold(&mut self, channel: ChannelId, job: &Job, why: HeldFor) {
@@ -262,56 +294,6 @@ where
         Ok(())
     }
 
-    /// What tells LDK to close a channel, so that it is known after a crash: the record is durable before
-    /// `inner` is asked. For [`ArbiterEgress::telling`](crate::ldk02::ArbiterEgress::telling), and for
-    /// [`hand_back`](Self::hand_back).
-    pub fn fence<F>(&self, inner: F) -> RecordedFence<F, K> {
-        RecordedFence::new(inner, self.shelf.clone())
-    }
-
-    /// Hands a channel back to LDK alone: the arbiter publishes nothing for it, now and after a
-    /// restart, and what LDK's monitors publish passes. It is told nothing more of the channel, signs
-    /// nothing, and what it goes on reporting is what it knew. What was held is completed. Outputs that were
-    /// acknowledged as the arbiter's and are not spent are the node's from now on: `LdkEvents::kept_of` has them.
-    ///
-    /// Of a channel that the arbiter is failing, a commitment of ours may be on its way that LDK would
-    /// revoke: LDK is told by `fence` to close it, and it is told and held as before until LDK has.
-    ///
-    /// At each start, before the arbiter's, it is to be called again for all that is
-    /// [`handed_back`](Self::handed_back): the egress forgets, and LDK may have lost its close.
-    ///
-    /// # Errors
-    /// The store takes nothing at the moment, or LDK does not close the channel. The egress is handed
-    /// back already; call again.
-    pub fn hand_back<F: ForceClose>(
-        &mut self,
-        channel: ChannelId,
-        egress: &Egress,
-        fence: &F,
-        completed: impl Fn(ChannelId, u64),
-    ) -> Result<(), Waiting> {
-        // From here on nothing of the arbiter's goes out that has not begun to.
-        let begun = egress.hand_back(channel);
-        self.shelf.put_handed_back(channel).map_err(Waiting::Store)?;
-        let fenced = self.held.get(&channel).is_some_and(|of| of.held.why == HeldFor::Fenced);
-        if fenced || begun || self.shelf.was_told(&channel) {
-            return fence.force_close(channel).map_err(Waiting::NotClosed);
-        }
-        self.let_go(channel, &completed)?;
-        if self.shelf.books().contains_key(&channel) {
-            block(self.forget(channel))?;
-        }
-        self.leave(channel, LeftFor::HandedBack);
-        Ok(())
-    }
-
-    /// Channels that were handed back to LDK, now or before a restart, and those that are to be since their record
-    /// cannot be read.
-    #[must_use]
-    pub fn handed_back(&self) -> Vec<ChannelId> {
-        self.shelf.handed_back()
-    }
-
     /// Tells the arbiter first; LDK's own record follows.
     async fn write<S: FactSink>(&mut self, job: &Job, sink: &S) -> Result<(), (ChannelId, Stop)> {
         if let Some(channel) = job.channel() {
@@ -335,8 +317,16 @@ where
             let written = self.shelf.write_all(records(&[], &[], job.monitor()));
             written.await.map_err(failed)?;
         }
-        if let Job::Archive { name } = job {
-            self.shelf.archive_monitor(name).map_err(failed)?;
+        match job {
+            Job::Archive { name } => self.shelf.archive_monitor(name).map_err(failed)?,
+            Job::HandedOver { new, old } => {
+                self.shelf.put_handed_over(new, old).await.map_err(failed)?;
+            }
+            Job::Open { .. }
+            | Job::Update { .. }
+            | Job::Monitor { .. }
+            | Job::Shutdown { .. }
+            | Job::Signals { .. } => {}
         }
         Ok(())
     }
@@ -348,7 +338,7 @@ where
         sink: &S,
     ) -> Result<(), Stop> {
         match job {
-            Job::Archive { .. } => Ok(()),
+            Job::Archive { .. } | Job::HandedOver { .. } => Ok(()),
             Job::Monitor { update, monitor, .. } => {
                 self.refused(channel, *update, &monitor.bytes, sink).await
             }
@@ -471,7 +461,7 @@ where
         (told, records): (Vec<(ChannelId, Told)>, Vec<ByteRecord>),
         sink: &S,
     ) -> Result<(), Stop> {
-        let mut own = Vec::new();
+        let (mut own, any) = (Vec::new(), !told.is_empty());
         let mut others: BTreeMap<ChannelId, Vec<Update>> = BTreeMap::new();
         let mut closed = Vec::new();
         for (of, told) in told {
@@ -493,6 +483,9 @@ where
         }
         for of in closed {
             answered(sink.closed(of).await)?;
+        }
+        if any {
+            sink.waits(false);
         }
         Ok(())
     }
@@ -542,7 +535,9 @@ fn numbers(facts: &ChannelFacts) -> ChannelNumbers {
 
 async fn watch<S: FactSink>(facts: &ChannelFacts, sink: &S) -> Result<(), Refusal> {
     sink.watch(facts.clone()).await?;
-    sink.state_numbers(numbers(facts)).await
+    sink.state_numbers(numbers(facts)).await?;
+    sink.waits(false);
+    Ok(())
 }
 
 /// Why a job is not done.

@@ -7,6 +7,7 @@ use crate::ldk02::{KvWrite, WriteAll, lock};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::log::{ByteRecord, Home};
+use bitcoin::Txid;
 use bitcoin::hashes::{Hash, ripemd160};
 use core::future::Future;
 use core::ops::Deref;
@@ -32,6 +33,9 @@ pub const HANDED_BACK: &str = "handed_back";
 /// Second namespace: one record for each channel that LDK is told to close since our commitment of it
 /// is about to be published, written before either.
 pub const TOLD: &str = "told";
+
+/// Second namespace: one record for each transaction that LDK's monitors handed over to be published, with the height.
+pub const HANDED_OVER: &str = "handed_over";
 
 /// Second namespace: one record for each channel whose adoption has begun, until it is recorded.
 const ADOPTED: &str = "adopted";
@@ -82,6 +86,24 @@ where
     ) -> impl Future<Output = Result<(), String>> + Send + use<K> {
         let written = self.store.write_all(records);
         async move { written.await.map_err(|error| error.to_string()) }
+    }
+
+    /// LDK handed these over at these heights, and those long ago.
+    pub(super) async fn put_handed_over(
+        &self,
+        new: &[(Txid, u32)],
+        old: &[Txid],
+    ) -> Result<(), String> {
+        let write = |(txid, height): &(Txid, u32)| KvWrite {
+            first: NAMESPACE.to_owned(),
+            second: HANDED_OVER.to_owned(),
+            key: txid.to_string(),
+            bytes: height.to_be_bytes().to_vec(),
+        };
+        self.write_all(new.iter().map(write).collect()).await?;
+        let old = old.iter().map(Txid::to_string).collect();
+        let removed = self.store.remove_all(NAMESPACE, HANDED_OVER, old);
+        removed.await.map_err(|error| error.to_string())
     }
 
     /// Forgets a channel, its book last. One that was busy has a record for each of its HTLCs: they are removed
@@ -185,6 +207,20 @@ where
 
     pub(super) const fn unreadable(&self) -> &BTreeMap<ChannelId, String> {
         &self.unreadable
+    }
+
+    /// What LDK handed over, and when.
+    pub(super) fn handed_over(&self) -> Result<BTreeMap<Txid, u32>, String> {
+        let list = self.store.list(NAMESPACE, HANDED_OVER).map_err(|error| error.to_string())?;
+        let read = |key: String| {
+            let bytes = self.store.read(NAMESPACE, HANDED_OVER, &key);
+            let bytes = bytes.map_err(|error| error.to_string())?;
+            match (key.parse(), <[u8; 4]>::try_from(bytes)) {
+                (Ok(txid), Ok(height)) => Ok((txid, u32::from_be_bytes(height))),
+                _ => Err(format!("{key} is no transaction with its height")),
+            }
+        };
+        list.into_iter().map(read).collect()
     }
 
     /// Remembers the height from which on a channel that is adopted is watched, unless one is remembered.

@@ -42,6 +42,14 @@ pub trait FactSink: Sync {
         false
     }
 
+    /// Said whenever the arbiter took something, or `refused` it with [`Refusal::Later`]: whether LDK waits for it. Where it does not,
+    /// LDK goes on alone with the channels that [`lets_go`](FactSink::lets_go) names, as with one that would be held.
+    /// See [`Egress::waits`](crate::Egress::waits), which is the answer of a sink that has an egress.
+    fn waits(&self, refused: bool) -> bool {
+        let _ = refused;
+        true
+    }
+
     /// LDK has closed the channel by its own commitment. Whether that is followed is the sink's
     /// affair; until it is acted upon, LDK alone publishes.
     fn closed(&self, channel: ChannelId) -> impl Future<Output = Result<(), Refusal>> + Send;
@@ -50,7 +58,8 @@ pub trait FactSink: Sync {
 /// Why a sink did not take something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing of any channel's now: it is told again when the recorder is asked to go on. Till then all channels wait.
+    /// Nothing of any channel's now: it is told again when the recorder is asked to go on. Till then all channels wait, as long as
+    /// [`FactSink::waits`] says so.
     Later(String),
     /// The channel is not watched any more: it is resolved and forgotten.
     NotWatched,

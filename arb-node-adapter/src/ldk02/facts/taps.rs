@@ -34,6 +34,10 @@ pub struct Taps {
 struct State {
     /// Channels that are not funded yet, by peer and temporary id.
     openings: BTreeMap<(PublicKey, [u8; 32]), Begun>,
+    /// Ids of openings that are no more, with how many times LDK's messages had been fetched by then: what LDK said of
+    /// them may still wait there, and is not to be taken for a word on another channel of the same id.
+    gone: BTreeMap<(PublicKey, [u8; 32]), u64>,
+    fetches: u64,
     /// By what LDK derives a channel's keys from: one funding output each, the last one.
     signed: BTreeMap<[u8; 32], Signed>,
     announced: BTreeMap<ChannelId, Announced>,
@@ -90,6 +94,18 @@ impl State {
         all.map(|((_, temporary), begun)| (temporary, begun))
     }
 
+    /// Openings of a peer, and ids of those that are no more.
+    fn count(&self, peer: PublicKey) -> usize {
+        let begun = self.of(peer).filter(|(_, begun)| begun.opener == Side::Remote).count();
+        let gone = self.gone.range((peer, [0; 32])..=(peer, [0xff; 32])).count();
+        begun.saturating_add(gone)
+    }
+
+    /// Whether LDK has a word on a channel of this id, or may have.
+    fn is_in_use(&self, of: &(PublicKey, [u8; 32])) -> bool {
+        self.openings.contains_key(of) || self.gone.contains_key(of)
+    }
+
     fn of_mut(&mut self, peer: PublicKey) -> impl Iterator<Item = (&[u8; 32], &mut Begun)> {
         let all = self.openings.range_mut((peer, [0; 32])..=(peer, [0xff; 32]));
         all.map(|((_, temporary), begun)| (temporary, begun))
@@ -98,10 +114,12 @@ impl State {
     /// These openings came to nothing, and what was signed for them.
     fn fail(&mut self, failed: impl Fn(&PublicKey, &[u8; 32]) -> bool) {
         let mut fundings = BTreeSet::new();
+        let (gone, fetches) = (&mut self.gone, self.fetches);
         self.openings.retain(|(peer, temporary), begun| {
             let fails = failed(peer, temporary);
             if fails {
                 fundings.extend(begun.funding);
+                gone.insert((*peer, *temporary), fetches);
             }
             !fails
         });
@@ -168,6 +186,8 @@ pub(super) enum Job {
     Monitor { channel: ChannelId, update: u64, monitor: Stored },
     /// A monitor that LDK needs no more. Nothing waits for it.
     Archive { name: String },
+    /// Transactions that LDK handed over, with the height, and those of which that is long ago. Nothing waits for it.
+    HandedOver { new: Vec<(Txid, u32)>, old: Vec<Txid> },
     /// A party's script for a mutual close, as it went over the wire. Nothing waits for it.
     Shutdown { channel: ChannelId, scripts: ShutdownScripts },
     /// How LDK names a channel, if that is what was learned, and whether its peer is connected.
@@ -183,7 +203,7 @@ impl Job {
             | Self::Monitor { channel, .. }
             | Self::Shutdown { channel, .. }
             | Self::Signals { channel, .. } => Some(*channel),
-            Self::Archive { .. } => None,
+            Self::Archive { .. } | Self::HandedOver { .. } => None,
         }
     }
 
@@ -193,6 +213,7 @@ impl Job {
             Self::Open { update, .. } | Self::Update { update, .. } => Some(*update),
             Self::Monitor { .. }
             | Self::Archive { .. }
+            | Self::HandedOver { .. }
             | Self::Shutdown { .. }
             | Self::Signals { .. } => None,
         }
@@ -204,7 +225,10 @@ impl Job {
             Self::Open { monitor, .. }
             | Self::Update { monitor, .. }
             | Self::Monitor { monitor, .. } => Some(monitor),
-            Self::Archive { .. } | Self::Shutdown { .. } | Self::Signals { .. } => None,
+            Self::Archive { .. }
+            | Self::HandedOver { .. }
+            | Self::Shutdown { .. }
+            | Self::Signals { .. } => None,
         }
     }
 }
@@ -263,6 +287,13 @@ impl Taps {
         }
     }
 
+    /// LDK handed these over to be published, and what it handed over long ago counts no more.
+    pub(in crate::ldk02) fn handed_over(&self, new: Vec<(Txid, u32)>, old: Vec<Txid>) {
+        if !new.is_empty() || !old.is_empty() {
+            self.enqueue(Job::HandedOver { new, old });
+        }
+    }
+
     pub(super) fn first(&self) -> Option<Arc<Job>> {
         lock(&self.jobs).waiting.front().cloned()
     }
@@ -297,13 +328,29 @@ impl Taps {
         }
     }
 
+    /// LDK's messages are about to be fetched: the number of this time.
+    pub(super) fn fetches(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.fetches = state.fetches.saturating_add(1);
+        state.fetches
+    }
+
+    /// What was fetched this time is taken note of: nothing waits any more that LDK had said before.
+    pub(super) fn fetched(&self, number: u64) {
+        lock(&self.state).gone.retain(|_, since| *since >= number);
+    }
+
+    /// Whether there is a channel of this id that is not funded yet, or was until a moment ago.
+    pub(super) fn is_in_use(&self, peer: PublicKey, temporary: [u8; 32]) -> bool {
+        lock(&self.state).is_in_use(&(peer, temporary))
+    }
+
     /// A peer opens a channel with this dust limit. `false`: LDK is not to hear of it. It may still have another of
-    /// this id, and nobody could say which of both it goes on with; or they are more than it takes.
+    /// this id, or something to say of one, and nobody could say which of both it means; or they are more than it takes.
     #[must_use]
     pub(super) fn asked(&self, peer: PublicKey, temporary: [u8; 32], sat: u64) -> bool {
         let mut state = lock(&self.state);
-        let count = state.of(peer).filter(|(_, begun)| begun.opener == Side::Remote).count();
-        if count >= MOST_OPENINGS || state.openings.contains_key(&(peer, temporary)) {
+        if state.count(peer) >= MOST_OPENINGS || state.is_in_use(&(peer, temporary)) {
             return false;
         }
         let begun = Begun { remote: Some(Amount::from_sat(sat)), ..Begun::by(Side::Remote) };
@@ -490,7 +537,9 @@ impl Taps {
             of.0 == peer && begun.funding == Some(funding)
         };
         let begun = state.openings.iter().find(is_it).map(|(of, _)| *of);
-        let begun = state.openings.remove(&begun?)?;
+        let (of, fetches) = (begun?, state.fetches);
+        let begun = state.openings.remove(&of)?;
+        state.gone.insert(of, fetches);
         let (remote, destination) = said;
         Some(Opening {
             channel,

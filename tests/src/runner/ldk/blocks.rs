@@ -120,6 +120,8 @@ impl Runner<'_> {
         let channels = node.manager.list_channels();
         nodes.recorder = Recorder::open(node.taps.clone(), nodes.store.clone(), &channels)
             .map_err(|waiting| Failed::new("a recorder", waiting))?;
+        let reminded = nodes.recorder.remind(&node.egress);
+        reminded.map_err(|waiting| Failed::new("what LDK handed over", waiting))?;
         nodes.hands = Hands::new(&node, coins);
         nodes.lines.replace(&mut nodes.nodes, US, node);
         self.node.beside = Some(self.nodes()?.beside(works));

@@ -14,6 +14,7 @@ use lightning::chain::channelmonitor::Balance;
 use lightning::events::Event;
 use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 /// What LDK says became of a payment of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,7 @@ impl Runner<'_> {
                 let id = HtlcId { offerer: arb_core::ids::Side::Local, id };
                 (id, (htlc.amount_msat, htlc.cltv_expiry, htlc.payment_hash.0))
             });
+            nodes.compared[0].fetch_add(1, Ordering::Relaxed);
             let theirs: BTreeMap<_, _> = received.chain(offered).collect();
             let terms = |(id, HtlcRecord { htlc, .. }): (&HtlcId, &HtlcRecord)| {
                 (*id, (htlc.amount.0, htlc.expiry.0.0, htlc.hash.0))
@@ -165,6 +167,9 @@ impl Runner<'_> {
                 let (Ok(monitor), Some(report)) = (monitor, &chan.report) else { continue };
                 if monitor.current_best_block().height != height || report.tip.0 != height {
                     continue;
+                }
+                if report.close.is_some() {
+                    nodes.compared[1].fetch_add(1, Ordering::Relaxed);
                 }
                 let balances = monitor.get_claimable_balances();
                 let found = differences_after(BlockHeight(nodes.highest), &balances, report);

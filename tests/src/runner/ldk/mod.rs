@@ -15,8 +15,8 @@ pub(super) use open::Proposed;
 pub(super) use port::Beside;
 use port::Switched;
 
-use super::story::Runner;
-use super::{Failed, View, Views};
+use super::story::{Chan, Runner};
+use super::{Compared, Failed, View, Views};
 use crate::ldk::{Delivery, Hands, Kept, Lines, MemoryKv, Node, ToArbiter};
 use crate::scenario::ast::{ChannelName, HtlcRef, Mode};
 use crate::world::Faults;
@@ -33,6 +33,7 @@ use lightning::types::payment::PaymentHash;
 use spendable::Spendable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Our node's place; the peers follow in the order of their channels.
 const US: usize = 0;
@@ -91,6 +92,8 @@ pub(super) struct Nodes {
     said: Vec<String>,
     /// What LDK told of spendable outputs.
     spendable: Spendable,
+    /// Comparisons of HTLCs, and of balances.
+    compared: [AtomicUsize; 2],
 }
 
 fn ldk_failed(error: impl std::fmt::Debug) -> Failed {
@@ -208,6 +211,16 @@ impl Runner<'_> {
         }
     }
 
+    /// How often LDK and the arbiter were compared.
+    pub(super) fn compared(&self) -> Compared {
+        let Some(nodes) = &self.ldk else { return Compared::default() };
+        let [htlcs, balances] = [0, 1].map(|at: usize| nodes.compared[at].load(Ordering::Relaxed));
+        let is_closed =
+            |chan: &&Chan| chan.report.as_ref().is_some_and(|report| report.close.is_some());
+        let closed = self.channels.values().filter(is_closed).count();
+        Compared { htlcs, balances, closed }
+    }
+
     /// Every channel as LDK and as the arbiter see it.
     pub(super) fn views(&self) -> Result<Views, Failed> {
         let nodes = self.nodes()?;
@@ -218,7 +231,9 @@ impl Runner<'_> {
             View { name: name.0.clone(), ldk, report }
         };
         let channels = nodes.channels.iter().map(view).collect();
-        Ok(Views { height: self.world.height(), channels, events: nodes.said.clone() })
+        let published = nodes.faults.seen().into_keys().collect();
+        let (height, events) = (self.world.height(), nodes.said.clone());
+        Ok(Views { height, channels, events, published })
     }
 
     /// Our node's LDK goes on until it waits for something outside. True if it did anything.

@@ -128,6 +128,7 @@ impl Nodes {
             highest: 0,
             said: Vec::new(),
             spendable: super::Spendable::default(),
+            compared: Default::default(),
         })
     }
 

@@ -9,6 +9,7 @@ mod signals;
 mod splices;
 mod stale;
 mod together;
+mod without;
 
 use super::Failed;
 use arb_core::arbitrator::PreimageSource;

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-fn paid_and_failed(world: &Beside) {
+pub(super) fn paid_and_failed(world: &Beside) {
     let node = &world.net.nodes[0];
     node.collect_events();
     let failed = |event: &Event| matches!(event, Event::PaymentFailed { .. }).then_some(());

@@ -124,7 +124,9 @@ pub(super) fn is_open(job: &Job) -> bool {
         // LDK lists it.
         Job::Signals { names, .. } => names.is_some(),
         Job::Shutdown { .. } => true,
-        Job::Open { .. } | Job::Monitor { .. } | Job::Archive { .. } => false,
+        Job::Open { .. } | Job::Monitor { .. } | Job::Archive { .. } | Job::HandedOver { .. } => {
+            false
+        }
     }
 }
 

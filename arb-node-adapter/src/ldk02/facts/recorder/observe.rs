@@ -1,6 +1,6 @@
-//! An arbiter that only observes holds nothing.
+//! An arbiter that only observes holds nothing, and neither does one that takes nothing any more.
 use super::again::numbers_of;
-use super::{Job, LeftFor, Recorder, Stop, Waiting, answered};
+use super::{Job, LeftFor, Recorder, Stop, Waiting, answered, closes};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::held::HeldFor;
 use crate::ldk02::facts::{FactSink, monitor};
@@ -29,6 +29,37 @@ where
             holding.add(job);
         }
         self.let_pass(channel, sink, completed).await
+    }
+
+    /// The arbiter takes nothing, and LDK waits for it no longer: it goes on with the channel alone. What the arbiter
+    /// has of it is outdated then: it hears of that when it is there again, and cannot sign for it. Of a channel whose
+    /// commitment of ours may be out LDK has to wait for its own close all the same.
+    pub(super) async fn without<S: FactSink>(
+        &mut self,
+        job: &Arc<Job>,
+        why: String,
+        sink: &S,
+        completed: &impl Fn(ChannelId, u64),
+    ) -> Result<(), Waiting> {
+        let Some(channel) = job.channel().filter(|_| !matches!(**job, Job::Signals { .. })) else {
+            return Ok(());
+        };
+        if !self.held.contains_key(&channel) {
+            self.hold(channel, job, HeldFor::Refused(why));
+        }
+        if let Some(holding) = self.held.get_mut(&channel) {
+            holding.add(job);
+        }
+        let is_begun = matches!(**job, Job::Open { .. });
+        if !is_begun && !self.shelf.books().contains_key(&channel) {
+            self.let_go(channel, completed)
+        } else if self.goes(channel, sink) {
+            self.let_pass(channel, sink, completed).await
+        } else if closes(job) {
+            self.let_go(channel, completed)
+        } else {
+            Ok(())
+        }
     }
 
     /// Channels that were held before the arbiter only observed.
@@ -64,8 +95,9 @@ where
         let monitor = last.as_ref().and_then(|job| job.monitor());
         let known = monitor.and_then(|monitor| monitor::known(&monitor.bytes).ok());
         match answered(sink.state_numbers(numbers_of(channel, known.as_ref())).await) {
-            Err(Stop::Wait(waiting)) => return Err(waiting),
-            Ok(()) | Err(Stop::Gone | Stop::Fence | Stop::Behind | Stop::Hold(_)) => {}
+            Err(Stop::Wait(waiting)) if sink.waits(true) => return Err(waiting),
+            Ok(())
+            | Err(Stop::Wait(_) | Stop::Gone | Stop::Fence | Stop::Behind | Stop::Hold(_)) => {}
         }
         self.let_go(channel, completed)?;
         self.forget(channel).await?;

@@ -155,6 +155,7 @@ where
                 Job::Update { .. }
                 | Job::Open { .. }
                 | Job::Archive { .. }
+                | Job::HandedOver { .. }
                 | Job::Shutdown { .. }
                 | Job::Signals { .. } => break,
             };

@@ -1,5 +1,6 @@
 //! Updates are read to the last byte.
 use super::{Step, read};
+use crate::ldk02::facts::bytes::unhexed;
 use arb_core::ids::PerCommitmentSecret;
 use arb_core::units::CommitmentNumber;
 use bitcoin::Txid;
@@ -78,4 +79,55 @@ fn half_a_splice_is_refused() {
     bytes.splice(18..bytes.len() - 35, [6, 9].into_iter().chain(fields));
     let error = read(&bytes).map(|_| ()).map_err(|error| error.0);
     assert_eq!(error, Err("there is no commitment"));
+}
+
+/// Updates of payments as LDK wrote them, of each format, one a line.
+const UPDATES: [&str; 3] = [
+    include_str!("tests/static_remotekey.hex"),
+    include_str!("tests/anchors.hex"),
+    include_str!("tests/zero_fee.hex"),
+];
+
+#[test]
+fn neither_less_nor_more_of_ldks_own_is_read() {
+    for whole in UPDATES.iter().flat_map(|updates| updates.lines()).map(unhexed) {
+        assert!(read(&whole).is_ok(), "{whole:?}");
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "{length} bytes of {}", whole.len());
+        }
+        assert!(read(&[&whole[..], &[0]].concat()).is_err());
+    }
+}
+
+/// What is told, secrets and preimages too, which hide themselves.
+fn told(steps: &[Step]) -> String {
+    let hidden = steps.iter().flat_map(|step| match step {
+        Step::Secret { secret, .. } => vec![secret.0],
+        Step::Preimage { preimage, .. } => vec![preimage.0],
+        Step::Local(local) => local.claimed.iter().map(|(_, preimage)| preimage.0).collect(),
+        _ => Vec::new(),
+    });
+    format!("{steps:?} {:?}", hidden.collect::<Vec<_>>())
+}
+
+/// A bit of each byte of an update: what is read differs in what is told, or it is refused. What may be another and is
+/// told nowhere is of LDK's own bookkeeping.
+#[test]
+fn a_changed_bit_is_refused_or_told() {
+    let mut kinds = [0usize; 3];
+    for whole in UPDATES.iter().flat_map(|updates| updates.lines()).map(unhexed) {
+        let (id, steps) = read(&whole).unwrap();
+        let before = (id, told(&steps));
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1 << (at % 8);
+            let kind = match read(&changed) {
+                Err(_) => 0,
+                Ok((id, steps)) if (id, told(&steps)) != before => 1,
+                Ok(_) => 2,
+            };
+            kinds[kind] += 1;
+        }
+    }
+    assert_eq!(kinds, [11_729, 32_271, 12_142], "refused, told, told nowhere");
 }

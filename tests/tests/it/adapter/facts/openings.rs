@@ -17,8 +17,12 @@ fn remembered(net: &Net) -> usize {
 }
 
 fn open_channel(net: &Net) -> Result<OpenChannel, Failed> {
+    open_channel_pushing(net, 0)
+}
+
+fn open_channel_pushing(net: &Net, push_msat: u64) -> Result<OpenChannel, Failed> {
     let to = net.nodes[0].id();
-    let begun = net.nodes[1].manager.create_channel(to, 1_000_000, 0, 1, None, None);
+    let begun = net.nodes[1].manager.create_channel(to, 1_000_000, push_msat, 1, None, None);
     begun.map_err(|_| "not begun")?;
     let events = net.nodes[1].messages.get_and_clear_pending_msg_events();
     let mut messages = events.into_iter().filter_map(|event| match event {
@@ -47,10 +51,15 @@ fn what_a_peer_opens_in_vain_is_forgotten() -> Result<(), Failed> {
         net.nodes[0].messages.handle_funding_created(peer, &funding);
         assert!(remembered(&net) < before + 64 * 500, "{n}: {}", remembered(&net));
     }
-    net.nodes[0].messages.get_and_clear_pending_msg_events();
+    // LDK's refusals; and then nothing of them waits any more.
+    for _ in 0..2 {
+        net.nodes[0].messages.get_and_clear_pending_msg_events();
+    }
     assert!(remembered(&net) < before + 4 * 500, "{}", remembered(&net));
     net.nodes[0].messages.peer_disconnected(peer);
-    assert!(remembered(&net) <= before, "{}", remembered(&net));
+    net.nodes[0].messages.get_and_clear_pending_msg_events();
+    // But for how often messages were fetched.
+    assert!(remembered(&net) <= before + 8, "{}", remembered(&net));
     Ok(())
 }
 
@@ -175,7 +184,65 @@ fn funding_in_vain_costs_no_channel() -> Result<(), Failed> {
     })
 }
 
-/// What LDK has dropped is forgotten: the peer may ask again under the same id.
+/// Whether node 0 is asked for a channel.
+fn is_asked(net: &Net) -> bool {
+    net.nodes[0].collect_events();
+    let asked = |event: &Event| matches!(event, Event::OpenChannelRequest { .. }).then_some(());
+    net.nodes[0].take_event(asked).is_some()
+}
+
+fn refuse(net: &Net, temporary: ChannelId) -> Result<(), Failed> {
+    let (peer, why) = (net.nodes[1].id(), "refused".to_owned());
+    let refused = net.nodes[0].manager.force_close_broadcasting_latest_txn(&temporary, &peer, why);
+    refused.map_err(|_| "not refused".into())
+}
+
+/// LDK says late that it refused a request. The peer has ended that one meanwhile, and asked again under the same id: the
+/// word is not taken for one on the new request.
+#[test]
+fn a_late_refusal_costs_no_other_channel() -> Result<(), Failed> {
+    let msg = open_channel_pushing(&Net::new(2, Kind::Anchors), 400_000_000)?;
+    opened_while(&|net, now, temporary| {
+        if now != Opening::Asked {
+            return Ok(());
+        }
+        assert_eq!(msg.common_fields.temporary_channel_id, temporary);
+        let (node, peer) = (&net.nodes[0].messages, net.nodes[1].id());
+        refuse(net, temporary)?;
+        error(net, 1, temporary, "no");
+        node.handle_open_channel(peer, &msg);
+        let heard = is_asked(net);
+        node.get_and_clear_pending_msg_events();
+        if !heard {
+            node.handle_open_channel(peer, &msg);
+            assert!(is_asked(net));
+        }
+        Ok(())
+    })
+}
+
+/// The same where the word is fetched while the peer asks: what is said of the first one may come in two parts.
+#[test]
+fn a_refusal_in_two_parts_costs_no_other_channel() -> Result<(), Failed> {
+    let msg = open_channel_pushing(&Net::new(2, Kind::Anchors), 400_000_000)?;
+    opened_while(&|net, now, temporary| {
+        if now != Opening::Asked {
+            return Ok(());
+        }
+        let (node, peer) = (&net.nodes[0].messages, net.nodes[1].id());
+        refuse(net, temporary)?;
+        node.get_and_clear_pending_msg_events();
+        node.handle_open_channel(peer, &msg);
+        assert!(!is_asked(net), "LDK is not asked before its messages are fetched once more");
+        node.get_and_clear_pending_msg_events();
+        node.handle_open_channel(peer, &msg);
+        assert!(is_asked(net));
+        Ok(())
+    })
+}
+
+/// What LDK has dropped is forgotten: the peer may ask again under the same id, once LDK can have nothing more to say of
+/// it.
 #[test]
 fn a_request_may_be_made_again_after_an_error() -> Result<(), Failed> {
     let net = Net::new(2, Kind::Anchors);
@@ -183,22 +250,39 @@ fn a_request_may_be_made_again_after_an_error() -> Result<(), Failed> {
     let temporary = msg.common_fields.temporary_channel_id;
     let asked = || {
         net.nodes[0].messages.handle_open_channel(peer, &msg);
-        net.nodes[0].collect_events();
-        let asked = |event: &Event| matches!(event, Event::OpenChannelRequest { .. }).then_some(());
-        net.nodes[0].take_event(asked).is_some()
+        is_asked(&net)
     };
+    let fetch = || drop(net.nodes[0].messages.get_and_clear_pending_msg_events());
     assert!(asked());
     error(&net, 1, temporary, "no");
+    assert!(!asked());
+    fetch();
     assert!(asked(), "its own error ended the first");
     error(&net, 1, ChannelId([0; 32]), "no");
+    fetch();
     assert!(asked(), "and so did one for all of them");
-    let refused = net.nodes[0].manager.force_close_broadcasting_latest_txn(
-        &temporary,
-        &peer,
-        "refused".to_owned(),
-    );
-    refused.map_err(|_| "not refused")?;
-    net.nodes[0].messages.get_and_clear_pending_msg_events();
+    refuse(&net, temporary)?;
+    fetch();
+    fetch();
     assert!(asked(), "LDK said that it ended the one before");
+    Ok(())
+}
+
+/// What waits to be asked for again counts as well: its number is bounded, and it is forgotten.
+#[test]
+fn errors_without_end_leave_nothing() -> Result<(), Failed> {
+    let net = Net::new(2, Kind::Anchors);
+    let (mut msg, peer) = (open_channel(&net)?, net.nodes[1].id());
+    let before = remembered(&net);
+    for n in 0..2_000u32 {
+        let temporary = &mut msg.common_fields.temporary_channel_id;
+        temporary.0[..4].copy_from_slice(&n.to_be_bytes());
+        let temporary = *temporary;
+        net.nodes[0].messages.handle_open_channel(peer, &msg);
+        error(&net, 1, temporary, "no");
+        assert!(remembered(&net) < before + 64 * 700, "{n}: {}", remembered(&net));
+    }
+    net.nodes[0].messages.get_and_clear_pending_msg_events();
+    assert!(remembered(&net) <= before + 8, "{}", remembered(&net));
     Ok(())
 }

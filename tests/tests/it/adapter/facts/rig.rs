@@ -5,7 +5,7 @@ use arb_core::facts::{ChannelFacts, ChannelNumbers, HtlcRecord, Link as PeerLink
 use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
 use arb_core::log::{ByteRecord, Home};
 use arb_core::units::MilliSat;
-use arb_node_adapter::{FactSink, GatedPersist, Recorder, Refusal, Taps};
+use arb_node_adapter::{Egress, FactSink, GatedPersist, Recorder, Refusal, Taps};
 use arb_tests::ldk::{Kind, Link, MemoryKv, Net, Node, Restart, StoredMonitors};
 use bitcoin::Block;
 use bitcoin::secp256k1::{All, Secp256k1};
@@ -41,6 +41,8 @@ pub(super) struct Told {
     pub(super) together: usize,
     /// Newer local commitments are refused, as for a channel that is being failed.
     pub(super) fenced: bool,
+    /// What says whether LDK goes on alone, if anything does.
+    pub(super) egress: Option<Arc<Egress>>,
 }
 
 /// A sink that verifies facts and updates, and so every signature.
@@ -66,6 +68,7 @@ impl Sink {
             takes: None,
             together: 0,
             fenced: false,
+            egress: None,
         };
         Self { told: Mutex::new(told), kept, secp: Secp256k1::new() }
     }
@@ -80,6 +83,12 @@ impl Sink {
             Some(answer) => Err(answer),
             None => act(&mut told),
         }
+    }
+}
+
+impl Sink {
+    fn egress(&self) -> Option<Arc<Egress>> {
+        self.told.lock().ok()?.egress.clone()
     }
 }
 
@@ -150,6 +159,14 @@ impl FactSink for Sink {
             told.facts.insert(channel, facts);
             Ok(())
         })
+    }
+
+    fn lets_go(&self, channel: ChannelId) -> bool {
+        self.egress().is_some_and(|egress| egress.lets_go(channel))
+    }
+
+    fn waits(&self, refused: bool) -> bool {
+        self.egress().is_none_or(|egress| egress.waits(refused))
     }
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {

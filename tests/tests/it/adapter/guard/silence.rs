@@ -3,7 +3,8 @@ use super::{FAR, FIRST, Failed, Net, package, spend};
 use crate::adapter::fixtures::outpoint;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
-    ArbiterEgress, BroadcastQueue, Egress, FromLdkBroadcaster, Mode, MonitorEgress, SILENCE,
+    ArbiterEgress, BroadcastQueue, Egress, EgressError, FromLdkBroadcaster, Mode, MonitorEgress,
+    SILENCE,
 };
 use bitcoin::Txid;
 use lightning::chain::chaininterface::BroadcasterInterface;
@@ -104,5 +105,30 @@ async fn near_a_deadline_ldk_does_not_wait_for_what_is_refused() -> Result<(), F
     egress.best_height(FIRST + 1);
     ldk.broadcast_transactions(&[&theirs]);
     assert!(net.has(&theirs));
+    Ok(())
+}
+
+/// Without an arbiter LDK is alone: what it was kept back with passes at once, and nothing of the arbiter's does.
+#[tokio::test]
+async fn when_the_arbiter_has_ended_all_of_ldks_passes() -> Result<(), Failed> {
+    let (net, egress) = (Net::default(), Arc::new(Egress::new(Mode::Own)));
+    let port = ArbiterEgress::new(net.clone(), egress.clone());
+    let (ldk, theirs) = (MonitorEgress::new(&net, egress.clone()), spend(&[1], 20));
+    egress.best_height(FIRST);
+    port.broadcast(package(&[(1, Some(FAR))], 10)).await?;
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(!net.has(&theirs));
+    assert!(egress.waits(true));
+    egress.ended();
+    ldk.broadcast_transactions(&[&theirs]);
+    assert!(net.has(&theirs));
+    let ours = package(&[(2, Some(FIRST))], 10);
+    assert!(matches!(port.broadcast(ours.clone()).await, Err(EgressError::Observing)));
+    assert!(!net.has(&ours.transactions[0]));
+    assert!(!egress.waits(true));
+    // Another one is started in its place.
+    egress.set(Mode::Own);
+    assert!(egress.waits(true));
+    port.broadcast(ours).await?;
     Ok(())
 }

@@ -1,0 +1,231 @@
+//! A channel goes back to LDK while its claims are in flight: LDK and the node take everything that is left, and the
+//! arbiter publishes nothing more.
+use super::Failed;
+use super::modes::paid_and_failed;
+use arb_core::ids::ChannelId;
+use arb_node_adapter::{Handled, LdkEvents, Mode};
+use arb_tests::ldk::{Beside, Hands, Kind, MemoryKv, ToArbiter, cut_off, started};
+use bitcoin::OutPoint;
+use lightning::events::Event;
+use lightning::sign::SpendableOutputDescriptor;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const KINDS: [Kind; 3] = [Kind::StaticRemotekey, Kind::Anchors, Kind::ZeroFee];
+
+/// Blocks until everything is claimed: the offered HTLC has expired, and the delay of its second stage is over.
+const BLOCKS: u32 = 300;
+
+/// What a node does beside LDK and the arbiter: it hears LDK's events, pays for LDK's claims, and sweeps what is left to it.
+struct Node {
+    events: LdkEvents<Arc<MemoryKv>, ToArbiter, ToArbiter>,
+    hands: Hands,
+    /// Events that are not acknowledged yet.
+    waiting: Vec<Event>,
+    /// All that LDK told of.
+    spendable: BTreeSet<OutPoint>,
+    /// What was said to be the arbiter's.
+    of_arbiter: BTreeSet<OutPoint>,
+}
+
+/// Hands what LDK and the node want published to the mempool, packages as such. What it has already, or knows a spender of, it
+/// refuses, and that is no matter.
+fn broadcast(world: &mut Beside) {
+    for package in world.net.nodes[0].outbox.take() {
+        match package.as_slice() {
+            [tx] => drop(world.net.chain.submit(tx.clone())),
+            all => drop(world.net.chain.submit_package(all)),
+        }
+    }
+}
+
+fn outpoint(of: &SpendableOutputDescriptor) -> OutPoint {
+    of.spendable_outpoint().into_bitcoin_outpoint()
+}
+
+impl Node {
+    fn new(world: &Beside) -> Self {
+        let node = &world.net.nodes[0];
+        let arbiter = || ToArbiter(world.arbiter.clone(), node.egress.clone());
+        let events = LdkEvents::new(Arc::default(), arbiter(), arbiter(), node.egress.clone());
+        let (spendable, of_arbiter) = (BTreeSet::new(), BTreeSet::new());
+        let hands = Hands::new(node, world.coins());
+        Self { events, hands, waiting: Vec::new(), spendable, of_arbiter }
+    }
+
+    /// Hears LDK's events.
+    async fn hears(&mut self, world: &mut Beside) {
+        let node = &world.net.nodes[0];
+        node.monitors.rebroadcast_pending_claims();
+        node.collect_events();
+        let ours = |event: &Event| match event {
+            Event::SpendableOutputs { .. } | Event::BumpTransaction(_) => Some(event.clone()),
+            _ => None,
+        };
+        let mut all = std::mem::take(&mut self.waiting);
+        all.extend(std::iter::from_fn(|| node.take_event(ours)));
+        for event in all {
+            let Ok(handled) = self.events.handle(&event).await else {
+                self.waiting.push(event);
+                continue;
+            };
+            if let Event::SpendableOutputs { outputs, .. } = &event {
+                self.spendable.extend(outputs.iter().map(outpoint));
+                if handled == Handled::Arbiter {
+                    self.of_arbiter.extend(outputs.iter().map(outpoint));
+                }
+            }
+            match (&event, handled) {
+                (_, Handled::Node) => self.hands.handle(node, &event),
+                (Event::SpendableOutputs { outputs, channel_id }, Handled::NodeStatic) => {
+                    let is_static = |of: &SpendableOutputDescriptor| {
+                        matches!(of, SpendableOutputDescriptor::StaticOutput { .. })
+                    };
+                    let outputs = outputs.iter().filter(|of| is_static(of)).cloned().collect();
+                    let channel_id = *channel_id;
+                    self.hands.handle(node, &Event::SpendableOutputs { outputs, channel_id });
+                }
+                _ => {}
+            }
+        }
+        broadcast(world);
+    }
+
+    /// The channel is handed back: what was the arbiter's and is not swept is the node's to sweep.
+    fn sweeps(&self, world: &mut Beside) -> Result<(), Failed> {
+        let node = &world.net.nodes[0];
+        for kept in self.events.kept_of(ChannelId(world.link.id.0))? {
+            let is_new = self.of_arbiter.contains(&outpoint(&kept.descriptor));
+            if is_new && world.net.chain.confirmed_spender(&outpoint(&kept.descriptor)).is_none() {
+                let (outputs, channel_id) = (vec![kept.descriptor], Some(world.link.id));
+                self.hands.handle(node, &Event::SpendableOutputs { outputs, channel_id });
+            }
+        }
+        broadcast(world);
+        Ok(())
+    }
+}
+
+/// So many blocks go by, the channel is handed back, and LDK has the rest of it.
+async fn goes_back(mut world: Beside, after: u32, is_cut_off: bool) -> Result<(), Failed> {
+    let id = ChannelId(world.link.id.0);
+    let mut node = Node::new(&world);
+    for _ in 0..after {
+        node.hears(&mut world).await;
+        world.mine(1).await?;
+    }
+    node.hears(&mut world).await;
+    world.hand_back()?;
+    assert_eq!(world.handed_back(), [id]);
+    let ours = world.ours.clone();
+    for _ in after..BLOCKS {
+        node.hears(&mut world).await;
+        node.sweeps(&mut world)?;
+        world.mine(1).await?;
+    }
+    assert_eq!(world.ours, ours, "the arbiter publishes nothing more");
+    assert_eq!(world.net.nodes[0].monitors.get_claimable_balances(&[]), []);
+    if is_cut_off {
+        paid_and_failed(&world);
+    }
+    assert!(node.waiting.is_empty(), "{:?}", node.waiting);
+    assert!(!node.spendable.is_empty());
+    for outpoint in &node.spendable {
+        assert!(world.net.chain.confirmed_spender(outpoint).is_some(), "{outpoint} is nobody's");
+    }
+    assert!(world.net.nodes[0].manager.list_channels().is_empty());
+    world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// Of our own commitment: in the mempool; in a block; with a second stage out, its delay running; with both; when the first delays
+/// are over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_goes_back_with_claims_in_flight() -> Result<(), Failed> {
+    for kind in KINDS {
+        for after in [0, 1, 3, 80, 150] {
+            let mut world = cut_off(kind, Mode::Own).await?;
+            let link = world.link;
+            world.net.force_close(0, &link)?;
+            world.settle().await?;
+            goes_back(world, after, true)
+                .await
+                .map_err(|why| format!("{kind:?} {after}: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same where the arbiter closed the channel, and LDK was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_the_arbiter_closes_goes_back() -> Result<(), Failed> {
+    for kind in KINDS {
+        for after in [0, 3] {
+            let mut world = cut_off(kind, Mode::Own).await?;
+            world.arbiter.fail_channel(ChannelId(world.link.id.0)).await?;
+            world.net.pump();
+            world.settle().await?;
+            goes_back(world, after, true)
+                .await
+                .map_err(|why| format!("{kind:?} {after}: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The arbiter has decided to close, and nothing of it is out: LDK has the channel open, and closes it in its own time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_goes_back_before_its_close_is_out() -> Result<(), Failed> {
+    for kind in KINDS {
+        let mut world = cut_off(kind, Mode::Own).await?;
+        let id = ChannelId(world.link.id.0);
+        world.signers_away.store(true, Ordering::SeqCst);
+        tokio::select! {
+            biased;
+            _ = world.arbiter.fail_channel(id) => {}
+            report = world.arbiter.report(id) => drop(report?),
+        }
+        world.hand_back()?;
+        world.signers_away.store(false, Ordering::SeqCst);
+        world.mine(1).await?;
+        assert_eq!(world.net.nodes[0].manager.list_channels().len(), 1);
+        goes_back(world, 0, true).await.map_err(|why| format!("{kind:?}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// The peer's commitment, with claims of it in the mempool or in a block.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_the_peer_closes_goes_back() -> Result<(), Failed> {
+    for kind in KINDS {
+        for after in [0, 1, 8] {
+            let mut world = cut_off(kind, Mode::Own).await?;
+            let commitment = world.peer_commitment(&world.peer_monitor()?)?;
+            world.mine_these(std::slice::from_ref(&commitment)).await?;
+            goes_back(world, after, true)
+                .await
+                .map_err(|why| format!("{kind:?} {after}: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A revoked commitment, with its penalty in the mempool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_channel_goes_back_while_it_is_punished() -> Result<(), Failed> {
+    for kind in KINDS {
+        for after in [0, 1, 8] {
+            let (mut world, offered, received) = started(kind, Mode::Own).await?;
+            let old = world.peer_monitor()?;
+            world.net.claim(&offered);
+            world.net.claim(&received);
+            let commitment = world.peer_commitment(&old)?;
+            world.mine_these(std::slice::from_ref(&commitment)).await?;
+            goes_back(world, after, false)
+                .await
+                .map_err(|why| format!("{kind:?} {after}: {why}"))?;
+        }
+    }
+    Ok(())
+}
