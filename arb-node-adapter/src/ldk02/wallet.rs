@@ -250,8 +250,8 @@ impl<C: CoinSource> LdkCoins<C> {
         let amount = needed.unwrap_or(Amount::ZERO);
         // The channel is not known here, nor a deadline: LDK says neither.
         let channel = ChannelId([0; 32]);
-        let most = usize::MAX;
-        let request = CoinRequest { claim, amount, feerate, channel, deadline: None, most };
+        let every = usize::MAX;
+        let request = CoinRequest { claim, amount, feerate, channel, deadline: None, most: every };
         let coins = self.coins.select(request).await.ok()?;
         let utxo = |coin: Coin| Utxo {
             outpoint: coin.outpoint,

@@ -5,8 +5,8 @@ use super::story::Runner;
 use crate::peer::Side;
 use crate::scenario::ast::{
     AlertExpectation, ChannelCheck, ChannelName, CloseKind, ClosingCheck, Compare, EventKind,
-    Expectation, History, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName, Statement,
-    Step, SubscriberName, TransactionKind, UpstreamNotice,
+    Expectation, History, MilliSat, OutputCheck, OutputRef, OutputState, OwnCheck, PhaseName,
+    Statement, Step, SubscriberName, TransactionKind, UpstreamNotice,
 };
 use crate::world::htlc_id;
 use arb_core::arbitrator::{
