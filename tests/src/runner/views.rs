@@ -31,7 +31,7 @@ pub struct Views {
     pub channels: Vec<View>,
     /// Names of the events that our node's LDK has raised so far.
     pub events: Vec<String>,
-    /// Transactions that our node's LDK has published so far.
+    /// Transactions that our node's LDK has handed over so far, whatever became of them.
     pub published: BTreeSet<Txid>,
 }
 
