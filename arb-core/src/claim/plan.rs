@@ -334,7 +334,7 @@ impl<'a> Planner<'a> {
                 steps.push(publish(out));
             }
             Standing::Apart(out, parts) => {
-                let whole = || self.draft(claims, Over::Same(out)).filter(Draft::fits);
+                let whole = || self.as_it_was(out, claims).filter(Draft::fits);
                 let heir = self.heir(out, parts).or_else(whole);
                 steps.extend(heir.map(signed));
                 steps.push(publish(out));

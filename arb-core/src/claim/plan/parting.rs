@@ -1,5 +1,5 @@
 //! Which claims of a group go into a transaction, and which of them pay for it where one is taken apart.
-use super::{Over, Planner, Undrafted, draft_of, sum};
+use super::{CloseBudget, Over, Planner, Undrafted, draft_of, sum};
 use crate::arbitrator::Refusal;
 use crate::claim::Claim;
 use crate::claim::build::Draft;
@@ -49,6 +49,21 @@ impl Planner<'_> {
             count = count.saturating_mul(2);
         }
         None
+    }
+
+    /// All claims of a transaction again, at a better price, where none of its parts can pay for taking it apart: what is to go
+    /// elsewhere does not hold up the others, and goes where it went.
+    pub(super) fn as_it_was(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
+        let mut draft = draft_of(claims)?;
+        if let [output] = out.handed_out.transaction.output.as_slice()
+            && !draft.wants_coins()
+        {
+            for claim in core::iter::once(&mut draft.claim).chain(&mut draft.others) {
+                claim.destination = output.script_pubkey.clone();
+            }
+        }
+        let budget = self.budget(&draft);
+        self.priced(draft, CloseBudget::of(budget), Over::Same(out)).ok()
     }
 
     /// A new group, and each claim by itself that costs the group more than it brings today.

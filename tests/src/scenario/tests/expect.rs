@@ -29,6 +29,10 @@ fn is<T>(op: Op, value: T) -> Compare<T> {
     Compare { op, value }
 }
 
+fn amount(op: Op, sat: u64) -> Compare<MilliSat> {
+    is(op, MilliSat(sat * 1000))
+}
+
 #[test]
 fn of_a_channel() {
     for (word, phase) in [
@@ -53,7 +57,6 @@ fn of_a_channel() {
     ] {
         assert_eq!(channel_check(&format!("expect a close={word}")), ChannelCheck::Close(close));
     }
-    let amount = |op, sat: u64| is(op, MilliSat(sat * 1000));
     assert_eq!(
         channel_check("expect a recovered>=590_000sat"),
         ChannelCheck::Recovered(amount(Op::AtLeast, 590_000))
