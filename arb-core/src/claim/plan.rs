@@ -479,6 +479,10 @@ impl<'a> Planner<'a> {
             }
         };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
+        if let Over::Absent(_) | Over::More(_) = over {
+            let over_older = self.over_older(&draft, own).filter(|fee| *fee <= budget);
+            draft.fee = draft.fee.max(over_older.unwrap_or(Amount::ZERO));
+        }
         // Against whatever it was refused for, coins pay no more than what is asked for.
         draft.feerate = if budget > before_coins { feerate.min(most.rate) } else { feerate };
         draft.budget = budget;

@@ -18,7 +18,7 @@ use crate::market::{Player, Told, Weather, play};
 const SEEDS: RangeInclusive<u64> = 1..=200;
 
 /// Those of what takes long.
-const FEW: RangeInclusive<u64> = 1..=10;
+const FEW: RangeInclusive<u64> = 1..=40;
 
 /// Between these lines of the README stands its table.
 const BEGIN: &str =

@@ -51,6 +51,13 @@ impl Planner<'_> {
         None
     }
 
+    /// What it takes to replace what may be in a mempool, of all that was made of a draft's claims and not refused.
+    pub(super) fn over_older(&self, draft: &Draft, weight: Weight) -> Option<Amount> {
+        let outs = draft.claims().flat_map(|claim| self.past.claims_of(claim.outpoint));
+        let older = outs.filter(|out| out.refusal(self.tip).is_none());
+        older.map(|out| fee::replacement_fee(out.handed_out.fee, weight)).max()
+    }
+
     /// All claims of a transaction again, at a better price, where none of its parts can pay for taking it apart: what is to go
     /// elsewhere does not hold up the others, and goes where it went.
     pub(super) fn as_it_was(&self, out: &Out<'_>, claims: &[&Claim]) -> Option<Draft> {
