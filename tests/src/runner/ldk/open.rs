@@ -20,7 +20,7 @@ use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::sign::{ChannelSigner, InMemorySigner, SignerProvider};
 use lightning::util::config::{ChannelConfigOverrides, ChannelHandshakeConfigUpdate, UserConfig};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// LDK's own identity of a channel, which the nodes do not use.
 const USER_CHANNEL_ID: u128 = 1;
@@ -117,8 +117,8 @@ impl Nodes {
             intercepted: BTreeMap::new(),
             claimed: BTreeSet::new(),
             outcomes: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            forwarded: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             not_forwarded: BTreeSet::new(),
             closings: BTreeMap::new(),
             kept_back: BTreeSet::new(),
@@ -129,6 +129,7 @@ impl Nodes {
             said: Vec::new(),
             spendable: super::Spendable::default(),
             compared: Default::default(),
+            buried: Mutex::default(),
         })
     }
 
