@@ -8,11 +8,24 @@ use lightning::ln::msgs::{
 };
 use lightning::ln::types::ChannelId;
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 /// Connections between nodes, which are named by their place in a list.
 #[derive(Debug, Default)]
 pub struct Lines {
     connected: BTreeSet<(usize, usize)>,
+    removed: Mutex<Vec<Removed>>,
+}
+
+/// HTLCs that a node removes with one commitment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The node, by its place; the other side has offered them.
+    pub by: usize,
+    /// Their channel.
+    pub channel: ChannelId,
+    /// Their ids, and whether they are fulfilled.
+    pub htlcs: Vec<(u64, bool)>,
 }
 
 const fn ordered(one: usize, two: usize) -> (usize, usize) {
@@ -76,6 +89,23 @@ impl Lines {
         any
     }
 
+    /// Takes what was removed since the last time, in the order in which it was said. What is said again
+    /// after a connection was cut is in it again.
+    pub fn take_removed(&self) -> Vec<Removed> {
+        std::mem::take(&mut *self.removed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note_removed(&self, by: usize, channel: ChannelId, updates: &CommitmentUpdate) {
+        let fulfilled = updates.update_fulfill_htlcs.iter().map(|msg| (msg.htlc_id, true));
+        let failed = updates.update_fail_htlcs.iter().map(|msg| (msg.htlc_id, false));
+        let malformed = updates.update_fail_malformed_htlcs.iter().map(|msg| (msg.htlc_id, false));
+        let htlcs: Vec<_> = fulfilled.chain(failed).chain(malformed).collect();
+        if !htlcs.is_empty() {
+            let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            removed.push(Removed { by, channel, htlcs });
+        }
+    }
+
     /// The node that a message is for, unless its connection is cut.
     fn reach<'a>(&self, nodes: &'a [Node], from: usize, id: &PublicKey) -> Option<&'a Node> {
         let to = nodes.iter().position(|node| node.id() == *id)?;
@@ -103,7 +133,10 @@ impl Lines {
                 to(node_id).inspect(|to| to.handle_channel_ready(me, &msg));
             }
             M::UpdateHTLCs { node_id, channel_id, updates } => {
-                to(node_id).inspect(|to| deliver_updates(*to, me, channel_id, updates));
+                if let Some(to) = to(node_id) {
+                    self.note_removed(from, channel_id, &updates);
+                    deliver_updates(to, me, channel_id, updates);
+                }
             }
             M::SendRevokeAndACK { node_id, msg } => {
                 to(node_id).inspect(|to| to.handle_revoke_and_ack(me, &msg));

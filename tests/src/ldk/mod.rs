@@ -20,7 +20,7 @@ mod wallet;
 pub use beside::{Beside, Failed, Past, Records, cut_off, started};
 pub use hands::Hands;
 pub use late::{LateKeys, LateSigner};
-pub use lines::Lines;
+pub use lines::{Lines, Removed};
 pub use net::{Link, Net, OnBlock, OnQuiet, Opening, Payment};
 pub use node::{
     ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,

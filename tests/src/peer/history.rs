@@ -170,6 +170,28 @@ impl Channel {
         self.remove(name, Removal::Failed)
     }
 
+    /// HTLCs of one offerer that go with one commitment.
+    pub fn remove_together(&mut self, names: &[(String, Removal)]) -> Result<(), PeerError> {
+        self.check_unstaged()?;
+        let mut next = State::clone(&self.current());
+        let mut removed = Vec::new();
+        for (name, removal) in names {
+            let at = self.position(name)?;
+            next.release(at, self.htlc_at(at), *removal)?;
+            removed.push((at, *removal));
+        }
+        let Some((first, _)) = removed.first() else { return Err(PeerError::EmptyBatch) };
+        let remover = self.htlc_at(*first).htlc.offerer.other();
+        self.advance(Arc::new(next), remover);
+        self.history.steps.extend(removed.into_iter().map(|(at, by)| Step::Remove(at, by)));
+        Ok(())
+    }
+
+    /// Whether an HTLC is in the state that both sides have agreed on.
+    pub fn is_pending(&self, name: &str) -> bool {
+        self.position(name).is_ok_and(|at| self.current().htlcs.contains(&at))
+    }
+
     /// `count` new commitments on both sides that hold what the current ones hold.
     pub fn empty_updates(&mut self, count: u64) -> Result<(), PeerError> {
         self.check_unstaged()?;
@@ -306,15 +328,12 @@ impl Channel {
     }
 
     fn remove(&mut self, name: &str, removal: Removal) -> Result<(), PeerError> {
-        self.check_unstaged()?;
-        let at = (self.history.htlcs.iter().position(|htlc| htlc.name == name))
-            .ok_or_else(|| PeerError::UnknownHtlc(name.to_owned()))?;
-        let mut next = State::clone(&self.current());
-        next.release(at, self.htlc_at(at), removal)?;
-        let remover = self.htlc_at(at).htlc.offerer.other();
-        self.advance(Arc::new(next), remover);
-        self.history.steps.push(Step::Remove(at, removal));
-        Ok(())
+        self.remove_together(&[(name.to_owned(), removal)])
+    }
+
+    fn position(&self, name: &str) -> Result<usize, PeerError> {
+        (self.history.htlcs.iter().position(|htlc| htlc.name == name))
+            .ok_or_else(|| PeerError::UnknownHtlc(name.to_owned()))
     }
 
     /// Gives a new HTLC its place and id, behind `pending` ones of the same batch.

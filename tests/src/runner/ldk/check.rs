@@ -1,19 +1,24 @@
 //! What LDK and the model, and LDK and the arbiter, must agree upon.
-use super::{Runner, US};
+use super::spendable::WORTH_IT;
+use super::{Nodes, Runner, US};
 use crate::peer::{Commitment, Side};
 use crate::runner::Failed;
+use crate::runner::story::Chan;
 use crate::scenario::ast::{ChannelName, HtlcRef};
 use crate::world::htlc_id;
 use arb_core::arbitrator::{Phase, UpstreamVerdict};
 use arb_core::facts::HtlcRecord;
 use arb_core::ids::{ChannelId, HtlcId};
-use arb_core::units::BlockHeight;
+use arb_core::picture::Role;
+use arb_core::report::{ChannelReport, OutputReport};
+use arb_core::units::{BlockDelta, BlockHeight};
 use arb_node_adapter::{BalanceKind, Difference, differences_after};
 use bitcoin::{Transaction, Txid};
-use lightning::chain::channelmonitor::Balance;
+use lightning::chain::channelmonitor::{ANTI_REORG_DELAY, Balance};
 use lightning::events::Event;
 use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 /// What LDK says became of a payment of ours.
@@ -34,6 +39,37 @@ impl Outcome {
         let mut number = [0; 8];
         number.copy_from_slice(&id.0[24..]);
         Some((u64::from_be_bytes(number), outcome))
+    }
+}
+
+/// What differs by nothing but what LDK has counted as final, whatever a reorganisation took away since: it
+/// has no balance for these amounts, each of them once.
+fn without_the_final(mut found: Vec<Difference>, amounts: &[u64]) -> Vec<Difference> {
+    for amount in amounts {
+        let only =
+            |of: &Difference| matches!(of, Difference::OnlyArbiter { sat, .. } if sat == amount);
+        if let Some(at) = found.iter().position(only) {
+            found.remove(at);
+        }
+    }
+    found
+}
+
+impl Nodes {
+    /// Remembers what LDK counts as final from now on.
+    fn note_final(&self, report: &ChannelReport) {
+        let burying = BlockDelta(ANTI_REORG_DELAY.saturating_sub(1));
+        let is_final =
+            |of: &&OutputReport| of.spent_at.is_some_and(|at| at.plus(burying) <= report.tip);
+        let mut buried = self.buried.lock().unwrap_or_else(PoisonError::into_inner);
+        buried.extend(report.outputs.iter().filter(is_final).map(|of| of.outpoint));
+    }
+
+    /// Amounts of the outputs that LDK has counted as spent for good.
+    fn finally_spent(&self, chan: &Chan) -> Vec<u64> {
+        let buried = self.buried.lock().unwrap_or_else(PoisonError::into_inner);
+        let outputs = chan.report.iter().flat_map(|report| &report.outputs);
+        outputs.filter(|of| buried.contains(&of.outpoint)).map(|of| of.amount.to_sat()).collect()
     }
 }
 
@@ -168,6 +204,7 @@ impl Runner<'_> {
                 if monitor.current_best_block().height != height || report.tip.0 != height {
                     continue;
                 }
+                nodes.note_final(report);
                 if report.close.is_some() {
                     nodes.compared[1].fetch_add(1, Ordering::Relaxed);
                 }
@@ -179,6 +216,7 @@ impl Runner<'_> {
                 continue;
             }
             let found = without_the_mempool(found, &self.shown_in_the_mempool(name).await?);
+            let found = without_the_final(found, &nodes.finally_spent(chan));
             if !found.is_empty() {
                 let found = format!("{found:?} of channel {name} at {height}: {balances:?}");
                 return Err(Failed::new("LDK's balances to be those of the report", found));
@@ -230,10 +268,12 @@ impl Runner<'_> {
             let agrees = match (told, outcome) {
                 (Some(UpstreamVerdict::Failed), Some(outcome)) => *outcome == Outcome::Failed,
                 (Some(UpstreamVerdict::Fulfilled), Some(outcome)) => *outcome == Outcome::Sent,
+                // LDK waits for ever where nobody takes the output.
+                (Some(UpstreamVerdict::Failed), None) if self.is_left(htlc)? => true,
                 // LDK waits for more confirmations than the arbiter.
                 (Some(_), None) => !self.is_resolved(htlc)?,
                 // What left every commitment off-chain is nothing to be told.
-                (None, Some(_)) => nodes.ended.contains(htlc),
+                (None, Some(_)) => nodes.ended.contains_key(htlc),
                 (None, None) => true,
             };
             if !agrees {
@@ -248,12 +288,19 @@ impl Runner<'_> {
             all &= chan.forgotten;
         }
         let mut balances = nodes.nodes[US].monitors.get_claimable_balances(&[]);
-        // LDK waits for ever for a peer that leaves its expired HTLC; the arbiter does not.
+        // LDK waits for ever for a peer that leaves its expired HTLC, and for what is not worth its claim; the
+        // arbiter does not.
         let depth = self.policy().forget_depth.0;
         let height = self.world.height();
         balances.retain(|balance| match balance {
             Balance::MaybePreimageClaimableHTLC { expiry_height, .. } => {
                 expiry_height.saturating_add(depth) > height
+            }
+            Balance::MaybeTimeoutClaimableHTLC {
+                amount_satoshis, claimable_height: over, ..
+            }
+            | Balance::ContentiousClaimable { amount_satoshis, timeout_height: over, .. } => {
+                *amount_satoshis >= WORTH_IT.to_sat() || over.saturating_add(depth) > height
             }
             _ => true,
         });
@@ -264,33 +311,58 @@ impl Runner<'_> {
     }
 
     /// LDK says of each forward what the arbiter told. It names a forward by its channel and amount, and a
-    /// failed one by its channel alone.
-    fn check_forwards(&self, nodes: &super::Nodes) -> Result<(), Failed> {
+    /// failed one by its channel alone: so as many of one amount must be forwarded.
+    fn check_forwards(&self, nodes: &Nodes) -> Result<(), Failed> {
         for (name, ends) in &nodes.channels {
             let chan = self.chan(name)?;
+            let mut fulfilled: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
             for known in chan.peer.htlcs().iter().filter(|of| of.htlc.offerer == Side::Local) {
                 let htlc = HtlcRef { channel: name.clone(), htlc: known.name.clone() };
-                if nodes.ended.contains(&htlc) || nodes.payments.values().any(|own| *own == htlc) {
+                if nodes.payments.values().any(|own| *own == htlc) {
                     continue;
                 }
-                let told = self.node.told.upstream.get(&(chan.id, htlc_id(known.htlc)));
-                let forwarded = nodes.forwarded.contains(&(ends.id, known.amount_msat));
-                let agrees = match told {
-                    Some(UpstreamVerdict::Fulfilled) => forwarded || !self.is_resolved(&htlc)?,
+                let (certain, possible) = fulfilled.entry(known.amount_msat).or_default();
+                if let Some(ended) = nodes.ended.get(&htlc) {
+                    *possible += usize::from(*ended == Outcome::Sent);
+                    continue;
+                }
+                match self.node.told.upstream.get(&(chan.id, htlc_id(known.htlc))) {
+                    Some(UpstreamVerdict::Fulfilled) => {
+                        *certain += usize::from(self.is_resolved(&htlc)?);
+                        *possible += 1;
+                    }
                     Some(UpstreamVerdict::Failed) => {
                         let failed = nodes.not_forwarded.contains(&ends.id);
-                        !forwarded && (failed || !self.is_resolved(&htlc)?)
+                        if !failed && self.is_resolved(&htlc)? && !self.is_left(&htlc)? {
+                            let expected = format!("LDK to say of {htlc} that it is failed");
+                            return Err(Failed::new(expected, "nothing"));
+                        }
                     }
-                    None => !forwarded,
-                };
-                if !agrees {
-                    let expected = format!("LDK to say of {htlc} that it is {told:?}");
-                    let found = format!("forwarded: {forwarded}, of {:?}", nodes.forwarded);
+                    None => {}
+                }
+            }
+            for (msat, (certain, possible)) in fulfilled {
+                // After a crash LDK may say it again.
+                let said = nodes.forwarded.get(&(ends.id, msat)).copied().unwrap_or_default();
+                if said < certain || (said > 0 && possible == 0) {
+                    let expected = format!("LDK to forward {certain} to {possible} HTLCs");
+                    let found = format!("{said} of {msat} msat on channel {name}");
                     return Err(Failed::new(expected, found));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether nobody has taken the output of an HTLC, which is not worth its claim.
+    fn is_left(&self, htlc: &HtlcRef) -> Result<bool, Failed> {
+        let chan = self.chan(&htlc.channel)?;
+        let role = Role::Htlc(htlc_id(chan.peer.htlc(&htlc.htlc)?.htlc));
+        let mut outputs = chan.report.iter().flat_map(|report| &report.outputs);
+        Ok(outputs.any(|of| {
+            let left = self.world.ledger.spender(&of.outpoint).is_none();
+            of.role == role && of.amount < WORTH_IT && left
+        }))
     }
 
     fn is_resolved(&self, htlc: &HtlcRef) -> Result<bool, Failed> {

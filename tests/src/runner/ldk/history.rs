@@ -130,8 +130,13 @@ impl Runner<'_> {
         let peer = self.nodes()?.ends(channel)?.peer;
         self.show(peer).await?;
         let nodes = self.nodes_mut()?;
+        nodes.lines.take_removed();
         nodes.lines.connect(&nodes.nodes, US, peer);
         self.talk(peer).await?;
+        // What is failed back on the other side of a forward waits for this.
+        self.nodes()?.nodes[US].manager.process_pending_htlc_forwards();
+        self.talk(peer).await?;
+        self.follow(channel)?;
         Ok(peer)
     }
 
@@ -283,6 +288,15 @@ impl Runner<'_> {
         let peer = self.call(channel).await?;
         let preimage = PaymentPreimage(known.preimage);
         let hash = PaymentHash(known.payment_hash);
+        let outcome = if fulfil { Outcome::Sent } else { Outcome::Failed };
+        // What was forwarded goes by itself, once it is known what became of it.
+        if let Some(ended) = self.nodes()?.ended.get(htlc) {
+            if *ended != outcome {
+                let expected = format!("LDK to say {outcome:?} of {htlc}");
+                return Err(Failed::new(expected, format!("{ended:?}")));
+            }
+            return Ok(channel.clone());
+        }
         let nodes = self.nodes()?;
         let last = match known.htlc.offerer {
             peer::Side::Local => peer,
@@ -296,7 +310,6 @@ impl Runner<'_> {
             let expected = format!("{htlc} to expire at least {FINAL_EXPIRY} blocks after the tip");
             return Err(Failed::new(expected, "LDK has failed it"));
         }
-        // What was forwarded goes by itself, once it is known what became of it.
         if pending {
             let manager = &self.nodes()?.nodes[last].manager;
             if fulfil {
@@ -311,14 +324,16 @@ impl Runner<'_> {
             let what = if fulfil { "fulfilled" } else { "failed" };
             return Err(Failed::new(format!("{htlc} to be {what} by LDK"), "it is pending"));
         }
-        self.check_outcome(htlc, if fulfil { Outcome::Sent } else { Outcome::Failed })?;
-        self.nodes_mut()?.ended.insert(htlc.clone());
+        self.check_outcome(htlc, outcome)?;
+        self.nodes_mut()?.ended.insert(htlc.clone(), outcome);
         let model = &mut self.chan_mut(channel)?.peer;
         if fulfil {
             model.settle(&htlc.htlc)?;
         } else {
             model.cancel(&htlc.htlc)?;
         }
+        // Of a forward within one channel both HTLCs go.
+        self.follow(channel)?;
         Ok(channel.clone())
     }
 

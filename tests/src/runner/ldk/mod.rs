@@ -5,6 +5,7 @@
 //! model, which has their keys and every state that they ever had.
 mod blocks;
 mod check;
+mod follow;
 mod history;
 mod open;
 mod port;
@@ -23,7 +24,7 @@ use crate::world::Faults;
 use arb_core::ids::ChannelId;
 use arb_core::ports::Broadcast;
 use arb_node_adapter::{GUARD_BEFORE, Recorder, Waiting};
-use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use check::Outcome;
 use lightning::chain::BestBlock;
 use lightning::events::{Event, HTLCHandlingFailureType};
@@ -32,8 +33,8 @@ use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::types::payment::PaymentHash;
 use spendable::Spendable;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Our node's place; the peers follow in the order of their channels.
 const US: usize = 0;
@@ -71,9 +72,9 @@ pub(super) struct Nodes {
     /// What LDK says of our own payments.
     outcomes: BTreeMap<HtlcRef, Outcome>,
     /// HTLCs that were settled or failed off-chain.
-    ended: BTreeSet<HtlcRef>,
-    /// What LDK says that it has forwarded: the outgoing channel, and how much.
-    forwarded: BTreeSet<(LdkChannelId, u64)>,
+    ended: BTreeMap<HtlcRef, Outcome>,
+    /// How often LDK says that it has forwarded something: on which channel, and how much.
+    forwarded: BTreeMap<(LdkChannelId, u64), usize>,
     /// Outgoing channels of which LDK has failed a forward.
     not_forwarded: BTreeSet<LdkChannelId>,
     /// Closing transactions that were agreed upon, until the story publishes them.
@@ -94,6 +95,8 @@ pub(super) struct Nodes {
     spendable: Spendable,
     /// Comparisons of HTLCs, and of balances.
     compared: [AtomicUsize; 2],
+    /// Outputs whose spend LDK has counted as final.
+    buried: Mutex<BTreeSet<OutPoint>>,
 }
 
 fn ldk_failed(error: impl std::fmt::Debug) -> Failed {
@@ -164,7 +167,7 @@ impl Nodes {
                     outbound_amount_forwarded_msat: Some(msat),
                     ..
                 } => {
-                    self.forwarded.insert((to, msat));
+                    *self.forwarded.entry((to, msat)).or_default() += 1;
                 }
                 Event::HTLCHandlingFailed {
                     failure_type: HTLCHandlingFailureType::Forward { channel_id, .. },

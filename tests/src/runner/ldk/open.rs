@@ -18,9 +18,9 @@ use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::events::Event;
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::sign::{ChannelSigner, InMemorySigner, SignerProvider};
-use lightning::util::config::UserConfig;
+use lightning::util::config::{ChannelConfigOverrides, ChannelHandshakeConfigUpdate, UserConfig};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// LDK's own identity of a channel, which the nodes do not use.
 const USER_CHANNEL_ID: u128 = 1;
@@ -117,8 +117,8 @@ impl Nodes {
             intercepted: BTreeMap::new(),
             claimed: BTreeSet::new(),
             outcomes: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            forwarded: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
             not_forwarded: BTreeSet::new(),
             closings: BTreeMap::new(),
             kept_back: BTreeSet::new(),
@@ -129,6 +129,7 @@ impl Nodes {
             said: Vec::new(),
             spendable: super::Spendable::default(),
             compared: Default::default(),
+            buried: Mutex::default(),
         })
     }
 
@@ -167,7 +168,20 @@ impl Nodes {
             ast::Side::Remote => channel.local.0,
         };
         let to = self.nodes[other].id();
-        let (sat, config) = (channel.capacity.to_sat(), config(kind(channel.format)));
+        let (sat, mut config) = (channel.capacity.to_sat(), config(kind(channel.format)));
+        // Each side names the other's delay.
+        let (of_opener, of_other) = match channel.opener {
+            ast::Side::Local => (channel.local_delay, channel.remote_delay),
+            ast::Side::Remote => (channel.remote_delay, channel.local_delay),
+        };
+        config.channel_handshake_config.our_to_self_delay = of_other;
+        let overrides = ChannelConfigOverrides {
+            handshake_overrides: Some(ChannelHandshakeConfigUpdate {
+                to_self_delay: Some(of_opener),
+                ..Default::default()
+            }),
+            update_overrides: None,
+        };
         self.nodes[opener]
             .manager
             .create_channel(to, sat, push, USER_CHANNEL_ID, None, Some(config))
@@ -181,7 +195,7 @@ impl Nodes {
         let from = self.nodes[opener].id();
         self.nodes[other]
             .manager
-            .accept_inbound_channel(&asked, &from, USER_CHANNEL_ID, None)
+            .accept_inbound_channel(&asked, &from, USER_CHANNEL_ID, Some(overrides))
             .map_err(ldk_failed)?;
         self.chat(at);
         let wanted = self.nodes[opener].take_event(|event| match event {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is below this may not be worth its claim.
-const WORTH_IT: Amount = Amount::from_sat(2_000);
+pub(super) const WORTH_IT: Amount = Amount::from_sat(2_000);
 
 /// LDK's `SpendableOutputs` events.
 #[derive(Debug, Default)]
