@@ -107,7 +107,7 @@ pub struct Unsigned {
     pub coins: Vec<OutPoint>,
     /// What it pays.
     pub fee: Amount,
-    /// Whether that is less than its price: the coins fell short.
+    /// Whether that is less than three quarters of its price: the coins fell short.
     pub is_short: bool,
 }
 
@@ -203,9 +203,9 @@ impl Draft {
     /// cheaper would be relayed.
     #[must_use]
     pub fn cheaper(&self) -> Option<Self> {
-        let three_quarters = |all: u64| all.saturating_sub(all.div_ceil(4));
-        let fee = Amount::from_sat(three_quarters(self.fee.to_sat())).max(self.least);
-        let feerate = FeeRate::from_sat_per_kwu(three_quarters(self.feerate.to_sat_per_kwu()));
+        let fee = three_quarters(self.fee).max(self.least);
+        let rate = self.feerate.to_sat_per_kwu();
+        let feerate = FeeRate::from_sat_per_kwu(rate.saturating_sub(rate.div_ceil(4)));
         (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
     }
 
@@ -421,19 +421,18 @@ impl Draft {
             return Err(BuildError::OverBudget);
         }
         let wanted = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(least);
-        let fee = wanted;
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}
-            SpendPath::Single(_) => take_fee(&mut transaction, fee)?,
+            SpendPath::Single(_) => take_fee(&mut transaction, wanted)?,
             SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {}
             SpendPath::Anchor { .. } | SpendPath::SecondStage(_) => {
                 let change = change.ok_or(BuildError::NoCoins)?;
-                add_change(&mut transaction, &prevouts, !coins.is_empty(), fee, change)?;
+                add_change(&mut transaction, &prevouts, !coins.is_empty(), wanted, change)?;
             }
         }
         let (paid_in, paid_out) = (sum(&prevouts), sum(&transaction.output));
         let fee = paid_in.checked_sub(paid_out).ok_or(BuildError::Malformed)?;
-        let is_short = fee < wanted;
+        let is_short = fee < three_quarters(wanted);
         if fee < least {
             // Coins fell so short that it would not be relayed, or not replace its predecessor.
             return Err(BuildError::NoCoins);
@@ -453,6 +452,10 @@ fn input_count(inputs: usize) -> Weight {
 /// What a coin adds to a transaction.
 fn weight_of(coin: &Coin) -> Weight {
     coin.satisfaction_weight.checked_add(weights::INPUT_BASE).unwrap_or(Weight::MAX)
+}
+
+fn three_quarters(all: Amount) -> Amount {
+    Amount::from_sat(all.to_sat().saturating_sub(all.to_sat().div_ceil(4)))
 }
 
 fn sum(outputs: &[TxOut]) -> Amount {

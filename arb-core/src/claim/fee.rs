@@ -102,7 +102,7 @@ impl Hurry {
     }
 
     /// Whether there is a deadline, ahead.
-    fn has_deadline(self) -> bool {
+    pub(super) fn has_deadline(self) -> bool {
         match self {
             Self::Left(_) | Self::Penalty(..) => true,
             Self::Raced | Self::Commitment(_) | Self::Waited(_) => false,
@@ -175,8 +175,8 @@ impl Price<'_> {
             let rising = if hurry.has_deadline() { RISING } else { 0 };
             bid.max(self.bid(hurry, most.min(self.for_deadlines).min(self.budget), rising))
         });
+        let others = bid.map_or(Amount::ZERO, |bid| fee_of(bid, self.weight));
         let bid = self.asked.iter().fold(bid, |bid, &(asked, brings)| {
-            let others = bid.map_or(Amount::ZERO, |bid| fee_of(bid, self.weight));
             let most = others.checked_add(brings).unwrap_or(Amount::MAX_MONEY);
             bid.max(feerate_of(most, self.weight).map(|most| most.min(asked)))
         });

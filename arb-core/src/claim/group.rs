@@ -117,9 +117,9 @@ pub(super) fn form<'a>(
         let standing = if forms.len() > 1 || !pays_where_it_should(out, &claims) {
             Standing::Apart(out, parts)
         } else if several && claims.iter().any(|claim| is_pressed(claim, tip)) {
-            // The others stay together.
-            let (alone, rest): (Vec<_>, Vec<_>) =
-                claims.iter().copied().partition(|claim| is_pressed(claim, tip));
+            // The others stay together, but for penalties: each that leaves would raise what all of the rest pay.
+            let leaves = |claim: &&Claim| claim.kind() == TxKind::Penalty || is_pressed(claim, tip);
+            let (alone, rest): (Vec<_>, Vec<_>) = claims.iter().copied().partition(leaves);
             parts = alone.into_iter().map(|claim| vec![claim]).collect();
             parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
             Standing::Apart(out, parts)

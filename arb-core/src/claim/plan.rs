@@ -479,7 +479,9 @@ impl<'a> Planner<'a> {
             }
         };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
-        if let Over::Absent(_) | Over::More(_) = over {
+        if let Over::Absent(current) | Over::More(current) = over
+            && current.refusal(self.tip) == Some(Refusal::Fee)
+        {
             let over_older = self.over_older(&draft, own).filter(|fee| *fee <= budget);
             draft.fee = draft.fee.max(over_older.unwrap_or(Amount::ZERO));
         }

@@ -113,8 +113,8 @@ struct State {
     handed_back: BTreeSet<ChannelId>,
     /// There is no arbiter any more.
     has_ended: bool,
-    /// Since when the arbiter has taken nothing.
-    refusing: Option<u32>,
+    /// Since when the arbiter has taken nothing, and when it said so last.
+    refusing: Option<(u32, u32)>,
 }
 
 impl State {
@@ -124,7 +124,7 @@ impl State {
             (claimed.since, claimed.last, claimed.known) = (height, height, height);
         });
         self.wanted.values_mut().for_each(|since| *since = height);
-        self.refusing = self.refusing.map(|_| height);
+        self.refusing = self.refusing.map(|_| (height, height));
         let new = self.of_ldk.values_mut().filter(|of| of.last == 0);
         new.for_each(|of| of.last = height);
     }
@@ -297,7 +297,8 @@ impl Egress {
     }
 
     /// The arbiter took something, or `refused` it for now. Returns whether LDK waits until it takes it: not in
-    /// [`Mode::Observe`], when it has [`ended`](Self::ended) or takes nothing for [`SILENCE`] blocks, as with a full disk. For
+    /// [`Mode::Observe`], when it has [`ended`](Self::ended) or refuses everything for [`SILENCE`] blocks. One that does not answer
+    /// at all, as while its disk is full, is waited for. For
     /// [`FactSink::waits`](super::FactSink::waits).
     pub fn waits(&self, refused: bool) -> bool {
         let mut state = lock(&self.state);
@@ -306,7 +307,10 @@ impl Egress {
             return true;
         }
         let height = state.height;
-        let since = *state.refusing.get_or_insert(height);
+        // What it refused long ago, and was not asked again since, does not count.
+        let before = state.refusing.filter(|(_, last)| height.saturating_sub(*last) <= 1);
+        let since = before.map_or(height, |(since, _)| since);
+        state.refusing = Some((since, height));
         let is_over = state.has_ended || height.saturating_sub(since) >= SILENCE;
         state.mode != Mode::Observe || !is_over
     }
@@ -373,6 +377,11 @@ impl Egress {
             state.closing.insert(channel);
         }
         ours
+    }
+
+    /// LDK was not told to close it, and nothing of ours goes out.
+    fn not_begun(&self, channel: &ChannelId) {
+        lock(&self.state).closing.remove(channel);
     }
 
     fn tell(&self, channel: ChannelId) {

@@ -75,13 +75,13 @@ impl<A: Around> Driver<A> {
     /// The signer has not signed what coins were selected for, and nothing of it is out: if that goes on, others may have
     /// them until it does.
     pub(super) fn not_signed(&mut self, slot: Slot, draft: &Draft) {
-        let (slot, claim) = self.coins_of(slot, draft);
+        let (owner, claim) = self.coins_of(slot, draft);
         if draft.divisible
             && self.tasks.is_doubted(slot, draft)
-            && self.tasks.has_coins(slot, &claim)
+            && self.tasks.has_coins(owner, &claim)
         {
-            self.tasks.has_no_coins(slot, &claim);
-            self.give_back(slot, claim);
+            self.tasks.has_no_coins(owner, &claim);
+            self.give_back(owner, claim);
         }
     }
 

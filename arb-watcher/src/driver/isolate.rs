@@ -221,6 +221,7 @@ async fn fund<C: CoinSource>(
     let mut whole = draft.clone();
     // Whatever goes without the others, the coins are this one's until the transaction is in the log.
     let (channel, claim) = draft.coins_as;
+    let first = draft.clone();
     loop {
         let (amount, feerate, most) = (draft.coins_wanted(), draft.feerate, draft.most_coins());
         let deadline = draft.claims().filter_map(Claim::needed_by).min();
@@ -236,8 +237,10 @@ async fn fund<C: CoinSource>(
                 // no room for goes into another one.
                 let is_full = coins.len() >= most;
                 let fewer = draft.fewer().filter(|_| unsigned.is_short);
-                match fewer.filter(|fewer| is_full || fewer.saves_nearly_all_of(&draft)) {
+                match fewer.filter(|fewer| is_full || fewer.saves_nearly_all_of(&first)) {
                     Some(fewer) => {
+                        // What it has no use for is for the others.
+                        answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
                         whole = fewer;
                         draft = whole.clone();
                     }
@@ -253,6 +256,7 @@ async fn fund<C: CoinSource>(
                     }
                     return Err(Failed::other(error));
                 };
+                answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
                 whole = fewer;
                 draft = whole.clone();
             }

@@ -63,7 +63,7 @@ const DEPTH: &str = "LDK fails an HTLC upstream at a depth of 6, and the story s
 const EXPIRY: &str = "LDK takes no payment that expires in fewer than 42 blocks";
 
 /// Stories that LDK nodes can follow, and end otherwise: why, and with which words.
-const OTHERWISE: [(&str, &str, &str); 13] = [
+const OTHERWISE: [(&str, &str, &str); 12] = [
     (
         "deadline_fulfil",
         "LDK closes 36 blocks before an HTLC expires whose preimage it knows",
@@ -80,11 +80,6 @@ const OTHERWISE: [(&str, &str, &str); 13] = [
         "mutual_close_after_the_request",
         "LDK agrees upon no mutual close of what it has closed",
         "Channel unavailable",
-    ),
-    (
-        "peer_takes_two_together",
-        "LDK fulfils two HTLCs with one commitment",
-        "of b, found node 0 of LDK has",
     ),
     ("revoked_htlc_success_race", EXPIRY, "a.h1 to expire at least 42 blocks after the tip"),
     (

@@ -51,10 +51,13 @@ impl Planner<'_> {
         None
     }
 
-    /// What it takes to replace what may be in a mempool, of all that was made of a draft's claims and not refused.
+    /// What it takes to replace what may be in a mempool: the newest that was made of each of a draft's claims, and not
+    /// refused.
     pub(super) fn over_older(&self, draft: &Draft, weight: Weight) -> Option<Amount> {
-        let outs = draft.claims().flat_map(|claim| self.past.claims_of(claim.outpoint));
-        let older = outs.filter(|out| out.refusal(self.tip).is_none());
+        let older = draft.claims().filter_map(|claim| {
+            let mut outs = self.past.claims_of(claim.outpoint).rev();
+            outs.find(|out| out.refusal(self.tip).is_none())
+        });
         older.map(|out| fee::replacement_fee(out.handed_out.fee, weight)).max()
     }
 

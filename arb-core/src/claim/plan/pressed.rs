@@ -27,9 +27,7 @@ impl Planner<'_> {
         let mut steps: BTreeMap<u32, (Hurry, Amount)> = BTreeMap::new();
         for claim in draft.claims() {
             let hurry = self.hurry_of(claim).unwrap_or_else(|| self.idle(draft));
-            let near = hurry.left().unwrap_or(u32::MAX);
-            let (_, lost) = steps.entry(near).or_insert((hurry, Amount::ZERO));
-            *lost = sum(*lost, Self::for_deadlines(claim, self.most(claim)));
+            add(&mut steps, hurry, Self::for_deadlines(claim, self.most(claim)));
         }
         added_up(steps)
     }
@@ -44,10 +42,8 @@ impl Planner<'_> {
         let (mut steps, mut before) = (BTreeMap::new(), Amount::ZERO);
         for (by, lost) in lost {
             let hurry = self.by(*by);
-            let near = hurry.left().unwrap_or(u32::MAX);
-            let (_, own) = steps.entry(near).or_insert((hurry, Amount::ZERO));
             // The other half is for the HTLC transactions.
-            *own = sum(*own, half(lost.checked_sub(before).unwrap_or(Amount::ZERO)));
+            add(&mut steps, hurry, half(lost.checked_sub(before).unwrap_or(Amount::ZERO)));
             before = *lost;
         }
         Some(added_up(steps))
@@ -149,6 +145,16 @@ impl Planner<'_> {
     fn sweep(&self, weight: Weight) -> Amount {
         fee::fee_of(self.estimates.within(fee::PATIENT), weight)
     }
+}
+
+/// What is lost at a step. Of two that are as near, one with a deadline ahead decides.
+fn add(steps: &mut BTreeMap<u32, (Hurry, Amount)>, hurry: Hurry, lost: Amount) {
+    let near = hurry.left().unwrap_or(u32::MAX);
+    let (kept, all) = steps.entry(near).or_insert((hurry, Amount::ZERO));
+    if hurry.has_deadline() {
+        *kept = hurry;
+    }
+    *all = sum(*all, lost);
 }
 
 /// Steps by how near they are, each with what the nearer ones have.

@@ -101,7 +101,10 @@ impl<B, M, F: ForceClose> ArbiterEgress<B, M, F> {
                 return Err(EgressError::HandedBack);
             }
             if !self.egress.was_told(&channel) {
-                self.fence.force_close(channel).map_err(EgressError::NotClosed)?;
+                if let Err(why) = self.fence.force_close(channel) {
+                    self.egress.not_begun(&channel);
+                    return Err(EgressError::NotClosed(why));
+                }
                 self.egress.tell(channel);
             }
         }

@@ -209,18 +209,17 @@ where
         &self.unreadable
     }
 
-    /// What LDK handed over, and when.
+    /// What LDK handed over, and when. A record that is damaged is left out: the guard waits two blocks for LDK then, as
+    /// without it.
     pub(super) fn handed_over(&self) -> Result<BTreeMap<Txid, u32>, String> {
         let list = self.store.list(NAMESPACE, HANDED_OVER).map_err(|error| error.to_string())?;
         let read = |key: String| {
             let bytes = self.store.read(NAMESPACE, HANDED_OVER, &key);
             let bytes = bytes.map_err(|error| error.to_string())?;
-            match (key.parse(), <[u8; 4]>::try_from(bytes)) {
-                (Ok(txid), Ok(height)) => Ok((txid, u32::from_be_bytes(height))),
-                _ => Err(format!("{key} is no transaction with its height")),
-            }
+            let read = (key.parse().ok(), <[u8; 4]>::try_from(bytes).ok());
+            Ok(read.0.zip(read.1.map(u32::from_be_bytes)))
         };
-        list.into_iter().map(read).collect()
+        list.into_iter().map(read).filter_map(Result::transpose).collect()
     }
 
     /// Remembers the height from which on a channel that is adopted is watched, unless one is remembered.

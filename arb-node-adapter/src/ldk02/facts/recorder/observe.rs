@@ -3,10 +3,17 @@ use super::again::numbers_of;
 use super::{Job, LeftFor, Recorder, Stop, Waiting, answered, closes};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::held::HeldFor;
+use crate::ldk02::facts::monitor::NotAtRest;
 use crate::ldk02::facts::{FactSink, monitor};
 use arb_core::ids::ChannelId;
 use core::ops::Deref;
 use std::sync::Arc;
+
+/// Whether LDK has closed the channel before: it revokes nothing with what it writes now.
+fn is_closed(job: &Job) -> bool {
+    let monitor = job.monitor().map(|monitor| monitor::read(&monitor.bytes));
+    matches!(monitor, Some(Err(NotAtRest::Closing)))
+}
 
 impl<K> Recorder<K>
 where
@@ -45,7 +52,7 @@ where
             return Ok(());
         };
         if !self.held.contains_key(&channel) {
-            self.hold(channel, job, HeldFor::Refused(why));
+            self.hold(channel, job, HeldFor::Refused(why.clone()));
         }
         if let Some(holding) = self.held.get_mut(&channel) {
             holding.add(job);
@@ -55,10 +62,13 @@ where
             self.let_go(channel, completed)
         } else if self.goes(channel, sink) {
             self.let_pass(channel, sink, completed).await
-        } else if closes(job) {
+        } else if closes(job) || is_closed(job) {
             self.let_go(channel, completed)
-        } else {
+        } else if self.shelf.was_told(&channel) || !sink.waits(true) {
             Ok(())
+        } else {
+            // The mode has changed since.
+            Err(Waiting::Sink(why))
         }
     }
 
