@@ -94,12 +94,15 @@ impl<A: Around> Driver<A> {
             Command::ReportPage { after } => {
                 Reply::new(answer).send(Ok(Box::new(self.report_page(after))));
             }
-            Command::Idle => {
-                self.chain.look_at_all();
-                let (begun, _) = self.chain.mempool.rounds();
-                self.idlers.push(begun, Reply::new(answer));
-            }
+            Command::Idle => self.idle(Reply::new(answer)),
         }
+    }
+
+    /// Answered once nothing is under way, from a new look at everything on.
+    pub(super) fn idle(&mut self, reply: Reply<()>) {
+        self.chain.look_at_all();
+        let (begun, _) = self.chain.mempool.rounds();
+        self.idlers.push(begun, reply);
     }
 
     fn open_notices(&mut self, reply: Reply<NoticeStream>) {
@@ -291,7 +294,7 @@ impl<A: Around> Driver<A> {
     }
 
     /// An append of facts has ended: whoever waits is told. Gives what is durable by it.
-    fn on_stored(&mut self, stored: Stored) -> Option<(Slot, Updated)> {
+    pub(super) fn on_stored(&mut self, stored: Stored) -> Option<(Slot, Updated)> {
         let Stored { slot, number, result } = stored;
         match result {
             Ok(()) => Some((slot, self.on_the_way.stored(slot, number)?)),

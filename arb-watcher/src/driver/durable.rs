@@ -1,15 +1,18 @@
 //! Persist before effect: inputs are staged, appended, and only then committed.
 use super::on_the_way::Records;
 use super::panics::slot_of;
+use super::work::Stored;
 use super::{Around, Driver, measure};
 use crate::alarms::StoreAlarm;
-use crate::command::CommandError;
+use crate::command::{Command, CommandError, Envelope, Reply};
 use crate::ended::Ended;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Transition};
 use arb_core::facts::ChannelFacts;
 use arb_core::ids::Slot;
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Remedy, Write};
 use std::collections::BTreeSet;
+use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// Batches that do not pass through the engine are numbered from here, so that no receipt of one
@@ -185,7 +188,7 @@ impl<A: Around> Driver<A> {
                 }
                 (Remedy::Wait, Patience::UntilDurable) => {
                     self.alarms.store(Some(StoreAlarm::Refuses));
-                    self.pause().await?;
+                    self.pause(&why).await?;
                 }
             }
         }
@@ -196,12 +199,37 @@ impl<A: Around> Driver<A> {
         self.alarms.store(StoreAlarm::of(self.log.health()));
     }
 
-    /// Waits before something is repeated; an error if the driver is to end.
-    async fn pause(&mut self) -> Result<(), CommandError> {
-        tokio::select! {
-            () = self.end.come() => Err(CommandError::Stopped),
-            () = tokio::time::sleep(self.settings.retry) => Ok(()),
+    /// Waits before something is repeated; an error if the driver is to end. Whoever asks for something meanwhile, or
+    /// waits for facts that are refused as well, is told why it is not done, and may go on without.
+    async fn pause(&mut self, why: &str) -> Result<(), CommandError> {
+        let mut over = pin!(tokio::time::sleep(self.settings.retry));
+        let mut durable = Vec::new();
+        let ended = loop {
+            tokio::select! {
+                () = self.end.come() => break Err(CommandError::Stopped),
+                () = over.as_mut() => break Ok(()),
+                Some(envelope) = self.queue.recv() => self.refuse(envelope, why),
+                Some(stored) = self.appends.next() => match stored.result {
+                    // What follows from it must wait for what is being repeated.
+                    Ok(()) => durable.push(stored),
+                    Err(_) => drop(self.on_stored(stored)),
+                },
+            }
+        };
+        for Stored { slot, number, result } in durable {
+            self.appends.start((slot, number), ready(result));
         }
+        ended
+    }
+
+    /// Nothing is done: the store is asked for something else, and refuses it.
+    fn refuse(&mut self, envelope: Envelope, why: &str) {
+        let Envelope { command, answer } = envelope;
+        if let Command::Idle = command {
+            return self.idle(Reply::new(answer));
+        }
+        let refused = format!("the arbiter waits for its store: {why}");
+        let _ = answer.send(Err(CommandError::NotStored(refused)));
     }
 
     /// Facts of these channels. One whose facts are damaged is set aside; an error: they cannot be had now, or
@@ -233,7 +261,7 @@ impl<A: Around> Driver<A> {
                             return Err(CommandError::NotStored(why));
                         }
                         self.alarms.store(Some(StoreAlarm::Refuses));
-                        self.pause().await?;
+                        self.pause(&why).await?;
                         continue;
                     }
                 }

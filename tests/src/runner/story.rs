@@ -507,9 +507,11 @@ impl<'a> Runner<'a> {
             self.channels.iter().map(|(name, chan)| (name.clone(), chan.id)).collect();
         for (name, id) in ids {
             // Stuck on a full disk, it answers later: the last report stands until then.
-            let patience = if self.disk_is_full { PATIENCE_ON_FULL_DISK } else { PATIENCE };
+            let full = self.disk_is_full;
+            let patience = if full { PATIENCE_ON_FULL_DISK } else { PATIENCE };
             let asked = self.command(|arbiter| async move {
                 match tokio::time::timeout(patience, arbiter.report(id)).await {
+                    Ok(Err(CommandError::NotStored(_))) if full => Ok(None),
                     Ok(answer) => answer.map(Some),
                     Err(_) => Ok(None),
                 }

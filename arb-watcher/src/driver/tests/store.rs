@@ -90,6 +90,34 @@ async fn commands_are_refused_and_not_held_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asks_while_a_block_waits_for_room_is_told_so() {
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    // Facts that are asked for before the block, and answered after it was found.
+    let gate = world.log.hold();
+    let update = channel.add(offered(0));
+    let early = tokio::spawn({
+        let (arbiter, id) = (arbiter.clone(), channel.id());
+        async move { arbiter.update_channel(id, vec![update]).await }
+    });
+    sleep(Duration::from_millis(1)).await;
+    world.log.refuse(true);
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    sleep(Duration::from_secs(1)).await;
+    gate.refuse();
+    let soon = Duration::from_secs(1);
+    let refused = timeout(soon, early).await.expect("it is answered").expect("no panic");
+    assert!(matches!(refused, Err(CommandError::NotStored(_))), "{refused:?}");
+    let refused = timeout(soon, arbiter.report(channel.id())).await.expect("it is answered");
+    assert!(matches!(refused, Err(CommandError::NotStored(_))), "{refused:?}");
+    let failed = timeout(soon, arbiter.fail_channel(channel.id())).await.expect("it is answered");
+    assert!(matches!(failed, Err(CommandError::NotStored(_))), "{failed:?}");
+    world.log.refuse(false);
+    arbiter.idle().await.expect("running");
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_medium_that_cannot_be_read_sets_no_channel_aside() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;
