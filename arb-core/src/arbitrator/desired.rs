@@ -12,6 +12,7 @@ use crate::format::{Commitment, CommitmentOutput, OutputKind, commitment, script
 use crate::height::{Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
+use crate::policy::Policy;
 use crate::units::{BlockDelta, BlockHeight};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -86,7 +87,9 @@ impl ChannelArbitrator {
         }
         for output in &picture.outputs {
             let reclaimed = || self.reclaimed(facts, picture, output, now);
-            let Some(claim) = self.claim_of(facts, output).or_else(reclaimed) else { continue };
+            let Some(claim) = self.claim_of(facts, output, &now.policy).or_else(reclaimed) else {
+                continue;
+            };
             let claim = self.hurried(claim, now.tip);
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
@@ -100,7 +103,7 @@ impl ChannelArbitrator {
             return Vec::new();
         }
         let mut claims = self.local_claims(facts, now);
-        if let Some(anchor) = self.seen_anchor(facts) {
+        if let Some(anchor) = self.seen_anchor(facts, &now.policy) {
             // One commitment is enough: we do not bid against ourselves. But what the network would
             // not have pays for nothing, until it is signed anew.
             if !self.is_to_be_made_anew(anchor.outpoint) {
@@ -115,7 +118,7 @@ impl ChannelArbitrator {
     /// that could be lost meanwhile (BOLT 5 F4).
     pub(crate) fn is_held_back(&self, facts: &ChannelFacts, now: &Now) -> bool {
         let waits = |since: BlockHeight| since.until(now.tip).0 < now.policy.mutual_patience.0;
-        now.mutual_close.is_some_and(waits) && self.stake(facts).is_nothing()
+        now.mutual_close.is_some_and(waits) && self.stake(facts, &now.policy).is_nothing()
     }
 
     /// What the network says against our newest spend of an output.
@@ -142,8 +145,8 @@ impl ChannelArbitrator {
 
     /// Our anchor on a commitment of the peer that was seen unconfirmed, where it matters to us when
     /// that confirms, and unless the commitment is gone: our child of it misses an input, and it was not seen since.
-    fn seen_anchor(&self, facts: &ChannelFacts) -> Option<Claim> {
-        let stake = self.stake(facts);
+    fn seen_anchor(&self, facts: &ChannelFacts, policy: &Policy) -> Option<Claim> {
+        let stake = self.stake(facts, policy);
         let (deadline, value_at_risk) = (stake.deadline, stake.value);
         if self.intent.is_none() && deadline.is_none() {
             return None;
@@ -187,7 +190,7 @@ impl ChannelArbitrator {
         else {
             return Vec::new();
         };
-        let stake = self.stake(facts);
+        let stake = self.stake(facts, &now.policy);
         let base = Claim {
             channel: facts.id,
             outpoint: candidate.funding,
@@ -280,7 +283,7 @@ impl ChannelArbitrator {
         }
     }
 
-    fn claim_of(&self, facts: &ChannelFacts, output: &Output) -> Option<Claim> {
+    fn claim_of(&self, facts: &ChannelFacts, output: &Output, policy: &Policy) -> Option<Claim> {
         let Way::Spend { path, due, deadline } = &output.way else { return None };
         if output.spent.is_some() {
             return None;
@@ -307,10 +310,23 @@ impl ChannelArbitrator {
             | TxKind::Claim
             | TxKind::Sweep => match is_told() {
                 true => Deadline::Race(Some(by)),
-                false => Deadline::By(by),
+                false => Deadline::By(
+                    self.failed_from(facts, output, policy).map_or(by, |late| by.min(late)),
+                ),
             },
         });
         Some(claim)
+    }
+
+    /// Tip from which an HTLC that we offered is failed upstream in any case: nothing of it is saved by what confirms later.
+    fn failed_from(
+        &self,
+        facts: &ChannelFacts,
+        output: &Output,
+        policy: &Policy,
+    ) -> Option<BlockHeight> {
+        let id = output.role.htlc().filter(|id| id.offerer == Side::Local)?;
+        upstream::late_from(self.terms(facts, id)?, policy)
     }
 
     /// Whether the node was told upstream what becomes of an HTLC that we offered.
@@ -330,8 +346,9 @@ impl ChannelArbitrator {
     /// Every claim of a closed channel, open now or later; without those that are spent, and with
     /// its own deadline.
     #[must_use]
-    pub fn claims(&self, facts: &ChannelFacts, picture: &Picture) -> Vec<Claim> {
-        picture.outputs.iter().filter_map(|output| self.claim_of(facts, output)).collect()
+    pub fn claims(&self, facts: &ChannelFacts, picture: &Picture, policy: &Policy) -> Vec<Claim> {
+        let claim = |output| self.claim_of(facts, output, policy);
+        picture.outputs.iter().filter_map(claim).collect()
     }
 
     /// Every claim of a channel with its own deadline, whatever the operator asked for: of a closed
@@ -344,7 +361,7 @@ impl ChannelArbitrator {
         now: &Now,
     ) -> Vec<Claim> {
         match picture {
-            Some(picture) => self.claims(facts, picture),
+            Some(picture) => self.claims(facts, picture, &now.policy),
             None => self.commitment_claims(facts, now),
         }
     }

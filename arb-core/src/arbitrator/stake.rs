@@ -1,8 +1,10 @@
 //! What a close must save, and by when.
 use crate::arbitrator::ChannelArbitrator;
+use crate::arbitrator::upstream::late_from;
 use crate::claim::Deadline;
 use crate::facts::{ChannelFacts, HtlcLink};
 use crate::ids::Side;
+use crate::policy::Policy;
 use crate::units::{BlockDelta, BlockHeight};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -33,7 +35,7 @@ impl ChannelArbitrator {
     /// By when the commitment should be confirmed, so that its HTLC transactions have time, and what
     /// is lost otherwise. What was fulfilled upstream is the peer's to take: nothing of it is at
     /// stake.
-    pub(crate) fn stake(&self, facts: &ChannelFacts) -> AtStake {
+    pub(crate) fn stake(&self, facts: &ChannelFacts, policy: &Policy) -> AtStake {
         let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let (mut value, mut told) = (Amount::ZERO, false);
         let mut due: BTreeMap<BlockHeight, Amount> = BTreeMap::new();
@@ -47,17 +49,20 @@ impl ChannelArbitrator {
                     told = true;
                     None
                 }
-                (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => Some(expiry.0),
+                (Side::Local, HtlcLink::ForwardOf { expiry, .. }) => {
+                    let by = expiry.0.minus(SECOND_STAGE);
+                    Some(late_from(htlc, policy).map_or(by, |late| by.min(late)))
+                }
                 // Of our own payment nobody waits for the end, and what it is worth is ours.
                 (Side::Local, _) => None,
                 (Side::Remote, _) => match crate::picture::usable_preimage(self, *id, htlc) {
-                    Some(_) => Some(htlc.expiry.0),
+                    Some(_) => Some(htlc.expiry.0.minus(SECOND_STAGE)),
                     None => continue,
                 },
             };
             let amount = htlc.amount.floor();
             if let Some(by) = by {
-                let at = due.entry(by.minus(SECOND_STAGE)).or_default();
+                let at = due.entry(by).or_default();
                 *at = sum(*at, amount);
             }
             value = sum(value, amount);

@@ -76,11 +76,10 @@ pub enum Hurry {
     /// before their deadline. What is kept for bad luck lies behind that.
     Penalty(u32, u32),
     /// Its deadline is past, or of no use: it is a race with the peer, at the price of the next
-    /// blocks, and more only where the peer pays more. So it is for an HTLC whose incoming one was failed some blocks before
-    /// its expiry (`Policy::upstream_margin`): what the last of these blocks would have cost, up to all that it brings, is
-    /// not paid, since nothing depends on the height any more.
+    /// blocks, and more only where the peer pays more, since nothing depends on the height any more.
     Raced,
-    /// There is no deadline, but it does not wait for better times; blocks since it was made first.
+    /// There is no deadline, but it does not wait for better times; blocks since it was made first. It pays what the market
+    /// asks, of somebody who hurries more and more, and never more: nothing is lost at any height.
     Commitment(u32),
     /// There is no deadline; blocks since it could be made.
     Waited(u32),
@@ -96,7 +95,7 @@ impl Hurry {
             }
             Self::Penalty(left, _) => Some(left),
             Self::Raced => Some(RACED),
-            Self::Commitment(waited) => Some(PATIENT.saturating_sub(waited).max(CLOSE)),
+            Self::Commitment(waited) => Some(PATIENT.saturating_sub(waited).max(RACED)),
             Self::Waited(_) => None,
         }
     }

@@ -19,11 +19,13 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::transaction::Version;
-use bitcoin::{FeeRate, OutPoint, Script, Weight};
+use bitcoin::{FeeRate, OutPoint, Script, Txid, Weight};
 
-/// Blocks before its deadline from which each penalty is made by itself: one that is pinned or
+/// Blocks before the cheater may take an output from which each penalty is made by itself: one that is pinned or
 /// raced does not hold up the others (BOLT 5 V9b).
-pub(super) const SECURITY_DELAY: u32 = 18;
+const SECURITY_DELAY: u32 = 18;
+/// The same before its deadline, the last block in time.
+pub(super) const PENALTY_APART: u32 = SECURITY_DELAY - 1;
 /// The same for an HTLC on the peer's commitment that the peer can take as well: its spend may be where our
 /// mempool does not show it, and what stands in one transaction with it waits in vain. Where it merely waits for room it is in a block
 /// before that.
@@ -129,8 +131,13 @@ pub(super) fn form<'a>(
         groups.push(Group { claims, standing });
     }
     let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
+    let scattered = scattered(past);
+    let is_scattered = |claim: &Claim| {
+        past.claims_of(claim.outpoint).next_back().is_some_and(|out| scattered.contains(&out.txid))
+    };
     for (claim, half) in rest.into_values().map(|claim| (claim, None)).chain(halves) {
-        if apart(claim) || is_pressed(claim, tip) {
+        let alone = apart(claim) || is_pressed(claim, tip);
+        if alone || (half.is_none() && is_scattered(claim)) {
             groups.push(Group { claims: vec![claim], standing: Standing::New });
         } else {
             together.entry((key(claim, past), half)).or_default().push(claim);
@@ -162,6 +169,27 @@ fn parts<'a>(claims: &[&'a Claim], past: &Past<'_>) -> Vec<Vec<&'a Claim>> {
     parts.into_values().collect()
 }
 
+/// Transactions for several penalties of which one went out by itself, to the same place: all of them do then. If the others
+/// went together again, each that leaves them later, when its own deadline is near, would pay for all that are left, and leave them a
+/// higher price.
+fn scattered(past: &Past<'_>) -> BTreeSet<Txid> {
+    let penalties = || past.outs().iter().filter(|out| out.handed_out.kind == TxKind::Penalty);
+    let output = |out: &Out<'_>| {
+        out.handed_out.transaction.output.first().map(|output| output.script_pubkey.clone())
+    };
+    penalties()
+        .filter_map(|alone| {
+            let mut claims = alone.handed_out.all_claims();
+            let (claim, None) = (claims.next()?, claims.next()) else { return None };
+            let before = past.claims_of(claim).take_while(|out| out.txid != alone.txid).last()?;
+            let is_several = before.handed_out.all_claims().nth(1).is_some();
+            let by_itself =
+                is_several && output(before) == output(alone) && !past.is_apart_anywhere(claim);
+            by_itself.then_some(before.txid)
+        })
+        .collect()
+}
+
 /// Whether a claim is so near its deadline that it is made by itself: a penalty, which the cheater can take to a second
 /// stage from an HTLC's expiry on, or an HTLC on the peer's commitment. One that we take by its preimage is the peer's
 /// to take from its expiry on, and that is the deadline. Second stages on our own stay together: each would need
@@ -170,7 +198,9 @@ fn is_pressed(claim: &Claim, tip: BlockHeight) -> bool {
     let within = |height: BlockHeight, blocks: u32| tip.until(height).0 <= blocks;
     let near = |height: BlockHeight| within(height, SECURITY_DELAY);
     match claim.deadline {
-        Some(Deadline::Penalty { by, second_stage }) => near(by) || second_stage.is_some_and(near),
+        Some(Deadline::Penalty { by, second_stage }) => {
+            within(by, PENALTY_APART) || second_stage.is_some_and(near)
+        }
         Some(Deadline::By(by) | Deadline::Race(Some(by))) if claim.kind() == TxKind::Claim => {
             within(by, if claim.path.preimage().is_some() { 0 } else { PINNED })
         }

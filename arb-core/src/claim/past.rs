@@ -161,11 +161,12 @@ impl<'a> Past<'a> {
     /// Whether the claim is made by itself: an unconfirmed spend of the output by somebody else was
     /// seen, or the network would have none that claims it.
     pub(super) fn is_apart(&self, claim: &Claim) -> bool {
-        let acts = self.acts.get(&claim.channel);
-        acts.is_some_and(|acts| {
-            let outpoint = &claim.outpoint;
-            acts.contested.contains(outpoint) || acts.set_aside.contains_key(outpoint)
-        })
+        self.acts.get(&claim.channel).is_some_and(|acts| is_apart(acts, &claim.outpoint))
+    }
+
+    /// The same of an output of any channel, be it spent or not.
+    pub(super) fn is_apart_anywhere(&self, outpoint: OutPoint) -> bool {
+        self.acts.values().any(|acts| is_apart(acts, &outpoint))
     }
 
     /// Whether the network would have no transaction that makes the claim.
@@ -196,6 +197,10 @@ impl<'a> Past<'a> {
         let asked = bumps.get(&Some(claim.outpoint)).or_else(|| bumps.get(&None));
         asked.copied().map(FeeRate::from_sat_per_kwu)
     }
+}
+
+fn is_apart(acts: &Acts, outpoint: &OutPoint) -> bool {
+    acts.contested.contains(outpoint) || acts.set_aside.contains_key(outpoint)
 }
 
 fn chain(acts: &Acts) -> Vec<Out<'_>> {

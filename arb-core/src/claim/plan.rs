@@ -273,36 +273,15 @@ impl<'a> Planner<'a> {
     /// A transaction of a claim that stands alone.
     fn sign(&self, claim: &Claim) -> Option<Draft> {
         match &claim.path {
-            SpendPath::Anchor { parent, ours, .. } => self.anchor(claim, *parent, *ours),
+            SpendPath::Anchor { parent, ours, lost, .. } => {
+                self.anchor(claim, (*parent, *ours), lost)
+            }
             // It cannot be changed: signed once, unless wrongly.
             SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 let anew = |out: &Out<'_>| self.past.is_missigned(out, self.tip);
                 self.current(claim).is_none_or(anew).then(|| Draft::new(claim.clone()))
             }
         }
-    }
-
-    /// The child that pays for a commitment, if the commitment's own feerate is too low.
-    fn anchor(&self, claim: &Claim, commitment: Txid, ours: Amount) -> Option<Draft> {
-        let parent = self.past.parent(claim, commitment)?;
-        let mut draft = Draft::new(claim.clone());
-        draft.parent = Some(parent);
-        // The other half is for the HTLC transactions; and little is paid to save little. The peer's commitment, which pays
-        // for itself, is hurried for what its deadline puts at risk, not for our balance.
-        let is_hurried = claim.deadline.is_some() && self.past.ours(commitment).is_none();
-        let idle = if is_hurried { Amount::ZERO } else { ANCHOR_BUDGET.min(half(ours)) };
-        let risk = half(claim.value_at_risk).max(idle);
-        let close = match self.past.budget(claim) {
-            Some(budget) => CloseBudget::of(budget),
-            None => self.close_budget(&draft, commitment, ours).at_least(risk),
-        };
-        // Without its parent no child is accepted, whatever its coins.
-        let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
-        let over = |current| {
-            let anew = self.anew(current).filter(|_| stands);
-            anew.unwrap_or(Over::Same(current))
-        };
-        self.priced(draft, close, self.current(claim).map_or(Over::Nothing, over)).ok()
     }
 
     /// The steps of one group.
@@ -390,7 +369,7 @@ impl<'a> Planner<'a> {
             weight,
             budget,
             pressed,
-            for_deadlines: Self::for_deadlines(&draft.claim, budget),
+            for_deadlines: self.all_for_deadlines(draft, budget),
             poorest: group::poorest(draft),
             estimates: self.estimates,
             asked: self.asked_steps(draft, budget),

@@ -94,9 +94,9 @@ impl Active {
     }
 
     /// What is lost unless a claim of ours confirms, each with the height by which it must.
-    pub fn at_risk(&self) -> impl Iterator<Item = (Option<BlockHeight>, Amount)> {
+    pub fn at_risk(&self, policy: &Policy) -> impl Iterator<Item = (Option<BlockHeight>, Amount)> {
         let failing = self.picture.is_none() && self.state.is_failing();
-        let closing = failing.then(|| self.state.stake(&self.facts));
+        let closing = failing.then(|| self.state.stake(&self.facts, policy));
         let closing = closing.map(|stake| (stake.deadline.and_then(Deadline::height), stake.value));
         let outputs = self.picture.iter().flat_map(|picture| &picture.outputs);
         let unspent = outputs.filter(|output| output.spent.is_none());

@@ -5,6 +5,7 @@ use crate::arbitrator::TxKind;
 use crate::claim::{SigningKey, SingleSpend, SpendPath, Unlock};
 use crate::facts::{Htlc, HtlcRecord};
 use crate::format::{AnchorRule, CommitmentKeys, scripts};
+use crate::height;
 use crate::ids::{HtlcId, PerCommitmentSecret, Side};
 use crate::picture::{Output, Role, View, Way, at_once};
 use crate::units::{BlockHeight, CommitmentNumber, Confirmed, Tx};
@@ -132,7 +133,8 @@ impl View<'_> {
                 version: self.candidate.format.version(),
             })),
             due: at_once(confirmed),
-            deadline: Some(confirmed.plus(self.facts.remote.delay)),
+            // The last block that is ours alone: the cheater's spend goes into the next one.
+            deadline: Some(height::csv(confirmed, self.facts.remote.delay).tip),
         }
     }
 

@@ -1,5 +1,5 @@
 //! A channel that is to be failed and is not closed yet: our commitment on its way.
-use crate::arbitrator::{ChannelArbitrator, FailReason, HandedOut, TxKind};
+use crate::arbitrator::{ChannelArbitrator, FailReason, HandedOut, Now, TxKind};
 use crate::claim::{Deadline, fee};
 use crate::facts::ChannelFacts;
 use crate::format::AnchorRule;
@@ -39,8 +39,9 @@ pub struct ClosingReport {
 pub(super) fn closing(
     facts: &ChannelFacts,
     state: &ChannelArbitrator,
-    tip: BlockHeight,
+    now: &Now,
 ) -> Option<ClosingReport> {
+    let tip = now.tip;
     let intent = state.intent()?;
     let commitment = state.acts().of_kind(TxKind::Commitment).last();
     let spends = |child: &&HandedOut| {
@@ -49,7 +50,7 @@ pub(super) fn closing(
     };
     let children = || state.acts().of_kind(TxKind::Anchor).filter(spends);
     let child = children().last();
-    let stake = state.stake(facts);
+    let stake = state.stake(facts, &now.policy);
     let current = &facts.candidates.current;
     let deadline = state.acts().deadline_of(
         current.funding,

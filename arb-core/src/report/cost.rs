@@ -163,7 +163,7 @@ impl<'a> DryRun<'a> {
     fn claim(&mut self) {
         for _ in 0..LONGEST {
             let Some(picture) = Picture::of(self.facts, &self.state) else { return };
-            let mut claims = self.state.claims(self.facts, &picture);
+            let mut claims = self.state.claims(self.facts, &picture, &self.now.policy);
             claims.retain(|claim| !self.left.contains(&claim.outpoint));
             let Some(next) = claims.iter().map(|claim| claim.open_at).min() else {
                 return self.sum_up(&picture);

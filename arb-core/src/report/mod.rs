@@ -134,8 +134,7 @@ impl ChannelReport {
             .filter(|tx| tx.confirmed.is_some() && tx.kind != TxKind::Commitment);
         let fees = confirmed.map(|tx| tx.own_fee).fold(Amount::ZERO, plus);
         let of_output = |o| picture.map(|p| output::output(facts, state, p, o, now));
-        let closing =
-            if picture.is_none() { closing::closing(facts, state, now.tip) } else { None };
+        let closing = if picture.is_none() { closing::closing(facts, state, now) } else { None };
         let outputs_reported: Vec<OutputReport> = outputs.iter().filter_map(of_output).collect();
         let deducted = outputs.iter().zip(&outputs_reported).filter(|(output, reported)| {
             passes_on(output) && reported.payer == Some(Payer::Output)

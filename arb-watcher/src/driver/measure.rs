@@ -129,8 +129,9 @@ impl<A: Around> Driver<A> {
             let mut at_risk: BTreeMap<&str, u64> = names.map(|name| (name, 0)).collect();
             for (slot, active) in engine.actives() {
                 at(Some(slot));
-                phases.count(&active.phase(&engine.now(slot, &active.facts)));
-                for (deadline, value) in active.at_risk() {
+                let now = engine.now(slot, &active.facts);
+                phases.count(&active.phase(&now));
+                for (deadline, value) in active.at_risk(&now.policy) {
                     let sum = at_risk.entry(bucket(tip, deadline)).or_default();
                     *sum = sum.saturating_add(value.to_sat());
                 }

@@ -11,6 +11,7 @@ use arb_core::claim::{Claim, plan};
 use arb_core::engine::{Active, ChainArbitrator, EngineInput, Loaded, Task, Transition};
 use arb_core::ids::Slot;
 use arb_core::log::Durable;
+use arb_core::policy::Policy;
 use arb_core::ports::FeeEstimates;
 use bitcoin::secp256k1::ecdsa;
 use bitcoin::{FeeRate, Transaction};
@@ -131,7 +132,7 @@ impl Closed {
     fn claims(&self) -> Vec<(&Active, Vec<Claim>)> {
         let claims = |active: &Active| {
             let picture = active.picture.as_ref()?;
-            Some(active.state.claims(&active.facts, picture))
+            Some(active.state.claims(&active.facts, picture, &Policy::default()))
         };
         let all = self.engine.actives();
         all.map(|(_, active)| (active, claims(active).unwrap_or_default())).collect()

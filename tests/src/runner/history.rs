@@ -1,6 +1,6 @@
 //! Off-chain history: the peer agrees, the arbiter is told.
 use super::Failed;
-use super::story::Runner;
+use super::story::{Runner, ToldAt};
 use crate::peer::{self, Keep, NewHtlc, Staged, preimage_named};
 use crate::scenario::ast::{
     ChannelName, HashName, History, HtlcRef, Offer, Receive, ReceivedRole, Stage, Step,
@@ -278,12 +278,13 @@ impl Runner<'_> {
                 async move { arbiter.watch_channel(first).await }
             })
             .await?;
-            let told = self.chan(&known)?.told.clone();
-            let until = if known == *name { number } else { u64::MAX };
-            let updates = self.updates_until(&known, told, until)?;
-            let chan = self.chan_mut(&known)?;
-            chan.told = vec![(until.min(chan.peer.local_number()), updates.clone())];
+            if known == *name {
+                let told = self.told_until(&known, number)?;
+                self.chan_mut(&known)?.told = told;
+            }
+            let chan = self.chan(&known)?;
             let id = chan.id;
+            let updates = chan.told.iter().flat_map(|(_, updates)| updates.clone()).collect();
             for part in parts(updates) {
                 self.command(|arbiter| {
                     let part = part.clone();
@@ -298,17 +299,12 @@ impl Runner<'_> {
     }
 
     /// What leads to commitment `until` of both sides, and no further.
-    fn updates_until(
-        &self,
-        name: &ChannelName,
-        told: Vec<(u64, Vec<Update>)>,
-        until: u64,
-    ) -> Result<Vec<Update>, Failed> {
+    fn told_until(&self, name: &ChannelName, until: u64) -> Result<Vec<ToldAt>, Failed> {
         let chan = self.chan(name)?;
-        let mut updates = Vec::new();
-        for (number, batch) in told {
+        let mut told = Vec::new();
+        for (number, batch) in chan.told.iter().cloned() {
             if number <= until {
-                updates.extend(batch);
+                told.push((number, batch));
                 continue;
             }
             let kept = |update: &Update| match update {
@@ -326,16 +322,19 @@ impl Runner<'_> {
                 | Update::Preimage { .. }
                 | Update::Signals(_) => false,
             };
-            updates.extend(batch.into_iter().filter(kept));
+            let before: Vec<Update> =
+                told.iter().flat_map(|(_, updates): &ToldAt| updates.clone()).collect();
+            let mut updates: Vec<Update> = batch.into_iter().filter(kept).collect();
             // A long history states only its last local commitment.
-            for funding in moving(chan.funding, &updates) {
+            for funding in moving(chan.funding, &[before, updates.clone()].concat()) {
                 let scope = chan.fundings().position(|known| known == funding).unwrap_or(0);
                 let commitment = local_commitment(&chan.on(scope)?.local_facts(until)?);
                 updates.push(Update::LocalCommitment { funding, commitment });
             }
+            told.push((until, updates));
             break;
         }
-        Ok(updates)
+        Ok(told)
     }
 }
 

@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long it is waited for while its disk is full: what is stuck goes on when there is room.
 const PATIENCE_ON_FULL_DISK: Duration = Duration::from_millis(300);
 
+/// What the arbiter was told, and the commitment number that it leads to.
+pub(super) type ToldAt = (u64, Vec<Update>);
+
 /// A channel of the story.
 pub(super) struct Chan {
     pub(super) peer: Channel,
@@ -41,7 +44,7 @@ pub(super) struct Chan {
     /// The facts that it was registered with.
     pub(super) first: ChannelFacts,
     /// What the arbiter was told since, each with the commitment number that it leads to.
-    pub(super) told: Vec<(u64, Vec<Update>)>,
+    pub(super) told: Vec<ToldAt>,
     /// What a full disk refused, and what came after it.
     pub(super) unsent: Vec<Vec<Update>>,
     pub(super) links: crate::world::Links,

@@ -57,6 +57,20 @@ const MAX_BUDGET: u64 = 2_100_000_000_000_000;
 
 proptest! {
     #[test]
+    fn what_has_no_deadline_never_pays_more_than_the_market(
+        waited in 0u32..3_000,
+        weight in 400u64..100_000,
+        budget in 0u64..MAX_BUDGET,
+        market in market(),
+    ) {
+        let rate = price(Hurry::Commitment(waited), weight, budget, &market).feerate();
+        prop_assume!(!market.targets.is_empty());
+        // Past blocks may say twice what the estimates do.
+        let most = part(market.within(1), HIGH).max(market.floor).max(RELAY);
+        prop_assert!(rate <= Some(most), "{rate:?} of {most}");
+    }
+
+    #[test]
     fn whoever_hurries_more_pays_no_less(
         market in market(), weight in 1u64..400_000, budget in 0..MAX_BUDGET,
         left in 0u32..300, waited in 0u32..3_000, asked in rate(), paid in rate(),
@@ -185,7 +199,7 @@ fn what_hurries_is_priced_as_if_so_many_blocks_were_left() {
         (Hurry::Penalty(6, 18), Some(6), true),
         (Hurry::Raced, Some(14), false),
         (Hurry::Commitment(0), Some(144), false),
-        (Hurry::Commitment(1_000), Some(6), false),
+        (Hurry::Commitment(1_000), Some(14), false),
         (Hurry::Waited(1_000), None, false),
     ];
     for (hurry, left, is_close) in table {

@@ -172,10 +172,10 @@ fn versions_do_not_mix() {
 #[test]
 fn penalties_part_when_the_security_delay_is_reached() {
     let near = [
-        single(0, TxKind::Penalty, 0, Some(SECURITY_DELAY)),
-        single(1, TxKind::Penalty, 0, Some(SECURITY_DELAY)),
-        single(2, TxKind::Penalty, 0, Some(SECURITY_DELAY + 1)),
-        single(3, TxKind::Penalty, 0, Some(SECURITY_DELAY + 1)),
+        single(0, TxKind::Penalty, 0, Some(PENALTY_APART)),
+        single(1, TxKind::Penalty, 0, Some(PENALTY_APART)),
+        single(2, TxKind::Penalty, 0, Some(PENALTY_APART + 1)),
+        single(3, TxKind::Penalty, 0, Some(PENALTY_APART + 1)),
     ];
     let new = |vouts: &[u32]| (vouts.to_vec(), "new");
     assert_eq!(formed(&near, &Acts::default()), [new(&[0]), new(&[1]), new(&[2, 3])]);
@@ -183,7 +183,8 @@ fn penalties_part_when_the_security_delay_is_reached() {
     let all = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[])]);
     assert_eq!(formed(&near, &all), [(vec![0, 1, 2, 3], "apart")]);
     let first = acts(&[out(TxKind::Penalty, &[0, 1, 2, 3], &[]), out(TxKind::Penalty, &[1], &[])]);
-    let expected = [new(&[0]), (vec![1], "live"), new(&[2, 3])];
+    // From then on each goes by itself: those that went together again would be taken apart again.
+    let expected = [new(&[0]), (vec![1], "live"), new(&[2]), new(&[3])];
     assert_eq!(formed(&near, &first), expected);
 }
 

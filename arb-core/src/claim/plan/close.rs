@@ -1,7 +1,9 @@
 //! What it may cost to have a commitment confirmed.
-use super::Planner;
+use super::{ANCHOR_BUDGET, Over, Planner, half};
 use crate::claim::build::Draft;
 use crate::claim::fee::{self, Hurry};
+use crate::claim::{Claim, Deadline};
+use crate::units::BlockHeight;
 use bitcoin::{Amount, FeeRate, Txid, Weight};
 
 /// What a transaction may cost, the child of a commitment above all.
@@ -33,6 +35,36 @@ impl CloseBudget {
 }
 
 impl Planner<'_> {
+    /// The child that pays for a commitment, if the commitment's own feerate is too low. `lost`: by each
+    /// deadline of its own, whatever the operator wants.
+    pub(super) fn anchor(
+        &self,
+        claim: &Claim,
+        (commitment, ours): (Txid, Amount),
+        lost: &[(BlockHeight, Amount)],
+    ) -> Option<Draft> {
+        let parent = self.past.parent(claim, commitment)?;
+        let mut draft = Draft::new(claim.clone());
+        draft.parent = Some(parent);
+        // The other half is for the HTLC transactions; and little is paid to save little. The peer's commitment, which pays
+        // for itself, is hurried for what its deadline puts at risk, not for our balance.
+        let is_due = !lost.is_empty() || matches!(claim.deadline, Some(Deadline::Race(_)));
+        let is_hurried = is_due && self.past.ours(commitment).is_none();
+        let idle = if is_hurried { Amount::ZERO } else { ANCHOR_BUDGET.min(half(ours)) };
+        let risk = half(claim.value_at_risk).max(idle);
+        let close = match self.past.budget(claim) {
+            Some(budget) => CloseBudget::of(budget),
+            None => self.close_budget(&draft, commitment, ours).at_least(risk),
+        };
+        // Without its parent no child is accepted, whatever its coins.
+        let stands = self.past.ours(commitment).is_none_or(|parent| !parent.is_suspect(self.tip));
+        let over = |current| {
+            let anew = self.anew(current).filter(|_| stands);
+            anew.unwrap_or(Over::Same(current))
+        };
+        self.priced(draft, close, self.current(claim).map_or(Over::Nothing, over)).ok()
+    }
+
     /// What the child of a commitment may cost, whatever is at risk. A commitment does not wait for
     /// ever: what the network asks for, as far as that is within a share of what is ours, which grows
     /// to a half in a day. And what the operator asks for, up to all that is ours in it.

@@ -20,14 +20,14 @@ impl Planner<'_> {
     /// what may be paid for all of it.
     pub(super) fn pressed(&self, draft: &Draft, budget: Amount) -> Vec<(Hurry, Amount)> {
         if draft.others.is_empty() {
-            let all = Self::for_deadlines(&draft.claim, budget);
+            let all = self.for_deadlines(&draft.claim, budget);
             let one = || vec![(self.hurry(draft), all)];
             return self.pressed_child(&draft.claim).unwrap_or_else(one);
         }
         let mut steps: BTreeMap<u32, (Hurry, Amount)> = BTreeMap::new();
         for claim in draft.claims() {
             let hurry = self.hurry_of(claim).unwrap_or_else(|| self.idle(draft));
-            add(&mut steps, hurry, Self::for_deadlines(claim, self.most(claim)));
+            add(&mut steps, hurry, self.for_deadlines(claim, self.most(claim)));
         }
         added_up(steps)
     }
@@ -49,10 +49,18 @@ impl Planner<'_> {
         Some(added_up(steps))
     }
 
+    /// Most that may be paid for the sake of all deadlines of a draft: each claim has a bound of its own where the operator gave
+    /// one of them a budget.
+    pub(super) fn all_for_deadlines(&self, draft: &Draft, budget: Amount) -> Amount {
+        let given = draft.claims().any(|claim| self.past.budget(claim).is_some());
+        if given { budget } else { self.for_deadlines(&draft.claim, budget) }
+    }
+
     /// Most that may be paid for the sake of deadlines, of such a budget. Of what a second stage brings, the other half
-    /// may have paid for the commitment.
-    pub(super) fn for_deadlines(claim: &Claim, budget: Amount) -> Amount {
+    /// may have paid for the commitment; what the operator gave it is all for it.
+    fn for_deadlines(&self, claim: &Claim, budget: Amount) -> Amount {
         match claim.kind() {
+            _ if self.past.budget(claim).is_some() => budget,
             TxKind::HtlcTimeout | TxKind::HtlcSuccess => half(budget),
             TxKind::Commitment
             | TxKind::Anchor
@@ -75,7 +83,7 @@ impl Planner<'_> {
             Deadline::Race(_) => Hurry::Raced,
             // All of it may be paid, so that the cheater gets nothing.
             Deadline::Penalty { by, .. } if by > self.tip => {
-                Hurry::Penalty(self.tip.until(by).0, group::SECURITY_DELAY)
+                Hurry::Penalty(self.tip.until(by).0, group::PENALTY_APART)
             }
             // By now the cheater may have it for what the next block costs.
             Deadline::Penalty { .. } => Hurry::Raced,

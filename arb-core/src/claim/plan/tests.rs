@@ -249,7 +249,7 @@ fn the_most_valuable_penalty_pays_for_the_split() {
     let first = world.settle();
     assert_eq!(inputs(&first), [3]);
     let all = world.acts.handed_out[0].fee;
-    world.tip = BlockHeight(START + 126);
+    world.tip = BlockHeight(START + 127);
     let drafts: Vec<Draft> = (world.steps().into_iter())
         .filter_map(|step| match step {
             Step::Sign(draft) => Some(*draft),
@@ -274,7 +274,7 @@ fn several_pay_for_the_split_where_none_can_alone() {
     assert_eq!(inputs(&world.settle()), [8]);
     let all = world.acts.handed_out[0].fee;
     assert!(all > Amount::from_sat(5_000), "one cannot pay {all}");
-    world.tip = BlockHeight(START + 126);
+    world.tip = BlockHeight(START + 127);
     let published = world.settle();
     // The fewest that can, of those that are worth as much; and each of the others by itself.
     assert_eq!(inputs(&published), [2, 1, 1, 1, 1, 1, 1]);
@@ -289,7 +289,7 @@ fn those_that_pay_for_a_split_together_pay_once() {
     let mut world = World::new((0..3).map(penalty).collect());
     world.estimates = flat(20);
     assert_eq!(inputs(&world.settle()), [3]);
-    world.tip = BlockHeight(START + 126);
+    world.tip = BlockHeight(START + 127);
     assert_eq!(inputs(&world.settle()), [2, 1]);
     let signed = world.acts.handed_out.len();
     assert_eq!(signed, 3, "the whole, two of them, and the third");

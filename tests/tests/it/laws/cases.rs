@@ -200,7 +200,7 @@ fn a_secret_that_comes_too_late_is_no_endless_claim() {
     let picture = active.picture.as_ref().expect("closed");
     let swept = picture.outputs.iter().find(|o| o.role == Role::ToLocal).expect("to_local");
     assert_eq!(swept.spent.map(|spent| spent.by), Some(Side::Remote));
-    assert!(active.state.claims(&active.facts, picture).is_empty());
+    assert!(active.state.claims(&active.facts, picture, &Policy::default()).is_empty());
     let report = arb_core::report::ChannelReport::of(
         &active.facts,
         &active.state,
@@ -226,7 +226,7 @@ fn a_secret_that_comes_after_the_second_stage_is_spent_is_no_endless_claim() {
         let second = |o: &&arb_core::picture::Output| o.role == Role::SecondStage(Some(OFFERED));
         let swept = picture.outputs.iter().find(second).expect("a second stage of a cheat");
         assert_eq!(swept.spent.map(|spent| spent.by), Some(Side::Remote), "{format:?}");
-        let claims = active.state.claims(&active.facts, picture);
+        let claims = active.state.claims(&active.facts, picture, &Policy::default());
         let taken: Vec<_> = picture.outputs.iter().filter(|o| o.spent.is_some()).collect();
         let in_vain = claims.iter().find(|c| taken.iter().any(|o| o.outpoint == c.outpoint));
         assert!(in_vain.is_none(), "{format:?}: {in_vain:?}");

@@ -12,6 +12,7 @@ use arb_core::ids::{Preimage, Side};
 use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::picture::{Output, Picture, Role, Way};
+use arb_core::policy::Policy;
 use arb_core::report::ChannelReport;
 use bitcoin::Amount;
 use proptest::prelude::*;
@@ -154,7 +155,7 @@ fn events(active: &Active) -> Law {
 /// Every desired claim verifies, at its height and not before.
 fn claims_verify(world: &World, active: &Active) -> Law {
     let claims: Vec<Claim> = match &active.picture {
-        Some(picture) => active.state.claims(&active.facts, picture),
+        Some(picture) => active.state.claims(&active.facts, picture, &Policy::default()),
         None => {
             let desire =
                 active.state.desired(&active.facts, &world.engine.now(SLOT, &active.facts));

@@ -87,7 +87,7 @@ fn targets(world: &World) -> (Vec<OutPoint>, Vec<ScriptBuf>) {
     let watched: Vec<OutPoint> = world.engine.watched().into_iter().collect();
     let picture = world.active().and_then(|active| {
         let picture = active.picture.as_ref()?;
-        Some(active.state.claims(&active.facts, picture))
+        Some(active.state.claims(&active.facts, picture, &Policy::default()))
     });
     let scripts = picture.unwrap_or_default().into_iter().filter_map(|claim| match claim.path {
         arb_core::claim::SpendPath::Single(single) => single.script,
