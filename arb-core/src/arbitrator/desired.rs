@@ -284,7 +284,7 @@ impl ChannelArbitrator {
     }
 
     fn claim_of(&self, facts: &ChannelFacts, output: &Output, policy: &Policy) -> Option<Claim> {
-        let Way::Spend { path, due, deadline } = &output.way else { return None };
+        let Way::Spend { path, due, .. } = &output.way else { return None };
         if output.spent.is_some() {
             return None;
         }
@@ -299,6 +299,7 @@ impl ChannelArbitrator {
             destination: facts.destination.clone(),
         };
         let is_told = || self.is_told(facts, output.role.htlc());
+        let deadline = self.deadline_in(facts, output, policy);
         claim.deadline = deadline.map(|by| match claim.kind() {
             TxKind::Penalty => {
                 Deadline::Penalty { by, second_stage: self.rival_from(facts, output) }
@@ -310,23 +311,25 @@ impl ChannelArbitrator {
             | TxKind::Claim
             | TxKind::Sweep => match is_told() {
                 true => Deadline::Race(Some(by)),
-                false => Deadline::By(
-                    self.failed_from(facts, output, policy).map_or(by, |late| by.min(late)),
-                ),
+                false => Deadline::By(by),
             },
         });
         Some(claim)
     }
 
-    /// Tip from which an HTLC that we offered is failed upstream in any case: nothing of it is saved by what confirms later.
-    fn failed_from(
+    /// The deadline of an output's claim: of an HTLC that we offered no later than the tip at which it is failed upstream in
+    /// any case, for nothing of it is saved by what confirms later.
+    pub(crate) fn deadline_in(
         &self,
         facts: &ChannelFacts,
         output: &Output,
         policy: &Policy,
     ) -> Option<BlockHeight> {
-        let id = output.role.htlc().filter(|id| id.offerer == Side::Local)?;
-        upstream::late_from(self.terms(facts, id)?, policy)
+        let Way::Spend { deadline, .. } = &output.way else { return None };
+        let id = output.role.htlc().filter(|id| id.offerer == Side::Local);
+        let terms = id.and_then(|id| self.terms(facts, id));
+        let failed = terms.and_then(|terms| upstream::late_from(terms, policy));
+        deadline.map(|by| failed.map_or(by, |failed| by.min(failed)))
     }
 
     /// Whether the node was told upstream what becomes of an HTLC that we offered.

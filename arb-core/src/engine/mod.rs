@@ -101,7 +101,10 @@ impl Active {
         let outputs = self.picture.iter().flat_map(|picture| &picture.outputs);
         let unspent = outputs.filter(|output| output.spent.is_none());
         let claimed = unspent.filter_map(|output| match &output.way {
-            Way::Spend { deadline, .. } => Some((*deadline, output.output.value)),
+            Way::Spend { .. } => {
+                let deadline = self.state.deadline_in(&self.facts, output, policy);
+                Some((deadline, output.output.value))
+            }
             Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
         });
         closing.into_iter().chain(claimed)

@@ -103,8 +103,9 @@ pub(super) fn output(
         state: output.state(now.tip),
         waits: waits(state, output, now),
         deadline: match &output.way {
-            Way::Spend { due, deadline, .. } => {
-                state.acts().deadline_of(output.outpoint, due.tip, *deadline, now.tip)
+            Way::Spend { due, .. } => {
+                let own = state.deadline_in(facts, output, &now.policy);
+                state.acts().deadline_of(output.outpoint, due.tip, own, now.tip)
             }
             Way::Theirs | Way::Home | Way::Nothing | Way::NeedsPreimage { .. } | Way::Lost => None,
         },
