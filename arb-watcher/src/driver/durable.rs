@@ -215,6 +215,9 @@ impl<A: Around> Driver<A> {
                     Err(_) => drop(self.on_stored(stored)),
                 },
             }
+            if self.end.is_near() {
+                break Err(CommandError::Stopped);
+            }
         };
         for Stored { slot, number, result } in durable {
             self.appends.start((slot, number), ready(result));
