@@ -191,6 +191,7 @@ impl<A: Around> Driver<A> {
     ) {
         tracing::error!(channel = %id, slot = slot.0, why, "channel set aside");
         self.recent.drop(slot);
+        self.engine.set_aside(id);
         let new = Aside { slot, stated, since, why: String::new(), failures: 0, again: None };
         // One that was about to return is where it was.
         self.quarantine.of.entry(id).or_insert(new);

@@ -230,7 +230,7 @@ impl<A: Around> Driver<A> {
     /// Deletes a resolved channel, unless somebody must acknowledge first.
     pub(super) async fn forget(&mut self, slot: Slot) {
         let Some(active) = self.engine.active(slot) else { return };
-        if self.awaits_subscribers(slot) {
+        if self.awaits_subscribers(slot) || self.engine.keeps_for_others(slot) {
             return;
         }
         let id = active.facts.id;

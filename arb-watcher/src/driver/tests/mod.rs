@@ -12,6 +12,7 @@ mod facts;
 mod forgotten;
 mod intervene;
 mod isolate;
+mod kept;
 mod life;
 pub(super) mod metrics;
 mod mocks;
