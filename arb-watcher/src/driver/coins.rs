@@ -44,7 +44,7 @@ impl<A: Around> Driver<A> {
     /// wallet.
     pub(super) fn release_coins(&mut self, slot: Slot) {
         // What is set aside may still be on its way, with its coins.
-        if !self.tasks.is_funded(slot) || self.is_aside(slot) {
+        if !self.tasks.is_funded(slot) || self.quarantine.holds(slot) {
             return;
         }
         let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
@@ -89,7 +89,7 @@ impl<A: Around> Driver<A> {
     /// Coins in a transaction that is ours again, after a reorganisation or since the network takes it after all, are
     /// reserved again: nothing is signed for it, and something else would spend them.
     pub(super) fn keep_coins(&mut self, slot: Slot) {
-        if self.is_aside(slot) {
+        if self.quarantine.holds(slot) {
             return;
         }
         let kept = self.of_channel(slot, |driver| {
@@ -124,10 +124,6 @@ impl<A: Around> Driver<A> {
             }
             Err(_) => self.tasks.has_no_coins(slot, &claim),
         }
-    }
-
-    fn is_aside(&self, slot: Slot) -> bool {
-        self.quarantine.slots().any(|aside| aside == slot)
     }
 }
 
