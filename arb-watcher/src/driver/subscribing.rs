@@ -87,6 +87,8 @@ impl<A: Around> Driver<A> {
             }
         }
         let events = self.subscribers.open(slot, &name, state);
+        // Nothing waits for it any more, perhaps.
+        self.tasks.forget_again(slot);
         let commands = self.commands.clone();
         reply.send(Ok(ChainEventSubscription { id, name, events, commands }));
     }
@@ -105,7 +107,9 @@ impl<A: Around> Driver<A> {
             return reply.send(Err(CommandError::NameTaken(name)));
         }
         let acknowledged = delivery == Delivery::Acknowledged;
-        let before = self.subscribers.all(&name).and_then(|(_, stored)| stored);
+        let known = self.subscribers.all(&name);
+        let waited = known.is_some_and(|(waits, _)| waits);
+        let before = known.and_then(|(_, stored)| stored);
         let kept = self.subscribers.kept_of_all(&name, acknowledged);
         let write = |acknowledged| name_of_all(&name, acknowledged);
         let stored = self.store_subscription(write, kept, before, &reply).await;
@@ -120,6 +124,9 @@ impl<A: Around> Driver<A> {
         }
         let slots = self.engine.actives().map(|(slot, _)| slot);
         let events = self.subscribers.open_all(&name, slots);
+        if waited && !acknowledged {
+            self.forget_all_again();
+        }
         let commands = self.commands.clone();
         reply.send(Ok(AllChannelsSubscription { name, events, commands }));
     }
@@ -152,7 +159,13 @@ impl<A: Around> Driver<A> {
         name: &str,
         next: u64,
     ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
+        let Some(slot) = self.engine.slot(&id) else {
+            // What is left of a forgotten channel is in the mailbox alone: there is nothing to write.
+            return match self.unknown(id) {
+                CommandError::UnknownChannel(_) => Ok(()),
+                aside => Err(aside),
+            };
+        };
         let Some(known) = self.subscribers.state(slot, name) else {
             return Err(CommandError::UnknownChannel(id));
         };
@@ -198,10 +211,15 @@ impl<A: Around> Driver<A> {
         writes.push(name_of_all(name, None));
         self.store(writes).await?;
         self.subscribers.end(&Whose::All(name.to_owned()));
+        self.forget_all_again();
+        Ok(())
+    }
+
+    /// No channel waits for somebody any more.
+    fn forget_all_again(&mut self) {
         for (slot, _) in self.engine.actives() {
             self.tasks.forget_again(slot);
         }
-        Ok(())
     }
 
     /// Subscriptions that have ended with their guards, and of which there is nothing to remember, are gone.
