@@ -1,6 +1,7 @@
 //! Commands about named subscriptions, and what is sent to them. What is to be there after a restart is in the store
 //! before it is promised.
 use super::durable::Patience;
+use super::gathered::Gathered;
 use super::subscribers::{News, Sending, Whose, count, ended, kept, name_of_all};
 use super::{Around, Driver};
 use crate::command::{Answer, CommandError, Reply};
@@ -153,32 +154,36 @@ impl<A: Around> Driver<A> {
         Ok(if is_as_before { Opened::GivenUp } else { Opened::LeftBehind })
     }
 
+    /// A subscriber has acknowledged what comes before `next`. That is stored with what else is gathered.
     pub(super) async fn delivered(
         &mut self,
-        id: ChannelId,
-        name: &str,
+        (id, name): (ChannelId, String),
         next: u64,
-    ) -> Result<(), CommandError> {
+        gathered: &mut Gathered,
+        reply: Reply<()>,
+    ) {
+        if self.engine.slot(&id).is_some_and(|slot| gathered.acknowledges(slot, &name)) {
+            self.take_gathered(gathered).await;
+        }
         let Some(slot) = self.engine.slot(&id) else {
             // What is left of a forgotten channel is in the mailbox alone: there is nothing to write.
             return match self.unknown(id) {
-                CommandError::UnknownChannel(_) => Ok(()),
-                aside => Err(aside),
+                CommandError::UnknownChannel(_) => reply.send(Ok(())),
+                aside => reply.send(Err(aside)),
             };
         };
-        let Some(known) = self.subscribers.state(slot, name) else {
-            return Err(CommandError::UnknownChannel(id));
+        let Some(known) = self.subscribers.state(slot, &name) else {
+            return reply.send(Err(CommandError::UnknownChannel(id)));
         };
         // Nobody can acknowledge what was not there to be sent; nor with the events of a log that is lost those of the
         // one that took its place.
         let next = next.saturating_sub(self.subscribers.first(slot)).min(self.events_of(slot));
         if next > known.next {
             let state = SubscriberState { next, ..known };
-            self.store(self.subscribers.acknowledging(slot, name, state)).await?;
-            self.subscribers.acknowledged(slot, name, state);
+            return gathered.events((slot, id), name, state, reply);
         }
         self.tasks.forget_again(slot);
-        Ok(())
+        reply.send(Ok(()));
     }
 
     pub(super) async fn unsubscribe(
@@ -231,7 +236,7 @@ impl<A: Around> Driver<A> {
         over.iter().for_each(|whose| self.subscribers.end(whose));
     }
 
-    async fn store(&mut self, writes: Vec<Write>) -> Result<(), CommandError> {
+    pub(super) async fn store(&mut self, writes: Vec<Write>) -> Result<(), CommandError> {
         let batch = self.direct_batch(writes);
         self.append(batch, Patience::Once).await.map(drop)
     }

@@ -28,5 +28,6 @@ mod start;
 mod store;
 mod subscribers;
 mod support;
+mod together;
 mod trouble;
 mod watching;
