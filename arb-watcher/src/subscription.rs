@@ -166,10 +166,11 @@ impl ChainEventSubscription {
         self.events.late(WAITING)
     }
 
-    /// Acknowledges every event up to and including `number`, durably.
+    /// Acknowledges every event up to and including `number`, durably. Once the channel is forgotten nothing is
+    /// written, and that is no error.
     ///
     /// # Errors
-    /// The driver has ended, or the store refused the write.
+    /// The driver has ended, the channel is set aside, or the store refused the write.
     pub async fn acknowledge(&self, number: u64) -> Result<(), CommandError> {
         acknowledge(&self.commands, self.id, &self.name, number).await
     }
@@ -239,10 +240,11 @@ impl AllChannelsSubscription {
         self.events.late(WAITING_OF_ALL)
     }
 
-    /// Acknowledges every event of a channel up to and including `number`, durably.
+    /// Acknowledges every event of a channel up to and including `number`, durably. Of a channel that is forgotten
+    /// nothing is written, and that is no error.
     ///
     /// # Errors
-    /// The driver has ended, the channel is forgotten, or the store refused the write.
+    /// The driver has ended, the channel is set aside, or the store refused the write.
     pub async fn acknowledge(&self, channel: ChannelId, number: u64) -> Result<(), CommandError> {
         acknowledge(&self.commands, channel, &self.name, number).await
     }

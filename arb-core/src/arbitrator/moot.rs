@@ -6,7 +6,7 @@ use crate::arbitrator::{
     upstream,
 };
 use crate::facts::ChannelFacts;
-use crate::ids::PaymentHash;
+use crate::ids::{ChannelId, HtlcRef, PaymentHash, Preimage};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -16,8 +16,13 @@ impl ChannelArbitrator {
     /// that log: more than half of what is remembered must be moot, so that a payment costs the same however
     /// many there were.
     ///
-    /// A channel that is failing, or of which anything is remembered that only a close brings, keeps all.
-    pub(crate) fn without_moot(&self, facts: &ChannelFacts) -> Option<(Self, Vec<Change>)> {
+    /// A channel that is failing, or of which anything is remembered that only a close brings, keeps all. Preimages
+    /// for incoming channels that are set aside (`aside`) are kept until these can be told.
+    pub(crate) fn without_moot(
+        &self,
+        facts: &ChannelFacts,
+        aside: &BTreeSet<ChannelId>,
+    ) -> Option<(Self, Vec<Change>)> {
         let is_alerted = |duty: &&UpstreamDuty| {
             let alert = Alert::PreimageAfterFail(duty.htlc);
             self.acts.acknowledged.contains(&NoticeKey::Alert(alert))
@@ -25,11 +30,17 @@ impl ChannelArbitrator {
         // A person must hear of what came too late, also if the HTLC has left since.
         let late: BTreeSet<&UpstreamDuty> =
             upstream::known_too_late(facts, self).filter(|duty| !is_alerted(duty)).collect();
+        let is_kept = |duty: &UpstreamDuty| {
+            let is_aside = |incoming: HtlcRef| aside.contains(&incoming.channel);
+            duty.incoming.is_some_and(is_aside) && self.downstream_preimage(duty.hash).is_some()
+        };
+        let kept = self.acts.upstream.keys().filter(|duty| is_kept(duty));
+        let needed = kept.chain(late.iter().copied()).map(|duty| duty.hash);
         let live = facts.htlcs.values().map(|record| record.htlc.hash);
-        let hashes: BTreeSet<PaymentHash> = live.chain(late.iter().map(|duty| duty.hash)).collect();
+        let hashes: BTreeSet<PaymentHash> = live.chain(needed).collect();
         let is_open = |duty: &UpstreamDuty| {
             let live = facts.htlcs.get(&duty.htlc).is_some_and(|r| r.htlc.hash == duty.hash);
-            live || late.contains(duty)
+            live || late.contains(duty) || is_kept(duty)
         };
         let is_needed = |(hash, _): &(PaymentHash, PreimageSource)| hashes.contains(hash);
         let stands = |key: &NoticeKey| match key {
@@ -56,6 +67,13 @@ impl ChannelArbitrator {
         }
         let replayed = Self::replay(&changes);
         (replayed == left).then_some((replayed, changes))
+    }
+
+    /// Preimages learned downstream, and the incoming HTLCs that they serve.
+    pub(crate) fn owed(&self) -> impl Iterator<Item = (HtlcRef, Preimage)> {
+        let forwards =
+            self.acts.upstream.keys().filter_map(|duty| Some((duty.incoming?, duty.hash)));
+        forwards.filter_map(|(incoming, hash)| Some((incoming, self.downstream_preimage(hash)?)))
     }
 
     /// Changes that lead to what an open channel can remember. What a close adds is left out: then they lead

@@ -128,6 +128,21 @@ impl ChainArbitrator {
     /// id; `None` if there is no such channel.
     pub fn quarantine(&mut self, slot: Slot) -> Option<ChannelId> {
         self.forget_plan();
-        self.remove_channel(slot).map(|watcher| watcher.id)
+        let id = self.remove_channel(slot).map(|watcher| watcher.id)?;
+        self.set_aside(id);
+        Some(id)
+    }
+
+    /// A channel is known and was set aside before it came here. Until it does, preimages that it may need are kept
+    /// for it by the channels that learned them.
+    pub fn set_aside(&mut self, id: ChannelId) {
+        self.aside.insert(id);
+    }
+
+    /// Whether a channel keeps a preimage for one that is set aside: its records must not go before that one is back.
+    #[must_use]
+    pub fn keeps_for_others(&self, slot: Slot) -> bool {
+        let owed = self.active(slot).into_iter().flat_map(|active| active.state.owed());
+        owed.into_iter().any(|(incoming, _)| self.aside.contains(&incoming.channel))
     }
 }

@@ -55,6 +55,7 @@ impl ChainArbitrator {
     }
 
     pub(super) fn insert_quiet(&mut self, slot: Slot, facts: &ChannelFacts) {
+        self.aside.remove(&facts.id);
         self.active.remove(&slot);
         self.alone.remove(&slot);
         let due = self.quiet_due(slot, facts);
@@ -67,6 +68,7 @@ impl ChainArbitrator {
     }
 
     pub(super) fn insert_active(&mut self, slot: Slot, active: Active) {
+        self.aside.remove(&active.facts.id);
         let outputs = active.picture.iter().flat_map(|picture| Picture::watched(picture));
         let watched = classify::fundings(&active.facts).chain(outputs);
         self.watchers.put(watcher(slot, &active.facts, None), watched);

@@ -67,6 +67,8 @@ pub struct ChainArbitrator {
     outdated: BTreeMap<Slot, Option<ChannelNumbers>>,
     /// What the node said of its peers since it started.
     links: BTreeMap<Slot, Link>,
+    /// Channels that are known and not held here, for now: what they are to be told is kept for them.
+    aside: BTreeSet<ChannelId>,
     next_batch: u64,
 }
 
@@ -131,6 +133,7 @@ impl ChainArbitrator {
             mutual_closes: BTreeMap::new(),
             outdated: BTreeMap::new(),
             links: BTreeMap::new(),
+            aside: BTreeSet::new(),
             next_batch: 0,
         }
     }

@@ -5,7 +5,7 @@ use crate::arbitrator::{
 use crate::engine::fence::{Updated, refused_registration};
 use crate::engine::{Active, ChainArbitrator, Loaded};
 use crate::facts::{ChannelFacts, HtlcLink, Link, UpdateError};
-use crate::ids::{Preimage, Side, Slot};
+use crate::ids::{ChannelId, HtlcId, Preimage, Side, Slot};
 use crate::log::{Batch, BatchId, Write};
 use crate::units::{BlockHeight, BlockRef};
 use alloc::boxed::Box;
@@ -120,6 +120,15 @@ pub(super) enum Next {
     Quiet(Arc<ChannelFacts>),
     Active(Box<Active>),
     Forgotten,
+}
+
+impl Next {
+    fn active(&self) -> Option<&Active> {
+        match self {
+            Self::Active(active) => Some(active),
+            Self::Quiet(_) | Self::Forgotten => None,
+        }
+    }
 }
 
 impl Transition {
@@ -318,7 +327,7 @@ impl Staging<'_> {
         let facts = Arc::new(facts.clone());
         self.writes.push(Write::Facts { slot, facts: facts.clone() });
         let stale = !state.is_confirmed_by(history);
-        let birth = facts.birth;
+        let (id, birth) = (facts.id, facts.birth);
         self.put(slot, Active::new(facts, state));
         (self.at)(None);
         let position = core::mem::replace(&mut self.position, Position::CatchingUp);
@@ -327,8 +336,24 @@ impl Staging<'_> {
             let fork_point = BlockRef { height: birth, hash };
             self.input(slot, &Input::Disconnected { fork_point });
         }
+        for (htlc, preimage) in self.owed_to(id) {
+            let source = PreimageSource::Linked(htlc);
+            if self.channel(slot).is_some_and(|c| source.is_wanted(preimage.hash(), &c.facts)) {
+                self.input(slot, &Input::Preimage { preimage, source });
+            }
+        }
         self.position = position;
         self.past(slot, history);
+    }
+
+    /// What others learned for HTLCs of a channel that was not here, perhaps since these have left them.
+    fn owed_to(&self, id: ChannelId) -> BTreeMap<HtlcId, Preimage> {
+        let before = self.engine.actives().filter(|(slot, _)| !self.next.contains_key(slot));
+        let all =
+            self.next.values().filter_map(Next::active).chain(before.map(|(_, active)| active));
+        let owed = all.flat_map(|active| active.state.owed());
+        let of_it = owed.filter(|(incoming, _)| incoming.channel == id);
+        of_it.map(|(incoming, preimage)| (incoming.htlc, preimage)).collect()
     }
 
     /// Blocks that were connected before the channel, or a candidate of it, was known. One of them
@@ -396,7 +421,8 @@ impl Staging<'_> {
             return;
         }
         (self.at)(Some(slot));
-        if let Some((state, changes)) = active.state.without_moot(&active.facts) {
+        if let Some((state, changes)) = active.state.without_moot(&active.facts, &self.engine.aside)
+        {
             let facts = active.facts.clone();
             self.writes.push(Write::LogReplaced { slot, changes });
             self.put(slot, Active::new(facts, state));

@@ -5,6 +5,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use std::vec;
 
+mod aside;
 mod fence;
 mod moot;
 mod restore;

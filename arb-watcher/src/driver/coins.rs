@@ -11,14 +11,12 @@ use bitcoin::OutPoint;
 use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 impl<A: Around> Driver<A> {
-    /// Coins in transactions that were handed out before the restart stay theirs. What the wallet
-    /// does not take back now is told it again later.
-    pub(super) async fn reserve_coins(&mut self) {
-        // All of it together: a start must not wait for each.
-        let until = Instant::now() + self.settings.patience;
+    /// Coins in transactions that were handed out before the restart stay theirs. A start does not wait for the
+    /// wallet, which is told it again until it has taken it; who wants coins stands behind that in the line.
+    pub(super) fn reserve_coins(&mut self) {
         self.plan();
         let slots: Vec<Slot> = self.engine.actives().map(|(slot, _)| slot).collect();
         let mut in_use = Vec::new();
@@ -28,19 +26,16 @@ impl<A: Around> Driver<A> {
         }
         for (slot, CoinsInUse { claim, coins, .. }) in in_use {
             self.tasks.fund(slot, claim);
-            let left = until.saturating_duration_since(Instant::now());
-            if !left.is_zero() && reserve(&self.ports.coins, left, claim, &coins).await.is_ok() {
-                continue;
-            }
             let (ports, settings) = (self.ports.clone(), self.settings);
+            let place = self.line.join();
             self.workers.spawn(Job::Other, async move {
-                loop {
+                let reserve = || reserve(&ports.coins, settings.patience, claim, &coins);
+                let mut result = place.after_those_before(reserve(), settings.patience).await;
+                while result.is_err() {
                     sleep(settings.retry).await;
-                    let result = reserve(&ports.coins, settings.patience, claim, &coins).await;
-                    if result.is_ok() {
-                        return Outcome::Reserved { slot, claim, result };
-                    }
+                    result = reserve().await;
                 }
+                Outcome::Reserved { slot, claim, result }
             });
         }
     }
@@ -49,7 +44,7 @@ impl<A: Around> Driver<A> {
     /// wallet.
     pub(super) fn release_coins(&mut self, slot: Slot) {
         // What is set aside may still be on its way, with its coins.
-        if !self.tasks.is_funded(slot) || self.is_aside(slot) {
+        if !self.tasks.is_funded(slot) || self.quarantine.holds(slot) {
             return;
         }
         let wanted = self.of_channel(slot, |driver| driver.engine.funded_outpoints(slot));
@@ -94,7 +89,7 @@ impl<A: Around> Driver<A> {
     /// Coins in a transaction that is ours again, after a reorganisation or since the network takes it after all, are
     /// reserved again: nothing is signed for it, and something else would spend them.
     pub(super) fn keep_coins(&mut self, slot: Slot) {
-        if self.is_aside(slot) {
+        if self.quarantine.holds(slot) {
             return;
         }
         let kept = self.of_channel(slot, |driver| {
@@ -129,10 +124,6 @@ impl<A: Around> Driver<A> {
             }
             Err(_) => self.tasks.has_no_coins(slot, &claim),
         }
-    }
-
-    fn is_aside(&self, slot: Slot) -> bool {
-        self.quarantine.slots().any(|aside| aside == slot)
     }
 }
 

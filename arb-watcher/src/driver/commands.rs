@@ -1,5 +1,6 @@
 //! Commands of the handle.
 use super::durable::Unreadable;
+use super::gathered::{Gathered, TOGETHER};
 use super::on_the_way::Records;
 use super::work::{NotStored, Stored};
 use super::{Around, Driver, measure};
@@ -27,9 +28,13 @@ impl<A: Around> Driver<A> {
     /// Takes what has come by now, as far as it is soon done: other things than commands wait meanwhile.
     pub(super) async fn on_commands(&mut self, first: Envelope) {
         let begun = Instant::now();
+        let mut gathered = Gathered::default();
         let mut next = Some(first);
         while let Some(envelope) = next {
-            self.on_command(envelope).await;
+            self.on_command(envelope, &mut gathered).await;
+            if gathered.len() >= TOGETHER {
+                self.take_gathered(&mut gathered).await;
+            }
             if self.unsent.len() >= AT_ONCE {
                 self.append_facts();
             }
@@ -37,24 +42,57 @@ impl<A: Around> Driver<A> {
             let goes_on = may_go_on && begun.elapsed() < LONGEST_TURN;
             next = if goes_on { self.queue.try_recv().ok() } else { None };
         }
+        self.take_gathered(&mut gathered).await;
         self.append_facts();
     }
 
-    async fn on_command(&mut self, envelope: Envelope) {
+    /// Those of some kinds share an append with those before and after them. Any other ends that.
+    async fn on_command(&mut self, envelope: Envelope, gathered: &mut Gathered) {
+        let Envelope { command, answer } = envelope;
+        match command {
+            Command::Update { id, updates, records } => {
+                let records = records.into_iter().map(Arc::new).collect();
+                self.update(id, (updates, records), gathered, Reply::new(answer)).await;
+            }
+            Command::Preimage { id, preimage, source } => {
+                self.before(id, gathered).await;
+                let reply = Reply::new(answer);
+                match self.wanted(id, preimage, source) {
+                    Ok(slot) => {
+                        gathered.input(slot, id, Input::Preimage { preimage, source }, reply);
+                    }
+                    Err(error) => reply.send(Err(error)),
+                }
+            }
+            Command::Acknowledge { id, key } => {
+                self.acknowledge((id, key), gathered, Reply::new(answer));
+            }
+            Command::AcknowledgeEvents { id, name, number } => {
+                let next = number.saturating_add(1);
+                self.delivered((id, name), next, gathered, Reply::new(answer)).await;
+            }
+            command => {
+                self.take_gathered(gathered).await;
+                self.on_other(Envelope { command, answer }).await;
+            }
+        }
+    }
+
+    /// What was gathered of a channel comes before what is verified of it next.
+    async fn before(&mut self, id: ChannelId, gathered: &mut Gathered) {
+        if self.engine.slot(&id).is_some_and(|slot| gathered.holds(slot)) {
+            self.take_gathered(gathered).await;
+        }
+    }
+
+    async fn on_other(&mut self, envelope: Envelope) {
         let Envelope { command, answer } = envelope;
         match command {
             Command::Watch(facts) => self.watch(facts, Reply::new(answer)),
-            Command::Update { id, updates, records } => {
-                let records = records.into_iter().map(Arc::new).collect();
-                self.update(id, (updates, records), Reply::new(answer)).await;
-            }
             Command::StateNumbers(numbers) => {
                 Reply::new(answer).send(self.restate(numbers));
             }
             Command::Fail(id) => self.fail(id, Reply::new(answer)).await,
-            Command::Preimage { id, preimage, source } => {
-                Reply::new(answer).send(self.tell_preimage(id, preimage, source).await);
-            }
             Command::Bump { target, goal } => {
                 Reply::new(answer).send(self.bump(target, goal).await);
             }
@@ -62,9 +100,6 @@ impl<A: Around> Driver<A> {
                 Reply::new(answer).send(self.closed_cooperatively(id, txid).await);
             }
             Command::Abandon { id, why } => self.abandon(id, why, Reply::new(answer)).await,
-            Command::Acknowledge { id, key } => {
-                Reply::new(answer).send(self.acknowledge(id, key).await);
-            }
             Command::Notices => self.open_notices(Reply::new(answer)),
             Command::Subscribe { id, name, delivery } => {
                 self.subscribe(id, name, delivery, Reply::new(answer)).await;
@@ -74,10 +109,6 @@ impl<A: Around> Driver<A> {
             }
             Command::UnsubscribeAll { name } => {
                 Reply::new(answer).send(self.unsubscribe_all(&name).await);
-            }
-            Command::AcknowledgeEvents { id, name, number } => {
-                let next = number.saturating_add(1);
-                Reply::new(answer).send(self.delivered(id, &name, next).await);
             }
             Command::Unsubscribe { id, name } => {
                 Reply::new(answer).send(self.unsubscribe(id, &name).await);
@@ -95,6 +126,11 @@ impl<A: Around> Driver<A> {
                 Reply::new(answer).send(Ok(Box::new(self.report_page(after))));
             }
             Command::Idle => self.idle(Reply::new(answer)),
+            // These are gathered.
+            Command::Update { .. }
+            | Command::Preimage { .. }
+            | Command::Acknowledge { .. }
+            | Command::AcknowledgeEvents { .. } => {}
         }
     }
 
@@ -162,23 +198,33 @@ impl<A: Around> Driver<A> {
         Ok(())
     }
 
-    async fn acknowledge(&mut self, id: ChannelId, key: NoticeKey) -> Result<(), CommandError> {
+    fn acknowledge(
+        &mut self,
+        (id, key): (ChannelId, NoticeKey),
+        gathered: &mut Gathered,
+        reply: Reply<()>,
+    ) {
         // An alarm of the driver is no part of the log: it comes again after a restart.
-        if !self.notices.is_alarm(id, key) {
-            self.input_for(id, Input::NoticeAcknowledged(key)).await?;
+        if self.notices.is_alarm(id, key) {
+            self.notices.acknowledged(id, key);
+            return reply.send(Ok(()));
         }
-        self.notices.acknowledged(id, key);
-        Ok(())
+        match self.engine.slot(&id) {
+            Some(slot) => gathered.acknowledge(slot, (id, key), reply),
+            None => reply.send(Err(self.unknown(id))),
+        }
     }
 
     /// Verifies updates and makes the facts durable. A quiet channel's do not pass through the
-    /// engine: they go to the writer at once, many in flight.
+    /// engine: they go to the writer at once, many in flight. Others share an append.
     async fn update(
         &mut self,
         id: ChannelId,
         (updates, records): (Vec<Update>, Records),
+        gathered: &mut Gathered,
         reply: Reply<Receipt>,
     ) {
+        self.before(id, gathered).await;
         let Some(slot) = self.engine.slot(&id) else {
             return reply.send(Err(self.unknown(id)));
         };
@@ -201,7 +247,7 @@ impl<A: Around> Driver<A> {
             return reply.send(Ok(Receipt::of(updated.facts())));
         }
         if self.engine.active(slot).is_some() || updated.moves_candidates() || learns {
-            return reply.send(self.take_facts(slot, (updated, records), Vec::new()).await);
+            return gathered.update(slot, (updated, records), reply);
         }
         self.store_facts(slot, (updated, records), reply);
     }
@@ -230,7 +276,7 @@ impl<A: Around> Driver<A> {
         let receipt = Receipt::of(&facts);
         let updated = Box::new(updated);
         let input = vec![EngineInput::Facts { slot, updated, history }];
-        self.try_step_with(input, records).await?;
+        self.try_step_with(input, (slot, records)).await?;
         if self.engine.active(slot).is_none() {
             self.recent.keep(slot, facts);
         }

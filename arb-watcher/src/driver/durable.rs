@@ -7,7 +7,7 @@ use crate::alarms::StoreAlarm;
 use crate::command::{Command, CommandError, Envelope, Reply};
 use crate::ended::Ended;
 use arb_core::engine::{EngineInput, Loaded, NeedFacts, Transition};
-use arb_core::facts::ChannelFacts;
+use arb_core::facts::{ChannelFacts, UpdateError};
 use arb_core::ids::Slot;
 use arb_core::log::{Batch, BatchId, ChangeLog, Durable, Remedy, Write};
 use std::collections::BTreeSet;
@@ -51,25 +51,43 @@ pub(super) const fn set_aside(&(slot, aside): &(Slot, bool)) -> Write {
     Write::SetAside { slot, aside }
 }
 
+/// One that asked for something, or nobody, is told of the first refusal.
+fn first(taken: Result<Vec<(Slot, UpdateError)>, CommandError>) -> Result<(), CommandError> {
+    match taken?.first() {
+        Some((_, why)) => Err(CommandError::Facts(*why)),
+        None => Ok(()),
+    }
+}
+
 impl<A: Around> Driver<A> {
     /// Takes what happened outside. An error: the driver is to end, and it is as if nothing had
     /// happened.
     pub(super) async fn step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
-        self.take(inputs, Records::new(), Patience::UntilDurable).await
+        first(self.take(inputs, Vec::new(), Patience::UntilDurable).await)
     }
 
     /// Takes what a command asks for. An error: nothing changed.
     pub(super) async fn try_step(&mut self, inputs: Vec<EngineInput>) -> Result<(), CommandError> {
-        self.take(inputs, Records::new(), Patience::Once).await
+        first(self.take(inputs, Vec::new(), Patience::Once).await)
     }
 
-    /// The same, and writes records of the node's own with it.
+    /// The same, and writes records of the node's own with it, unless facts of the channel that they came with are
+    /// refused. Gives the channels whose facts are.
+    pub(super) async fn try_together(
+        &mut self,
+        inputs: Vec<EngineInput>,
+        records: Vec<(Slot, Records)>,
+    ) -> Result<Vec<(Slot, UpdateError)>, CommandError> {
+        self.take(inputs, records, Patience::Once).await
+    }
+
+    /// As [`Self::try_together`], for one channel.
     pub(super) async fn try_step_with(
         &mut self,
         inputs: Vec<EngineInput>,
-        records: Records,
+        records: (Slot, Records),
     ) -> Result<(), CommandError> {
-        self.take(inputs, records, Patience::Once).await
+        first(self.try_together(inputs, vec![records]).await)
     }
 
     /// Stages inputs, makes them durable, commits them. Facts of quiet channels are loaded as the
@@ -77,9 +95,9 @@ impl<A: Around> Driver<A> {
     async fn take(
         &mut self,
         mut inputs: Vec<EngineInput>,
-        told_with: Records,
+        told_with: Vec<(Slot, Records)>,
         patience: Patience,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Vec<(Slot, UpdateError)>, CommandError> {
         let mut loaded = Loaded::new();
         let mut on_the_way: Vec<(Slot, Records)> = Vec::new();
         let transition = loop {
@@ -107,26 +125,23 @@ impl<A: Around> Driver<A> {
                 }
             }
         };
-        let refused = transition.refused().first().copied();
+        let refused = transition.refused().to_vec();
         // Of a channel that was set aside nothing goes into the batch.
         on_the_way.retain(|(slot, _)| self.engine.watcher(*slot).is_some());
         let mut records: Records =
             on_the_way.iter().flat_map(|(_, records)| records.iter().cloned()).collect();
-        if refused.is_none() {
-            records.extend(told_with);
-        }
+        let is_refused = |of: Slot| refused.iter().any(|(slot, _)| *slot == of);
+        let told_with = told_with.into_iter().filter(|(slot, _)| !is_refused(*slot));
+        records.extend(told_with.flat_map(|(_, records)| records));
         let concerned = self.make_durable(transition, records, patience).await?;
         for (slot, _) in on_the_way {
             self.on_the_way.superseded(slot);
         }
         self.release(concerned);
-        match refused {
-            None => Ok(()),
-            Some((slot, why)) => {
-                tracing::info!(slot = slot.0, %why, "facts refused");
-                Err(CommandError::Facts(why))
-            }
+        for (slot, why) in &refused {
+            tracing::info!(slot = slot.0, %why, "facts refused");
         }
+        Ok(refused)
     }
 
     async fn make_durable(

@@ -148,18 +148,18 @@ impl<A: Around> Driver<A> {
     }
 
     /// Tells a preimage to a channel that has an HTLC for it.
-    pub(super) async fn tell_preimage(
+    pub(super) fn wanted(
         &mut self,
         id: ChannelId,
         preimage: Preimage,
         source: PreimageSource,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Slot, CommandError> {
         let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
         let (facts, hash) = (self.readable(slot)?, preimage.hash());
         if !source.is_wanted(hash, &facts) {
             return Err(CommandError::UnknownHash(hash));
         }
-        self.input_for(id, Input::Preimage { preimage, source }).await
+        Ok(slot)
     }
 
     /// Takes the node's word that a transaction is an agreed mutual close.

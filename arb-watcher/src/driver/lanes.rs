@@ -1,6 +1,7 @@
-//! Which rescans are made together. There are three lanes, and one scan at a time in each: the blocks that
-//! come wait for three questions at most, and a channel that missed a few blocks not for one that missed
-//! thousands, nor that one for one that missed years. Who comes while a scan is under way joins it after a stretch of blocks.
+//! Which rescans are made together. There are four lanes, and one scan at a time in each: the blocks that
+//! come wait for four questions at most, and a channel that missed a few blocks not for one that missed
+//! thousands, nor that one for one that missed years. Who needs a block that the source takes long to give waits for it in
+//! a lane apart. Who comes while a scan is under way joins it after a stretch of blocks.
 use super::rescan::Watching;
 use super::scan::{Scan, Scanned};
 use super::work::{Job, Outcome};
@@ -23,6 +24,8 @@ pub(super) enum Lane {
     Short,
     Middle,
     Long,
+    /// Of any length, with a block that the source takes long to give.
+    Slow,
 }
 
 /// The rescans.
@@ -33,6 +36,7 @@ pub(super) struct Rescans {
     short: Scans,
     middle: Scans,
     long: Scans,
+    slow: Scans,
     /// What was found, to be taken by the driver.
     scanned: VecDeque<Scanned>,
 }
@@ -77,19 +81,21 @@ impl Rescans {
             Lane::Short => &mut self.short,
             Lane::Middle => &mut self.middle,
             Lane::Long => &mut self.long,
+            Lane::Slow => &mut self.slow,
         }
     }
 
     /// How many wait for a scan to begin.
     pub(super) fn len(&self) -> usize {
-        let lanes = [&self.short, &self.middle, &self.long].map(|scans| scans.waiting.all.len());
+        let lanes = [&self.short, &self.middle, &self.long, &self.slow];
+        let lanes = lanes.map(|scans| scans.waiting.all.len());
         lanes.into_iter().fold(self.early.all.len(), usize::saturating_add)
     }
 
     /// Forgets about callers that are gone.
     pub(super) fn tidy(&mut self) {
         self.early.tidy();
-        for scans in [&mut self.short, &mut self.middle, &mut self.long] {
+        for scans in [&mut self.short, &mut self.middle, &mut self.long, &mut self.slow] {
             scans.waiting.tidy();
         }
     }
@@ -112,6 +118,7 @@ impl<A: Around> Driver<A> {
                 watching.history.end(to);
                 return self.rescans.scanned.push_back((watching, Ok(())));
             }
+            _ if watching.slow => Lane::Slow,
             left if left <= SHORT => Lane::Short,
             left if left <= MIDDLE => Lane::Middle,
             _ => Lane::Long,
@@ -129,7 +136,7 @@ impl<A: Around> Driver<A> {
     /// Begins a scan in each lane where somebody waits and none is under way.
     pub(super) fn begin_scans(&mut self) {
         let Some(to) = self.engine.tip() else { return };
-        for lane in [Lane::Short, Lane::Middle, Lane::Long] {
+        for lane in [Lane::Short, Lane::Middle, Lane::Long, Lane::Slow] {
             let scans = self.rescans.of(lane);
             if !scans.under_way && !scans.waiting.all.is_empty() {
                 let members = scans.waiting.take();
@@ -146,7 +153,7 @@ impl<A: Around> Driver<A> {
         let (ports, settings) = (self.ports.clone(), self.settings);
         let job = Job::Rescan(lane, members.iter().map(|member| member.id).collect());
         self.workers.spawn(job, async move {
-            let (done, rest) = Scan::of(members).run(&ports.source, to, &settings).await;
+            let (done, rest) = Scan::of(members, lane).run(&ports.source, to, &settings).await;
             Outcome::Scanned { lane, done, rest }
         });
     }

@@ -7,6 +7,7 @@ mod closes;
 mod coins;
 mod commands;
 mod durable;
+mod gathered;
 mod idlers;
 mod intervene;
 mod isolate;

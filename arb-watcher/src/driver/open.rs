@@ -154,7 +154,7 @@ impl<A: Around> Driver<A> {
         let mutual = driver.engine.seen_to_close_mutually();
         driver.engine.close_mutually(&mutual);
         driver.look_at_store();
-        driver.reserve_coins().await;
+        driver.reserve_coins();
         Ok(driver)
     }
 

@@ -11,6 +11,7 @@ use arb_core::facts::ChannelFacts;
 use arb_core::ids::{ChannelId, Slot};
 use arb_core::log::{ChangeLog, SubscriberState};
 use arb_core::units::BlockRef;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ const AT_ONCE: usize = 16;
 #[derive(Default)]
 pub(super) struct Quarantine {
     of: BTreeMap<ChannelId, Aside>,
+    /// The same by slot.
+    slots: BTreeMap<Slot, ChannelId>,
     /// Those whose records are to be read again, by when.
     due: BTreeSet<(Instant, ChannelId)>,
     /// Channels whose mark in the store is to be set or taken away with the next batch: no block that a
@@ -68,7 +71,19 @@ impl Quarantine {
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.of.values().map(|aside| aside.slot)
+        self.slots.keys().copied()
+    }
+
+    pub(super) fn holds(&self, slot: Slot) -> bool {
+        self.slots.contains_key(&slot)
+    }
+
+    /// One that was about to return is where it was.
+    fn insert(&mut self, id: ChannelId, new: Aside) {
+        if let Entry::Vacant(entry) = self.of.entry(id) {
+            self.slots.insert(new.slot, id);
+            entry.insert(new);
+        }
     }
 
     /// The marks that are not in the store yet.
@@ -83,13 +98,17 @@ impl Quarantine {
 
     /// What the channel has seen is lost with its log.
     pub(super) fn nothing_seen(&mut self, slot: Slot) {
-        let of_slot = self.of.values_mut().filter(|aside| aside.slot == slot);
-        of_slot.for_each(|aside| aside.since = None);
+        let of_slot = self.slots.get(&slot).and_then(|id| self.of.get_mut(id));
+        of_slot.into_iter().for_each(|aside| aside.since = None);
     }
 
     /// These are in the store.
     pub(super) fn marked(&mut self, marks: &[(Slot, bool)]) {
-        self.marks.retain(|slot, aside| !marks.contains(&(*slot, *aside)));
+        for (slot, aside) in marks {
+            if self.marks.get(slot) == Some(aside) {
+                self.marks.remove(slot);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -108,7 +127,9 @@ impl Quarantine {
 
     pub(super) fn remove(&mut self, id: &ChannelId) {
         self.read_at(id, None);
-        self.of.remove(id);
+        if let Some(aside) = self.of.remove(id) {
+            self.slots.remove(&aside.slot);
+        }
     }
 
     /// When the next channel is to be read again; `None` if none is.
@@ -191,9 +212,9 @@ impl<A: Around> Driver<A> {
     ) {
         tracing::error!(channel = %id, slot = slot.0, why, "channel set aside");
         self.recent.drop(slot);
+        self.engine.set_aside(id);
         let new = Aside { slot, stated, since, why: String::new(), failures: 0, again: None };
-        // One that was about to return is where it was.
-        self.quarantine.of.entry(id).or_insert(new);
+        self.quarantine.insert(id, new);
         self.quarantine.failed(&id, why, self.settings.retry);
         self.quarantine.mark(slot, true);
         self.notices.alarm(id, Alert::Quarantined);
@@ -292,5 +313,64 @@ impl<A: Around> Driver<A> {
                 tracing::error!(slot = slot.0, %error, "its subscribers cannot be read");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arb_core::units::BlockHeight;
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+
+    fn block() -> BlockRef {
+        BlockRef { height: BlockHeight(7), hash: BlockHash::all_zeros() }
+    }
+
+    /// A lost cursor sets all channels aside. What is asked of one of them costs the same, however many there are:
+    /// with a look at all others each, this takes minutes.
+    #[test]
+    fn what_one_channel_is_asked_does_not_depend_on_how_many_are_set_aside() {
+        const CHANNELS: u32 = 100_000;
+        let id = |slot: u32| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&slot.to_le_bytes());
+            ChannelId(id)
+        };
+        let begun = std::time::Instant::now();
+        let (mut all, block) = (Quarantine::default(), block());
+        for slot in (0..CHANNELS).map(Slot) {
+            let (stated, why) = (Stated::Judged, String::new());
+            let since = Some(block);
+            all.insert(id(slot.0), Aside { slot, stated, since, why, failures: 0, again: None });
+            all.mark(slot, true);
+        }
+        let marks = all.marks();
+        assert_eq!((all.len(), marks.len(), all.slots().count()), (100_000, 100_000, 100_000));
+        // What changed meanwhile is not in the store.
+        all.mark(Slot(7), false);
+        all.marked(&marks);
+        assert_eq!(all.marks(), [(Slot(7), false)]);
+        for slot in (0..CHANNELS).map(Slot) {
+            assert!(all.holds(slot));
+            all.nothing_seen(slot);
+            all.remove(&id(slot.0));
+            assert!(!all.holds(slot));
+        }
+        assert_eq!((all.len(), all.slots().count()), (0, 0));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn the_block_that_a_channel_has_seen_is_forgotten_with_its_log() {
+        let (mut all, block) = (Quarantine::default(), block());
+        for (slot, id) in [(1, [1; 32]), (2, [2; 32])] {
+            let (slot, stated, why) = (Slot(slot), Stated::Judged, String::new());
+            let since = Some(block);
+            all.insert(ChannelId(id), Aside { slot, stated, since, why, failures: 0, again: None });
+        }
+        all.nothing_seen(Slot(2));
+        let since = |id| all.of.get(&ChannelId(id)).and_then(|aside| aside.since);
+        assert_eq!((since([1; 32]), since([2; 32])), (Some(block), None));
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Watching {
     pub(super) stuck: bool,
     /// The source has failed to give its next block: until when it waits, and for which time.
     pub(super) failed: Option<(Instant, u32)>,
+    /// The source takes long to give its next block: it waits apart from the others.
+    pub(super) slow: bool,
 }
 
 /// Why the past is scanned.
@@ -51,7 +53,7 @@ impl Watching {
         origin: Origin,
     ) -> Self {
         let history = History::new(birth, fundings.into_iter().collect());
-        Self { id, history, origin, stuck: false, failed: None }
+        Self { id, history, origin, stuck: false, failed: None, slow: false }
     }
 
     /// All funding outputs of a channel.

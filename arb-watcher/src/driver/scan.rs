@@ -1,5 +1,6 @@
 //! Scanning the past of channels. One scan is for many: each block is read once, for all whose past
 //! it is part of. What keeps one of them from its end keeps nobody else.
+use super::lanes::Lane;
 use super::panics::Caught;
 use super::rescan::Watching;
 use super::work::answer;
@@ -12,7 +13,8 @@ use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
-use tokio::time::{Instant, sleep, sleep_until};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How many transactions after the funding output an output may be whose spend matters: that of a second stage is. What
 /// becomes of money that has left the channel is nobody's business here.
@@ -20,6 +22,9 @@ const FURTHEST: u8 = 2;
 
 /// Most blocks that are read before those who came meanwhile may join.
 const STRETCH: u32 = 144;
+
+/// How long a block may take before those who need it wait for it apart from the others.
+const LONG_READ: Duration = Duration::from_secs(5);
 
 /// How often the pause doubles at most where the source fails.
 const MOST_DOUBLED: u32 = 6;
@@ -101,6 +106,7 @@ pub(super) struct Scan {
     /// Who watches an output; some of them may be done.
     watching: HashMap<OutPoint, Vec<usize>>,
     done: Vec<Scanned>,
+    lane: Lane,
 }
 
 /// Why a block cannot be read.
@@ -114,7 +120,7 @@ enum Pause {
 }
 
 impl Scan {
-    pub(super) fn of(members: Vec<Watching>) -> Self {
+    pub(super) fn of(members: Vec<Watching>, lane: Lane) -> Self {
         let members: BTreeMap<usize, Watching> = members.into_iter().enumerate().collect();
         let mut watching: HashMap<OutPoint, Vec<usize>> = HashMap::new();
         for (place, member) in &members {
@@ -122,7 +128,7 @@ impl Scan {
                 watching.entry(*outpoint).or_default().push(*place);
             }
         }
-        Self { members, watching, done: Vec::new() }
+        Self { members, watching, done: Vec::new(), lane }
     }
 
     /// Scans from where the histories end, or the channels' births, up to `to`, but not for long: others may have
@@ -152,11 +158,21 @@ impl Scan {
             if stretch.next().is_none() {
                 break;
             }
+            let begun = Instant::now();
             // Whoever waits for it is answered even if the source panics.
-            match Caught::new(block_at(source, height, settings)).await {
+            let read = Caught::new(block_at(source, height, settings));
+            let Ok(read) = timeout(self.longest(settings), read).await else {
+                self.are_slow(height, true);
+                break;
+            };
+            match read {
                 Ok(Ok((at, block))) => {
+                    let is_quick = self.lane == Lane::Slow && begun.elapsed() < LONG_READ;
+                    if is_quick {
+                        self.are_slow(height, false);
+                    }
                     self.take(at, &block);
-                    if !self.done.is_empty() {
+                    if is_quick || !self.done.is_empty() {
                         break;
                     }
                 }
@@ -174,6 +190,20 @@ impl Scan {
             }
         }
         self.so_far()
+    }
+
+    /// How long a block may take in this lane: in the slow one each question to the source has its own time.
+    fn longest(&self, settings: &Settings) -> Duration {
+        match self.lane {
+            Lane::Short | Lane::Middle | Lane::Long => LONG_READ,
+            Lane::Slow => settings.patience.saturating_mul(QUESTIONS),
+        }
+    }
+
+    /// Whether those who must read this block wait for it apart from the others.
+    fn are_slow(&mut self, height: BlockHeight, slow: bool) {
+        let here = self.members.values_mut().filter(|member| member.history.next() == height);
+        here.for_each(|member| member.slow = slow);
     }
 
     /// Those that have read all are done.
@@ -276,6 +306,9 @@ impl Scan {
         }));
     }
 }
+
+/// Most questions to the source for one block.
+const QUESTIONS: u32 = 4;
 
 /// The block at a height that the chain had when the scan began. It may be shorter now; a source that has the
 /// blocks above and not this one will not have it later either.

@@ -1,6 +1,7 @@
 //! Commands about named subscriptions, and what is sent to them. What is to be there after a restart is in the store
 //! before it is promised.
 use super::durable::Patience;
+use super::gathered::Gathered;
 use super::subscribers::{News, Sending, Whose, count, ended, kept, name_of_all};
 use super::{Around, Driver};
 use crate::command::{Answer, CommandError, Reply};
@@ -87,6 +88,8 @@ impl<A: Around> Driver<A> {
             }
         }
         let events = self.subscribers.open(slot, &name, state);
+        // Nothing waits for it any more, perhaps.
+        self.tasks.forget_again(slot);
         let commands = self.commands.clone();
         reply.send(Ok(ChainEventSubscription { id, name, events, commands }));
     }
@@ -105,7 +108,9 @@ impl<A: Around> Driver<A> {
             return reply.send(Err(CommandError::NameTaken(name)));
         }
         let acknowledged = delivery == Delivery::Acknowledged;
-        let before = self.subscribers.all(&name).and_then(|(_, stored)| stored);
+        let known = self.subscribers.all(&name);
+        let waited = known.is_some_and(|(waits, _)| waits);
+        let before = known.and_then(|(_, stored)| stored);
         let kept = self.subscribers.kept_of_all(&name, acknowledged);
         let write = |acknowledged| name_of_all(&name, acknowledged);
         let stored = self.store_subscription(write, kept, before, &reply).await;
@@ -120,6 +125,9 @@ impl<A: Around> Driver<A> {
         }
         let slots = self.engine.actives().map(|(slot, _)| slot);
         let events = self.subscribers.open_all(&name, slots);
+        if waited && !acknowledged {
+            self.forget_all_again();
+        }
         let commands = self.commands.clone();
         reply.send(Ok(AllChannelsSubscription { name, events, commands }));
     }
@@ -146,26 +154,36 @@ impl<A: Around> Driver<A> {
         Ok(if is_as_before { Opened::GivenUp } else { Opened::LeftBehind })
     }
 
+    /// A subscriber has acknowledged what comes before `next`. That is stored with what else is gathered.
     pub(super) async fn delivered(
         &mut self,
-        id: ChannelId,
-        name: &str,
+        (id, name): (ChannelId, String),
         next: u64,
-    ) -> Result<(), CommandError> {
-        let slot = self.engine.slot(&id).ok_or_else(|| self.unknown(id))?;
-        let Some(known) = self.subscribers.state(slot, name) else {
-            return Err(CommandError::UnknownChannel(id));
+        gathered: &mut Gathered,
+        reply: Reply<()>,
+    ) {
+        if self.engine.slot(&id).is_some_and(|slot| gathered.acknowledges(slot, &name)) {
+            self.take_gathered(gathered).await;
+        }
+        let Some(slot) = self.engine.slot(&id) else {
+            // What is left of a forgotten channel is in the mailbox alone: there is nothing to write.
+            return match self.unknown(id) {
+                CommandError::UnknownChannel(_) => reply.send(Ok(())),
+                aside => reply.send(Err(aside)),
+            };
+        };
+        let Some(known) = self.subscribers.state(slot, &name) else {
+            return reply.send(Err(CommandError::UnknownChannel(id)));
         };
         // Nobody can acknowledge what was not there to be sent; nor with the events of a log that is lost those of the
         // one that took its place.
         let next = next.saturating_sub(self.subscribers.first(slot)).min(self.events_of(slot));
         if next > known.next {
             let state = SubscriberState { next, ..known };
-            self.store(self.subscribers.acknowledging(slot, name, state)).await?;
-            self.subscribers.acknowledged(slot, name, state);
+            return gathered.events((slot, id), name, state, reply);
         }
         self.tasks.forget_again(slot);
-        Ok(())
+        reply.send(Ok(()));
     }
 
     pub(super) async fn unsubscribe(
@@ -198,10 +216,15 @@ impl<A: Around> Driver<A> {
         writes.push(name_of_all(name, None));
         self.store(writes).await?;
         self.subscribers.end(&Whose::All(name.to_owned()));
+        self.forget_all_again();
+        Ok(())
+    }
+
+    /// No channel waits for somebody any more.
+    fn forget_all_again(&mut self) {
         for (slot, _) in self.engine.actives() {
             self.tasks.forget_again(slot);
         }
-        Ok(())
     }
 
     /// Subscriptions that have ended with their guards, and of which there is nothing to remember, are gone.
@@ -213,7 +236,7 @@ impl<A: Around> Driver<A> {
         over.iter().for_each(|whose| self.subscribers.end(whose));
     }
 
-    async fn store(&mut self, writes: Vec<Write>) -> Result<(), CommandError> {
+    pub(super) async fn store(&mut self, writes: Vec<Write>) -> Result<(), CommandError> {
         let batch = self.direct_batch(writes);
         self.append(batch, Patience::Once).await.map(drop)
     }
@@ -230,7 +253,7 @@ impl<A: Around> Driver<A> {
     /// Deletes a resolved channel, unless somebody must acknowledge first.
     pub(super) async fn forget(&mut self, slot: Slot) {
         let Some(active) = self.engine.active(slot) else { return };
-        if self.awaits_subscribers(slot) {
+        if self.awaits_subscribers(slot) || self.engine.keeps_for_others(slot) {
             return;
         }
         let id = active.facts.id;

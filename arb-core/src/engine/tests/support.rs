@@ -45,8 +45,8 @@ impl Watched {
         let refused = transition.refused().iter().map(|(_, why)| *why).collect();
         for write in transition.batch().writes.clone() {
             match write {
-                Write::Changes { changes, .. } => self.log.extend(changes),
-                Write::LogReplaced { changes, .. } => self.log = changes,
+                Write::Changes { slot: SLOT, changes } => self.log.extend(changes),
+                Write::LogReplaced { slot: SLOT, changes } => self.log = changes,
                 _ => {}
             }
         }

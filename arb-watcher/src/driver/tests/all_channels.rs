@@ -74,8 +74,7 @@ async fn all_channels_are_held_for_an_acknowledgement_across_a_restart() {
     arbiter.idle().await.expect("running");
     assert_eq!(world.log.stored_facts(0), None, "acknowledged");
     assert!(world.log.stored_facts(1).is_some(), "not acknowledged");
-    let unknown = CommandError::UnknownChannel(one.id());
-    assert_eq!(events.acknowledge(one.id(), 2).await, Err(unknown));
+    assert_eq!(events.acknowledge(one.id(), 2).await, Ok(()), "it may have been read late");
     arbiter.unsubscribe_all("ledger").await.expect("stored");
     arbiter.idle().await.expect("running");
     assert_eq!(world.log.stored_facts(1), None, "nobody waits any more");

@@ -4,7 +4,7 @@ use crate::Arbiter;
 use arb_core::format::CommitmentFormat::Anchors;
 use bitcoin::{Transaction, Txid};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 fn txid(channel: &Channel) -> Txid {
     channel.local_tx().compute_txid()
@@ -170,7 +170,8 @@ async fn a_wallet_that_hangs_does_not_hold_a_start_up() {
     arbiter.shutdown().await;
     world.net.sent();
     world.wallet.is(Mood::Hangs);
-    let arbiter = world.restart(&[&channel]).await;
+    let started = timeout(Duration::from_secs(1), world.restart(&[&channel])).await;
+    let arbiter = started.expect("at once");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(world.net.sent().len(), 1);
     arbiter.shutdown().await;

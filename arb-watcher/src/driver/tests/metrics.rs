@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata as Meta, Subscriber};
@@ -298,6 +299,29 @@ fn events_have_the_fields_that_the_page_names_and_no_others() {
     let fields: BTreeSet<String> = all.iter().flat_map(|text| event_fields(text)).collect();
     let page: BTreeSet<String> = rows("Events").into_iter().map(|cells| cells[0].clone()).collect();
     assert_eq!(fields, page);
+}
+
+/// The time of an append is that of the store.
+#[tokio::test]
+async fn the_latency_of_an_append_is_what_the_store_took() {
+    let seen = Seen::default();
+    let _guard = metrics::set_default_local_recorder(&seen);
+    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let gate = world.log.hold();
+    let (id, update) = (channel.id(), channel.next_local(1, &[]));
+    let updating = tokio::spawn({
+        let arbiter = arbiter.clone();
+        async move { arbiter.update_channel(id, vec![update]).await }
+    });
+    while world.log.held() == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.pass();
+    updating.await.expect("no panic").expect("stored");
+    let took = seen.value("arb_append_seconds");
+    assert!(took.is_some_and(|took| took >= 0.05), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
 //! Rescans: many channels in one, and none that waits for another's past.
+use super::super::lanes::Lane;
 use super::super::rescan::Watching;
 use super::super::scan::Scan;
 use super::support::*;
@@ -68,20 +69,66 @@ async fn a_past_that_cannot_be_had_fails_nobody_elses() {
     }
 }
 
+async fn others_are_watched(arbiter: &Arbiter, others: [&Channel; 2], seconds: u64) {
+    for channel in others {
+        let watched = arbiter.watch_channel(channel.facts.clone());
+        let watched = timeout(Duration::from_secs(seconds), watched);
+        assert_eq!(watched.await, Ok(Ok(())));
+        assert_eq!(phase(arbiter, channel).await, CLOSED);
+    }
+}
+
+/// Nor does anybody else wait for one that the source neither gives nor refuses.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_hangs_holds_up_who_needs_it_alone() {
+    let world = World::default();
+    let (arbiter, [held, two, three]) = three_closed(&world).await;
+    let broken = world.chain.best()[2];
+    world.chain.breaks(broken, Mood::Hangs);
+    let waits = watching(&arbiter, &held);
+    // Its scan has begun.
+    sleep(Duration::from_secs(1)).await;
+    others_are_watched(&arbiter, [&two, &three], 10).await;
+    // However often it is tried again.
+    for id in 4..10 {
+        sleep(Duration::from_secs(20)).await;
+        let mut other = Channel::new(id, StaticRemotekey);
+        other.facts.birth.0 += 4;
+        let watched = arbiter.watch_channel(other.facts.clone());
+        assert_eq!(timeout(Duration::from_secs(1), watched).await, Ok(Ok(())), "{id}");
+    }
+    assert!(!waits.is_finished());
+    world.chain.mends(broken);
+    let watched = timeout(Duration::from_secs(180), waits).await;
+    assert_eq!(watched.expect("in time").expect("no panic"), Ok(()));
+    assert_eq!(phase(&arbiter, &held).await, CLOSED);
+}
+
+/// A source that is slow for every block is read to the end all the same.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_takes_long_for_each_block_is_read_to_the_end() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine_many(9);
+    arbiter.idle().await.expect("running");
+    world.chain.answers_one_in(Duration::from_secs(8));
+    let watched = arbiter.watch_channel(channel.facts.clone());
+    // Two questions each, and what the first of them was given up after.
+    let watched = timeout(Duration::from_secs(10 * 2 * 8 + 300), watched).await;
+    assert_eq!(watched, Ok(Ok(())));
+    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+}
+
 /// A block that the source never gives holds up whoever must read it, and nobody else.
 #[tokio::test(start_paused = true)]
 async fn a_block_that_cannot_be_read_holds_up_who_needs_it_alone() {
     let world = World::default();
     let (arbiter, [held, two, three]) = three_closed(&world).await;
     let broken = world.chain.best()[2];
-    world.chain.breaks(broken);
+    world.chain.breaks(broken, Mood::Fails);
     let waits = watching(&arbiter, &held);
-    for channel in [&two, &three] {
-        let watched =
-            timeout(Duration::from_secs(60), arbiter.watch_channel(channel.facts.clone()));
-        assert_eq!(watched.await, Ok(Ok(())));
-        assert_eq!(phase(&arbiter, channel).await, CLOSED);
-    }
+    others_are_watched(&arbiter, [&two, &three], 60).await;
     assert!(!waits.is_finished());
     world.chain.mends(broken);
     let watched = timeout(Duration::from_secs(120), waits).await;
@@ -143,7 +190,7 @@ async fn a_rescan_follows_a_close_as_far_as_it_matters() {
                 world.chain.mine(vec![tx]);
             }
         }
-        let scan = Scan::of(vec![Watching::healed(&channel.facts, None)]);
+        let scan = Scan::of(vec![Watching::healed(&channel.facts, None)], Lane::Short);
         let tip = world.chain.tip_now();
         let (done, rest) = scan.run(&world.chain, tip, &Settings::default()).await;
         assert!(rest.is_empty());

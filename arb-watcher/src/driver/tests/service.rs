@@ -1,8 +1,11 @@
 //! The handle as a service: room in the queue, a node's own layers, callers that give up.
 use super::support::*;
 use crate::{Answer, Arbiter, Command, CommandError, Delivery, Settings};
+use arb_core::arbitrator::Notice;
 use arb_core::format::CommitmentFormat::StaticRemotekey;
+use arb_core::ids::ChannelId;
 use arb_core::log::ChangeLog;
+use futures_util::StreamExt as _;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tower::load_shed::error::Overloaded;
@@ -203,4 +206,55 @@ async fn a_kill_waits_for_no_store() {
     fail(&arbiter, channel.id()).await;
     arbiter.idle().await.expect("running");
     assert_eq!(world.net.txids(), [channel.local_tx().compute_txid()]);
+}
+
+/// All of them are streams, and end with the arbiter.
+#[tokio::test(start_paused = true)]
+async fn streams_end_with_the_arbiter() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let one = arbiter.subscribe(channel.id(), "one", Delivery::Detached).await.expect("known");
+    let all = arbiter.subscribe_all("all", Delivery::Detached).await.expect("stored");
+    let notices = arbiter.notices().await.expect("running");
+    fail(&arbiter, channel.id()).await;
+    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    arbiter.shutdown().await;
+    let (one, all): (Vec<_>, Vec<_>) = (one.collect().await, all.collect().await);
+    assert!(!one.is_empty() && one.len() == all.len(), "{one:?} {all:?}");
+    let told: Vec<(ChannelId, Notice)> = notices.collect().await;
+    assert!(told.iter().any(|(_, notice)| matches!(notice, Notice::Failing(_))), "{told:?}");
+}
+
+/// A channel that is watched is a value, and no task.
+#[tokio::test(start_paused = true)]
+async fn channels_are_no_tasks() {
+    let world = World::default();
+    let arbiter = world.start().await;
+    arbiter.idle().await.expect("running");
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for id in 1..=40 {
+        let channel = Channel::new(id, StaticRemotekey);
+        arbiter.watch_channel(channel.facts).await.expect("sound facts");
+    }
+    arbiter.idle().await.expect("running");
+    assert_eq!(tasks(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_goes_through_the_channels_once() {
+    let world = World::default();
+    let channels: Vec<Channel> = (1..=10).map(|id| Channel::new(id, StaticRemotekey)).collect();
+    let arbiter = world.start().await;
+    for channel in &channels {
+        arbiter.watch_channel(channel.facts.clone()).await.expect("sound facts");
+    }
+    fail(&arbiter, channels[3].id()).await;
+    arbiter.shutdown().await;
+    world.log.damage_entry(5);
+    let before = world.log.passes();
+    let arbiter = world.restart(&channels.iter().collect::<Vec<_>>()).await;
+    arbiter.idle().await.expect("running");
+    assert_eq!(world.log.passes() - before, 1);
 }

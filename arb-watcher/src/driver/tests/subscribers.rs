@@ -98,6 +98,41 @@ async fn acknowledged_delivery_holds_back_forgetting() {
     assert_eq!(world.log.stored_facts(0), None, "at once");
 }
 
+/// Nothing waits for a name any more that was to be waited for.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_becomes_detached_holds_nothing_back() {
+    for to_all in [false, true] {
+        let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+        let arbiter = world.watching(&channel).await;
+        let open = async |delivery| match to_all {
+            false => drop(arbiter.subscribe(channel.id(), "a", delivery).await.expect("known")),
+            true => drop(arbiter.subscribe_all("a", delivery).await.expect("stored")),
+        };
+        open(Delivery::Acknowledged).await;
+        resolve(&world, &arbiter, &channel).await;
+        assert!(world.log.stored_facts(0).is_some(), "{to_all}");
+        open(Delivery::Detached).await;
+        arbiter.idle().await.expect("running");
+        assert_eq!(world.log.stored_facts(0), None, "without a block, {to_all}");
+    }
+}
+
+/// What was not read when the channel was forgotten is read and acknowledged like any other.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_forgotten_channel_can_be_acknowledged() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut one = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    let mut every = arbiter.subscribe_all("all", Delivery::Detached).await.expect("stored");
+    resolve(&world, &arbiter, &channel).await;
+    assert_eq!(world.log.stored_facts(0), None);
+    let last = all(&mut one).pop().expect("events").0;
+    assert_eq!(one.acknowledge(last).await, Ok(()));
+    while let Some(delivered) = every.try_next() {
+        assert_eq!(every.acknowledge(delivered.channel, delivered.number).await, Ok(()));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn detached_delivery_and_ended_subscriptions_hold_nothing_back() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));

@@ -10,7 +10,7 @@ use arb_core::format::{
     ChannelSecrets, CommitmentFormat, HtlcTransaction, htlc_transactions, local_commitment,
     remote_commitment, sighash,
 };
-use arb_core::ids::{ChannelId, HtlcId, Preimage, Side};
+use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Preimage, Side};
 use arb_core::units::{
     BlockDelta, BlockHeight, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat,
 };
@@ -254,6 +254,14 @@ impl Channel {
     /// An HTLC, as an update that these facts follow.
     pub(in super::super) fn add(&mut self, id: HtlcId) -> Update {
         self.follow(Update::HtlcAdded { id, htlc: terms(id) })
+    }
+
+    /// An HTLC that forwards one of another channel, as an update that these facts follow.
+    pub(in super::super) fn forward(&mut self, id: HtlcId, incoming: HtlcRef) -> Update {
+        let expiry = CltvExpiry(BlockHeight(BIRTH + 500));
+        let link = HtlcLink::ForwardOf { incoming, expiry, amount: terms(id).amount };
+        let htlc = Htlc { link, ..terms(id) };
+        self.follow(Update::HtlcAdded { id, htlc })
     }
 
     /// Our next commitment, as an update that these facts follow.

@@ -37,6 +37,8 @@ struct Inner {
     channel_writes: usize,
     order_of_facts: Vec<u32>,
     no_receipts: bool,
+    appends: usize,
+    passes: usize,
 }
 
 /// Why the log fails.
@@ -158,6 +160,16 @@ impl Log {
         self.inner().no_receipts = true;
     }
 
+    /// How many batches were asked for that came to the medium, whatever became of them.
+    pub(in super::super) fn appends(&self) -> usize {
+        self.inner().appends
+    }
+
+    /// How often all channels were gone through.
+    pub(in super::super) fn passes(&self) -> usize {
+        self.inner().passes
+    }
+
     /// How the log says that it is off for space.
     pub(in super::super) fn is(&self, health: Health) {
         self.inner().health = health;
@@ -202,6 +214,7 @@ impl Log {
 
     fn write(&self, batch: Batch, allowed: bool) -> Result<Durable, Failure> {
         let mut inner = self.inner();
+        inner.appends += 1;
         if !allowed || inner.refuses {
             inner.refused += 1;
             return Err(failure("no space left"));
@@ -287,6 +300,7 @@ impl ChangeLog for Log {
     }
 
     fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), Failure> {
+        self.inner().passes += 1;
         for mut channel in self.read(ChangeLog::channels)? {
             self.damage(&mut channel);
             each(channel);

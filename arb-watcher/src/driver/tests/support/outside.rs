@@ -16,7 +16,7 @@ use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, FeeRate, OutPoint, ScriptBuf, Transaction,
     TxMerkleNode, TxOut, Txid, Weight,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,8 +41,8 @@ type Hook = Box<dyn FnOnce(&Chain) + Send>;
 struct ChainState {
     best: Vec<BlockRef>,
     blocks: HashMap<BlockHash, Block>,
-    /// Those that it fails to give.
-    broken: HashSet<BlockHash>,
+    /// How it is asked for those that it does not give.
+    broken: HashMap<BlockHash, Mood>,
     mempool: Vec<Transaction>,
     mood: Mood,
     mempool_mood: Mood,
@@ -65,7 +65,7 @@ impl Default for ChainState {
         let mut state = Self {
             best: Vec::new(),
             blocks: HashMap::new(),
-            broken: HashSet::new(),
+            broken: HashMap::new(),
             mempool: Vec::new(),
             mood: Mood::Well,
             mempool_mood: Mood::Well,
@@ -187,9 +187,9 @@ impl Chain {
         self.state().blocks.remove(&block.hash)
     }
 
-    /// The source fails whenever it is asked for this block.
-    pub(in super::super) fn breaks(&self, block: BlockRef) {
-        self.state().broken.insert(block.hash);
+    /// The source fails, or hangs, whenever it is asked for this block.
+    pub(in super::super) fn breaks(&self, block: BlockRef, how: Mood) {
+        self.state().broken.insert(block.hash, how);
     }
 
     /// It does not any more.
@@ -267,8 +267,9 @@ impl BlockSource for Chain {
                 sleep(delay).await;
             }
         }
-        let state = self.state();
-        if state.broken.contains(&hash) { Err(Down) } else { Ok(state.blocks.get(&hash).cloned()) }
+        let mood = self.state().broken.get(&hash).copied().unwrap_or_default();
+        mood.act().await?;
+        Ok(self.state().blocks.get(&hash).cloned())
     }
 
     async fn mempool_spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, Down> {
