@@ -114,6 +114,21 @@ where
         let removed = self.store.remove_all(NAMESPACE, &hashes, old);
         removed.await.map_err(|error| error.to_string())?;
         let book = self.store.remove_all(NAMESPACE, CHANNELS, vec![channel.to_string()]);
+    /// LDK is about to be told to close the channel. On a full disk too: nothing of ours is published before that.
+    pub(in crate::ldk02) fn put_told(&self, channel: ChannelId) -> Result<(), String> {
+        if !lock(&self.told).contains(&channel) {
+            let write = KvWrite {
+                first: NAMESPACE.to_owned(),
+                second: TOLD.to_owned(),
+                key: channel.to_string(),
+                bytes: channel.0.to_vec(),
+            };
+            self.store.write_reserved(write).map_err(|error| error.to_string())?;
+            lock(&self.told).insert(channel);
+        }
+        Ok(())
+    }
+
         book.await.map_err(|error| error.to_string())?;
         lock(&self.books).remove(&channel);
         Ok(())
@@ -159,11 +174,6 @@ where
 
     pub(super) fn put_handed_back(&self, channel: ChannelId) -> Result<(), String> {
         self.put_channel(HANDED_BACK, channel, &self.handed_back)
-    }
-
-    /// LDK is about to be told to close the channel.
-    pub(in crate::ldk02) fn put_told(&self, channel: ChannelId) -> Result<(), String> {
-        self.put_channel(TOLD, channel, &self.told)
     }
 
     /// Whether LDK may have been told to close the channel, and our commitment be on its way.
