@@ -1,6 +1,7 @@
 //! Who publishes: LDK's monitors or the arbiter. One value, which may change at run time.
 mod ports;
 
+mod waits;
 use super::{Taps, lock};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Package, Stake};
@@ -14,6 +15,7 @@ use lightning::chain::{BestBlock, Listen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use waits::Refusing;
 pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 
 /// Blocks for which, in [`Mode::Own`], a transaction of LDK's monitors is held back for the arbiter
@@ -113,8 +115,9 @@ struct State {
     handed_back: BTreeSet<ChannelId>,
     /// There is no arbiter any more.
     has_ended: bool,
-    /// Since when the arbiter has taken nothing, and when it said so last.
-    refusing: Option<(u32, u32)>,
+    refusing: Option<Refusing>,
+    /// Channels that the arbiter has set aside.
+    aside: BTreeMap<ChannelId, Refusing>,
 }
 
 impl State {
@@ -124,7 +127,8 @@ impl State {
             (claimed.since, claimed.last, claimed.known) = (height, height, height);
         });
         self.wanted.values_mut().for_each(|since| *since = height);
-        self.refusing = self.refusing.map(|_| (height, height));
+        let refusing = self.refusing.iter_mut().chain(self.aside.values_mut());
+        refusing.for_each(|of| *of = Refusing::since(height));
         let new = self.of_ldk.values_mut().filter(|of| of.last == 0);
         new.for_each(|of| of.last = height);
     }
@@ -294,25 +298,6 @@ impl Egress {
     pub fn ended(&self) {
         let mut state = lock(&self.state);
         (state.mode, state.has_ended) = (Mode::Observe, true);
-    }
-
-    /// The arbiter took something, or `refused` it for now. Returns whether LDK waits until it takes it: not in
-    /// [`Mode::Observe`], when it has [`ended`](Self::ended) or refuses everything for [`SILENCE`] blocks. One that does not answer
-    /// at all, as while its disk is full, is waited for. For
-    /// [`FactSink::waits`](super::FactSink::waits).
-    pub fn waits(&self, refused: bool) -> bool {
-        let mut state = lock(&self.state);
-        if !refused {
-            state.refusing = None;
-            return true;
-        }
-        let height = state.height;
-        // What it refused long ago, and was not asked again since, does not count.
-        let before = state.refusing.filter(|(_, last)| height.saturating_sub(*last) <= 1);
-        let since = before.map_or(height, |(since, _)| since);
-        state.refusing = Some((since, height));
-        let is_over = state.has_ended || height.saturating_sub(since) >= SILENCE;
-        state.mode != Mode::Observe || !is_over
     }
 
     /// Outputs that the arbiter has published a transaction for, with the height at which it first

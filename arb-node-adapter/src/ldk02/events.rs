@@ -258,7 +258,8 @@ where
                 }
                 let funding = commitment_tx.input.iter().map(|input| input.previous_output);
                 match self.sink.closed(channel).await {
-                    Ok(()) => Ok(self.unless_overdue(funding)),
+                    // LDK tells of it again.
+                    Ok(()) | Err(Refusal::SetAside(_)) => Ok(self.unless_overdue(funding)),
                     Err(Refusal::Later(_)) => Err(ReplayEvent()),
                     Err(_) => Ok(Handled::Node),
                 }
@@ -304,7 +305,7 @@ where
         let gone = fundings.into_iter().map(|funding| Update::CandidateDiscarded { funding });
         match self.sink.update(channel, gone.collect(), Vec::new()).await {
             Ok(()) | Err(Refusal::NotWatched) => Ok(Handled::Node),
-            Err(Refusal::Later(_)) => Err(ReplayEvent()),
+            Err(Refusal::Later(_) | Refusal::SetAside(_)) => Err(ReplayEvent()),
             // A channel is not without a funding output, and this is its only one: LDK discards the first one
             // with the channel.
             Err(Refusal::Refused(_) | Refusal::Fenced) if is_first => Ok(Handled::NeverFunded),
@@ -377,3 +378,4 @@ fn decode(bytes: &[u8]) -> Option<Kept> {
     let channel = channel.map(ChannelId);
     rest.is_empty().then_some(Kept { channel, descriptor })
 }
+                // What the recorder has to tell of the same close waits until the channel is not set aside any more.

@@ -151,7 +151,8 @@ fn record<S: FactSink + 'static>(
         if !may_hold.get() {
             assert_eq!(recorder.held().next(), None);
         }
-        before > 0
+        let is_stuck = recorder.set_aside().next().is_some() && node.taps.backlog() == before;
+        before > 0 && !is_stuck
     }));
 }
 

@@ -17,6 +17,7 @@ fn refusal(error: CommandError) -> Refusal {
         CommandError::UnknownChannel(_) => Refusal::NotWatched,
         CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
         CommandError::Stopped | CommandError::NotStored(_) => Refusal::Later(error.to_string()),
+        CommandError::SetAside { .. } => Refusal::SetAside(error.to_string()),
         other => Refusal::Refused(other.to_string()),
     }
 }
@@ -56,6 +57,10 @@ impl FactSink for ToArbiter {
 
     fn waits(&self, refused: bool) -> bool {
         self.1.waits(refused)
+    }
+
+    fn waits_for(&self, channel: ChannelId, refused: bool) -> bool {
+        self.1.waits_for(channel, refused)
     }
 
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
