@@ -331,7 +331,8 @@ impl Beside {
                 past(&mut net, &link)?;
                 let adoptions = vec![adoption(&net.nodes[0], &link, dust)?];
                 let refused = block_in_place(|| {
-                    Handle::current().block_on(recorder.borrow_mut().adopt(adoptions, &sink))
+                    Handle::current()
+                        .block_on(recorder.borrow_mut().adopt(adoptions, &sink, &egress))
                 });
                 assert_eq!(refused, []);
                 record(&mut net, at_work, sink, receipts.clone(), held);
