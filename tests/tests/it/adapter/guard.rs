@@ -1,4 +1,5 @@
 //! A guard publishes what LDK has not got through near its deadline, and nothing else.
+mod late;
 mod remembers;
 mod silence;
 
