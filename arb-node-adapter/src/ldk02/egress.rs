@@ -66,6 +66,10 @@ pub enum Mode {
     /// restart. What was handed over and not written before a crash is not: so, as long as there is time, anything
     /// in the mempool counts as LDK's until it has had [`GRACE`] blocks to hand it over again.
     Guard {
+    ///
+    /// What LDK has in the mempool it hands over again and again (`ChainMonitor::rebroadcast_pending_claims`, which LDK's background
+    /// processor calls). If it has not for [`SILENCE`] blocks, it is cut off, or what it pays since then reaches nobody: that
+    /// counts no longer in the last [`SILENCE`] blocks before the deadline.
         /// Blocks before the deadline.
         before: u32,
     },
@@ -108,6 +112,8 @@ struct State {
     /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
     unknown: BTreeMap<OutPoint, Unknown>,
     /// Channels of which our commitment is about to be published, or was.
+    /// Outputs of which LDK has a spender in the mempool, as a guard has found it.
+    quiet: BTreeMap<OutPoint, Quiet>,
     closing: BTreeSet<ChannelId>,
     /// Those of them that LDK was told to close.
     told: BTreeSet<ChannelId>,
@@ -210,6 +216,31 @@ impl State {
     }
 }
 
+    /// Whether LDK hands over no more what it has in the mempool for an output, and handed over last at this height,
+    /// although the deadline is near: it is cut off, or what it pays more reaches nobody. Asked with every block; several
+    /// may come at once, in which LDK has no time to hand anything over.
+    fn is_cut_off(&mut self, outpoint: OutPoint, deadline: BlockHeight, handed: u32) -> bool {
+        let (height, left) = (self.height, BlockHeight(self.height).until(deadline).0);
+        let fresh = Quiet { handed, last: height, heights: 0 };
+        let quiet = self.quiet.entry(outpoint).or_insert(fresh);
+        if quiet.handed != handed {
+            *quiet = fresh;
+        } else if quiet.last != height {
+            *quiet = Quiet { last: height, heights: quiet.heights.saturating_add(1), ..*quiet };
+        }
+        quiet.heights >= SILENCE && left <= SILENCE
+    }
+}
+
+/// What LDK has in the mempool for an output: when it handed that over last, and for how long it has not since.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    handed: u32,
+    /// When a guard asked last.
+    last: u32,
+    /// It asked at so many heights.
+    heights: u32,
+
 /// A transaction that LDK handed over: when it did so last, and the height that is written.
 #[derive(Clone, Copy, Debug)]
 struct HandedOver {
@@ -290,6 +321,7 @@ impl Egress {
         if let Some(taps) = &self.taps {
             taps.handed_over(Vec::new(), old);
         }
+        state.quiet.retain(|_, quiet| recent(quiet.last));
     }
 
     /// There is no arbiter any more: all that LDK publishes goes out, as in [`Mode::Observe`], and LDK waits for the
@@ -482,8 +514,11 @@ impl Egress {
         if spenders.peek().is_none() {
             return false;
         }
-        spenders.any(|txid| state.of_ldk.contains_key(&txid))
-            || state.may_be_ldks(outpoint, deadline)
+        let of_ldk = spenders.filter_map(|txid| state.of_ldk.get(&txid).map(|of| of.last)).max();
+        match of_ldk {
+            Some(handed) => !state.is_cut_off(outpoint, deadline, handed),
+            None => state.may_be_ldks(outpoint, deadline),
+        }
     }
 }
 
