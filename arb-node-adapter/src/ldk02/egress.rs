@@ -298,7 +298,12 @@ impl Egress {
     }
 
     /// Changes the mode. What was not published comes again: the arbiter's at the latest with the
-    /// next block, LDK's when it publishes its pending claims again.
+    /// next block, LDK's when it publishes its pending claims again. From [`Mode::Own`] to another, spendable
+    /// outputs that were acknowledged as the arbiter's ([`Handled::Arbiter`]) and are not spent yet are the node's to sweep, as LDK's
+    /// monitors have done with them: [`LdkEvents::for_node`] gives them, after each block.
+    ///
+    /// [`Handled::Arbiter`]: super::Handled::Arbiter
+    /// [`LdkEvents::for_node`]: super::LdkEvents::for_node
     pub fn set(&self, mode: Mode) {
         let mut state = lock(&self.state);
         (state.mode, state.has_ended) = (mode, false);
