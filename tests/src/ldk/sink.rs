@@ -84,3 +84,30 @@ impl FactSink for ToArbiter {
         }
     }
 }
+
+/// LDK alone: nobody is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nobody;
+
+impl FactSink for Nobody {
+    async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn state_numbers(&self, _: ChannelNumbers) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn update(
+        &self,
+        _: ChannelId,
+        _: Vec<Update>,
+        _: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn closed(&self, _: ChannelId) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+}
