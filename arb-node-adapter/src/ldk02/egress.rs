@@ -1,7 +1,8 @@
 //! Who publishes: LDK's monitors or the arbiter. One value, which may change at run time.
+mod left;
 mod ports;
-
 mod waits;
+
 use super::{Taps, lock};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Package, Stake};
@@ -14,8 +15,8 @@ use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-
 use waits::Refusing;
+
 pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 
 /// Blocks for which, in [`Mode::Own`], a transaction of LDK's monitors is held back for the arbiter
@@ -65,11 +66,11 @@ pub enum Mode {
     /// `BumpTransaction` events is to be given one as well. That is written ([`Egress::recorded_by`]), and known after a
     /// restart. What was handed over and not written before a crash is not: so, as long as there is time, anything
     /// in the mempool counts as LDK's until it has had [`GRACE`] blocks to hand it over again.
-    Guard {
     ///
     /// What LDK has in the mempool it hands over again and again (`ChainMonitor::rebroadcast_pending_claims`, which LDK's background
     /// processor calls). If it has not for [`SILENCE`] blocks, it is cut off, or what it pays since then reaches nobody: that
     /// counts no longer in the last [`SILENCE`] blocks before the deadline.
+    Guard {
         /// Blocks before the deadline.
         before: u32,
     },
@@ -111,9 +112,9 @@ struct State {
     of_ldk: BTreeMap<Txid, HandedOver>,
     /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
     unknown: BTreeMap<OutPoint, Unknown>,
-    /// Channels of which our commitment is about to be published, or was.
     /// Outputs of which LDK has a spender in the mempool, as a guard has found it.
     quiet: BTreeMap<OutPoint, Quiet>,
+    /// Channels of which our commitment is about to be published, or was.
     closing: BTreeSet<ChannelId>,
     /// Those of them that LDK was told to close.
     told: BTreeSet<ChannelId>,
@@ -214,7 +215,6 @@ impl State {
         }
         unknown.heights <= GRACE
     }
-}
 
     /// Whether LDK hands over no more what it has in the mempool for an output, and handed over last at this height,
     /// although the deadline is near: it is cut off, or what it pays more reaches nobody. Asked with every block; several
@@ -240,6 +240,7 @@ struct Quiet {
     last: u32,
     /// It asked at so many heights.
     heights: u32,
+}
 
 /// A transaction that LDK handed over: when it did so last, and the height that is written.
 #[derive(Clone, Copy, Debug)]
@@ -320,13 +321,13 @@ impl Egress {
         state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
         state.unknown.retain(|_, unknown| recent(unknown.last));
+        state.quiet.retain(|_, quiet| recent(quiet.last));
         state.deadlines.retain(|_, deadline| recent(*deadline));
         let old = state.forget_of_ldk();
         drop(state);
         if let Some(taps) = &self.taps {
             taps.handed_over(Vec::new(), old);
         }
-        state.quiet.retain(|_, quiet| recent(quiet.last));
     }
 
     /// There is no arbiter any more: all that LDK publishes goes out, as in [`Mode::Observe`], and LDK waits for the
@@ -345,49 +346,10 @@ impl Egress {
         state.claimed.iter().map(|(outpoint, claimed)| (*outpoint, claimed.since)).collect()
     }
 
-    /// Leaves a channel to LDK alone from now on: the arbiter publishes nothing for it, in no mode,
-    /// and LDK's own passes after [`GRACE`] blocks at the latest. Not stored: see
-    /// [`Recorder::hand_back`](super::Recorder::hand_back), which is the way to do it.
-    ///
-    /// Spendable outputs that LDK has told of and that were acknowledged as the arbiter's ([`Handled::Arbiter`]) are the
-    /// node's from now on, and LDK does not tell of them again: the node has to sweep those of
-    /// [`LdkEvents::kept_of`] that are not spent.
-    ///
-    /// Returns whether our commitment of the channel may be on its way, or on its way to be.
-    ///
-    /// [`Handled::Arbiter`]: super::Handled::Arbiter
-    /// [`LdkEvents::kept_of`]: super::LdkEvents::kept_of
-    pub fn hand_back(&self, channel: ChannelId) -> bool {
-        let mut state = lock(&self.state);
-        state.leave(channel);
-        state.closing.contains(&channel)
-    }
-
-    /// Whether a channel that the arbiter would hold goes on with LDK instead, for the arbiter only observes. If so, it
-    /// is LDK's alone from here on, as by [`hand_back`](Self::hand_back), whatever the mode is later: a commitment of
-    /// ours that LDK revokes is never published. Not if our commitment of it may be on its way, from when the mode was
-    /// another. For [`FactSink::lets_go`](super::FactSink::lets_go).
-    #[must_use]
-    pub fn lets_go(&self, channel: ChannelId) -> bool {
-        let mut state = lock(&self.state);
-        let goes = state.mode == Mode::Observe && !state.closing.contains(&channel);
-        if goes {
-            state.leave(channel);
-        }
-        goes
-    }
-
-    /// Whether LDK was told, since the start, to close the channel because the arbiter was about to
-    /// publish our commitment.
-    #[must_use]
-    pub fn was_told(&self, channel: &ChannelId) -> bool {
-        lock(&self.state).told.contains(channel)
-    }
-
-    /// Whether the channel is LDK's alone.
-    #[must_use]
-    pub fn is_left(&self, channel: ChannelId) -> bool {
-        lock(&self.state).handed_back.contains(&channel)
+    /// The height, and whether there is no arbiter any more.
+    pub(super) fn height_and_end(&self) -> (u32, bool) {
+        let state = lock(&self.state);
+        (state.height, state.has_ended)
     }
 
     /// Our commitment of the channel is about to be published: from here on

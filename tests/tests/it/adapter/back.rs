@@ -305,3 +305,25 @@ async fn what_the_sweeper_has_is_not_given_again() -> Result<(), Failed> {
     assert_eq!(node.events.for_node().await?, []);
     Ok(())
 }
+
+/// What LDK publishes for a channel that is its own passes at once, though the arbiter owns the others; of those it waits as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ldk_publishes_for_a_channel_of_its_own_passes_at_once() -> Result<(), Failed> {
+    for is_left in [false, true] {
+        let world = cut_off(Kind::StaticRemotekey, Mode::Own).await?;
+        let link = world.link;
+        if is_left {
+            world.hand_back()?;
+        }
+        let node = &world.net.nodes[0];
+        let monitor = node.monitors.get_monitor(link.id).map_err(|()| "no monitor")?;
+        node.egress.lets_pass(&monitor);
+        drop(monitor);
+        node.outbox.take();
+        world.net.force_close(0, &link)?;
+        let at_once = world.net.nodes[0].outbox.take().concat();
+        assert_eq!(at_once.len(), usize::from(is_left), "{at_once:?}");
+        world.arbiter.shutdown().await;
+    }
+    Ok(())
+}
