@@ -349,6 +349,12 @@ pub trait ByteStore: Send + Sync + 'static {
     /// Writes bytes, in the order of the calls: the write is under way when this returns.
     fn put(&self, folder: &str, name: &str, bytes: Vec<u8>) -> Self::Write;
 
+    /// The same, for a few bytes without which a claim cannot be published: where space is kept for when the medium is
+    /// full, it may be used.
+    fn put_reserved(&self, folder: &str, name: &str, bytes: Vec<u8>) -> Self::Write {
+        self.put(folder, name, bytes)
+    }
+
     /// Deletes what is under a name, in the order of the calls. That there is nothing is no error.
     fn delete(&self, folder: &str, name: &str) -> Self::Write;
 

@@ -24,6 +24,8 @@ pub(crate) enum Asked {
     Bytes {
         key: Vec<u8>,
         bytes: Option<Vec<u8>>,
+        /// They may use the emergency space.
+        reserved: bool,
     },
     /// It is encoded already.
     Ready(Prepared),
@@ -88,8 +90,8 @@ impl Prepared {
         let batch = match asked {
             Asked::Batch(batch) => batch,
             Asked::Ready(prepared) => return Ok(prepared),
-            Asked::Bytes { key, bytes } => {
-                let (id, facts_only) = (BatchId(0), bytes.is_some());
+            Asked::Bytes { key, bytes, reserved } => {
+                let (id, facts_only) = (BatchId(0), bytes.is_some() && !reserved);
                 return Ok(Self {
                     id,
                     facts_only,

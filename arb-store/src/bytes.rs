@@ -20,8 +20,8 @@ pub const LONGEST_KEY: usize = LONGEST_RECORD_NAME;
 /// fsync for what is written together. Made by [`crate::LmdbLog::bytes`].
 ///
 /// It works as long as the log is open; after that every write fails with [`StoreError::Closed`],
-/// and the folder is unlocked when the last handle is gone. When the disk is full, writes wait
-/// behind everything else, as facts do.
+/// and the folder is unlocked when the last handle is gone. When the disk is full, writes are
+/// refused, as facts are, except [`ByteStore::put_reserved`], which uses the emergency space.
 #[derive(Clone)]
 pub struct LmdbBytes {
     pub(crate) store: Arc<Store>,
@@ -52,14 +52,15 @@ impl Future for Written {
 }
 
 impl LmdbBytes {
-    fn write(&self, folder: &str, name: &str, bytes: Option<Vec<u8>>) -> Written {
+    fn write(&self, folder: &str, name: &str, bytes: Option<Vec<u8>>, reserved: bool) -> Written {
         let key = match key(folder, name) {
             Ok(key) => key,
             Err(error) => return Written(Err(Some(error))),
         };
         let (receipt, append) = receipt::channel();
         // A request that finds no writer drops its receipt, which says so.
-        drop(self.requests.send(vec![Request::Append(Asked::Bytes { key, bytes }, receipt)]));
+        let asked = Asked::Bytes { key, bytes, reserved };
+        drop(self.requests.send(vec![Request::Append(asked, receipt)]));
         Written(Ok(append))
     }
 }
@@ -81,11 +82,15 @@ impl ByteStore for LmdbBytes {
     }
 
     fn put(&self, folder: &str, name: &str, bytes: Vec<u8>) -> Written {
-        self.write(folder, name, Some(bytes))
+        self.write(folder, name, Some(bytes), false)
+    }
+
+    fn put_reserved(&self, folder: &str, name: &str, bytes: Vec<u8>) -> Written {
+        self.write(folder, name, Some(bytes), true)
     }
 
     fn delete(&self, folder: &str, name: &str) -> Written {
-        self.write(folder, name, None)
+        self.write(folder, name, None, false)
     }
 
     fn names(&self, folder: &str) -> Result<Vec<String>, StoreError> {

@@ -1,5 +1,7 @@
 //! Who publishes: LDK's monitors or the arbiter. One value, which may change at run time.
+mod left;
 mod ports;
+mod waits;
 
 use super::{Taps, lock};
 use arb_core::ids::ChannelId;
@@ -13,6 +15,7 @@ use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use waits::Refusing;
 
 pub use ports::{ArbiterCoins, ArbiterEgress, EgressError};
 
@@ -63,6 +66,10 @@ pub enum Mode {
     /// `BumpTransaction` events is to be given one as well. That is written ([`Egress::recorded_by`]), and known after a
     /// restart. What was handed over and not written before a crash is not: so, as long as there is time, anything
     /// in the mempool counts as LDK's until it has had [`GRACE`] blocks to hand it over again.
+    ///
+    /// What LDK has in the mempool it hands over again and again (`ChainMonitor::rebroadcast_pending_claims`, which LDK's background
+    /// processor calls). If it has not for [`SILENCE`] blocks, it is cut off, or what it pays since then reaches nobody: that
+    /// counts no longer in the last [`SILENCE`] blocks before the deadline.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -105,6 +112,8 @@ struct State {
     of_ldk: BTreeMap<Txid, HandedOver>,
     /// Outputs for which a guard has found a spender in the mempool that is nobody's yet.
     unknown: BTreeMap<OutPoint, Unknown>,
+    /// Outputs of which LDK has a spender in the mempool, as a guard has found it.
+    quiet: BTreeMap<OutPoint, Quiet>,
     /// Channels of which our commitment is about to be published, or was.
     closing: BTreeSet<ChannelId>,
     /// Those of them that LDK was told to close.
@@ -113,8 +122,9 @@ struct State {
     handed_back: BTreeSet<ChannelId>,
     /// There is no arbiter any more.
     has_ended: bool,
-    /// Since when the arbiter has taken nothing, and when it said so last.
-    refusing: Option<(u32, u32)>,
+    refusing: Option<Refusing>,
+    /// Channels that the arbiter has set aside.
+    aside: BTreeMap<ChannelId, Refusing>,
 }
 
 impl State {
@@ -124,7 +134,8 @@ impl State {
             (claimed.since, claimed.last, claimed.known) = (height, height, height);
         });
         self.wanted.values_mut().for_each(|since| *since = height);
-        self.refusing = self.refusing.map(|_| (height, height));
+        let refusing = self.refusing.iter_mut().chain(self.aside.values_mut());
+        refusing.for_each(|of| *of = Refusing::since(height));
         let new = self.of_ldk.values_mut().filter(|of| of.last == 0);
         new.for_each(|of| of.last = height);
     }
@@ -204,6 +215,31 @@ impl State {
         }
         unknown.heights <= GRACE
     }
+
+    /// Whether LDK hands over no more what it has in the mempool for an output, and handed over last at this height,
+    /// although the deadline is near: it is cut off, or what it pays more reaches nobody. Asked with every block; several
+    /// may come at once, in which LDK has no time to hand anything over.
+    fn is_cut_off(&mut self, outpoint: OutPoint, deadline: BlockHeight, handed: u32) -> bool {
+        let (height, left) = (self.height, BlockHeight(self.height).until(deadline).0);
+        let fresh = Quiet { handed, last: height, heights: 0 };
+        let quiet = self.quiet.entry(outpoint).or_insert(fresh);
+        if quiet.handed != handed {
+            *quiet = fresh;
+        } else if quiet.last != height {
+            *quiet = Quiet { last: height, heights: quiet.heights.saturating_add(1), ..*quiet };
+        }
+        quiet.heights >= SILENCE && left <= SILENCE
+    }
+}
+
+/// What LDK has in the mempool for an output: when it handed that over last, and for how long it has not since.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    handed: u32,
+    /// When a guard asked last.
+    last: u32,
+    /// It asked at so many heights.
+    heights: u32,
 }
 
 /// A transaction that LDK handed over: when it did so last, and the height that is written.
@@ -263,7 +299,12 @@ impl Egress {
     }
 
     /// Changes the mode. What was not published comes again: the arbiter's at the latest with the
-    /// next block, LDK's when it publishes its pending claims again.
+    /// next block, LDK's when it publishes its pending claims again. From [`Mode::Own`] to another, spendable
+    /// outputs that were acknowledged as the arbiter's ([`Handled::Arbiter`]) and are not spent yet are the node's to sweep, as LDK's
+    /// monitors have done with them: [`LdkEvents::for_node`] gives them, after each block.
+    ///
+    /// [`Handled::Arbiter`]: super::Handled::Arbiter
+    /// [`LdkEvents::for_node`]: super::LdkEvents::for_node
     pub fn set(&self, mode: Mode) {
         let mut state = lock(&self.state);
         (state.mode, state.has_ended) = (mode, false);
@@ -280,6 +321,7 @@ impl Egress {
         state.claimed.retain(|_, claimed| recent(claimed.last));
         state.wanted.retain(|_, since| recent(*since));
         state.unknown.retain(|_, unknown| recent(unknown.last));
+        state.quiet.retain(|_, quiet| recent(quiet.last));
         state.deadlines.retain(|_, deadline| recent(*deadline));
         let old = state.forget_of_ldk();
         drop(state);
@@ -296,25 +338,6 @@ impl Egress {
         (state.mode, state.has_ended) = (Mode::Observe, true);
     }
 
-    /// The arbiter took something, or `refused` it for now. Returns whether LDK waits until it takes it: not in
-    /// [`Mode::Observe`], when it has [`ended`](Self::ended) or refuses everything for [`SILENCE`] blocks. One that does not answer
-    /// at all, as while its disk is full, is waited for. For
-    /// [`FactSink::waits`](super::FactSink::waits).
-    pub fn waits(&self, refused: bool) -> bool {
-        let mut state = lock(&self.state);
-        if !refused {
-            state.refusing = None;
-            return true;
-        }
-        let height = state.height;
-        // What it refused long ago, and was not asked again since, does not count.
-        let before = state.refusing.filter(|(_, last)| height.saturating_sub(*last) <= 1);
-        let since = before.map_or(height, |(since, _)| since);
-        state.refusing = Some((since, height));
-        let is_over = state.has_ended || height.saturating_sub(since) >= SILENCE;
-        state.mode != Mode::Observe || !is_over
-    }
-
     /// Outputs that the arbiter has published a transaction for, with the height at which it first
     /// did. In [`Mode::Guard`] each of them means that LDK did not get through.
     #[must_use]
@@ -323,49 +346,10 @@ impl Egress {
         state.claimed.iter().map(|(outpoint, claimed)| (*outpoint, claimed.since)).collect()
     }
 
-    /// Leaves a channel to LDK alone from now on: the arbiter publishes nothing for it, in no mode,
-    /// and LDK's own passes after [`GRACE`] blocks at the latest. Not stored: see
-    /// [`Recorder::hand_back`](super::Recorder::hand_back), which is the way to do it.
-    ///
-    /// Spendable outputs that LDK has told of and that were acknowledged as the arbiter's ([`Handled::Arbiter`]) are the
-    /// node's from now on, and LDK does not tell of them again: the node has to sweep those of
-    /// [`LdkEvents::kept_of`] that are not spent.
-    ///
-    /// Returns whether our commitment of the channel may be on its way, or on its way to be.
-    ///
-    /// [`Handled::Arbiter`]: super::Handled::Arbiter
-    /// [`LdkEvents::kept_of`]: super::LdkEvents::kept_of
-    pub fn hand_back(&self, channel: ChannelId) -> bool {
-        let mut state = lock(&self.state);
-        state.leave(channel);
-        state.closing.contains(&channel)
-    }
-
-    /// Whether a channel that the arbiter would hold goes on with LDK instead, for the arbiter only observes. If so, it
-    /// is LDK's alone from here on, as by [`hand_back`](Self::hand_back), whatever the mode is later: a commitment of
-    /// ours that LDK revokes is never published. Not if our commitment of it may be on its way, from when the mode was
-    /// another. For [`FactSink::lets_go`](super::FactSink::lets_go).
-    #[must_use]
-    pub fn lets_go(&self, channel: ChannelId) -> bool {
-        let mut state = lock(&self.state);
-        let goes = state.mode == Mode::Observe && !state.closing.contains(&channel);
-        if goes {
-            state.leave(channel);
-        }
-        goes
-    }
-
-    /// Whether LDK was told, since the start, to close the channel because the arbiter was about to
-    /// publish our commitment.
-    #[must_use]
-    pub fn was_told(&self, channel: &ChannelId) -> bool {
-        lock(&self.state).told.contains(channel)
-    }
-
-    /// Whether the channel is LDK's alone.
-    #[must_use]
-    pub fn is_left(&self, channel: ChannelId) -> bool {
-        lock(&self.state).handed_back.contains(&channel)
+    /// The height, and whether there is no arbiter any more.
+    pub(super) fn height_and_end(&self) -> (u32, bool) {
+        let state = lock(&self.state);
+        (state.height, state.has_ended)
     }
 
     /// Our commitment of the channel is about to be published: from here on
@@ -497,8 +481,11 @@ impl Egress {
         if spenders.peek().is_none() {
             return false;
         }
-        spenders.any(|txid| state.of_ldk.contains_key(&txid))
-            || state.may_be_ldks(outpoint, deadline)
+        let of_ldk = spenders.filter_map(|txid| state.of_ldk.get(&txid).map(|of| of.last)).max();
+        match of_ldk {
+            Some(handed) => !state.is_cut_off(outpoint, deadline, handed),
+            None => state.may_be_ldks(outpoint, deadline),
+        }
     }
 }
 

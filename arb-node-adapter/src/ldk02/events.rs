@@ -6,10 +6,12 @@ use arb_core::facts::Update;
 use arb_core::ids::ChannelId;
 use arb_core::picture::Role;
 use arb_core::report::{ChannelReport, OutputReport};
+use arb_core::units::BlockHeight;
 use bitcoin::OutPoint;
 use core::fmt;
 use core::future::Future;
 use core::ops::Deref;
+use lightning::chain::channelmonitor::ANTI_REORG_DELAY;
 use lightning::chain::transaction::OutPoint as LdkOutPoint;
 use lightning::events::bump_transaction::BumpTransactionEvent;
 use lightning::events::{ClosureReason, Event, FundingInfo, ReplayEvent};
@@ -22,6 +24,9 @@ use std::sync::Arc;
 /// Second namespace of the outputs that LDK has told of, one record each.
 pub const SPENDABLE: &str = "spendable";
 
+/// Second namespace: one record for each of these outputs that was acknowledged as the arbiter's to sweep.
+const OF_ARBITER: &str = "of_arbiter";
+
 const VERSION: u8 = 1;
 
 /// What the arbiter has of an output, in its log.
@@ -32,6 +37,8 @@ pub enum Known {
     /// It sees that the output is paid to us and needs no claim: our balance on the peer's commitment, in a format
     /// without a delay for it. What spends it is the payment key of LDK's channel signer, no wallet's.
     Home,
+    /// A transaction of the block at this height spends it.
+    Spent(BlockHeight),
     /// It watches the channel, and has not seen the output yet.
     NotYet,
     /// It does not watch the channel, or cannot claim the output, as one of a commitment that it has no facts of.
@@ -47,6 +54,7 @@ impl Known {
         let is_lost = report.alerts.contains(&Alert::OutputLost(outpoint));
         match output {
             None => Self::NotYet,
+            Some(OutputReport { spent_at: Some(at), .. }) => Self::Spent(*at),
             Some(output) if is_lost || output.role == Role::Unidentified => Self::NotWatched,
             Some(output) if is_home(output) => Self::Home,
             Some(_) => Self::Yes,
@@ -92,8 +100,8 @@ pub enum Handled {
 /// Hands LDK's events to the arbiter before they are acknowledged. Called within the node's own
 /// handler, first:
 ///
-/// - `SpendableOutputs`: remembered durably; the arbiter claims them in [`Mode::Own`]. The node's
-///   sweeper has them in the other modes, and those that the arbiter does not watch, from here or
+/// - `SpendableOutputs`: remembered durably; the arbiter claims them in [`Mode::Own`], until the mode is another or the
+///   channel is handed back ([`for_node`](Self::for_node)). The node's sweeper has them in the other modes, and those that the arbiter does not watch, from here or
 ///   from [`kept`](Self::kept). It has every
 ///   [`StaticOutput`](SpendableOutputDescriptor::StaticOutput) in all modes: that is at the channel's destination, where
 ///   the arbiter's claims pay as well, and with `KeysManager` that is a key of LDK's own, no wallet's. Not if the
@@ -199,12 +207,50 @@ where
         Ok(kept)
     }
 
+    /// Outputs that were acknowledged as the arbiter's to sweep and are so no longer: the mode is not [`Mode::Own`] any
+    /// more, the channel was handed back, or the arbiter has [ended](Egress::ended). For the node's sweeper, and to be
+    /// [`taken`](Self::taken) once it has them; until then each call gives them again. To be called after each block, for
+    /// nobody else tells of them. With that, what the arbiter itself has swept is kept no more once it is buried.
+    ///
+    /// What is spent in a block is not given, nor what the arbiter cannot be asked for at the moment or knows nothing of
+    /// any more ([`kept`](Self::kept) has it), unless it has ended: then nobody says what of it is spent.
+    ///
+    /// # Errors
+    /// As [`kept`](Self::kept), or the store takes nothing at the moment.
+    pub async fn for_node(&self) -> Result<Vec<Kept>, KeptError> {
+        let failed = |error: lightning::io::Error| KeptError(error.to_string());
+        let marked = self.store.list(NAMESPACE, OF_ARBITER).map_err(failed)?;
+        let (height, has_ended) = self.egress.height_and_end();
+        let mut for_node = Vec::new();
+        for kept in self.kept()? {
+            let outpoint = outpoint(&kept.descriptor);
+            let Some(channel) = kept.channel.filter(|_| marked.contains(&key(outpoint))) else {
+                continue;
+            };
+            let known =
+                if has_ended { Ok(Known::Yes) } else { self.claims.known(channel, outpoint).await };
+            match known {
+                Ok(Known::Spent(at)) if height.saturating_sub(at.0) >= ANTI_REORG_DELAY => {
+                    self.taken(outpoint)?;
+                }
+                Ok(Known::Yes | Known::Home) if !self.is_arbiters(channel) => for_node.push(kept),
+                Ok(
+                    Known::Yes | Known::Home | Known::Spent(_) | Known::NotYet | Known::NotWatched,
+                )
+                | Err(_) => {}
+            }
+        }
+        Ok(for_node)
+    }
+
     /// The output is spent for good, or in the sweeper's own books: it is kept no more.
     ///
     /// # Errors
     /// The store takes nothing at the moment.
     pub fn taken(&self, outpoint: OutPoint) -> Result<(), KeptError> {
-        let removed = self.store.remove(NAMESPACE, SPENDABLE, &key(outpoint), false);
+        let key = key(outpoint);
+        let removed = self.store.remove(NAMESPACE, OF_ARBITER, &key, false);
+        let removed = removed.and_then(|()| self.store.remove(NAMESPACE, SPENDABLE, &key, false));
         removed.map_err(|error| KeptError(error.to_string()))
     }
 
@@ -229,23 +275,28 @@ where
         let Some(channel) = channel.filter(|channel| self.is_arbiters(*channel)) else {
             return Ok(Handled::Node);
         };
-        let (mut for_node, mut for_arbiter) = (false, false);
+        let (mut for_node, mut for_arbiter) = (false, Vec::new());
         for descriptor in outputs {
             if matches!(descriptor, SpendableOutputDescriptor::StaticOutput { .. }) {
                 for_node |= !self.pays_wallet;
                 continue;
             }
             match self.known(channel, outpoint(descriptor)).await? {
-                Known::Yes => for_arbiter = true,
+                Known::Yes | Known::Spent(_) => for_arbiter.push(key(outpoint(descriptor))),
                 Known::Home => for_node = true,
                 Known::NotYet => return Err(ReplayEvent()),
                 Known::NotWatched => return Ok(Handled::Node),
             }
         }
-        Ok(match (for_node, for_arbiter) {
+        // LDK does not tell of them again, so it is remembered whose they are.
+        for key in &for_arbiter {
+            let marked = self.store.write(NAMESPACE, OF_ARBITER, key, vec![VERSION]);
+            marked.map_err(|_| ReplayEvent())?;
+        }
+        Ok(match (for_node, for_arbiter.is_empty()) {
             (false, _) => Handled::Arbiter,
-            (true, false) => Handled::Node,
-            (true, true) => Handled::NodeStatic,
+            (true, true) => Handled::Node,
+            (true, false) => Handled::NodeStatic,
         })
     }
 
@@ -258,7 +309,8 @@ where
                 }
                 let funding = commitment_tx.input.iter().map(|input| input.previous_output);
                 match self.sink.closed(channel).await {
-                    Ok(()) => Ok(self.unless_overdue(funding)),
+                    // LDK tells of it again.
+                    Ok(()) | Err(Refusal::SetAside(_)) => Ok(self.unless_overdue(funding)),
                     Err(Refusal::Later(_)) => Err(ReplayEvent()),
                     Err(_) => Ok(Handled::Node),
                 }
@@ -304,7 +356,7 @@ where
         let gone = fundings.into_iter().map(|funding| Update::CandidateDiscarded { funding });
         match self.sink.update(channel, gone.collect(), Vec::new()).await {
             Ok(()) | Err(Refusal::NotWatched) => Ok(Handled::Node),
-            Err(Refusal::Later(_)) => Err(ReplayEvent()),
+            Err(Refusal::Later(_) | Refusal::SetAside(_)) => Err(ReplayEvent()),
             // A channel is not without a funding output, and this is its only one: LDK discards the first one
             // with the channel.
             Err(Refusal::Refused(_) | Refusal::Fenced) if is_first => Ok(Handled::NeverFunded),
@@ -326,6 +378,7 @@ where
             | ClosureReason::HTLCsTimedOut { .. }
             | ClosureReason::PeerFeerateTooLow { .. } => match self.sink.closed(channel).await {
                 Err(Refusal::Later(_)) => Err(ReplayEvent()),
+                // What the recorder has to tell of the same close waits until the channel is not set aside any more.
                 Ok(()) | Err(_) => Ok(Handled::Node),
             },
             ClosureReason::FundingTimedOut

@@ -83,6 +83,15 @@ pub trait WriteAll: KVStoreSync {
     /// asked for meanwhile may share a commit with them.
     fn write_all(&self, writes: Vec<KvWrite>) -> AsyncResult<'static, (), Error>;
 
+    /// Writes a value, as [`KVStoreSync::write`] does, without which our commitment cannot be published: where space is kept for
+    /// when the disk is full, it may be used ([`ByteStore::put_reserved`]).
+    ///
+    /// # Errors
+    /// The store takes nothing at the moment.
+    fn write_reserved(&self, write: KvWrite) -> Result<(), Error> {
+        self.write(&write.first, &write.second, &write.key, write.bytes)
+    }
+
     /// Removes values, in no order. That is asked for when the method is called, and durable when the future resolves; it
     /// may share a commit. That there is no such value is no error.
     fn remove_all(
@@ -107,6 +116,11 @@ pub trait WriteAll: KVStoreSync {
 }
 
 impl<B: ByteStore> WriteAll for LdkStore<B> {
+    fn write_reserved(&self, write: KvWrite) -> Result<(), Error> {
+        let folder = checked(&write.first, &write.second, Some(&write.key))?;
+        block(self.0.put_reserved(&folder, &write.key, write.bytes)).map_err(failed)
+    }
+
     fn beside(&self, home: Home, writes: Vec<KvWrite>) -> Result<Vec<ByteRecord>, Vec<KvWrite>> {
         let folder = |of: &KvWrite| checked(&of.first, &of.second, Some(&of.key));
         let folders = writes.iter().map(folder).collect::<Result<Vec<_>, _>>();

@@ -1,8 +1,9 @@
 //! A full disk: facts wait, all else goes through on the emergency space.
 use crate::samples::{block, bump, bumps, long_change, register};
-use crate::support::{append, open, put, small};
+use crate::support::{append, open, put, small, wait};
 use arb_core::ids::Slot;
 use arb_core::log::{ChangeLog, Write};
+use arb_core::ports::ByteStore;
 use arb_store::{Health, LmdbLog, StoreConfig, StoreError};
 use std::fs;
 use std::path::Path;
@@ -55,6 +56,21 @@ fn on_a_full_disk_facts_wait_and_the_rest_goes_through() {
     let mut expected = vec![bump(1), bump(2), bump(3)];
     expected.extend((0..=stored).map(|number| long_change(number, 20_000)));
     assert_eq!(open(folder.path()).changes(SLOT).unwrap(), Ok(expected));
+}
+
+/// The node's own records are refused, but for those without which nothing could be published.
+#[test]
+fn on_a_full_disk_a_record_may_use_the_emergency_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let bytes = log.bytes();
+    log.control().set_quota(Some(0)).unwrap();
+    assert_eq!(log.health(), Health::Emergency);
+    assert!(matches!(wait(bytes.put("a", "one", vec![1])), Err(StoreError::Full)));
+    wait(bytes.put_reserved("a", "two", vec![2])).unwrap();
+    assert_eq!(bytes.names("a").unwrap(), ["two"]);
+    drop((log, bytes));
+    assert_eq!(open(folder.path()).bytes().get("a", "two").unwrap(), Some(vec![2]));
 }
 
 #[test]

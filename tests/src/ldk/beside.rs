@@ -1,15 +1,15 @@
 //! A running arbiter beside an LDK node: its facts, its blocks, its signatures and its feerates come
 //! from LDK alone.
+use super::sink::Nobody;
 use super::{Kept, Kind, LateKeys, Link, MemoryKv, Net, Node, Payment, ToArbiter};
 use crate::chain::{Reject, Selection};
-use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::ChannelId;
-use arb_core::log::{ByteRecord, ChangeLog};
+use arb_core::log::ChangeLog;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_node_adapter::{
     Adoption, ArbiterCoins, ArbiterEgress, FactSink, FromLdkFees, GatedPersist, HeldFor,
-    ListenSource, ManagerFence, Mode, Recorder, Refusal, WriteAll, beside_ldk, bootstrap,
+    ListenSource, ManagerFence, Mode, Recorder, WriteAll, beside_ldk, bootstrap,
 };
 use arb_watcher::memory::MemoryCoins;
 use arb_watcher::{Arbiter, Ports, Settings};
@@ -99,32 +99,6 @@ impl std::fmt::Debug for Beside {
 /// What happens to a channel before an arbiter is there.
 pub type Past<'a> = &'a mut dyn FnMut(&mut Net, &Link) -> Result<(), Failed>;
 
-/// LDK alone: nobody is told.
-struct Nobody;
-
-impl FactSink for Nobody {
-    async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn state_numbers(&self, _: ChannelNumbers) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn update(
-        &self,
-        _: ChannelId,
-        _: Vec<Update>,
-        _: Vec<ByteRecord>,
-    ) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn closed(&self, _: ChannelId) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-}
-
 /// Has all that the first node's LDK writes recorded from now on.
 fn record<S: FactSink + 'static>(
     net: &mut Net,
@@ -151,7 +125,8 @@ fn record<S: FactSink + 'static>(
         if !may_hold.get() {
             assert_eq!(recorder.held().next(), None);
         }
-        before > 0
+        let is_stuck = recorder.set_aside().next().is_some() && node.taps.backlog() == before;
+        before > 0 && !is_stuck
     }));
 }
 
@@ -330,7 +305,8 @@ impl Beside {
                 past(&mut net, &link)?;
                 let adoptions = vec![adoption(&net.nodes[0], &link, dust)?];
                 let refused = block_in_place(|| {
-                    Handle::current().block_on(recorder.borrow_mut().adopt(adoptions, &sink))
+                    Handle::current()
+                        .block_on(recorder.borrow_mut().adopt(adoptions, &sink, &egress))
                 });
                 assert_eq!(refused, []);
                 record(&mut net, at_work, sink, receipts.clone(), held);
@@ -357,6 +333,11 @@ impl Beside {
     /// Channels that are left to LDK alone.
     pub fn left(&self) -> Vec<ChannelId> {
         self.recorder.borrow().left_to_ldk().map(|(channel, _)| *channel).collect()
+    }
+
+    /// Channels that are recorded.
+    pub fn recorded_channels(&self) -> Vec<ChannelId> {
+        self.recorder.borrow().numbers().iter().map(|numbers| numbers.id).collect()
     }
 
     /// Channels that were handed back to LDK.

@@ -17,6 +17,7 @@ fn refusal(error: CommandError) -> Refusal {
         CommandError::UnknownChannel(_) => Refusal::NotWatched,
         CommandError::Facts(UpdateError::Fenced) => Refusal::Fenced,
         CommandError::Stopped | CommandError::NotStored(_) => Refusal::Later(error.to_string()),
+        CommandError::SetAside { .. } => Refusal::SetAside(error.to_string()),
         other => Refusal::Refused(other.to_string()),
     }
 }
@@ -58,6 +59,10 @@ impl FactSink for ToArbiter {
         self.1.waits(refused)
     }
 
+    fn waits_for(&self, channel: ChannelId, refused: bool) -> bool {
+        self.1.waits_for(channel, refused)
+    }
+
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
         match self.1.mode() {
             Mode::Own | Mode::Guard { .. } => {
@@ -77,5 +82,32 @@ impl FactSink for ToArbiter {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// LDK alone: nobody is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nobody;
+
+impl FactSink for Nobody {
+    async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn state_numbers(&self, _: ChannelNumbers) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn update(
+        &self,
+        _: ChannelId,
+        _: Vec<Update>,
+        _: Vec<ByteRecord>,
+    ) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
+    }
+
+    async fn closed(&self, _: ChannelId) -> Result<(), Refusal> {
+        Err(Refusal::NotWatched)
     }
 }

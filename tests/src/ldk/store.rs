@@ -9,7 +9,7 @@ use lightning::util::persist::{
     KVStoreSync,
 };
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Key = (String, String, String);
@@ -20,6 +20,7 @@ pub struct MemoryKv {
     values: Mutex<BTreeMap<Key, Vec<u8>>>,
     writes_left: Mutex<Option<u64>>,
     written: AtomicU64,
+    keeps_all: AtomicBool,
     home: Option<Home>,
 }
 
@@ -51,6 +52,11 @@ impl MemoryKv {
     /// Every write after the next `writes` fails; `None`: none does.
     pub fn fail_after(&self, writes: Option<u64>) {
         *self.writes_left.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    /// Whether nothing can be removed.
+    pub fn keeps_all(&self, keeps_all: bool) {
+        self.keeps_all.store(keeps_all, Ordering::Relaxed);
     }
 
     /// A store with the same values.
@@ -121,6 +127,9 @@ impl KVStoreSync for MemoryKv {
     }
 
     fn remove(&self, primary: &str, secondary: &str, name: &str, _: bool) -> Result<(), io::Error> {
+        if self.keeps_all.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Other, "nothing can be removed"));
+        }
         self.values().remove(&key(primary, secondary, name));
         Ok(())
     }

@@ -21,6 +21,7 @@ mod signing;
 mod source;
 mod splices;
 mod styles;
+mod unfunded;
 mod unwatched;
 mod wallet;
 mod witness;

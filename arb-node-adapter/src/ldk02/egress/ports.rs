@@ -138,6 +138,14 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
                 if !steps_in(&self.egress, &self.mempool, &package.stakes, before).await {
                     return Err(EgressError::Guarding);
                 }
+                // It may have changed while the mempool was asked.
+                if self.egress.is_handed_back(&package.stakes) {
+                    return Err(EgressError::HandedBack);
+                }
+                match self.egress.mode() {
+                    Mode::Observe => return Err(EgressError::Observing),
+                    Mode::Guard { .. } | Mode::Own => {}
+                }
             }
             Mode::Own => {}
         }
@@ -199,7 +207,9 @@ impl<C: CoinSource, M: Mempool> CoinSource for ArbiterCoins<C, M> {
             Mode::Guard { before } => steps_in(&self.egress, &self.mempool, &[stake], before).await,
             Mode::Own => true,
         };
-        if !may {
+        // It may have changed while the mempool was asked.
+        let may = may && self.egress.mode() != Mode::Observe;
+        if !may || self.egress.is_handed_back(&[stake]) {
             return Ok(Vec::new());
         }
         if let Some(of_ldk) = self.egress.coins_of_ldk(claim) {

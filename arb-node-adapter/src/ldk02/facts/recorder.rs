@@ -1,8 +1,10 @@
 //! `Recorder`: translates what LDK wrote, tells it to the arbiter, and lets LDK go on.
 mod adopt;
 mod again;
+mod aside;
 mod back;
 mod forgotten;
+mod hold;
 mod observe;
 mod refused;
 mod signals;
@@ -23,6 +25,7 @@ use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, PaymentHash};
 use arb_core::log::ByteRecord;
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
+use aside::is_given_up;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1};
 use core::fmt;
@@ -39,6 +42,8 @@ use together::Went;
 pub enum Waiting {
     /// The sink takes nothing at the moment.
     Sink(String),
+    /// It takes nothing of one channel at the moment.
+    SetAside(String),
     /// The key-value store failed.
     Store(String),
     /// LDK does not close a channel that is handed back.
@@ -48,7 +53,7 @@ pub enum Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sink(why) => write!(f, "the arbiter: {why}"),
+            Self::Sink(why) | Self::SetAside(why) => write!(f, "the arbiter: {why}"),
             Self::Store(why) => write!(f, "the key-value store: {why}"),
             Self::NotClosed(why) => write!(f, "LDK does not close the channel: {why}"),
         }
@@ -65,6 +70,8 @@ pub struct Recorder<K> {
     held: BTreeMap<ChannelId, Holding>,
     left: BTreeMap<ChannelId, LeftFor>,
     again: BTreeSet<ChannelId>,
+    /// Channels that the arbiter takes nothing of at the moment, and why.
+    aside: BTreeMap<ChannelId, String>,
     /// What LDK's monitors said when this was opened.
     written: BTreeMap<ChannelId, Written>,
     secp: Secp256k1<All>,
@@ -110,8 +117,9 @@ where
         let unreadable = shelf.unreadable().iter();
         let left = unreadable.map(|(of, why)| (*of, LeftFor::Unreadable(why.clone()))).collect();
         let written = forgotten::written(&shelf).map_err(Waiting::Store)?;
-        let (held, again, secp) = (BTreeMap::new(), BTreeSet::new(), Secp256k1::new());
-        Ok(Self { taps, shelf: Arc::new(shelf), held, left, again, written, secp })
+        let (held, aside, again) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (shelf, secp) = (Arc::new(shelf), Secp256k1::new());
+        Ok(Self { taps, shelf, held, left, again, aside, written, secp })
     }
 
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.
@@ -161,30 +169,40 @@ where
     ///
     /// # Errors
     /// The sink or the store takes nothing at the moment; what was not told stays in the queue. An arbiter that only
-    /// observes is not waited for for ever ([`FactSink::waits`]).
+    /// observes is not waited for for ever ([`FactSink::waits`]). That it takes nothing of one channel is no error:
+    /// see [`set_aside`](Self::set_aside).
     pub async fn drain<S: FactSink>(
         &mut self,
         sink: &S,
         completed: impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
+        self.aside.clear();
         self.let_all_go(sink, &completed).await?;
-        while let Some(mut job) = self.taps.first() {
+        while let Some(mut job) = self.first() {
             match self.together(sink, &completed).await {
                 Ok(Went::On) => continue,
                 Ok(Went::Nowhere) => {}
-                Err(Waiting::Sink(_)) if !sink.waits(true) => match self.taps.first() {
+                Err(Waiting::Sink(_)) if !sink.waits(true) => match self.first() {
                     Some(first) => job = first,
                     None => break,
                 },
                 Err(waiting) => return Err(waiting),
             }
-            match self.alone(&job, sink, &completed).await {
-                Err(Waiting::Sink(why)) if !sink.waits(true) => {
-                    self.without(&job, why, sink, &completed).await?;
-                }
-                done => done?,
+            let mut done = self.alone(&job, sink, &completed).await;
+            if let Err(waiting) = &done
+                && is_given_up(&job, waiting, sink)
+            {
+                done = self.without(&job, waiting.clone(), sink, &completed).await;
             }
-            self.taps.first_done();
+            match (done, job.channel()) {
+                (Err(Waiting::SetAside(why)), Some(channel)) => {
+                    self.aside.insert(channel, why);
+                }
+                (done, _) => {
+                    done?;
+                    self.taps.done(&[job]);
+                }
+            }
         }
         Ok(())
     }
@@ -207,6 +225,8 @@ where
                 Ok(())
             }
             Err((_, Stop::Wait(waiting))) => Err(waiting),
+            // LDK waits for none of these, so there is nothing to hold.
+            Err(_) if matches!(**job, Job::Signals { .. } | Job::Shutdown { .. }) => Ok(()),
             Err((channel, Stop::Hold(why))) => {
                 self.stopped(channel, job, why, sink, completed).await
             }
@@ -215,83 +235,6 @@ where
             }
             Err((_, Stop::Gone | Stop::Behind)) => Ok(()),
         }
-    }
-
-    fn hold(&mut self, channel: ChannelId, job: &Job, why: HeldFor) {
-        let held = Held { channel, update: job.update(), why };
-        self.held.insert(channel, Holding::new(held));
-    }
-
-    /// One more job of a held channel. No monitor is written: the newest one contains what is held.
-    /// Behind the fence all but commitments is told, none of which reaches the peer. Whatever a channel is held
-    /// for, secrets and preimages are told, as far as they follow from what the arbiter knows: they can only help.
-    async fn while_held<S: FactSink>(
-        &mut self,
-        channel: ChannelId,
-        job: &Arc<Job>,
-        sink: &S,
-        completed: &impl Fn(ChannelId, u64),
-    ) -> Result<(), Waiting> {
-        let fenced = self.held.get(&channel).is_some_and(|of| of.held.why == HeldFor::Fenced);
-        let closes = closes(job);
-        let told = match (fenced, &**job) {
-            (true, Job::Update { bytes, .. }) => {
-                let told = self.update(channel, job, sink, Commitments::Skipped).await;
-                if matches!(told, Err(Stop::Hold(_))) {
-                    self.helps(channel, bytes, sink).await?;
-                }
-                told
-            }
-            (true, Job::Shutdown { .. }) | (_, Job::Signals { .. }) => {
-                self.one(channel, job, sink).await
-            }
-            (false, Job::Update { bytes, .. }) => {
-                self.helps(channel, bytes, sink).await?;
-                if closes { answered(sink.closed(channel).await) } else { Ok(()) }
-            }
-            (_, Job::Monitor { monitor, .. }) => {
-                self.learn(channel, &monitor.bytes, sink).await?;
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        let why = match told {
-            Err(Stop::Wait(waiting)) => return Err(waiting),
-            Err(Stop::Hold(why)) => Some(why),
-            Err(Stop::Fence) => Some(HeldFor::Refused(Refusal::Fenced.to_string())),
-            Ok(()) | Err(Stop::Gone | Stop::Behind) => None,
-        };
-        if let Some(holding) = self.held.get_mut(&channel) {
-            if let Some(why) = why {
-                holding.held = Held { channel, update: job.update(), why };
-            }
-            holding.add(job);
-        }
-        if closes { self.let_go(channel, completed) } else { Ok(()) }
-    }
-
-    /// LDK goes on with a channel that was held. Its newest monitor is written before anything is
-    /// completed: LDK must not find an update done after a crash, and the close that came with it
-    /// not.
-    fn let_go(
-        &mut self,
-        channel: ChannelId,
-        completed: &impl Fn(ChannelId, u64),
-    ) -> Result<(), Waiting> {
-        let Some(holding) = self.held.get(&channel) else { return Ok(()) };
-        if let Some(monitor) = holding.last.as_ref().and_then(|job| job.monitor()) {
-            self.shelf.put_monitor(monitor).map_err(Waiting::Store)?;
-        }
-        let (last, book) = (holding.updates.last(), self.shelf.book(&channel));
-        if let (Some(last), Some(mut book)) = (last, book) {
-            book.applied = book.applied.max(*last);
-            self.shelf.put(channel, book).map_err(Waiting::Store)?;
-        }
-        for update in &holding.updates {
-            completed(channel, *update);
-        }
-        self.held.remove(&channel);
-        Ok(())
     }
 
     /// Tells the arbiter first; LDK's own record follows.
@@ -486,6 +429,7 @@ where
         }
         if any {
             sink.waits(false);
+            sink.waits_for(channel, false);
         }
         Ok(())
     }
@@ -537,6 +481,7 @@ async fn watch<S: FactSink>(facts: &ChannelFacts, sink: &S) -> Result<(), Refusa
     sink.watch(facts.clone()).await?;
     sink.state_numbers(numbers(facts)).await?;
     sink.waits(false);
+    sink.waits_for(facts.id, false);
     Ok(())
 }
 
@@ -578,6 +523,7 @@ fn answered(answer: Result<(), Refusal>) -> Result<(), Stop> {
         Ok(()) => Ok(()),
         Err(Refusal::NotWatched) => Err(Stop::Gone),
         Err(Refusal::Later(why)) => Err(Stop::Wait(Waiting::Sink(why))),
+        Err(Refusal::SetAside(why)) => Err(Stop::Wait(Waiting::SetAside(why))),
         Err(Refusal::Fenced) => Err(Stop::Fence),
         Err(Refusal::Refused(why)) => Err(Stop::Hold(HeldFor::Refused(why))),
     }

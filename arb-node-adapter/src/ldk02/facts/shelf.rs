@@ -46,6 +46,8 @@ pub(in crate::ldk02) struct Shelf<K> {
     books: Mutex<BTreeMap<ChannelId, Book>>,
     handed_back: Mutex<BTreeSet<ChannelId>>,
     told: Mutex<BTreeSet<ChannelId>>,
+    /// Channels whose adoption was begun and is not over.
+    begun: Mutex<BTreeSet<ChannelId>>,
     /// Channels whose book cannot be read, and why.
     unreadable: BTreeMap<ChannelId, String>,
     store: K,
@@ -55,6 +57,12 @@ impl<K> Shelf<K> {
     /// A copy of one book.
     pub(super) fn book(&self, channel: &ChannelId) -> Option<Book> {
         lock(&self.books).get(channel).cloned()
+    }
+
+    /// Channels whose adoption was begun and is not over: the arbiter may watch them.
+    pub(super) fn half_adopted(&self) -> Vec<ChannelId> {
+        let (begun, books) = (lock(&self.begun), lock(&self.books));
+        begun.iter().filter(|channel| !books.contains_key(*channel)).copied().collect()
     }
 
     /// Nothing is awaited and nothing written under this lock.
@@ -106,6 +114,21 @@ where
         removed.await.map_err(|error| error.to_string())
     }
 
+    /// LDK is about to be told to close the channel. On a full disk too: nothing of ours is published before that.
+    pub(in crate::ldk02) fn put_told(&self, channel: ChannelId) -> Result<(), String> {
+        if !lock(&self.told).contains(&channel) {
+            let write = KvWrite {
+                first: NAMESPACE.to_owned(),
+                second: TOLD.to_owned(),
+                key: channel.to_string(),
+                bytes: channel.0.to_vec(),
+            };
+            self.store.write_reserved(write).map_err(|error| error.to_string())?;
+            lock(&self.told).insert(channel);
+        }
+        Ok(())
+    }
+
     /// Forgets a channel, its book last. One that was busy has a record for each of its HTLCs: they are removed
     /// together, for all channels wait for it.
     pub(super) async fn remove(&self, channel: ChannelId) -> Result<(), String> {
@@ -140,7 +163,9 @@ where
         }
         let handed_back = Mutex::new(channels(&*store, HANDED_BACK)?);
         let told = Mutex::new(channels(&*store, TOLD)?);
-        Ok(Self { books: Mutex::new(books), handed_back, told, unreadable, store })
+        let begun = store.list(NAMESPACE, ADOPTED).map_err(|error| error.to_string())?;
+        let begun = Mutex::new(begun.iter().filter_map(|key| channel_of(key)).collect());
+        Ok(Self { books: Mutex::new(books), handed_back, told, begun, unreadable, store })
     }
 
     /// Shows books that are written.
@@ -159,11 +184,6 @@ where
 
     pub(super) fn put_handed_back(&self, channel: ChannelId) -> Result<(), String> {
         self.put_channel(HANDED_BACK, channel, &self.handed_back)
-    }
-
-    /// LDK is about to be told to close the channel.
-    pub(in crate::ldk02) fn put_told(&self, channel: ChannelId) -> Result<(), String> {
-        self.put_channel(TOLD, channel, &self.told)
     }
 
     /// Whether LDK may have been told to close the channel, and our commitment be on its way.
@@ -226,6 +246,7 @@ where
     /// It is what the arbiter may have been told before a crash.
     pub(super) fn put_birth(&self, channel: ChannelId, birth: u32) -> Result<u32, String> {
         let key = channel.to_string();
+        lock(&self.begun).insert(channel);
         match self.store.read(NAMESPACE, ADOPTED, &key) {
             Ok(bytes) => match <[u8; 4]>::try_from(bytes) {
                 Ok(birth) => Ok(u32::from_be_bytes(birth)),
@@ -244,7 +265,9 @@ where
     pub(super) fn forget_birth(&self, channel: ChannelId) -> Result<(), String> {
         self.store
             .remove(NAMESPACE, ADOPTED, &channel.to_string(), true)
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        lock(&self.begun).remove(&channel);
+        Ok(())
     }
 
     /// Writes a monitor where LDK's own persisters do.

@@ -50,6 +50,13 @@ pub trait FactSink: Sync {
         true
     }
 
+    /// The same of one channel, of which the arbiter took something, or `refused` it with [`Refusal::SetAside`]. See
+    /// [`Egress::waits_for`](crate::Egress::waits_for), which is the answer of a sink that has an egress.
+    fn waits_for(&self, channel: ChannelId, refused: bool) -> bool {
+        let _ = (channel, refused);
+        true
+    }
+
     /// LDK has closed the channel by its own commitment. Whether that is followed is the sink's
     /// affair; until it is acted upon, LDK alone publishes.
     fn closed(&self, channel: ChannelId) -> impl Future<Output = Result<(), Refusal>> + Send;
@@ -61,6 +68,9 @@ pub enum Refusal {
     /// Nothing of any channel's now: it is told again when the recorder is asked to go on. Till then all channels wait, as long as
     /// [`FactSink::waits`] says so.
     Later(String),
+    /// Nothing of this channel's now, as of one that the arbiter has set aside: it is told again whenever the recorder is asked to go
+    /// on. Till then LDK waits with this channel, as long as [`FactSink::waits_for`] says so, and the others go on.
+    SetAside(String),
     /// The channel is not watched any more: it is resolved and forgotten.
     NotWatched,
     /// A newer local commitment of a channel that the arbiter is failing, or whose funding output is
@@ -74,6 +84,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Later(why) => write!(f, "not now: {why}"),
+            Self::SetAside(why) => write!(f, "not this channel now: {why}"),
             Self::NotWatched => f.write_str("the channel is not watched"),
             Self::Fenced => f.write_str("the channel is being closed"),
             Self::Refused(why) => write!(f, "refused: {why}"),

@@ -236,6 +236,9 @@ impl Job {
 #[derive(Debug, Default)]
 struct Jobs {
     waiting: VecDeque<Arc<Job>>,
+    /// How many were put in, and how many had been when all that waited was found to be of channels that are set aside.
+    enqueued: u64,
+    seen: Option<u64>,
     waker: Option<Waker>,
 }
 
@@ -246,11 +249,12 @@ impl Taps {
         Self::default()
     }
 
-    /// Resolves once something waits to be recorded.
+    /// Resolves once something waits to be recorded. What is of a channel that the arbiter has set aside does not count
+    /// ([`Recorder::set_aside`](super::Recorder::set_aside)): the recorder is to be asked to go on from time to time.
     pub async fn waiting(&self) {
         poll_fn(|context| {
             let mut jobs = lock(&self.jobs);
-            if jobs.waiting.is_empty() {
+            if jobs.waiting.is_empty() || jobs.seen == Some(jobs.enqueued) {
                 jobs.waker = Some(context.waker().clone());
                 return Poll::Pending;
             }
@@ -271,6 +275,7 @@ impl Taps {
     pub(super) fn enqueue(&self, job: Job) {
         let waker = {
             let mut jobs = lock(&self.jobs);
+            jobs.enqueued = jobs.enqueued.wrapping_add(1);
             let last =
                 jobs.waiting.iter_mut().skip(1).rev().find(|of| of.channel() == job.channel());
             match last {
@@ -294,17 +299,20 @@ impl Taps {
         }
     }
 
-    pub(super) fn first(&self) -> Option<Arc<Job>> {
-        lock(&self.jobs).waiting.front().cloned()
-    }
-
     /// As many as stand first.
     pub(super) fn first_of(&self, most: usize) -> Vec<Arc<Job>> {
         lock(&self.jobs).waiting.iter().take(most).cloned().collect()
     }
 
-    pub(super) fn first_done(&self) {
-        lock(&self.jobs).waiting.pop_front();
+    /// All that waits, and how many were put in so far.
+    pub(super) fn all(&self) -> (Vec<Arc<Job>>, u64) {
+        let jobs = lock(&self.jobs);
+        (jobs.waiting.iter().cloned().collect(), jobs.enqueued)
+    }
+
+    /// All that waits of what was put in so far is of channels that are set aside.
+    pub(super) fn seen(&self, enqueued: u64) {
+        lock(&self.jobs).seen = Some(enqueued);
     }
 
     /// These are done.

@@ -286,7 +286,11 @@ impl Runner<'_> {
             }
             match drained {
                 None => self.recover().await?,
-                Some(Ok(())) => return Ok(true),
+                Some(Ok(())) => {
+                    let is_set_aside = recorder.set_aside().next().is_some();
+                    let backlog = self.nodes()?.nodes[US].taps.backlog();
+                    return Ok(!is_set_aside || backlog < before);
+                }
                 Some(Err(Waiting::Sink(_))) if full => {
                     return Ok(self.nodes()?.nodes[US].taps.backlog() < before);
                 }

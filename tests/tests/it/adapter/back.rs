@@ -92,17 +92,32 @@ impl Node {
         broadcast(world);
     }
 
-    /// The channel is handed back: what was the arbiter's and is not swept is the node's to sweep.
-    fn sweeps(&self, world: &mut Beside) -> Result<(), Failed> {
+    /// What was the arbiter's and is not swept is the node's to sweep.
+    async fn sweeps(&self, world: &mut Beside) -> Result<(), Failed> {
         let node = &world.net.nodes[0];
-        for kept in self.events.kept_of(ChannelId(world.link.id.0))? {
-            let is_new = self.of_arbiter.contains(&outpoint(&kept.descriptor));
-            if is_new && world.net.chain.confirmed_spender(&outpoint(&kept.descriptor)).is_none() {
-                let (outputs, channel_id) = (vec![kept.descriptor], Some(world.link.id));
-                self.hands.handle(node, &Event::SpendableOutputs { outputs, channel_id });
-            }
+        for kept in self.events.for_node().await? {
+            let of = outpoint(&kept.descriptor);
+            assert!(self.of_arbiter.contains(&of), "{of} was the node's before");
+            assert!(world.net.chain.confirmed_spender(&of).is_none(), "{of} is spent");
+            let (outputs, channel_id) = (vec![kept.descriptor], Some(world.link.id));
+            self.hands.handle(node, &Event::SpendableOutputs { outputs, channel_id });
         }
         broadcast(world);
+        Ok(())
+    }
+
+    /// All that LDK told of is spent in a block, and nothing that was the arbiter's is remembered any more.
+    async fn is_done(&self, world: &Beside) -> Result<(), Failed> {
+        assert!(self.waiting.is_empty(), "{:?}", self.waiting);
+        assert!(!self.spendable.is_empty());
+        for outpoint in &self.spendable {
+            let spender = world.net.chain.confirmed_spender(outpoint);
+            assert!(spender.is_some(), "{outpoint} is nobody's");
+        }
+        assert_eq!(self.events.for_node().await?, []);
+        let kept: BTreeSet<OutPoint> =
+            self.events.kept()?.iter().map(|kept| outpoint(&kept.descriptor)).collect();
+        assert!(kept.is_disjoint(&self.of_arbiter), "{kept:?}");
         Ok(())
     }
 }
@@ -121,7 +136,7 @@ async fn goes_back(mut world: Beside, after: u32, is_cut_off: bool) -> Result<()
     let ours = world.ours.clone();
     for _ in after..BLOCKS {
         node.hears(&mut world).await;
-        node.sweeps(&mut world)?;
+        node.sweeps(&mut world).await?;
         world.mine(1).await?;
     }
     assert_eq!(world.ours, ours, "the arbiter publishes nothing more");
@@ -129,11 +144,7 @@ async fn goes_back(mut world: Beside, after: u32, is_cut_off: bool) -> Result<()
     if is_cut_off {
         paid_and_failed(&world);
     }
-    assert!(node.waiting.is_empty(), "{:?}", node.waiting);
-    assert!(!node.spendable.is_empty());
-    for outpoint in &node.spendable {
-        assert!(world.net.chain.confirmed_spender(outpoint).is_some(), "{outpoint} is nobody's");
-    }
+    node.is_done(&world).await?;
     assert!(world.net.nodes[0].manager.list_channels().is_empty());
     world.arbiter.shutdown().await;
     Ok(())
@@ -226,6 +237,93 @@ async fn a_revoked_channel_goes_back_while_it_is_punished() -> Result<(), Failed
                 .await
                 .map_err(|why| format!("{kind:?} {after}: {why}"))?;
         }
+    }
+    Ok(())
+}
+
+/// The mode is changed while the arbiter has acknowledged outputs and not swept them: nobody tells of them again, and the node gets them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_swept_in_another_mode() -> Result<(), Failed> {
+    for kind in KINDS {
+        for mode in [Mode::Observe, Mode::Guard { before: 18 }] {
+            let mut world = cut_off(kind, Mode::Own).await?;
+            let link = world.link;
+            world.net.force_close(0, &link)?;
+            world.settle().await?;
+            let mut node = Node::new(&world);
+            let mut blocks = 0;
+            // It cannot sign when the first delays are over.
+            while node.of_arbiter.is_empty() {
+                node.hears(&mut world).await;
+                assert_eq!(node.events.for_node().await?, [], "the arbiter sees to them");
+                world.signers_away.store(blocks >= 20, Ordering::SeqCst);
+                world.mine(1).await?;
+                blocks += 1;
+                assert!(blocks < BLOCKS, "nothing is the arbiter's");
+            }
+            let unswept = node.events.for_node().await?.len();
+            assert_eq!(unswept, 0, "the mode is the same");
+            world.net.nodes[0].egress.set(mode);
+            assert!(!node.events.for_node().await?.is_empty(), "{kind:?} {mode:?}");
+            world.signers_away.store(false, Ordering::SeqCst);
+            let ours = world.ours.clone();
+            for _ in blocks..BLOCKS {
+                node.hears(&mut world).await;
+                node.sweeps(&mut world).await?;
+                world.mine(1).await?;
+            }
+            assert_eq!(world.ours, ours, "LDK and the node have the rest");
+            node.is_done(&world).await.map_err(|why| format!("{kind:?} {mode:?}: {why}"))?;
+            world.arbiter.shutdown().await;
+        }
+    }
+    Ok(())
+}
+
+/// A record is taken once: then the node's sweeper has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_sweeper_has_is_not_given_again() -> Result<(), Failed> {
+    let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
+    let link = world.link;
+    world.net.force_close(0, &link)?;
+    world.settle().await?;
+    let mut node = Node::new(&world);
+    while node.of_arbiter.is_empty() {
+        node.hears(&mut world).await;
+        world.signers_away.store(true, Ordering::SeqCst);
+        world.mine(1).await?;
+        assert!(world.net.chain.height() < 1_000, "nothing is the arbiter's");
+    }
+    // There is no arbiter any more: nobody says what is spent.
+    world.net.nodes[0].egress.ended();
+    world.arbiter.shutdown().await;
+    let given = node.events.for_node().await?;
+    assert_eq!(given.len(), node.of_arbiter.len());
+    for kept in given {
+        node.events.taken(outpoint(&kept.descriptor))?;
+    }
+    assert_eq!(node.events.for_node().await?, []);
+    Ok(())
+}
+
+/// What LDK publishes for a channel that is its own passes at once, though the arbiter owns the others; of those it waits as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ldk_publishes_for_a_channel_of_its_own_passes_at_once() -> Result<(), Failed> {
+    for is_left in [false, true] {
+        let world = cut_off(Kind::StaticRemotekey, Mode::Own).await?;
+        let link = world.link;
+        if is_left {
+            world.hand_back()?;
+        }
+        let node = &world.net.nodes[0];
+        let monitor = node.monitors.get_monitor(link.id).map_err(|()| "no monitor")?;
+        node.egress.lets_pass(&monitor);
+        drop(monitor);
+        node.outbox.take();
+        world.net.force_close(0, &link)?;
+        let at_once = world.net.nodes[0].outbox.take().concat();
+        assert_eq!(at_once.len(), usize::from(is_left), "{at_once:?}");
+        world.arbiter.shutdown().await;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Facts from LDK: told whole and verified, HTLCs under their own ids, before LDK goes on.
 mod again;
+mod aside;
 mod bootstrap;
 mod elsewhere;
 mod fence;

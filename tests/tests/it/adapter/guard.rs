@@ -1,4 +1,5 @@
 //! A guard publishes what LDK has not got through near its deadline, and nothing else.
+mod late;
 mod remembers;
 mod silence;
 
@@ -205,9 +206,9 @@ async fn after_a_start_ldk_may_have_it_in_the_mempool() -> Result<(), Failed> {
     }
     egress.best_height(DEADLINE - 6);
     assert!(!goes_out(&port, &ours).await?);
-    MonitorEgress::new(&net, egress.clone()).broadcast_transactions(&[&theirs]);
-    for height in DEADLINE - 5..DEADLINE + 5 {
+    for height in DEADLINE - 6..DEADLINE + 5 {
         egress.best_height(height);
+        MonitorEgress::new(&net, egress.clone()).broadcast_transactions(&[&theirs]);
         assert!(!goes_out(&port, &ours).await?, "{height}");
     }
     assert!(egress.published_for().is_empty());

@@ -1,8 +1,9 @@
 //! LDK's key-value traits over the arbiter's own environment.
 use super::Failed;
+use arb_core::ids::ChannelId;
 use arb_core::ports::ByteStore;
 use arb_node_adapter::facts::NAMESPACE;
-use arb_node_adapter::{LdkStore, Mode, OneByOne};
+use arb_node_adapter::{ForceClose, LdkStore, Mode, NoFence, OneByOne, Recorder, Taps};
 use arb_store::{LmdbBytes, LmdbLog, StoreConfig};
 use arb_tests::ldk::{Beside, Kind as Format, Records};
 use lightning::io::ErrorKind;
@@ -157,5 +158,19 @@ async fn a_busy_channel_is_handed_back_in_few_commits() -> Result<(), Failed> {
     assert_eq!(kept()?.len(), 0);
     assert!(commits < PAYMENTS / 4, "{commits} commits");
     world.arbiter.shutdown().await;
+    Ok(())
+}
+
+/// Our commitment is published although the disk is full: that LDK is told before is written on the emergency space.
+#[test]
+fn ldk_is_told_to_close_on_a_full_disk() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let (log, store) = opened(folder.path())?;
+    let store = Arc::new(store);
+    let recorder = Recorder::open(Arc::new(Taps::new()), store.clone(), &[])?;
+    log.control().set_quota(Some(0))?;
+    assert!(KVStoreSync::write(&*store, "monitors", "", "a", vec![1]).is_err());
+    recorder.fence(NoFence).force_close(ChannelId([7; 32]))?;
+    assert_eq!(KVStoreSync::list(&*store, NAMESPACE, "told")?.len(), 1);
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Channels that were open before the arbiter was there.
 use super::again::AT_ONCE;
 use super::{Recorder, numbers, watch};
-use crate::ldk02::WriteAll;
 use crate::ldk02::facts::book::Book;
 use crate::ldk02::facts::bootstrap::Adoption;
 use crate::ldk02::facts::{FactSink, Refusal};
+use crate::ldk02::{Egress, WriteAll};
 use arb_core::facts::{HtlcLink, Update};
 use arb_core::ids::{ChannelId, HtlcId, HtlcRef, Side};
 use arb_core::units::BlockHeight;
@@ -32,8 +32,24 @@ where
     /// that it does not know, and whose record here is older than the monitor, is adopted from the monitor.
     ///
     /// Returns the channels that are not adopted, and why the sink or the store did not take them:
-    /// they are LDK's alone as before.
+    /// they are LDK's alone as before. The arbiter may watch one all the same, by facts that nobody keeps up to date:
+    /// so `egress` hears of each, and of those whose adoption was interrupted before and which are none of
+    /// these any more. To be called at each start for that reason, though there be nothing to adopt.
     pub async fn adopt<S: FactSink>(
+        &mut self,
+        adoptions: Vec<Adoption>,
+        sink: &S,
+        egress: &Egress,
+    ) -> Vec<(ChannelId, Refusal)> {
+        let refused = self.adopt_all(adoptions, sink).await;
+        let channels: Vec<ChannelId> = refused.iter().map(|(channel, _)| *channel).collect();
+        for channel in channels.into_iter().chain(self.shelf.half_adopted()) {
+            egress.hand_back(channel);
+        }
+        refused
+    }
+
+    async fn adopt_all<S: FactSink>(
         &mut self,
         adoptions: Vec<Adoption>,
         sink: &S,
@@ -163,9 +179,10 @@ where
         let (next_offered, opened) = (adoption.next_offered, adoption.opened);
         let book = Book { offered, next_offered, opened, ..Book::new(facts, update, &opening) };
         self.shelf.put(channel, book).map_err(Refusal::Later)?;
-        self.shelf.forget_birth(channel).map_err(Refusal::Later)?;
         self.taps.follow(channel, peer);
         self.left.remove(&channel);
+        // It is recorded: whether this stays changes nothing.
+        let _stays = self.shelf.forget_birth(channel);
         Ok(())
     }
 

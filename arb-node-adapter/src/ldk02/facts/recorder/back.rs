@@ -20,7 +20,7 @@ where
     /// Hands a channel back to LDK alone: the arbiter publishes nothing for it, now and after a
     /// restart, and what LDK's monitors publish passes. It is told nothing more of the channel, signs
     /// nothing, and what it goes on reporting is what it knew. What was held is completed. Outputs that were
-    /// acknowledged as the arbiter's and are not spent are the node's from now on: `LdkEvents::kept_of` has them.
+    /// acknowledged as the arbiter's and are not spent are the node's from now on: `LdkEvents::for_node` gives them.
     ///
     /// Of a channel that the arbiter is failing, a commitment of ours may be on its way that LDK would
     /// revoke: LDK is told by `fence` to close it, and it is told and held as before until LDK has.

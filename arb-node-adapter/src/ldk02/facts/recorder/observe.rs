@@ -1,5 +1,6 @@
 //! An arbiter that only observes holds nothing, and neither does one that takes nothing any more.
 use super::again::numbers_of;
+use super::aside::is_given_up;
 use super::{Job, LeftFor, Recorder, Stop, Waiting, answered, closes};
 use crate::ldk02::WriteAll;
 use crate::ldk02::facts::held::HeldFor;
@@ -44,7 +45,7 @@ where
     pub(super) async fn without<S: FactSink>(
         &mut self,
         job: &Arc<Job>,
-        why: String,
+        waiting: Waiting,
         sink: &S,
         completed: &impl Fn(ChannelId, u64),
     ) -> Result<(), Waiting> {
@@ -52,7 +53,7 @@ where
             return Ok(());
         };
         if !self.held.contains_key(&channel) {
-            self.hold(channel, job, HeldFor::Refused(why.clone()));
+            self.hold(channel, job, HeldFor::Refused(waiting.to_string()));
         }
         if let Some(holding) = self.held.get_mut(&channel) {
             holding.add(job);
@@ -64,11 +65,11 @@ where
             self.let_pass(channel, sink, completed).await
         } else if closes(job) || is_closed(job) {
             self.let_go(channel, completed)
-        } else if self.shelf.was_told(&channel) || !sink.waits(true) {
+        } else if self.shelf.was_told(&channel) || is_given_up(job, &waiting, sink) {
             Ok(())
         } else {
             // The mode has changed since.
-            Err(Waiting::Sink(why))
+            Err(waiting)
         }
     }
 
@@ -81,7 +82,10 @@ where
         let held: Vec<ChannelId> = self.held.keys().copied().collect();
         for channel in held {
             if self.goes(channel, sink) {
-                self.let_pass(channel, sink, completed).await?;
+                match self.let_pass(channel, sink, completed).await {
+                    Err(Waiting::SetAside(_)) => {}
+                    passed => passed?,
+                }
             }
         }
         Ok(())
@@ -105,6 +109,11 @@ where
         let monitor = last.as_ref().and_then(|job| job.monitor());
         let known = monitor.and_then(|monitor| monitor::known(&monitor.bytes).ok());
         match answered(sink.state_numbers(numbers_of(channel, known.as_ref())).await) {
+            Err(Stop::Wait(Waiting::SetAside(why))) => {
+                if sink.waits_for(channel, true) {
+                    return Err(Waiting::SetAside(why));
+                }
+            }
             Err(Stop::Wait(waiting)) if sink.waits(true) => return Err(waiting),
             Ok(())
             | Err(Stop::Wait(_) | Stop::Gone | Stop::Fence | Stop::Behind | Stop::Hold(_)) => {}

@@ -84,11 +84,16 @@ where
             let answer = this.tell(of.channel, told, sink).await;
             (of, answer)
         });
-        let mut waiting = None;
+        let (mut waiting, mut aside) = (None, Vec::new());
         let mut written = Vec::new();
         for (of, answer) in all(told.collect()).await {
             match answer {
                 Ok(()) => written.push(this.written(of)),
+                Err(Stop::Wait(Waiting::SetAside(why))) => {
+                    if sink.waits_for(of.channel, true) {
+                        aside.push((of.channel, why));
+                    }
+                }
                 Err(Stop::Wait(why)) => waiting = waiting.or(Some(why)),
                 Err(Stop::Gone | Stop::Behind | Stop::Fence | Stop::Hold(_)) => {}
             }
@@ -106,9 +111,11 @@ where
             }
         }
         self.taps.done(&done);
+        let is_first = done.is_empty() && aside.is_empty();
+        self.aside.extend(aside);
         match waiting {
             Some(why) => Err(why),
-            None if done.is_empty() => Ok(Went::Nowhere),
+            None if is_first => Ok(Went::Nowhere),
             None => Ok(Went::On),
         }
     }
@@ -132,7 +139,7 @@ where
 
     fn independent(&mut self) -> Vec<Prepared> {
         let (mut prepared, mut touched) = (Vec::new(), BTreeSet::new());
-        for job in self.taps.first_of(MOST) {
+        for job in self.first_of(MOST) {
             let Some(channel) = job.channel().filter(|of| !self.held.contains_key(of)) else {
                 break;
             };
@@ -168,7 +175,7 @@ where
 
 /// Channels whose records a job reads or changes: its own, those whose HTLCs it forwards, and those that
 /// forward its own.
-fn touches(channel: ChannelId, job: &Job, book: Option<&Book>) -> BTreeSet<ChannelId> {
+pub(super) fn touches(channel: ChannelId, job: &Job, book: Option<&Book>) -> BTreeSet<ChannelId> {
     let mut touched = BTreeSet::from([channel]);
     let Job::Update { bytes, .. } = job else { return touched };
     let steps = update::read(bytes).map(|(_, steps)| steps).unwrap_or_default();

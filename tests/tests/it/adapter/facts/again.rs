@@ -4,7 +4,7 @@ use super::{CAPACITY, Failed, fence, id, three};
 use arb_core::facts::{ChannelFacts, HtlcLink};
 use arb_core::ids::{HtlcId, Preimage, Side};
 use arb_node_adapter::facts::{CHANNELS, NAMESPACE};
-use arb_node_adapter::{LeftFor, Recorder, bootstrap};
+use arb_node_adapter::{Egress, LeftFor, Recorder, bootstrap};
 use arb_tests::ldk::{Kind, Link, MemoryKv};
 use bitcoin::Amount;
 use lightning::util::persist::KVStoreSync;
@@ -237,7 +237,14 @@ fn a_record_that_is_behind_is_replaced() -> Result<(), Failed> {
         let channels = node.manager.list_channels();
         bootstrap(&monitor, &monitor.encode(), &*node.keys, &channels[0], DUST)?
     };
-    assert_eq!(at_once(rig.desks.borrow_mut()[1].recorder.adopt(vec![adoption], &*sink)), []);
+    assert_eq!(
+        at_once(rig.desks.borrow_mut()[1].recorder.adopt(
+            vec![adoption],
+            &*sink,
+            &Egress::default()
+        )),
+        []
+    );
     assert_eq!(rig.facts(1, &near)?.htlcs.len(), 2);
     let links = rig.facts(1, &near)?;
     assert!(links.htlcs.values().all(|record| record.htlc.link != HtlcLink::Final));

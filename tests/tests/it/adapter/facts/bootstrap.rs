@@ -1,5 +1,6 @@
 //! Channels that were open before the arbiter was there, from LDK's serialised monitor.
 mod changed;
+mod half;
 mod spliced;
 
 use super::rig::Rig;
@@ -8,7 +9,7 @@ use arb_core::arbitrator::PreimageSource;
 use arb_core::facts::{ChannelFacts, ChannelNumbers, Htlc, HtlcLink, HtlcRecord, ShutdownScripts};
 use arb_core::ids::{HtlcId, HtlcRef, Preimage, Side};
 use arb_core::units::{BlockHeight, CommitmentNumber};
-use arb_node_adapter::{Adoption, Mode, Recorder, Refusal, Unadopted, bootstrap};
+use arb_node_adapter::{Adoption, Egress, Mode, Recorder, Refusal, Unadopted, bootstrap};
 use arb_tests::ldk::{Beside, Kind, Link, MemoryKv, Net};
 use bitcoin::{Amount, Transaction};
 use lightning::chain::channelmonitor::ChannelMonitor;
@@ -211,7 +212,11 @@ fn forwards_are_linked_when_they_are_adopted() -> Result<(), Failed> {
     };
     let adopt = |rig: &Rig, which: &[usize]| {
         let chosen = which.iter().map(|at| adoptions[*at].clone()).collect();
-        super::rig::at_once(rig.desks.borrow_mut()[1].recorder.adopt(chosen, &*sink))
+        super::rig::at_once(rig.desks.borrow_mut()[1].recorder.adopt(
+            chosen,
+            &*sink,
+            &Egress::default(),
+        ))
     };
     // The far one alone: of the incoming HTLC no more is known than when it expires.
     fresh(&rig)?;
@@ -369,7 +374,8 @@ fn preimages_that_were_known_before_are_told() -> Result<(), Failed> {
     }
     {
         let mut desks = rig.desks.borrow_mut();
-        let adopted = desks[1].recorder.adopt(vec![adoption], &*sink);
+        let egress = Egress::default();
+        let adopted = desks[1].recorder.adopt(vec![adoption], &*sink, &egress);
         assert_eq!(super::rig::at_once(adopted), []);
     }
     {
@@ -406,7 +412,11 @@ fn an_adoption_that_stops_anywhere_is_repeated() -> Result<(), Failed> {
         let adopt = |rig: &Rig| -> Result<_, Failed> {
             let adoption = read(rig, 0, &link, &bytes(rig, 0, &link)?)?;
             let mut desks = rig.desks.borrow_mut();
-            Ok(super::rig::at_once(desks[0].recorder.adopt(vec![adoption], &*sink)))
+            Ok(super::rig::at_once(desks[0].recorder.adopt(
+                vec![adoption],
+                &*sink,
+                &Egress::default(),
+            )))
         };
         store.fail_after(Some(writes));
         let refused = adopt(&rig)?;
@@ -442,7 +452,8 @@ fn a_record_without_a_watched_channel_is_adopted_again() -> Result<(), Failed> {
     let adoption = read(&rig, 0, &link, &bytes(&rig, 0, &link)?)?;
     {
         let mut desks = rig.desks.borrow_mut();
-        let adopted = desks[0].recorder.adopt(vec![adoption], &*sink);
+        let egress = Egress::default();
+        let adopted = desks[0].recorder.adopt(vec![adoption], &*sink, &egress);
         assert_eq!(super::rig::at_once(adopted), []);
     }
     assert_eq!(rig.facts(0, &link)?.htlcs.len(), 8);
@@ -480,7 +491,8 @@ fn a_channel_that_went_on_alone_is_refused() -> Result<(), Failed> {
     let mut desks = rig.desks.borrow_mut();
     desks[0].store = Arc::new(MemoryKv::default());
     desks[0].recorder = Recorder::open(taps, desks[0].store.clone(), &[])?;
-    let refused = super::rig::at_once(desks[0].recorder.adopt(vec![adoption], &*sink));
+    let refused =
+        super::rig::at_once(desks[0].recorder.adopt(vec![adoption], &*sink, &Egress::default()));
     assert!(matches!(&refused[..], [(of, Refusal::Refused(_))] if *of == id(&link)), "{refused:?}");
     let told = sink.told.lock().map_err(|_| "poisoned")?;
     assert_eq!(told.numbers[&id(&link)], ChannelNumbers { id: id(&link), local, remote });
@@ -501,7 +513,8 @@ fn an_adopted_channel_goes_on() -> Result<(), Failed> {
         desk.sink.told.lock().map_err(|_| "poisoned")?.facts.clear();
         let sink = desk.sink.clone();
         for _ in 0..2 {
-            let adopted = desk.recorder.adopt(vec![adoption.clone()], &*sink);
+            let egress = Egress::default();
+            let adopted = desk.recorder.adopt(vec![adoption.clone()], &*sink, &egress);
             assert_eq!(super::rig::at_once(adopted), []);
         }
     }

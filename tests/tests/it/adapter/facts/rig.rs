@@ -12,7 +12,7 @@ use bitcoin::secp256k1::{All, Secp256k1};
 use lightning::ln::types::ChannelId as LdkChannelId;
 use lightning::util::ser::Writeable;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -35,6 +35,8 @@ pub(super) struct Told {
     pub(super) most_twins: usize,
     /// The answer to everything, if there is one.
     pub(super) answer: Option<Refusal>,
+    /// Channels that are set aside.
+    pub(super) aside: BTreeSet<ChannelId>,
     /// After so many things more it takes nothing; `None`: it takes all.
     pub(super) takes: Option<u64>,
     /// Updates that records were written with.
@@ -65,6 +67,7 @@ impl Sink {
             closed: Vec::new(),
             most_twins: 0,
             answer: None,
+            aside: BTreeSet::new(),
             takes: None,
             together: 0,
             fenced: false,
@@ -73,11 +76,18 @@ impl Sink {
         Self { told: Mutex::new(told), kept, secp: Secp256k1::new() }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Told) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    fn with<T>(
+        &self,
+        channel: ChannelId,
+        act: impl FnOnce(&mut Told) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let mut told = self.told.lock().map_err(|_| Refusal::Refused("poisoned".to_owned()))?;
         if let Some(left) = told.takes {
             let less = left.checked_sub(1).ok_or_else(|| Refusal::Later("it stopped".to_owned()));
             told.takes = Some(less?);
+        }
+        if told.aside.contains(&channel) {
+            return Err(Refusal::SetAside("its facts cannot be read".to_owned()));
         }
         match told.answer.clone() {
             Some(answer) => Err(answer),
@@ -98,7 +108,7 @@ fn refused(error: impl ToString) -> Refusal {
 
 impl FactSink for Sink {
     async fn watch(&self, facts: ChannelFacts) -> Result<(), Refusal> {
-        self.with(|told| {
+        self.with(facts.id, |told| {
             facts.verify(&self.secp).map_err(refused)?;
             let known = told.facts.entry(facts.id).or_insert_with(|| facts.clone());
             if *known == facts { Ok(()) } else { Err(refused("other facts are known")) }
@@ -106,7 +116,7 @@ impl FactSink for Sink {
     }
 
     async fn state_numbers(&self, numbers: ChannelNumbers) -> Result<(), Refusal> {
-        self.with(|told| {
+        self.with(numbers.id, |told| {
             if !told.facts.contains_key(&numbers.id) {
                 return Err(Refusal::NotWatched);
             }
@@ -125,7 +135,7 @@ impl FactSink for Sink {
         updates: Vec<Update>,
         records: Vec<ByteRecord>,
     ) -> Result<(), Refusal> {
-        self.with(|told| {
+        self.with(channel, |told| {
             let mut facts = told.facts.get(&channel).ok_or(Refusal::NotWatched)?.clone();
             let (mut ended, mut links, mut preimages) = (Vec::new(), Vec::new(), Vec::new());
             for update in &updates {
@@ -169,8 +179,12 @@ impl FactSink for Sink {
         self.egress().is_none_or(|egress| egress.waits(refused))
     }
 
+    fn waits_for(&self, channel: ChannelId, refused: bool) -> bool {
+        self.egress().is_none_or(|egress| egress.waits_for(channel, refused))
+    }
+
     async fn closed(&self, channel: ChannelId) -> Result<(), Refusal> {
-        self.with(|told| {
+        self.with(channel, |told| {
             told.closed.push(channel);
             Ok(())
         })

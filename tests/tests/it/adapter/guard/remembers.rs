@@ -5,7 +5,7 @@ use arb_core::ids::ChannelId;
 use arb_core::log::ByteRecord;
 use arb_node_adapter::facts::{HANDED_OVER, NAMESPACE};
 use arb_node_adapter::{
-    ArbiterEgress, Egress, FactSink, Mode, MonitorEgress, Recorder, Refusal, Taps,
+    ArbiterEgress, Egress, FactSink, Mode, MonitorEgress, Recorder, Refusal, SILENCE, Taps,
 };
 use arb_tests::ldk::MemoryKv;
 use bitcoin::Transaction;
@@ -71,7 +71,7 @@ impl Node {
     }
 }
 
-/// LDK says nothing of it again: it is LDK's all the same, however many blocks go by and however often the node starts.
+/// It is LDK's before LDK hands it over again, however often the node starts, and goes on to be when LDK does.
 #[tokio::test]
 async fn what_ldk_handed_over_before_a_start_is_its_own() -> Result<(), Failed> {
     let (net, store, theirs) = (Net::default(), Arc::default(), spend(&[1], 20));
@@ -87,6 +87,9 @@ async fn what_ldk_handed_over_before_a_start_is_its_own() -> Result<(), Failed> 
     let port = ArbiterEgress::seeing(net.clone(), node.egress.clone(), net.clone());
     for height in DEADLINE - BEFORE..DEADLINE {
         node.egress.best_height(height);
+        if height % SILENCE == 0 {
+            MonitorEgress::new(&net, node.egress.clone()).broadcast_transactions(&[&theirs]);
+        }
         assert!(!goes_out(&port, &package(&[(1, Some(DEADLINE))], 10)).await?, "{height}");
     }
     assert!(goes_out(&port, &package(&[(2, Some(DEADLINE))], 5)).await?);

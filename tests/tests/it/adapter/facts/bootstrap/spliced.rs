@@ -6,7 +6,7 @@ use super::{
 use crate::adapter::facts::rig::at_once;
 use arb_core::facts::ChannelFacts;
 use arb_core::units::BlockHeight;
-use arb_node_adapter::{Adoption, Mode, Recorder, Unadopted};
+use arb_node_adapter::{Adoption, Egress, Mode, Recorder, Unadopted};
 use arb_tests::ldk::{Beside, Kind, Link, MemoryKv, Net};
 use bitcoin::{Amount, Transaction};
 use lightning::util::ser::Writeable;
@@ -85,7 +85,14 @@ fn until_then_it_is_left_to_ldk() -> Result<(), Failed> {
     assert!(rig.facts(1, &link).is_err());
 
     let adoption: Adoption = read(&rig, 1, &link, &bytes(&rig, 1, &link)?)?;
-    assert_eq!(at_once(rig.desks.borrow_mut()[1].recorder.adopt(vec![adoption], &*sink)), []);
+    assert_eq!(
+        at_once(rig.desks.borrow_mut()[1].recorder.adopt(
+            vec![adoption],
+            &*sink,
+            &Egress::default()
+        )),
+        []
+    );
     rig.restart_node(1)?;
     rig.net.pump();
     let stated = rig.desks.borrow()[1].recorder.numbers()[0].local;
