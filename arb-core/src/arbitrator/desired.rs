@@ -317,16 +317,19 @@ impl ChannelArbitrator {
         Some(claim)
     }
 
-    /// The deadline of an output's claim: of an HTLC that we offered no later than the tip at which it is failed upstream in
-    /// any case, for nothing of it is saved by what confirms later.
+    /// The deadline of an output's claim: of an HTLC that we offered, and that is still to be failed upstream, no later than the tip
+    /// at which it is in any case, for nothing of it is saved by what confirms later. What is the cheater's is ours until its delay is over.
     pub(crate) fn deadline_in(
         &self,
         facts: &ChannelFacts,
         output: &Output,
         policy: &Policy,
     ) -> Option<BlockHeight> {
-        let Way::Spend { deadline, .. } = &output.way else { return None };
-        let id = output.role.htlc().filter(|id| id.offerer == Side::Local);
+        let Way::Spend { path, deadline, .. } = &output.way else { return None };
+        let is_penalty =
+            matches!(path, SpendPath::Single(single) if single.kind == TxKind::Penalty);
+        let id = output.role.htlc().filter(|id| id.offerer == Side::Local && !is_penalty);
+        let id = id.filter(|id| !self.is_told(facts, Some(*id)));
         let terms = id.and_then(|id| self.terms(facts, id));
         let failed = terms.and_then(|terms| upstream::late_from(terms, policy));
         deadline.map(|by| failed.map_or(by, |failed| by.min(failed)))

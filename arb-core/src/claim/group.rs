@@ -6,7 +6,7 @@
 //! their deadlines are close to each other. A transaction that was handed out holds its claims
 //! together for as long as it is possible, whatever else becomes due: taking it apart or adding to
 //! it would have to pay for it a second time.
-use crate::arbitrator::TxKind;
+use crate::arbitrator::{Refusal, TxKind};
 use crate::claim::build::Draft;
 use crate::claim::fee;
 use crate::claim::past::{Out, Past};
@@ -32,6 +32,8 @@ pub(super) const PENALTY_APART: u32 = SECURITY_DELAY - 1;
 const PINNED: u32 = 6;
 /// Deadlines that are no further apart share a transaction, in blocks.
 const COMPATIBLE: u32 = 12;
+/// How many times its own transaction's cost a penalty must bring to go by itself because others do.
+const AFFORDS: u64 = 4;
 /// Largest weight of a transaction of several claims; what is left up to the largest standard one
 /// is for coins and change.
 const LARGEST: Weight = Weight::from_wu(380_000);
@@ -131,9 +133,10 @@ pub(super) fn form<'a>(
         groups.push(Group { claims, standing });
     }
     let mut together: BTreeMap<(Key<'_>, Option<Half>), Vec<&Claim>> = BTreeMap::new();
-    let scattered = scattered(past);
+    let scattered = scattered(past, tip);
     let is_scattered = |claim: &Claim| {
-        past.claims_of(claim.outpoint).next_back().is_some_and(|out| scattered.contains(&out.txid))
+        let newest = past.claims_of(claim.outpoint).next_back();
+        newest.is_some_and(|out| scattered.contains(&out.txid) && pays_alone(claim, out))
     };
     for (claim, half) in rest.into_values().map(|claim| (claim, None)).chain(halves) {
         let alone = apart(claim) || is_pressed(claim, tip);
@@ -172,7 +175,7 @@ fn parts<'a>(claims: &[&'a Claim], past: &Past<'_>) -> Vec<Vec<&'a Claim>> {
 /// Transactions for several penalties of which one went out by itself, to the same place: all of them do then. If the others
 /// went together again, each that leaves them later, when its own deadline is near, would pay for all that are left, and leave them a
 /// higher price.
-fn scattered(past: &Past<'_>) -> BTreeSet<Txid> {
+fn scattered(past: &Past<'_>, tip: BlockHeight) -> BTreeSet<Txid> {
     let penalties = || past.outs().iter().filter(|out| out.handed_out.kind == TxKind::Penalty);
     let output = |out: &Out<'_>| {
         out.handed_out.transaction.output.first().map(|output| output.script_pubkey.clone())
@@ -183,11 +186,22 @@ fn scattered(past: &Past<'_>) -> BTreeSet<Txid> {
             let (claim, None) = (claims.next()?, claims.next()) else { return None };
             let before = past.claims_of(claim).take_while(|out| out.txid != alone.txid).last()?;
             let is_several = before.handed_out.all_claims().nth(1).is_some();
-            let by_itself =
-                is_several && output(before) == output(alone) && !past.is_apart_anywhere(claim);
-            by_itself.then_some(before.txid)
+            let is_bad = before.refusal(tip).is_some_and(|why| why != Refusal::Fee);
+            let by_itself = is_several && !is_bad && output(before) == output(alone);
+            (by_itself && !past.is_apart_anywhere(claim)).then_some(before.txid)
         })
         .collect()
+}
+
+/// Whether a claim brings several times what a transaction of its own costs at the price of this one.
+fn pays_alone(claim: &Claim, out: &Out<'_>) -> bool {
+    let out = out.handed_out;
+    let alone = marginal_weight(claim).checked_add(weights::WITH_ONE_OUTPUT);
+    let paid = fee::feerate_of(out.fee, out.transaction.weight());
+    paid.zip(alone).is_some_and(|(rate, weight)| {
+        let cost = fee::fee_of(rate, weight).to_sat().saturating_mul(AFFORDS);
+        cost <= claim.output.value.to_sat()
+    })
 }
 
 /// Whether a claim is so near its deadline that it is made by itself: a penalty, which the cheater can take to a second

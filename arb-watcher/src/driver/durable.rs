@@ -203,7 +203,11 @@ impl<A: Around> Driver<A> {
                 }
                 (Remedy::Wait, Patience::UntilDurable) => {
                     self.alarms.store(Some(StoreAlarm::Refuses));
-                    self.pause(&why).await?;
+                    let carried = batch.writes.iter().filter_map(|write| match write {
+                        Write::Facts { slot, .. } => Some(*slot),
+                        _ => None,
+                    });
+                    self.pause(&why, &carried.collect()).await?;
                 }
             }
         }
@@ -215,26 +219,30 @@ impl<A: Around> Driver<A> {
     }
 
     /// Waits before something is repeated; an error if the driver is to end. Whoever asks for something meanwhile, or
-    /// waits for facts that are refused as well, is told why it is not done, and may go on without.
-    async fn pause(&mut self, why: &str) -> Result<(), CommandError> {
+    /// waits for facts that are refused as well, is told why it is not done, and may go on without; but for facts of channels that
+    /// what is repeated carries with it.
+    async fn pause(&mut self, why: &str, carried: &BTreeSet<Slot>) -> Result<(), CommandError> {
         let mut over = pin!(tokio::time::sleep(self.settings.retry));
-        let mut durable = Vec::new();
+        let mut later = Vec::new();
         let ended = loop {
             tokio::select! {
                 () = self.end.come() => break Err(CommandError::Stopped),
                 () = over.as_mut() => break Ok(()),
                 Some(envelope) = self.queue.recv() => self.refuse(envelope, why),
-                Some(stored) = self.appends.next() => match stored.result {
+                Some(stored) = self.appends.next() => {
                     // What follows from it must wait for what is being repeated.
-                    Ok(()) => durable.push(stored),
-                    Err(_) => drop(self.on_stored(stored)),
-                },
+                    if stored.result.is_ok() || carried.contains(&stored.slot) {
+                        later.push(stored);
+                    } else {
+                        drop(self.on_stored(stored));
+                    }
+                }
             }
             if self.end.is_near() {
                 break Err(CommandError::Stopped);
             }
         };
-        for Stored { slot, number, result } in durable {
+        for Stored { slot, number, result } in later {
             self.appends.start((slot, number), ready(result));
         }
         ended
@@ -279,7 +287,7 @@ impl<A: Around> Driver<A> {
                             return Err(CommandError::NotStored(why));
                         }
                         self.alarms.store(Some(StoreAlarm::Refuses));
-                        self.pause(&why).await?;
+                        self.pause(&why, asked).await?;
                         continue;
                     }
                 }

@@ -91,30 +91,38 @@ async fn commands_are_refused_and_not_held_up() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_asks_while_a_block_waits_for_room_is_told_so() {
-    let (world, mut channel) = (World::default(), Channel::new(1, StaticRemotekey));
-    let arbiter = world.watching(&channel).await;
+    let (world, mut closing) = (World::default(), Channel::new(1, StaticRemotekey));
+    let mut other = Channel::new(2, StaticRemotekey);
+    let arbiter = world.watching(&closing).await;
+    arbiter.watch_channel(other.facts.clone()).await.expect("watched");
+    let before = other.facts.clone();
     // Facts that are asked for before the block, and answered after it was found.
-    let gate = world.log.hold();
-    let update = channel.add(offered(0));
-    let early = tokio::spawn({
-        let (arbiter, id) = (arbiter.clone(), channel.id());
-        async move { arbiter.update_channel(id, vec![update]).await }
+    let gates = [world.log.hold(), world.log.hold()];
+    let early = [&mut closing, &mut other].map(|channel| {
+        let (arbiter, id, update) = (arbiter.clone(), channel.id(), channel.add(offered(0)));
+        tokio::spawn(async move { arbiter.update_channel(id, vec![update]).await })
     });
     sleep(Duration::from_millis(1)).await;
     world.log.refuse(true);
-    world.chain.mine(vec![channel.remote_tx(0, &[])]);
+    world.chain.mine(vec![closing.remote_tx(0, &[])]);
     sleep(Duration::from_secs(1)).await;
-    gate.refuse();
+    gates.into_iter().for_each(|gate| gate.refuse());
+    let [of_closing, of_other] = early;
     let soon = Duration::from_secs(1);
-    let refused = timeout(soon, early).await.expect("it is answered").expect("no panic");
+    let refused = timeout(soon, of_other).await.expect("it is answered").expect("no panic");
     assert!(matches!(refused, Err(CommandError::NotStored(_))), "{refused:?}");
-    let refused = timeout(soon, arbiter.report(channel.id())).await.expect("it is answered");
+    let refused = timeout(soon, arbiter.report(closing.id())).await.expect("it is answered");
     assert!(matches!(refused, Err(CommandError::NotStored(_))), "{refused:?}");
-    let failed = timeout(soon, arbiter.fail_channel(channel.id())).await.expect("it is answered");
+    let failed = timeout(soon, arbiter.fail_channel(other.id())).await.expect("it is answered");
     assert!(matches!(failed, Err(CommandError::NotStored(_))), "{failed:?}");
+    assert!(!of_closing.is_finished(), "the block has its facts with it");
     world.log.refuse(false);
     arbiter.idle().await.expect("running");
-    assert_eq!(phase(&arbiter, &channel).await, CLOSED);
+    let receipt = of_closing.await.expect("no panic").expect("stored with the block");
+    assert_eq!(receipt, Receipt::of(&closing.facts));
+    assert_eq!(world.log.stored_facts(0), Some(closing.facts.clone()));
+    assert_eq!(world.log.stored_facts(1), Some(before), "what is refused leaves nothing");
+    assert_eq!(phase(&arbiter, &closing).await, CLOSED);
 }
 
 #[tokio::test(start_paused = true)]
