@@ -29,7 +29,7 @@ impl Refusing {
 impl Egress {
     /// The arbiter took something, or `refused` it for now. Returns whether LDK waits until it takes it: not in
     /// [`Mode::Observe`], when it has [`ended`](Self::ended) or refuses everything for [`SILENCE`] blocks. One that does not answer
-    /// at all, as while its disk is full, is waited for. For
+    /// at all is waited for. For
     /// [`FactSink::waits`](crate::FactSink::waits).
     pub fn waits(&self, refused: bool) -> bool {
         let mut state = lock(&self.state);
