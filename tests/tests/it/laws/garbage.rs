@@ -1,6 +1,7 @@
 //! Whatever spends a watched output, deciding is total: no panic, and replay agrees.
 use arb_core::arbitrator::Position;
 use arb_core::engine::EngineInput;
+use arb_core::policy::Policy;
 use bitcoin::absolute::LockTime;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
