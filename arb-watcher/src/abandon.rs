@@ -46,6 +46,9 @@ pub enum AbandonError {
     /// This HTLC was forwarded to it, and the node has not acknowledged what to do upstream.
     #[error("upstream of HTLC {} is open", .0.id)]
     OpenUpstream(HtlcId),
+    /// It has learned the preimage of an HTLC of a channel that is set aside, and keeps it until that one is back.
+    #[error("it keeps a preimage for a channel that is set aside")]
+    KeepsPreimage,
 }
 
 /// What blocks say of funding transactions that should never confirm.

@@ -42,8 +42,6 @@ pub struct Draft {
     pub parent: Option<Parent>,
     /// Whether a part of it may go out without the rest: it takes the place of nothing.
     pub divisible: bool,
-    /// Whether coins pay for a claim that would pay for itself, since it may cost more than it brings: its loss costs elsewhere.
-    pub protected: bool,
     /// Whether it waits for all others that want coins of the wallet: the network has refused what makes this claim.
     pub last: bool,
     /// The output in whose name the wallet's coins are reserved, and its channel: that of the first claim, or of the
@@ -127,7 +125,6 @@ impl Draft {
             budget: Amount::MAX_MONEY,
             parent: None,
             divisible: false,
-            protected: false,
             last: false,
         }
     }
@@ -163,8 +160,7 @@ impl Draft {
         match &self.claim.path {
             SpendPath::Anchor { .. } => true,
             SpendPath::SecondStage(stage) => stage.extensible == Extensible::Yes,
-            SpendPath::Single(_) => self.protected,
-            SpendPath::LocalCommitment(_) => false,
+            SpendPath::LocalCommitment(_) | SpendPath::Single(_) => false,
         }
     }
 
@@ -181,7 +177,6 @@ impl Draft {
                     .and_then(|all| all.checked_sub(help))
             }
             SpendPath::SecondStage(_) => Some(self.fee.max(self.least)),
-            SpendPath::Single(_) if self.protected => Some(self.fee.max(self.least)),
             SpendPath::LocalCommitment(_) | SpendPath::Single(_) => None,
         };
         bring.unwrap_or(Amount::ZERO)
@@ -237,15 +232,6 @@ impl Draft {
         let worth = |draft: &Self| total(draft.claims().map(|claim| claim.output.value)).to_sat();
         fewer.budget = share(self.budget, worth(&fewer), worth(self))?;
         (fewer.least <= fewer.budget).then_some(fewer)
-    }
-
-    /// The same paid by what it claims, as far as that goes, for a wallet that has nothing.
-    #[must_use]
-    pub fn unprotected(&self) -> Option<Self> {
-        let most = self.claim.output.value.checked_sub(SMALLEST_OUTPUT)?;
-        let fee = self.fee.min(most);
-        let pays = self.protected && fee >= self.least;
-        pays.then(|| Self { fee, budget: most, protected: false, ..self.clone() })
     }
 
     /// Two drafts at the same feerate, each of half of the claims; `None` of a single one. To ask
@@ -437,9 +423,9 @@ impl Draft {
         let wanted = fee.ok_or(BuildError::Malformed)?.min(self.budget).max(least);
         match &self.claim.path {
             SpendPath::LocalCommitment(_) => {}
-            SpendPath::Single(_) if !self.protected => take_fee(&mut transaction, wanted)?,
+            SpendPath::Single(_) => take_fee(&mut transaction, wanted)?,
             SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {}
-            SpendPath::Anchor { .. } | SpendPath::SecondStage(_) | SpendPath::Single(_) => {
+            SpendPath::Anchor { .. } | SpendPath::SecondStage(_) => {
                 let change = change.ok_or(BuildError::NoCoins)?;
                 add_change(&mut transaction, &prevouts, !coins.is_empty(), wanted, change)?;
             }

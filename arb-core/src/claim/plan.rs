@@ -1,6 +1,6 @@
 //! The scheduler: which transactions to sign, publish or replace for the claims that are open.
 //! A pure function of claims, of what was handed out, of the tip and of the estimates.
-use crate::arbitrator::{Acts, Refusal, TxKind};
+use crate::arbitrator::{Acts, Refusal};
 use crate::claim::build::{Draft, Parent, SMALLEST_OUTPUT};
 use crate::claim::fee::{self, Hurry, Price};
 use crate::claim::group::{self, Group, Standing};
@@ -334,27 +334,8 @@ impl<'a> Planner<'a> {
 
     fn try_draft(&self, claims: &[&Claim], over: Over<'_>) -> Result<Draft, Undrafted> {
         let draft = draft_of(claims).ok_or(Undrafted::Waits)?;
-        if let Some(budget) = self.protection(&draft) {
-            let protected = Draft { protected: true, ..draft.clone() };
-            let protected = self.priced(protected, CloseBudget::of(budget), over);
-            // What pays for itself needs no coins.
-            if protected
-                .as_ref()
-                .is_ok_and(|draft| draft.unprotected().is_none_or(|own| own.fee < draft.fee))
-            {
-                return protected;
-            }
-        }
         let budget = self.budget(&draft);
         self.priced(draft, CloseBudget::of(budget), over)
-    }
-
-    /// What an HTLC on the peer's commitment may cost, if the operator has said that it may be more than it brings: its loss costs
-    /// elsewhere, and the wallet pays.
-    fn protection(&self, draft: &Draft) -> Option<Amount> {
-        let alone = draft.others.is_empty() && draft.claim.kind() == TxKind::Claim;
-        let budget = self.past.budget(&draft.claim).filter(|_| alone)?;
-        (budget > draft.claim.output.value).then_some(budget)
     }
 
     /// Most that a transaction may cost: what all of its claims may, and the equal part of each no more than what the

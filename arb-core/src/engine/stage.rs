@@ -5,7 +5,7 @@ use crate::arbitrator::{
 use crate::engine::fence::{Updated, refused_registration};
 use crate::engine::{Active, ChainArbitrator, Loaded};
 use crate::facts::{ChannelFacts, HtlcLink, Link, UpdateError};
-use crate::ids::{ChannelId, HtlcId, Preimage, Side, Slot};
+use crate::ids::{ChannelId, HtlcId, HtlcRef, Preimage, Side, Slot};
 use crate::log::{Batch, BatchId, Write};
 use crate::units::{BlockHeight, BlockRef};
 use alloc::boxed::Box;
@@ -328,6 +328,7 @@ impl Staging<'_> {
         self.writes.push(Write::Facts { slot, facts: facts.clone() });
         let stale = !state.is_confirmed_by(history);
         let (id, birth) = (facts.id, facts.birth);
+        let owes: Vec<_> = state.owed().collect();
         self.put(slot, Active::new(facts, state));
         (self.at)(None);
         let position = core::mem::replace(&mut self.position, Position::CatchingUp);
@@ -343,7 +344,21 @@ impl Staging<'_> {
             }
         }
         self.position = position;
+        self.hand_over(owes);
         self.past(slot, history);
+    }
+
+    /// What a channel learned for HTLCs of others that are here, and that left it before it could tell them.
+    fn hand_over(&mut self, owes: Vec<(HtlcRef, Preimage)>) {
+        for (incoming, preimage) in owes {
+            let source = PreimageSource::Linked(incoming.htlc);
+            let Some(slot) = self.engine.slot(&incoming.channel) else { continue };
+            if !self.knows(slot, &preimage, source)
+                && self.channel(slot).is_some_and(|c| source.is_wanted(preimage.hash(), &c.facts))
+            {
+                self.input(slot, &Input::Preimage { preimage, source });
+            }
+        }
     }
 
     /// What others learned for HTLCs of a channel that was not here, perhaps since these have left them.

@@ -1,5 +1,5 @@
 //! One output in a report: why it is pending, what it cost so far, who else can take it.
-use crate::arbitrator::{ANCHOR_FOR_ALL, ChannelArbitrator, HandedOut, Now, OutputState, TxKind};
+use crate::arbitrator::{ANCHOR_FOR_ALL, ChannelArbitrator, HandedOut, Now, OutputState};
 use crate::claim::{Extensible, SpendPath, build, fee};
 use crate::classify::FundingSpend;
 use crate::facts::ChannelFacts;
@@ -161,16 +161,11 @@ fn waits(state: &ChannelArbitrator, output: &Output, now: &Now) -> Option<Due> {
 
 fn payer(state: &ChannelArbitrator, output: &Output) -> Option<Payer> {
     if let Some(spent) = output.spent {
-        let ours = state.acts().ours(spent.txid);
+        let ours = state.acts().ours(spent.txid).map(|out| build::is_wallet_paid(out.kind));
         return Some(match (spent.by, ours) {
             (Side::Remote, _) => Payer::Peer,
             // A second stage without anchors is paid from the HTLC, whatever it is called.
-            (Side::Local, Some(out)) if build::is_wallet_paid(out.kind) && extensible(output) => {
-                Payer::Wallet
-            }
-            (Side::Local, Some(out)) if out.kind == TxKind::Claim && !out.coins.is_empty() => {
-                Payer::Wallet
-            }
+            (Side::Local, Some(true)) if extensible(output) => Payer::Wallet,
             (Side::Local, _) => Payer::Output,
         });
     }

@@ -321,8 +321,10 @@ where
                     return Ok(Handled::Node);
                 }
                 for descriptor in htlc_descriptors {
-                    // What it has not seen yet it claims when it has.
-                    if self.known(channel, descriptor.outpoint()).await? == Known::NotWatched {
+                    // What it has not seen yet it claims when it has. What it cannot tell, as of a channel that it has set
+                    // aside, it may not be able to claim: that is LDK's as soon as it is overdue.
+                    if let Ok(Known::NotWatched) = self.known(channel, descriptor.outpoint()).await
+                    {
                         return Ok(Handled::Node);
                     }
                 }

@@ -52,6 +52,8 @@ impl<A: Around> Driver<A> {
         };
         let awaited = self.awaits_subscribers(slot);
         let judged = judged.and(if awaited { Err(AbandonError::Unacknowledged) } else { Ok(()) });
+        let keeps = self.engine.keeps_for_others(slot);
+        let judged = judged.and(if keeps { Err(AbandonError::KeepsPreimage) } else { Ok(()) });
         judged.map_err(|why| CommandError::NotAbandoned(id, why))?;
         // As when a resolved one is forgotten.
         self.send_events(slot, Sending::Last);

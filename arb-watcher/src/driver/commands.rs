@@ -13,7 +13,7 @@ use arb_core::arbitrator::{Alert, BlockView, Input, NoticeKey};
 use arb_core::engine::{EngineInput, Updated};
 use arb_core::facts::{ChannelNumbers, Standing, Update};
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::log::{ByteRecord, ChangeLog, Remedy, Write};
+use arb_core::log::{ByteRecord, ChangeLog, Health, Remedy, Write};
 use arb_core::memory::check_record_name;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +32,9 @@ impl<A: Around> Driver<A> {
         let mut next = Some(first);
         while let Some(envelope) = next {
             self.on_command(envelope, &mut gathered).await;
-            if gathered.len() >= TOGETHER {
+            // Where space has run out, what waits for it must not hold up, or come along with, what does not.
+            let is_scarce = self.log.health() == Health::Emergency;
+            if gathered.len() >= TOGETHER || is_scarce {
                 self.take_gathered(&mut gathered).await;
             }
             if self.unsent.len() >= AT_ONCE {

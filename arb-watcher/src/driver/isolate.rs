@@ -250,11 +250,6 @@ async fn fund<C: CoinSource>(
             (Err(BuildError::NoCoins | BuildError::OverBudget), Some(cheaper)) => draft = cheaper,
             (Err(error @ (BuildError::NoCoins | BuildError::OverBudget)), None) => {
                 let Some(fewer) = whole.fewer() else {
-                    if let Some(alone) = whole.unprotected() {
-                        answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
-                        let unsigned = alone.clone().assemble(&[], None).map_err(Failed::other)?;
-                        return Ok((unsigned, alone, Funds { coins: Vec::new(), change: None }));
-                    }
                     if whole.divisible {
                         // Nothing of it is out: others may have them meanwhile.
                         answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;

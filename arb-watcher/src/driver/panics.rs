@@ -182,9 +182,11 @@ impl<A: Around> Driver<A> {
         facts: Arc<ChannelFacts>,
         state: ChannelArbitrator,
     ) -> Result<(), String> {
+        let id = facts.id;
         caught_of(slot, || self.engine.restore(slot, facts, state)).map_err(|panicked| {
             // It may be half there.
             let _ = self.engine.quarantine(slot);
+            self.engine.set_aside(id);
             panicked.why()
         })
     }

@@ -6,8 +6,10 @@ use crate::facts::update::tests::world::{World, offered, received, terms};
 use crate::facts::{Htlc, HtlcLink, Update};
 use crate::format::CommitmentFormat;
 use crate::ids::{HtlcRef, Preimage};
+use crate::log::Durable;
 use crate::units::CltvExpiry;
 use std::boxed::Box;
+use std::sync::Arc;
 use std::vec::Vec;
 
 const INCOMING: Slot = Slot(1);
@@ -70,6 +72,28 @@ fn a_preimage_is_kept_for_an_incoming_channel_that_is_set_aside() {
         commit(&mut watched, 3, &[]);
         assert!(watched.engine.active(SLOT).is_none() && watched.log.is_empty());
     }
+}
+
+/// The one that keeps it is set aside as well, and comes back last.
+#[test]
+fn what_is_kept_is_handed_over_by_whoever_comes_back_last() {
+    let (mut watched, incoming) = (forwarding(), incoming());
+    watched.engine.set_aside(INCOMING_ID);
+    reveal(&mut watched);
+    commit(&mut watched, 2, &[]);
+    let keeper = watched.engine.active(SLOT).cloned().expect("it keeps a preimage");
+    watched.engine.quarantine(SLOT);
+    watched.log.clear();
+    assert_eq!(watched.step(&[back(&incoming)]), []);
+    assert!(!knows(&watched.engine));
+    watched.engine.restore(SLOT, keeper.facts.clone(), keeper.state);
+    let facts = Box::new((*keeper.facts).clone());
+    let again = EngineInput::Watch { slot: SLOT, facts, history: Vec::new() };
+    let loaded = Loaded::from([(INCOMING, Arc::new(incoming.facts.clone()))]);
+    let staged = watched.engine.stage(&[again], &loaded, &mut |_| ()).expect("facts are loaded");
+    let receipt = Durable::assert_durable(staged.id());
+    watched.engine.commit(staged, receipt).expect("its own receipt");
+    assert!(knows(&watched.engine));
 }
 
 /// Nobody waits for a channel that was never known.

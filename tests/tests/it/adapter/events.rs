@@ -262,13 +262,36 @@ async fn what_is_at_the_destination_is_the_nodes() -> Result<(), Failed> {
 /// LDK's signers sign and the arbiter's do not: after its time the node closes and claims as LDK wants it to.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_arbiter_does_not_claim_is_the_nodes() -> Result<(), Failed> {
+    nodes_after_a_while(false).await
+}
+
+/// The same where it cannot be asked for the channel, which it has set aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_arbiter_cannot_be_asked_for_is_the_nodes() -> Result<(), Failed> {
+    nodes_after_a_while(true).await
+}
+
+/// The arbiter's answers, or none.
+struct Perhaps(Reports, bool);
+
+impl Claims for Perhaps {
+    async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, String> {
+        if self.1 {
+            Err("it is set aside".to_owned())
+        } else {
+            self.0.known(channel, outpoint).await
+        }
+    }
+}
+
+async fn nodes_after_a_while(is_deaf: bool) -> Result<(), Failed> {
     let mut world = cut_off(Kind::Anchors, Mode::Own).await?;
     world.signers_away.store(true, Ordering::SeqCst);
     let link = world.link;
     world.net.force_close(0, &link)?;
     let node = || &world.net.nodes[0];
     let (store, egress) = (Arc::new(MemoryKv::default()), node().egress.clone());
-    let claims = Reports(world.arbiter.clone());
+    let claims = Perhaps(Reports(world.arbiter.clone()), is_deaf);
     let events = LdkEvents::new(store, Told::default(), claims, egress);
     let hands = Hands::new(node(), world.coins());
     // Who has LDK's close, and who its claims of HTLCs, by blocks since LDK told of them first.
@@ -279,8 +302,8 @@ async fn what_the_arbiter_does_not_claim_is_the_nodes() -> Result<(), Failed> {
         node.collect_events();
         let mut now = [None, None];
         while let Some(event) = node.take_event(|event| Some(event.clone())) {
-            let handled = events.handle(&event).await.map_err(|_| "not now")?;
             if let Event::BumpTransaction(bump) = &event {
+                let handled = events.handle(&event).await.map_err(|_| "not now")?;
                 let which = matches!(bump, BumpTransactionEvent::HTLCResolution { .. });
                 now[usize::from(which)] = Some(handled);
                 if handled == Handled::Node {

@@ -43,10 +43,8 @@ where
         let mut first = Vec::new();
         for job in all {
             let waits = match (job.channel(), &*job) {
-                (Some(channel), _) => {
-                    let book = self.shelf.book(&channel);
-                    !touches(channel, &job, book.as_ref()).is_disjoint(&aside)
-                }
+                // What it tells to one that is set aside is refused, and it waits then: not for what it has in flight there.
+                (Some(channel), _) => !touches(channel, &job, None).is_disjoint(&aside),
                 // What is put away must not be written afterwards.
                 (None, Job::Archive { .. }) => true,
                 (None, _) => false,
