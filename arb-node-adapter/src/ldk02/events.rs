@@ -213,7 +213,8 @@ where
     /// nobody else tells of them. With that, what the arbiter itself has swept is kept no more once it is buried.
     ///
     /// What is spent in a block is not given, nor what the arbiter cannot be asked for at the moment or knows nothing of
-    /// any more ([`kept`](Self::kept) has it), unless it has ended: then nobody says what of it is spent.
+    /// any more ([`kept`](Self::kept) has it). When it has ended, what it last said to be spent is not given: nobody says whether
+    /// that is buried, and a sweeper that has a spent output in all of its transactions has none confirmed.
     ///
     /// # Errors
     /// As [`kept`](Self::kept), or the store takes nothing at the moment.
@@ -227,20 +228,43 @@ where
             let Some(channel) = kept.channel.filter(|_| marked.contains(&key(outpoint))) else {
                 continue;
             };
-            let known =
-                if has_ended { Ok(Known::Yes) } else { self.claims.known(channel, outpoint).await };
-            match known {
+            if has_ended {
+                if !self.is_spent(outpoint)? {
+                    for_node.push(kept);
+                }
+                continue;
+            }
+            match self.claims.known(channel, outpoint).await {
                 Ok(Known::Spent(at)) if height.saturating_sub(at.0) >= ANTI_REORG_DELAY => {
                     self.taken(outpoint)?;
                 }
-                Ok(Known::Yes | Known::Home) if !self.is_arbiters(channel) => for_node.push(kept),
-                Ok(
-                    Known::Yes | Known::Home | Known::Spent(_) | Known::NotYet | Known::NotWatched,
-                )
-                | Err(_) => {}
+                Ok(Known::Spent(_)) => self.mark(outpoint, true)?,
+                Ok(Known::Yes | Known::Home) => {
+                    self.mark(outpoint, false)?;
+                    if !self.is_arbiters(channel) {
+                        for_node.push(kept);
+                    }
+                }
+                Ok(Known::NotYet | Known::NotWatched) | Err(_) => {}
             }
         }
         Ok(for_node)
+    }
+
+    /// Whether the arbiter said last that it is spent.
+    fn is_spent(&self, outpoint: OutPoint) -> Result<bool, KeptError> {
+        let mark = self.store.read(NAMESPACE, OF_ARBITER, &key(outpoint));
+        let mark = mark.map_err(|error| KeptError(error.to_string()))?;
+        Ok(mark.get(1).is_some())
+    }
+
+    fn mark(&self, outpoint: OutPoint, is_spent: bool) -> Result<(), KeptError> {
+        if self.is_spent(outpoint)? == is_spent {
+            return Ok(());
+        }
+        let mark = if is_spent { vec![VERSION, 1] } else { vec![VERSION] };
+        let marked = self.store.write(NAMESPACE, OF_ARBITER, &key(outpoint), mark);
+        marked.map_err(|error| KeptError(error.to_string()))
     }
 
     /// The output is spent for good, or in the sweeper's own books: it is kept no more.

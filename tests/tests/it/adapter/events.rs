@@ -5,6 +5,7 @@ use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
 use arb_core::ids::{ChannelId, Side};
 use arb_core::log::ByteRecord;
 use arb_core::picture::Role;
+use arb_core::units::BlockHeight;
 use arb_node_adapter::{Claims, Egress, FactSink, Handled, Known, LdkEvents, Mode, Refusal};
 use arb_tests::ldk::{Hands, Kind, MemoryKv, cut_off, started};
 use arb_watcher::Arbiter;
@@ -256,6 +257,26 @@ async fn what_is_at_the_destination_is_the_nodes() -> Result<(), Failed> {
         assert_eq!(wallets.handle(&event).await.ok(), Some(of_wallet), "{event:?}");
     }
     assert_eq!(events.kept()?.len(), 2);
+    Ok(())
+}
+
+/// A sweeper with an output that the arbiter has spent would have it in each of its transactions.
+#[tokio::test]
+async fn what_was_spent_is_not_for_the_nodes_sweeper_when_the_arbiter_is_gone() -> Result<(), Failed>
+{
+    let spent = Known::Spent(BlockHeight(0));
+    for (said, given) in [(vec![spent], 0), (vec![spent, Known::Yes], 1), (vec![], 1)] {
+        let (events, told, _, egress) = events(Mode::Own);
+        *told.known.lock().unwrap() = Some(Known::Yes);
+        assert!(matches!(events.handle(&spendable(vec![owed(2)])).await, Ok(Handled::Arbiter)));
+        for known in said {
+            *told.known.lock().unwrap() = Some(known);
+            assert_eq!(events.for_node().await?, []);
+        }
+        egress.ended();
+        assert_eq!(events.for_node().await?.len(), given);
+        assert_eq!(events.kept()?.len(), 1);
+    }
     Ok(())
 }
 
