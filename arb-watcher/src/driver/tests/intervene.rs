@@ -232,7 +232,7 @@ async fn bumps_and_preimages_that_fit_nothing_are_refused() {
     assert_eq!(bump(target, BumpGoal::FeeRate(low)).await, Err(below));
     let past = CommandError::PastDeadline { asked: tip, tip };
     assert_eq!(bump(target, BumpGoal::Deadline(tip)).await, Err(past));
-    let (own, asked) = (BlockHeight(tip.0 + 144), BlockHeight(tip.0 + 145));
+    let (own, asked) = (BlockHeight(tip.0 + 143), BlockHeight(tip.0 + 144));
     let later = CommandError::LaterDeadline { asked, own };
     assert_eq!(bump(target, BumpGoal::Deadline(asked)).await, Err(later));
     // An earlier one is the deadline from now on, and the price that of a claim that is late.
