@@ -32,6 +32,18 @@ impl BlockHeight {
     }
 }
 
+/// `a` and `b` together, capped at all the bitcoin that there can be.
+#[must_use]
+pub fn plus(a: Amount, b: Amount) -> Amount {
+    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
+}
+
+/// All of these amounts together, capped in the same way.
+#[must_use]
+pub fn total(amounts: impl IntoIterator<Item = Amount>) -> Amount {
+    amounts.into_iter().fold(Amount::ZERO, plus)
+}
+
 /// `cltv_expiry` of an HTLC (BOLT 2), a height.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CltvExpiry(pub BlockHeight);

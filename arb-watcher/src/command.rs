@@ -11,7 +11,7 @@ use arb_core::facts::{ChannelFacts, ChannelNumbers, Update, UpdateError};
 use arb_core::ids::{ChannelId, PaymentHash, Preimage, Slot};
 use arb_core::log::ByteRecord;
 use arb_core::report::{ChannelReport, ClosingCost, ReportPage};
-use arb_core::units::BlockHeight;
+use arb_core::units::{self, BlockHeight};
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction, Txid};
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -206,17 +206,16 @@ impl Reserve {
     /// All that is needed.
     #[must_use]
     pub fn total(&self) -> Amount {
-        self.open.checked_add(self.closed).unwrap_or(Amount::MAX_MONEY)
+        units::plus(self.open, self.closed)
     }
 
     /// With what other channels need.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        let plus = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         Self {
             channels: self.channels.saturating_add(other.channels),
-            open: plus(self.open, other.open),
-            closed: plus(self.closed, other.closed),
+            open: units::plus(self.open, other.open),
+            closed: units::plus(self.closed, other.closed),
         }
     }
 }

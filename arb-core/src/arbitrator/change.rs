@@ -3,7 +3,7 @@ use crate::arbitrator::{ChannelEvent, NoticeKey, UpstreamDuty, UpstreamVerdict};
 use crate::facts::{ChannelFacts, HtlcRecord};
 use crate::ids::{HtlcId, PaymentHash, Preimage};
 use crate::ports::ScriptOwner;
-use crate::units::{BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
+use crate::units::{self, BlockHeight, BlockRef, CommitmentNumber, Confirmed, Tx};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -234,8 +234,7 @@ impl HandedOut {
         if self.others.is_empty() {
             return self.fee;
         }
-        let shares = self.claims.iter().map(|claim| self.share(*claim));
-        shares.fold(Amount::ZERO, |a, b| a.checked_add(b).unwrap_or(Amount::MAX_MONEY))
+        units::total(self.claims.iter().map(|claim| self.share(*claim)))
     }
 }
 

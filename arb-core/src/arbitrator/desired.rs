@@ -13,7 +13,7 @@ use crate::height::{Due, Reason};
 use crate::ids::{HtlcId, Side};
 use crate::picture::{Output, Picture, Role, Way};
 use crate::policy::Policy;
-use crate::units::{BlockDelta, BlockHeight};
+use crate::units::{self, BlockDelta, BlockHeight};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -170,7 +170,7 @@ impl ChannelArbitrator {
             path: SpendPath::Anchor {
                 lock,
                 parent: outpoint.txid,
-                ours: balance.checked_add(value_at_risk).unwrap_or(Amount::MAX_MONEY),
+                ours: units::plus(balance, value_at_risk),
                 lost: stake.lost,
             },
             open_at: BlockHeight(0),
@@ -396,10 +396,10 @@ impl ChannelArbitrator {
         let for_all = crate::height::csv(output.at.height, ANCHOR_FOR_ALL);
         let sweep = self.acts.claims_of(output.outpoint).next_back();
         let sweep = sweep.filter(|out| out.kind == TxKind::Sweep);
-        // Once anybody may have taken it, what is refused goes on without it: nobody can hold our
-        // balance back by way of an anchor.
-        let on_its_way = sweep.is_some_and(|out| !self.acts.rejected.contains_key(&out.txid()));
-        if !ours || (for_all.is_open(now.tip) && !on_its_way) {
+        // What is refused goes on without it: nobody can hold our balance back by way of an anchor, and neither does a
+        // child of ours that is still in the mempool.
+        let is_refused = sweep.is_some_and(|out| self.acts.rejected.contains_key(&out.txid()));
+        if !ours || is_refused || (for_all.is_open(now.tip) && sweep.is_none()) {
             return None;
         }
         let key = facts.candidates.get(&picture.funding)?.keys.local;
@@ -580,7 +580,7 @@ fn anchor_claim(
         path: SpendPath::Anchor {
             lock: anchor_lock(candidate, anchor),
             parent: txid,
-            ours: balance.checked_add(parent.value_at_risk).unwrap_or(Amount::MAX_MONEY),
+            ours: units::plus(balance, parent.value_at_risk),
             lost,
         },
         ..parent.clone()

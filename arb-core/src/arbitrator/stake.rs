@@ -5,7 +5,7 @@ use crate::claim::Deadline;
 use crate::facts::{ChannelFacts, HtlcLink};
 use crate::ids::Side;
 use crate::policy::Policy;
-use crate::units::{BlockDelta, BlockHeight};
+use crate::units::{self, BlockDelta, BlockHeight};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::Amount;
@@ -36,7 +36,6 @@ impl ChannelArbitrator {
     /// is lost otherwise. What was fulfilled upstream is the peer's to take: nothing of it is at
     /// stake.
     pub(crate) fn stake(&self, facts: &ChannelFacts, policy: &Policy) -> AtStake {
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
         let (mut value, mut told) = (Amount::ZERO, false);
         let mut due: BTreeMap<BlockHeight, Amount> = BTreeMap::new();
         for (id, record) in &facts.htlcs {
@@ -63,14 +62,14 @@ impl ChannelArbitrator {
             let amount = htlc.amount.floor();
             if let Some(by) = by {
                 let at = due.entry(by).or_default();
-                *at = sum(*at, amount);
+                *at = units::plus(*at, amount);
             }
-            value = sum(value, amount);
+            value = units::plus(value, amount);
         }
         let lost: Vec<(BlockHeight, Amount)> = due
             .into_iter()
             .scan(Amount::ZERO, |all, (by, amount)| {
-                *all = sum(*all, amount);
+                *all = units::plus(*all, amount);
                 Some((by, *all))
             })
             .collect();

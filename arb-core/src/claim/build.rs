@@ -7,7 +7,7 @@ use crate::claim::{Claim, Extensible, SecondStage, SpendPath, fee};
 use crate::format::weights;
 use crate::ids::ChannelId;
 use crate::ports::{Coin, SignRequest};
-use crate::units::{BlockHeight, Tx};
+use crate::units::{self, BlockHeight, Tx};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -193,7 +193,8 @@ impl Draft {
     /// Whether it saves nearly all that another would, of which it is a part.
     #[must_use]
     pub fn saves_nearly_all_of(&self, whole: &Self) -> bool {
-        let saves = |draft: &Self| total(draft.claims().map(|claim| claim.value_at_risk)).to_sat();
+        let saves =
+            |draft: &Self| units::total(draft.claims().map(|claim| claim.value_at_risk)).to_sat();
         let (part, all) = (saves(self), saves(whole));
         part.saturating_mul(10) >= all.saturating_mul(9)
     }
@@ -229,7 +230,8 @@ impl Draft {
         let (part, all) = (fewer.weight().to_wu(), self.weight().to_wu());
         fewer.fee = share(self.fee, part, all)?;
         fewer.least = share(self.least, part, all)?;
-        let worth = |draft: &Self| total(draft.claims().map(|claim| claim.output.value)).to_sat();
+        let worth =
+            |draft: &Self| units::total(draft.claims().map(|claim| claim.output.value)).to_sat();
         fewer.budget = share(self.budget, worth(&fewer), worth(self))?;
         (fewer.least <= fewer.budget).then_some(fewer)
     }
@@ -272,7 +274,8 @@ impl Draft {
     pub(crate) fn fixed_fee(&self) -> Option<Amount> {
         match &self.claim.path {
             SpendPath::SecondStage(stage) if stage.extensible == Extensible::No => {
-                let given = total(stage.transaction.output.iter().map(|output| output.value));
+                let given =
+                    units::total(stage.transaction.output.iter().map(|output| output.value));
                 self.claim.output.value.checked_sub(given)
             }
             SpendPath::LocalCommitment(_)
@@ -304,7 +307,7 @@ impl Draft {
         let output = match &self.claim.path {
             SpendPath::Single(_) => {
                 let script_pubkey = self.claim.destination.clone();
-                let value = total(self.claims().map(|claim| claim.output.value));
+                let value = units::total(self.claims().map(|claim| claim.output.value));
                 vec![TxOut { value, script_pubkey }]
             }
             SpendPath::LocalCommitment(_)
@@ -459,11 +462,7 @@ fn three_quarters(all: Amount) -> Amount {
 }
 
 fn sum(outputs: &[TxOut]) -> Amount {
-    total(outputs.iter().map(|output| output.value))
-}
-
-fn total(amounts: impl Iterator<Item = Amount>) -> Amount {
-    amounts.fold(Amount::ZERO, |a, b| a.checked_add(b).unwrap_or(Amount::MAX_MONEY))
+    units::total(outputs.iter().map(|output| output.value))
 }
 
 /// So much of an amount as `part` is of `all`, rounded up.

@@ -1,4 +1,5 @@
 //! Which of a wallet's coins pay: for wallets that leave that to us.
+use crate::units;
 use alloc::vec::Vec;
 use bitcoin::Amount;
 use core::cmp::Reverse;
@@ -30,14 +31,13 @@ pub fn fewest<T>(
     let mut rest: Vec<(T, Amount)> =
         coins.into_iter().filter(|(_, brings)| *brings > Amount::ZERO).collect();
     rest.sort_by_key(|(_, brings)| Reverse(*brings));
-    let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
     let largest = |rest: &[(T, Amount)], count: usize| {
-        rest.iter().take(count).map(|(_, brings)| *brings).fold(Amount::ZERO, sum)
+        units::total(rest.iter().take(count).map(|(_, brings)| *brings))
     };
     let mut all = Amount::ZERO;
     let before = rest.iter().take_while(|(_, brings)| {
         let is_missing = all < amount;
-        all = sum(all, *brings);
+        all = units::plus(all, *brings);
         is_missing
     });
     let mut left = before.count();

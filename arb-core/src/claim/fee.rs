@@ -17,6 +17,7 @@
 //! for two days and more, of somebody who has less and less. While that is more than the budget, better times are
 //! waited for, but not for ever: after a day a part of the budget is offered, and more the day after.
 use crate::ports::FeeEstimates;
+use crate::units;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, Weight};
 
@@ -170,13 +171,13 @@ impl Price<'_> {
         };
         let bid = self.pressed.iter().rev().fold(calm, |bid, &(hurry, lost)| {
             let others = bid.map_or(Amount::ZERO, |bid| fee_of(bid, self.weight));
-            let most = others.checked_add(lost).unwrap_or(Amount::MAX_MONEY);
+            let most = units::plus(others, lost);
             let rising = if hurry.has_deadline() { RISING } else { 0 };
             bid.max(self.bid(hurry, most.min(self.for_deadlines).min(self.budget), rising))
         });
         let others = bid.map_or(Amount::ZERO, |bid| fee_of(bid, self.weight));
         let bid = self.asked.iter().fold(bid, |bid, &(asked, brings)| {
-            let most = others.checked_add(brings).unwrap_or(Amount::MAX_MONEY);
+            let most = units::plus(others, brings);
             bid.max(feerate_of(most, self.weight).map(|most| most.min(asked)))
         });
         let rate = bid.max(self.paid)?.min(most);
@@ -343,7 +344,7 @@ pub fn fee_of(feerate: FeeRate, weight: Weight) -> Amount {
 #[must_use]
 pub fn replacement_fee(paid: Amount, weight: Weight) -> Amount {
     let own = fee_of(RELAY, weight);
-    paid.checked_add(own).unwrap_or(Amount::MAX_MONEY)
+    units::plus(paid, own)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::format::rules::TRUC;
 use crate::ids::ChannelId;
 use crate::policy::Joining;
 use crate::ports::{FeeEstimates, Package, Stake};
-use crate::units::{BlockHeight, Tx};
+use crate::units::{self, BlockHeight, Tx};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -350,9 +350,9 @@ impl<'a> Planner<'a> {
     /// What all claims of a transaction may cost together. What the wallet pays may cost more
     /// than it brings, if the operator said so: its loss costs elsewhere.
     fn pooled(&self, draft: &Draft) -> Amount {
-        let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
+        let value = units::total(draft.claims().map(|claim| claim.output.value));
         let spendable = value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
-        let all = draft.claims().map(|claim| self.most(claim)).fold(Amount::ZERO, sum);
+        let all = units::total(draft.claims().map(|claim| self.most(claim)));
         let asked = draft.claims().any(|claim| self.past.budget(claim).is_some());
         if asked && draft.wants_coins() {
             return all;
@@ -424,7 +424,7 @@ impl<'a> Planner<'a> {
         let parent = draft.parent.unwrap_or_default();
         let own = draft.weight();
         let weight = own.checked_add(parent.weight).ok_or(Undrafted::Waits)?;
-        let whole = sum(most.budget, parent.fee);
+        let whole = units::plus(most.budget, parent.fee);
         let price = self.price(&draft, weight, whole);
         let mut feerate = price.feerate().ok_or(Undrafted::Waits)?;
         let (before_coins, budget) = (most.budget, most.at(feerate));
@@ -530,7 +530,7 @@ impl<'a> Planner<'a> {
             .filter_map(each)
             .map(|(asked, _)| {
                 let as_much = draft.claims().filter_map(each).filter(|(rate, _)| *rate >= asked);
-                (asked, as_much.map(|(_, brings)| brings).fold(Amount::ZERO, sum))
+                (asked, units::total(as_much.map(|(_, brings)| brings)))
             })
             .collect();
         steps.into_iter().collect()
@@ -547,10 +547,6 @@ fn paid_by(out: &Out<'_>, parent: &Parent) -> Option<FeeRate> {
     let out = out.handed_out;
     let weight = out.transaction.weight().checked_add(parent.weight)?;
     fee::feerate_of(out.fee.checked_add(parent.fee)?, weight)
-}
-
-fn sum(a: Amount, b: Amount) -> Amount {
-    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
 }
 
 fn half(amount: Amount) -> Amount {

@@ -5,7 +5,7 @@ use crate::format::{
     CommitmentFormat, CommitmentKeys, DerivationError, ObscuringFactor, scripts, weights,
 };
 use crate::ids::{HtlcId, Side};
-use crate::units::{BlockDelta, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat};
+use crate::units::{self, BlockDelta, CltvExpiry, CommitmentNumber, FeeratePerKw, MilliSat};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, Verification};
@@ -308,7 +308,7 @@ impl CommitmentSpec {
             };
             let costs = if side == self.opener {
                 let fee = self.format.commitment_fee(self.feerate, untrimmed);
-                fee.checked_add(self.format.anchors().cost()).unwrap_or(Amount::MAX_MONEY)
+                units::plus(fee, self.format.anchors().cost())
             } else {
                 Amount::ZERO
             };

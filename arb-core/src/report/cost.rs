@@ -12,7 +12,7 @@ use crate::format::{
 };
 use crate::picture::{Picture, Way};
 use crate::report::Payer;
-use crate::units::{BlockDelta, BlockHeight, BlockRef, Confirmed, Tx};
+use crate::units::{self, BlockDelta, BlockHeight, BlockRef, Confirmed, Tx};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bitcoin::hashes::Hash;
@@ -102,7 +102,7 @@ pub fn reserve(facts: &ChannelFacts, feerate: FeeRate) -> Amount {
         let worth = stage.input.value.checked_sub(SMALLEST_OUTPUT).unwrap_or(Amount::ZERO);
         fee::fee_of(feerate, stage_weight(stage)).min(worth)
     };
-    htlc_tx::htlc_transactions(&built).iter().map(alone).fold(child, plus)
+    htlc_tx::htlc_transactions(&built).iter().map(alone).fold(child, units::plus)
 }
 
 /// A channel on a chain of its own.
@@ -184,12 +184,12 @@ impl<'a> DryRun<'a> {
         } else {
             (draft.weight(), Payer::Output)
         };
-        let value = draft.claims().map(|claim| claim.output.value).fold(Amount::ZERO, plus);
+        let value = units::total(draft.claims().map(|claim| claim.output.value));
         let fixed = draft.fixed_fee();
         let fee = fixed.unwrap_or_else(|| fee::fee_of(self.cost.feerate, weight));
         let pays = fixed.is_some() || fee <= most;
         if !pays {
-            self.cost.left = plus(self.cost.left, value);
+            self.cost.left = units::plus(self.cost.left, value);
             self.left.extend(draft.claims().map(|claim| claim.outpoint));
             return;
         }
@@ -207,16 +207,16 @@ impl<'a> DryRun<'a> {
     }
 
     fn add(&mut self, tx: PlannedTransaction) {
-        self.cost.fees = plus(self.cost.fees, tx.fee);
+        self.cost.fees = units::plus(self.cost.fees, tx.fee);
         if tx.payer == Payer::Wallet {
-            self.cost.wallet = plus(self.cost.wallet, tx.fee);
+            self.cost.wallet = units::plus(self.cost.wallet, tx.fee);
         }
         self.cost.weight = self.cost.weight.checked_add(tx.weight).unwrap_or(Weight::MAX);
         self.cost.transactions.push(tx);
     }
 
     fn home(&mut self, value: Amount, at: BlockHeight) {
-        self.cost.value = plus(self.cost.value, value);
+        self.cost.value = units::plus(self.cost.value, value);
         self.cost.home_at = self.cost.home_at.max(Some(at));
     }
 
@@ -245,7 +245,7 @@ impl<'a> DryRun<'a> {
             match &output.way {
                 Way::Home => self.home(output.output.value, output.at.height),
                 Way::NeedsPreimage { .. } => {
-                    self.cost.uncertain = plus(self.cost.uncertain, output.output.value);
+                    self.cost.uncertain = units::plus(self.cost.uncertain, output.output.value);
                 }
                 Way::Theirs | Way::Nothing | Way::Spend { .. } | Way::Lost => {}
             }
@@ -288,12 +288,8 @@ fn stage_weight(stage: &HtlcTransaction) -> Weight {
 fn child_fee(facts: &ChannelFacts, built: &Commitment, feerate: FeeRate) -> Amount {
     let balance = built.output(OutputKind::ToLocal).map(|balance| balance.output.value);
     let at_stake = facts.htlcs.values().map(|record| record.htlc.amount.floor());
-    let ours = balance.into_iter().chain(at_stake).fold(Amount::ZERO, plus);
+    let ours = units::total(balance.into_iter().chain(at_stake));
     let both = built.signed_weight().checked_add(child_weight(built)).unwrap_or(Weight::MAX);
     let fee = fee::fee_of(feerate, both).checked_sub(built.fee).unwrap_or(Amount::ZERO);
     fee.min(Amount::from_sat(ours.to_sat() >> 1))
-}
-
-fn plus(a: Amount, b: Amount) -> Amount {
-    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
 }

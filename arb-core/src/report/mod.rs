@@ -19,7 +19,7 @@ use crate::facts::{ChannelFacts, ChannelNames, Link};
 use crate::height::Due;
 use crate::ids::{ChannelId, HtlcId, Side};
 use crate::picture::{Output, Picture, Way};
-use crate::units::BlockHeight;
+use crate::units::{self, BlockHeight};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bitcoin::{Amount, OutPoint, Txid, Weight};
@@ -132,14 +132,14 @@ impl ChannelReport {
         let confirmed = transactions
             .iter()
             .filter(|tx| tx.confirmed.is_some() && tx.kind != TxKind::Commitment);
-        let fees = confirmed.map(|tx| tx.own_fee).fold(Amount::ZERO, plus);
+        let fees = units::total(confirmed.map(|tx| tx.own_fee));
         let of_output = |o| picture.map(|p| output::output(facts, state, p, o, now));
         let closing = if picture.is_none() { closing::closing(facts, state, now) } else { None };
         let outputs_reported: Vec<OutputReport> = outputs.iter().filter_map(of_output).collect();
         let deducted = outputs.iter().zip(&outputs_reported).filter(|(output, reported)| {
             passes_on(output) && reported.payer == Some(Payer::Output)
         });
-        let deducted_fees = deducted.map(|(_, reported)| reported.fees).fold(Amount::ZERO, plus);
+        let deducted_fees = units::total(deducted.map(|(_, reported)| reported.fees));
         Self {
             id: facts.id,
             names: facts.names.clone(),
@@ -155,11 +155,9 @@ impl ChannelReport {
             upstream: told(facts, state),
             events: state.acts().events.clone(),
             alerts: state.alerts(facts, picture, now),
-            received: outputs
-                .iter()
-                .filter(|o| reached_us(o))
-                .map(|o| o.output.value)
-                .fold(Amount::ZERO, plus),
+            received: units::total(
+                outputs.iter().filter(|o| reached_us(o)).map(|o| o.output.value),
+            ),
             fees,
             deducted_fees,
             transactions,
@@ -174,10 +172,6 @@ impl ChannelReport {
     }
 }
 
-fn plus(a: Amount, b: Amount) -> Amount {
-    a.checked_add(b).unwrap_or(Amount::MAX_MONEY)
-}
-
 /// What the newest transactions of ours that wait for a block would pay. One that claims several
 /// outputs counts once.
 fn pending_fees(
@@ -189,7 +183,7 @@ fn pending_fees(
     let newest = outputs.iter().filter_map(|output| output.unconfirmed).chain(child);
     let fee_of = |txid| transactions.iter().find(|tx| tx.txid == txid).map(|tx| tx.own_fee);
     let fees: BTreeMap<Txid, Amount> = newest.filter_map(|t| Some((t, fee_of(t)?))).collect();
-    fees.into_values().fold(Amount::ZERO, plus)
+    units::total(fees.into_values())
 }
 
 /// Whether an output's value is with us for good: paid to us directly, or claimed. What a second

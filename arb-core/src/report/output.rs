@@ -6,7 +6,7 @@ use crate::facts::ChannelFacts;
 use crate::height::{self, Due, Reason};
 use crate::ids::Side;
 use crate::picture::{Output, Picture, Role, Way, at_once};
-use crate::units::BlockHeight;
+use crate::units::{self, BlockHeight};
 use alloc::string::String;
 use bitcoin::{Amount, FeeRate, OutPoint, Txid, Weight};
 
@@ -93,7 +93,7 @@ pub(super) fn output(
 ) -> OutputReport {
     let ours = || state.acts().claims_of(output.outpoint);
     let paid = ours().filter(|out| state.confirmed_at(out.txid()).is_some());
-    let fees = paid.map(|out| out.share(output.outpoint)).fold(Amount::ZERO, super::plus);
+    let fees = units::total(paid.map(|out| out.share(output.outpoint)));
     let is_spent = output.spent.is_some();
     let newest = ours().next_back().filter(|_| !is_spent);
     OutputReport {
@@ -136,7 +136,7 @@ pub(super) fn package_feerate(state: &ChannelArbitrator, child: &HandedOut) -> O
     };
     let (mut fees, mut weight, mut alone) = (child.fee, child.transaction.weight(), true);
     for parent in state.acts().handed_out.iter().filter(is_parent) {
-        fees = super::plus(fees, parent.fee);
+        fees = units::plus(fees, parent.fee);
         weight = weight.checked_add(parent.transaction.weight()).unwrap_or(Weight::MAX);
         alone = false;
     }

@@ -148,6 +148,46 @@ proptest! {
         prop_assert!(market.within(blocks + 1) <= market.within(blocks));
     }
 
+    /// Claims of one transaction with several deadlines: up to the last block in time for each, all that is lost with it or
+    /// before it may be paid, and for the sake of all of them no more than that, beyond what the market asks of who has time.
+    #[test]
+    fn each_deadline_has_what_is_lost_by_it_and_no_more(
+        market in market(), weight in 1u64..400_000,
+        steps in prop::collection::btree_map(1u32..200, 0u64..5_000_000, 1..5),
+        rest in 0u64..5_000_000, passed in 0u32..200, part_for_deadlines in 0u64..=2,
+    ) {
+        let all = steps.values().sum::<u64>();
+        let budget = Amount::from_sat(all + rest);
+        let for_deadlines = Amount::from_sat((all + rest) * part_for_deadlines / 2);
+        // As the blocks come: what is nearer has come first.
+        let mut paid = None;
+        for passed in 0..=passed {
+            let mut lost = Amount::ZERO;
+            let left = steps.iter().map(|(left, own)| (left.checked_sub(passed), own));
+            let pressed: Vec<(Hurry, Amount)> = left
+                .filter_map(|(left, own)| {
+                    lost += Amount::from_sat(*own);
+                    Some((Hurry::Left(left.filter(|left| *left > 0)?), lost))
+                })
+                .collect();
+            let Some(&(hurry, nearest)) = pressed.first() else { break };
+            let of_all = price(hurry, weight, budget.to_sat(), &market);
+            let price = Price { pressed, for_deadlines, paid, ..of_all };
+            let rate = price.feerate();
+            prop_assert!(rate >= paid, "{rate:?} after {paid:?}");
+            let Some(rate) = rate else { break };
+            prop_assert!(fee_of(rate, price.weight) <= budget);
+            if hurry == Hurry::Left(1) {
+                let least = feerate_of(nearest.min(for_deadlines).min(budget), price.weight);
+                prop_assert!(Some(rate) >= least, "{rate} of {least:?} in the last block");
+            }
+            let calm = price.bid(hurry.calm(), budget, 0).unwrap_or(market.floor).max(paid.unwrap_or(FeeRate::ZERO));
+            let most = price.pressed.iter().map(|(_, lost)| *lost).fold(fee_of(calm, price.weight), |a, b| a + b);
+            prop_assert!(fee_of(rate, price.weight) <= most.max(fee_of(market.floor, price.weight)));
+            paid = Some(rate);
+        }
+    }
+
     // incident ldk-3457
     #[test]
     fn a_replacement_pays_for_itself(paid in 0u64..1_000_000, weight in 1u64..400_000) {

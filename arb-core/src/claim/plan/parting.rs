@@ -1,5 +1,5 @@
 //! Which claims of a group go into a transaction, and which of them pay for it where one is taken apart.
-use super::{CloseBudget, Over, Planner, Undrafted, draft_of, sum};
+use super::{CloseBudget, Over, Planner, Undrafted, draft_of};
 use crate::arbitrator::Refusal;
 use crate::claim::Claim;
 use crate::claim::build::Draft;
@@ -7,6 +7,7 @@ use crate::claim::fee;
 use crate::claim::group;
 use crate::claim::past::Out;
 use crate::ids::ChannelId;
+use crate::units;
 use alloc::vec;
 use alloc::vec::Vec;
 use bitcoin::{Amount, FeeRate, OutPoint, Weight};
@@ -23,7 +24,7 @@ impl Planner<'_> {
     /// valuable that together can; the others follow when it is in the log.
     pub(super) fn heir(&self, out: &Out<'_>, parts: &[Vec<&Claim>]) -> Option<Draft> {
         let worth = |part: &&Vec<&Claim>| {
-            let value = part.iter().map(|claim| claim.output.value).fold(Amount::ZERO, sum);
+            let value = units::total(part.iter().map(|claim| claim.output.value));
             Reverse((part.iter().all(|claim| self.past.is_joined(claim)), value))
         };
         let all = parts.len();

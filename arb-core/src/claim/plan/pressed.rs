@@ -1,12 +1,12 @@
 //! What may be paid for the sake of which deadline. The claims of a transaction may have several, some blocks apart: nobody
 //! pays for a deadline by which nothing of his is lost.
-use super::{Planner, half, sum};
+use super::{Planner, half};
 use crate::arbitrator::TxKind;
 use crate::claim::build::Draft;
 use crate::claim::fee::{self, Hurry};
 use crate::claim::{Claim, Deadline, SpendPath, group};
 use crate::format::weights;
-use crate::units::BlockHeight;
+use crate::units::{self, BlockHeight};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -162,14 +162,14 @@ fn add(steps: &mut BTreeMap<u32, (Hurry, Amount)>, hurry: Hurry, lost: Amount) {
     if hurry.has_deadline() {
         *kept = hurry;
     }
-    *all = sum(*all, lost);
+    *all = units::plus(*all, lost);
 }
 
 /// Steps by how near they are, each with what the nearer ones have.
 fn added_up(steps: BTreeMap<u32, (Hurry, Amount)>) -> Vec<(Hurry, Amount)> {
     let mut before = Amount::ZERO;
     let step = |(hurry, own): (Hurry, Amount)| {
-        before = sum(before, own);
+        before = units::plus(before, own);
         (hurry, before)
     };
     steps.into_values().map(step).collect()

@@ -4,7 +4,7 @@ use super::unsigned::Unsigned;
 use arb_core::claim::Claim;
 use arb_core::claim::build::Draft;
 use arb_core::engine::Task;
-use arb_core::units::BlockRef;
+use arb_core::units::{self, BlockRef};
 use bitcoin::{Amount, OutPoint};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -37,8 +37,7 @@ impl Turn {
         }
         let deadline = draft.claims().filter_map(Claim::needed_by).min();
         let tip = tip.map(|tip| tip.height).unwrap_or_default();
-        let sum = |a: Amount, b: Amount| a.checked_add(b).unwrap_or(Amount::MAX_MONEY);
-        let at_risk = draft.claims().map(|claim| claim.value_at_risk).fold(Amount::ZERO, sum);
+        let at_risk = units::total(draft.claims().map(|claim| claim.value_at_risk));
         Some(Self {
             doubted: draft.last || is_doubted(draft, unsigned),
             left: deadline.map_or(u32::MAX, |by| tip.until(by).0 / NEAR),
