@@ -17,9 +17,6 @@ use crate::market::{Player, Told, Weather, play};
 /// The scheduler's constants were tuned on odd ones only.
 const SEEDS: RangeInclusive<u64> = 1..=200;
 
-/// Those of what takes long.
-const FEW: RangeInclusive<u64> = 1..=40;
-
 /// Between these lines of the README stands its table.
 const BEGIN: &str =
     "<!-- fees: begin (written by `cargo xtask bench fees --readme README.md`) -->\n";
@@ -64,7 +61,7 @@ fn tell(
     progress: &ProgressBar,
 ) -> Vec<Sum> {
     let of = |weather: Weather| {
-        let seeds = seeds.cloned().unwrap_or(seeds_of(weather));
+        let seeds = seeds.cloned().unwrap_or(SEEDS);
         let mut sum =
             Sum { weather, all: Told::default(), untuned: Told::default(), late: Vec::new() };
         for (seed, told) in stories(weather, seeds, progress) {
@@ -104,20 +101,6 @@ fn stories(
         }
     });
     told.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-const fn seeds_of(weather: Weather) -> RangeInclusive<u64> {
-    match weather {
-        Weather::WholeFlood => FEW,
-        Weather::Calm
-        | Weather::Wave
-        | Weather::Spike
-        | Weather::High
-        | Weather::Flood
-        | Weather::Censorship
-        | Weather::Cycling
-        | Weather::Pinning => SEEDS,
-    }
 }
 
 /// What stands before the table, the table, and what stands behind it, with the marks.
