@@ -142,6 +142,19 @@ pub enum Command {
     Idle,
 }
 
+impl Command {
+    /// Whether it shares an append with those of its kind before and after it.
+    pub(crate) const fn shares_append(&self) -> bool {
+        matches!(
+            self,
+            Self::Update { .. }
+                | Self::Preimage { .. }
+                | Self::Acknowledge { .. }
+                | Self::AcknowledgeEvents { .. }
+        )
+    }
+}
+
 /// What a command is answered by.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -23,10 +23,14 @@ pub(crate) const WAITING_OF_ALL: usize = 1024;
 /// Whether the channel's records wait for the subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// Nobody is waited for. Events that were not acknowledged come again after a restart as long as the
-    /// channel has records: a hundred blocks from the last confirmation on. What of a forgotten channel was
-    /// not read by then waits in the subscription alone, and ends with it and with the process. A subscription to
-    /// all channels ends when more than [`Settings::unread_events`](crate::Settings::unread_events) wait there.
+    /// Nobody is waited for, and whoever reads slowly loses nothing as long as what waits for it has room. Events that were
+    /// not acknowledged come again after a restart as long as the channel has records: a hundred blocks from the last
+    /// confirmation on. What of a forgotten channel was not read by then waits in the subscription alone, and ends with it
+    /// and with the process. A subscription to all channels ends when more than
+    /// [`Settings::unread_events`](crate::Settings::unread_events) wait there: what its reader
+    /// has had until then has no gap, [`AllChannelsSubscription::lag`], which is not 0 then, says that more did not come, and
+    /// subscribing again brings what still has records. Whoever must miss nothing however long it does not read, takes [`Self::Acknowledged`]: no store
+    /// holds for ever what nobody reads, unless somebody is waited for.
     /// Of one that has acknowledged nothing, nothing is left when it is dropped, its name included.
     Detached,
     /// The records are not cleaned up before the last event is acknowledged, whatever happens to the

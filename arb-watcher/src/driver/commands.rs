@@ -48,9 +48,12 @@ impl<A: Around> Driver<A> {
         self.append_facts();
     }
 
-    /// Those of some kinds share an append with those before and after them. Any other ends that.
+    /// Those of some kinds share an append with those before and after them. Any other comes after what they have brought.
     async fn on_command(&mut self, envelope: Envelope, gathered: &mut Gathered) {
         let Envelope { command, answer } = envelope;
+        if !command.shares_append() {
+            self.take_gathered(gathered).await;
+        }
         match command {
             Command::Update { id, updates, records } => {
                 let records = records.into_iter().map(Arc::new).collect();
@@ -71,25 +74,8 @@ impl<A: Around> Driver<A> {
             }
             Command::AcknowledgeEvents { id, name, number } => {
                 let next = number.saturating_add(1);
-                self.delivered((id, name), next, gathered, Reply::new(answer)).await;
+                self.delivered((id, name), next, gathered, Reply::new(answer));
             }
-            command => {
-                self.take_gathered(gathered).await;
-                self.on_other(Envelope { command, answer }).await;
-            }
-        }
-    }
-
-    /// What was gathered of a channel comes before what is verified of it next.
-    async fn before(&mut self, id: ChannelId, gathered: &mut Gathered) {
-        if self.engine.slot(&id).is_some_and(|slot| gathered.holds(slot)) {
-            self.take_gathered(gathered).await;
-        }
-    }
-
-    async fn on_other(&mut self, envelope: Envelope) {
-        let Envelope { command, answer } = envelope;
-        match command {
             Command::Watch(facts) => self.watch(facts, Reply::new(answer)),
             Command::StateNumbers(numbers) => {
                 Reply::new(answer).send(self.restate(numbers));
@@ -128,11 +114,13 @@ impl<A: Around> Driver<A> {
                 Reply::new(answer).send(Ok(Box::new(self.report_page(after))));
             }
             Command::Idle => self.idle(Reply::new(answer)),
-            // These are gathered.
-            Command::Update { .. }
-            | Command::Preimage { .. }
-            | Command::Acknowledge { .. }
-            | Command::AcknowledgeEvents { .. } => {}
+        }
+    }
+
+    /// What was gathered of a channel comes before what is verified of it next.
+    async fn before(&mut self, id: ChannelId, gathered: &mut Gathered) {
+        if self.engine.slot(&id).is_some_and(|slot| gathered.holds(slot)) {
+            self.take_gathered(gathered).await;
         }
     }
 

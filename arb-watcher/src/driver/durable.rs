@@ -258,14 +258,15 @@ impl<A: Around> Driver<A> {
         let _ = answer.send(Err(CommandError::NotStored(refused)));
     }
 
-    /// Facts of these channels. One whose facts are damaged is set aside; an error: they cannot be had now, or
-    /// it is one that a command is about, who is told so.
+    /// Facts of these channels. All whose facts are damaged are set aside; an error: they cannot be had now, or
+    /// a command is about one of those, who is told so.
     async fn load(
         &mut self,
         slots: BTreeSet<Slot>,
         loaded: &mut Loaded,
         (patience, asked): (Patience, &BTreeSet<Slot>),
     ) -> Result<(), CommandError> {
+        let mut refused = None;
         for slot in slots {
             loop {
                 match self.facts_of(slot) {
@@ -278,7 +279,7 @@ impl<A: Around> Driver<A> {
                         if let (Patience::Once, Some(id)) = (patience, id)
                             && asked.contains(&slot)
                         {
-                            return Err(self.unknown(id));
+                            refused.get_or_insert_with(|| self.unknown(id));
                         }
                     }
                     Err(Unreadable::Medium(why)) => {
@@ -294,7 +295,7 @@ impl<A: Around> Driver<A> {
                 break;
             }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// The newest facts of a channel.

@@ -50,10 +50,11 @@ impl Wants {
     }
 }
 
+/// What a subscriber has acknowledged, as often as it has.
 struct Events {
     id: ChannelId,
     state: SubscriberState,
-    reply: Reply<()>,
+    replies: Vec<Reply<()>>,
 }
 
 impl Gathered {
@@ -64,11 +65,6 @@ impl Gathered {
     /// Whether anything of a channel is among it: what is verified next must see that first.
     pub(super) fn holds(&self, slot: Slot) -> bool {
         self.slots.contains(&slot)
-    }
-
-    /// Whether this subscriber's acknowledgement is among it.
-    pub(super) fn acknowledges(&self, slot: Slot, name: &str) -> bool {
-        self.events.keys().any(|(of, named)| *of == slot && named == name)
     }
 
     fn push(&mut self, slot: Slot, id: ChannelId, input: EngineInput, reply: Wants) {
@@ -106,7 +102,7 @@ impl Gathered {
         self.push(slot, id, input, Wants::Done(reply));
     }
 
-    /// The acknowledgement of a subscriber of whom no other is among it.
+    /// A subscriber has acknowledged so much: what it acknowledged before, it has not taken back.
     pub(super) fn events(
         &mut self,
         (slot, id): (Slot, ChannelId),
@@ -114,7 +110,10 @@ impl Gathered {
         state: SubscriberState,
         reply: Reply<()>,
     ) {
-        self.events.insert((slot, name), Events { id, state, reply });
+        let events = Events { id, state, replies: Vec::new() };
+        let events = self.events.entry((slot, name)).or_insert(events);
+        events.state.next = events.state.next.max(state.next);
+        events.replies.push(reply);
     }
 }
 
@@ -126,34 +125,30 @@ impl<A: Around> Driver<A> {
         self.take_events(events).await;
     }
 
-    async fn take_together(&mut self, all: Vec<One>) {
-        // Of several, one may fail in a way that is about it alone. The others are none the worse for it.
-        for one in self.take_all_or_none(all).await {
-            self.take_all_or_none(vec![one]).await;
+    /// Takes all of them in one append. Where a channel is set aside by that, the others are none the worse for it: they
+    /// are taken without it.
+    async fn take_together(&mut self, mut all: Vec<One>) {
+        loop {
+            all = self.held(all);
+            match self.try_gathered(&all).await {
+                Ok(refused) => return self.answer_all(all, &refused),
+                Err(why) if !all.iter().all(|one| self.holds(one)) => {
+                    tracing::debug!(%why, "commands are taken without some");
+                }
+                Err(why) => {
+                    return all.into_iter().for_each(|one| one.reply.refuse(why.clone()));
+                }
+            }
         }
     }
 
-    /// Takes all of them in one append. Gives those that are to be taken one by one.
-    async fn take_all_or_none(&mut self, all: Vec<One>) -> Vec<One> {
-        let all = self.held(all);
-        match self.try_gathered(&all).await {
-            Ok(refused) => self.answer_all(all, &refused),
-            Err(CommandError::NotStored(why)) => {
-                all.into_iter().for_each(|o| o.reply.refuse(CommandError::NotStored(why.clone())));
-            }
-            Err(why) if all.len() > 1 => {
-                tracing::debug!(%why, "commands are taken one by one");
-                return all;
-            }
-            Err(why) => all.into_iter().for_each(|one| one.reply.refuse(why.clone())),
-        }
-        Vec::new()
+    fn holds(&self, one: &One) -> bool {
+        self.engine.slot(&one.id) == Some(one.slot)
     }
 
     /// Those whose channel is still here. It may have been set aside since they were taken.
     fn held(&self, all: Vec<One>) -> Vec<One> {
-        let is_held = |one: &One| self.engine.slot(&one.id) == Some(one.slot);
-        let (held, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(is_held);
+        let (held, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| self.holds(one));
         gone.into_iter().for_each(|one| one.reply.refuse(self.unknown(one.id)));
         held
     }
@@ -196,26 +191,26 @@ impl<A: Around> Driver<A> {
 
     async fn take_events(&mut self, events: BTreeMap<(Slot, String), Events>) {
         let (mut taken, mut writes): (Vec<_>, Vec<Write>) = (Vec::new(), Vec::new());
-        for ((slot, name), Events { id, state, reply }) in events {
+        for ((slot, name), Events { id, state, replies }) in events {
             // Its channel, or it itself, may be gone since.
             if self.engine.slot(&id) == Some(slot) && self.subscribers.state(slot, &name).is_some()
             {
                 writes.extend(self.subscribers.acknowledging(slot, &name, state));
-                taken.push((slot, name, state, reply));
+                taken.push((slot, name, state, replies));
             } else {
-                reply.send(Err(self.unknown(id)));
+                replies.into_iter().for_each(|reply| reply.send(Err(self.unknown(id))));
             }
         }
         if taken.is_empty() {
             return;
         }
         let stored = self.store(writes).await;
-        for (slot, name, state, reply) in taken {
+        for (slot, name, state, replies) in taken {
             if stored.is_ok() {
                 self.subscribers.acknowledged(slot, &name, state);
                 self.tasks.forget_again(slot);
             }
-            reply.send(stored.clone());
+            replies.into_iter().for_each(|reply| reply.send(stored.clone()));
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Which rescans are made together. There are four lanes, and one scan at a time in each: the blocks that
 //! come wait for four questions at most, and a channel that missed a few blocks not for one that missed
 //! thousands, nor that one for one that missed years. Who needs a block that the source takes long to give waits for it in
-//! a lane apart. Who comes while a scan is under way joins it after a stretch of blocks.
+//! a lane apart, where pasts of every length are together: each block is a scan of its own there, in turn one of those
+//! who have most left and one of those who have fewest. So a short past waits for one block before each of its own, and
+//! at most twice as many are read as are in the longest. Who comes while a scan is under way joins it after a stretch of blocks.
 use super::rescan::Watching;
-use super::scan::{Scan, Scanned};
+use super::scan::{First, Scan, Scanned};
 use super::work::{Job, Outcome};
 use super::{Around, Driver};
 use arb_core::ids::ChannelId;
@@ -37,6 +39,8 @@ pub(super) struct Rescans {
     middle: Scans,
     long: Scans,
     slow: Scans,
+    /// Whether the next block in the slow lane is one of those who have most left.
+    most_left: bool,
     /// What was found, to be taken by the driver.
     scanned: VecDeque<Scanned>,
 }
@@ -83,6 +87,11 @@ impl Rescans {
             Lane::Long => &mut self.long,
             Lane::Slow => &mut self.slow,
         }
+    }
+
+    fn slow_turn(&mut self) -> First {
+        self.most_left = !self.most_left;
+        if self.most_left { First::Fewest } else { First::Most }
     }
 
     /// How many wait for a scan to begin.
@@ -150,10 +159,15 @@ impl<A: Around> Driver<A> {
         if members.is_empty() {
             return;
         }
+        let first = match lane {
+            Lane::Short | Lane::Middle | Lane::Long => First::Most,
+            Lane::Slow => self.rescans.slow_turn(),
+        };
         let (ports, settings) = (self.ports.clone(), self.settings);
         let job = Job::Rescan(lane, members.iter().map(|member| member.id).collect());
         self.workers.spawn(job, async move {
-            let (done, rest) = Scan::of(members, lane).run(&ports.source, to, &settings).await;
+            let (done, rest) =
+                Scan::of(members, lane, first).run(&ports.source, to, &settings).await;
             Outcome::Scanned { lane, done, rest }
         });
     }

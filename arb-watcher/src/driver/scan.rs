@@ -23,6 +23,9 @@ const FURTHEST: u8 = 2;
 /// Most blocks that are read before those who came meanwhile may join.
 const STRETCH: u32 = 144;
 
+/// The same, where each takes long.
+const SLOW_STRETCH: u32 = 1;
+
 /// How long a block may take before those who need it wait for it apart from the others.
 const LONG_READ: Duration = Duration::from_secs(5);
 
@@ -100,6 +103,15 @@ impl History {
 /// A channel whose scan has ended; an error: before its end.
 pub(super) type Scanned = (Watching, Result<(), String>);
 
+/// Whose next block is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// Theirs who have most left, for all who come to it later: no block is read twice.
+    Most,
+    /// Theirs who have fewest left.
+    Fewest,
+}
+
 /// Channels whose past is scanned together.
 pub(super) struct Scan {
     members: BTreeMap<usize, Watching>,
@@ -107,6 +119,7 @@ pub(super) struct Scan {
     watching: HashMap<OutPoint, Vec<usize>>,
     done: Vec<Scanned>,
     lane: Lane,
+    first: First,
 }
 
 /// Why a block cannot be read.
@@ -120,7 +133,7 @@ enum Pause {
 }
 
 impl Scan {
-    pub(super) fn of(members: Vec<Watching>, lane: Lane) -> Self {
+    pub(super) fn of(members: Vec<Watching>, lane: Lane, first: First) -> Self {
         let members: BTreeMap<usize, Watching> = members.into_iter().enumerate().collect();
         let mut watching: HashMap<OutPoint, Vec<usize>> = HashMap::new();
         for (place, member) in &members {
@@ -128,7 +141,7 @@ impl Scan {
                 watching.entry(*outpoint).or_default().push(*place);
             }
         }
-        Self { members, watching, done: Vec::new(), lane }
+        Self { members, watching, done: Vec::new(), lane, first }
     }
 
     /// Scans from where the histories end, or the channels' births, up to `to`, but not for long: others may have
@@ -144,12 +157,14 @@ impl Scan {
         if stuck.fold(false, |one, other| one | other) {
             sleep(settings.retry).await;
         }
-        let mut stretch = 0..STRETCH;
+        let mut stretch = 0..self.stretch();
         loop {
-            let Some(height) = self.lowest(Instant::now()).filter(|height| *height <= to.height)
-            else {
-                self.end_complete(to);
-                if let Some(until) = self.waits_until().filter(|_| self.done.is_empty()) {
+            self.end_complete(to);
+            if !self.done.is_empty() {
+                break;
+            }
+            let Some(height) = self.next(Instant::now()) else {
+                if let Some(until) = self.waits_until() {
                     // Others may have come meanwhile, and need not wait for that.
                     sleep_until(until.min(Instant::now() + settings.retry)).await;
                 }
@@ -167,29 +182,30 @@ impl Scan {
             };
             match read {
                 Ok(Ok((at, block))) => {
-                    let is_quick = self.lane == Lane::Slow && begun.elapsed() < LONG_READ;
-                    if is_quick {
+                    if begun.elapsed() < LONG_READ {
                         self.are_slow(height, false);
                     }
                     self.take(at, &block);
-                    if is_quick || !self.done.is_empty() {
-                        break;
-                    }
                 }
                 Ok(Err(Pause::Moved)) => self.end_at(height, &Ok(())),
                 Ok(Err(Pause::Never(why))) => self.end_at(height, &Err(why)),
                 Err(what) => self.end_at(height, &Err(format!("the scan panicked: {what}"))),
                 Ok(Err(Pause::Later(why))) => {
                     self.end_those(|member| !member.is_wanted(), &Err(why.clone()));
-                    if !self.done.is_empty() {
-                        break;
-                    }
                     let channels = self.fail_at(height, settings);
                     tracing::warn!(channels, why, "the rescan waits");
                 }
             }
         }
         self.so_far()
+    }
+
+    /// How many blocks are read at most.
+    const fn stretch(&self) -> u32 {
+        match self.lane {
+            Lane::Short | Lane::Middle | Lane::Long => STRETCH,
+            Lane::Slow => SLOW_STRETCH,
+        }
     }
 
     /// How long a block may take in this lane: in the slow one each question to the source has its own time.
@@ -236,11 +252,15 @@ impl Scan {
         (self.done, self.members.into_values().collect())
     }
 
-    /// The next block that anybody must read who does not wait.
-    fn lowest(&self, now: Instant) -> Option<BlockHeight> {
+    /// The next block, of those that anybody must read who does not wait.
+    fn next(&self, now: Instant) -> Option<BlockHeight> {
         let waits = |member: &Watching| member.failed.is_some_and(|(until, _)| until > now);
         let reading = self.members.values().filter(|member| !waits(member));
-        reading.map(|member| member.history.next()).min()
+        let heights = reading.map(|member| member.history.next());
+        match self.first {
+            First::Most => heights.min(),
+            First::Fewest => heights.max(),
+        }
     }
 
     fn end_those(&mut self, which: impl Fn(&Watching) -> bool, result: &Result<(), String>) {

@@ -155,16 +155,13 @@ impl<A: Around> Driver<A> {
     }
 
     /// A subscriber has acknowledged what comes before `next`. That is stored with what else is gathered.
-    pub(super) async fn delivered(
+    pub(super) fn delivered(
         &mut self,
         (id, name): (ChannelId, String),
         next: u64,
         gathered: &mut Gathered,
         reply: Reply<()>,
     ) {
-        if self.engine.slot(&id).is_some_and(|slot| gathered.acknowledges(slot, &name)) {
-            self.take_gathered(gathered).await;
-        }
         let Some(slot) = self.engine.slot(&id) else {
             // What is left of a forgotten channel is in the mailbox alone: there is nothing to write.
             return match self.unknown(id) {

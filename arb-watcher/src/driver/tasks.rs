@@ -13,7 +13,6 @@ use arb_core::ports::Package;
 use arb_core::units::BlockRef;
 use bitcoin::{OutPoint, Transaction, Txid};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::ops::Bound;
 use std::time::Duration;
 use tokio::time::Instant;
 use turns::Turn;
@@ -43,8 +42,9 @@ pub(super) struct Tasks {
     stirred: BTreeSet<Slot>,
     /// Channels with work for workers, in turn. Each is in here once, and not while it has its share of them.
     queue: VecDeque<Slot>,
-    /// Work that wants coins of the wallet, in the order in which it has its turn: there may not be enough for all.
-    hungry: BTreeSet<(Turn, Slot, TaskKey)>,
+    /// Channels with work that wants coins of the wallet, in the order in which that has its turn: there may not be enough
+    /// for all. Each is in here once, and not while it has its share of workers.
+    hungry: BTreeSet<(Turn, Slot)>,
     /// Whether that comes before the queue, where not all of both find a worker.
     hungry_first: bool,
     under_way: usize,
@@ -79,8 +79,10 @@ struct OfChannel {
     /// Work that no worker has taken yet.
     due: BTreeSet<TaskKey>,
     /// The same, if it wants coins of the wallet.
-    hungry: BTreeMap<TaskKey, Turn>,
+    hungry: BTreeSet<(Turn, TaskKey)>,
     queued: bool,
+    /// Its place among those that want coins.
+    place: Option<Turn>,
 }
 
 /// The last attempt at a task.
@@ -132,16 +134,11 @@ impl Tasks {
         channel.tried.retain(|key, _| desired.contains_key(key));
         channel.due.retain(|key| desired.contains_key(key));
         channel.again.retain(|key| desired.contains_key(key));
-        channel.hungry.retain(|key, turn| {
-            let kept = desired.contains_key(key);
-            if !kept {
-                self.hungry.remove(&(*turn, slot, key.clone()));
-            }
-            kept
-        });
+        channel.hungry.retain(|(_, key)| desired.contains_key(key));
         let before = std::mem::replace(&mut channel.desired, desired);
         self.unsigned.desire(&before, &channel.desired);
         self.stirred.insert(slot);
+        self.line_up(slot);
         self.tidy(slot);
     }
 
@@ -202,14 +199,14 @@ impl Tasks {
         let slot = self.stirred.pop_first()?;
         let at = self.at();
         let Some(channel) = self.of.get_mut(&slot) else { return Some((slot, Vec::new())) };
-        let (mut at_once, mut due, mut hungry) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        let (mut at_once, mut due, mut hungry) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         let unsigned = self.unsigned.of(slot);
         for (key, task) in &channel.desired {
             if !channel.is_due(key, task, at) {
                 continue;
             }
             if let Some(turn) = Turn::of(task, self.tip, unsigned) {
-                hungry.insert(key.clone(), turn);
+                hungry.insert((turn, key.clone()));
             } else if needs_worker(task) {
                 due.insert(key.clone());
             } else {
@@ -217,15 +214,8 @@ impl Tasks {
             }
         }
         channel.due = due;
-        for (key, turn) in std::mem::take(&mut channel.hungry) {
-            self.hungry.remove(&(turn, slot, key));
-        }
-        self.hungry.extend(hungry.iter().map(|(key, turn)| (*turn, slot, key.clone())));
         channel.hungry = hungry;
-        if !channel.due.is_empty() && !channel.queued {
-            channel.queued = true;
-            self.queue.push_back(slot);
-        }
+        self.line_up(slot);
         Some((slot, at_once))
     }
 
@@ -263,27 +253,41 @@ impl Tasks {
         handed_out
     }
 
-    /// So many of those that want coins. Who finds no room in its channel's share keeps nobody waiting.
+    /// So many of those that want coins.
     fn hand_out_hungry(
         &mut self,
         workers: usize,
         most: usize,
         handed_out: &mut Vec<(Slot, TaskKey, Task)>,
     ) {
-        let (mut left, mut after) = (most, None);
+        let mut left = most;
         while left > 0 && self.busy() < workers.max(1) {
-            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-            let next = self.hungry.range((start, Bound::Unbounded)).next().cloned();
-            let Some((turn, slot, key)) = next else { break };
-            if self.room(slot, workers) > 0 {
-                self.hungry.remove(&(turn, slot, key.clone()));
-                if let Some(channel) = self.of.get_mut(&slot) {
-                    channel.hungry.remove(&key);
-                }
-                self.take(slot, key.clone(), handed_out);
+            let Some((_, slot)) = self.hungry.pop_first() else { break };
+            let room = self.room(slot, workers) > 0;
+            let Some(channel) = self.of.get_mut(&slot) else { continue };
+            channel.place = None;
+            // With its share it has its place again once an attempt has ended.
+            if room && let Some((_, key)) = channel.hungry.pop_first() {
+                self.take(slot, key, handed_out);
+                self.line_up(slot);
                 left = left.saturating_sub(1);
             }
-            after = Some((turn, slot, key));
+        }
+    }
+
+    /// A channel with work that no worker has taken waits for one, behind others in turn or among those that want coins.
+    fn line_up(&mut self, slot: Slot) {
+        let Some(channel) = self.of.get_mut(&slot) else { return };
+        if !channel.due.is_empty() && !channel.queued {
+            channel.queued = true;
+            self.queue.push_back(slot);
+        }
+        let place = channel.hungry.first().map(|(turn, _)| *turn);
+        if place != channel.place {
+            if let Some(before) = std::mem::replace(&mut channel.place, place) {
+                self.hungry.remove(&(before, slot));
+            }
+            self.hungry.extend(place.map(|turn| (turn, slot)));
         }
     }
 
@@ -337,10 +341,7 @@ impl Tasks {
         let Some(slow) = channel.running.remove(key) else { return };
         self.under_way = self.under_way.saturating_sub(1);
         self.slow = self.slow.saturating_sub(usize::from(slow));
-        if !channel.due.is_empty() && !channel.queued {
-            channel.queued = true;
-            self.queue.push_back(slot);
-        }
+        self.line_up(slot);
     }
 
     /// What an attempt that was handed out has brought is not wanted any more.

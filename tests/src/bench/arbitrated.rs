@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use arb_core::arbitrator::{Change, PreimageSource};
 use arb_core::codec::Record as _;
 use arb_core::facts::{ChannelEntry, ChannelFacts, Htlc, HtlcLink, Update};
-use arb_core::ids::{ChannelId, HtlcId, PaymentHash, Side};
+use arb_core::ids::{ChannelId, HtlcId, PaymentHash, Preimage, Side};
 use arb_core::units::{BlockHeight, CltvExpiry, MilliSat};
 use arb_store::{LmdbLog, StoreConfig};
 use arb_watcher::memory::{MemoryChain, MemoryCoins, MemoryFees, MemoryNetwork, MemorySigner};
@@ -30,6 +31,8 @@ const CHECKSUM: usize = 4;
 pub(super) enum Told {
     /// An HTLC that commitments may contain from now on: no signature comes with it.
     Htlc,
+    /// A received HTLC and its preimage: it passes through the engine, and into the channel's log.
+    Preimage,
     /// Both sides have a new commitment and have revoked the last one.
     Commitments,
 }
@@ -79,6 +82,12 @@ impl Paying {
                 self.htlcs += 1;
                 vec![an_htlc(self.htlcs)]
             }
+            Told::Preimage => {
+                self.htlcs += 1;
+                let preimage = preimage(self.htlcs);
+                let source = PreimageSource::Node;
+                vec![received(self.htlcs), Update::Preimage { preimage, source }]
+            }
             Told::Commitments => {
                 self.peer.empty_updates(1)?;
                 let steps = self.peer.take_facts(Keep::Newest)?;
@@ -104,14 +113,22 @@ impl Paying {
         told: Told,
         slot: u32,
         secp: &Secp256k1<All>,
-    ) -> Result<([Record; 2], Duration), BenchError> {
+    ) -> Result<(Vec<Record>, Duration), BenchError> {
         let (_, time) = self.next(told, secp)?;
         let record = |table, mut bytes: Vec<u8>| {
             bytes.extend([0; CHECKSUM]);
             (table, slot.to_be_bytes().to_vec(), bytes)
         };
         let entry = record(0, ChannelEntry::of(&self.facts).encode());
-        Ok(([entry, record(1, self.facts.encode())], time))
+        let mut records = vec![entry, record(1, self.facts.encode())];
+        if let Told::Preimage = told {
+            let (preimage, source) = (preimage(self.htlcs), PreimageSource::Node);
+            let mut learned = record(2, Change::PreimageLearned { preimage, source }.encode());
+            // A log of an open channel is replaced before it is long.
+            learned.1.extend((self.htlcs % 2).to_be_bytes());
+            records.push(learned);
+        }
+        Ok((records, time))
     }
 }
 
@@ -122,6 +139,20 @@ fn an_htlc(number: u64) -> Update {
     let expiry = CltvExpiry(BlockHeight(700_000));
     let htlc = Htlc { amount, hash, expiry, link: HtlcLink::OwnPayment };
     Update::HtlcAdded { id: HtlcId { offerer: Side::Local, id: 0 }, htlc }
+}
+
+/// The same, received, with ever another hash.
+fn received(number: u64) -> Update {
+    let (amount, hash) = (MilliSat(1_000_000), preimage(number).hash());
+    let expiry = CltvExpiry(BlockHeight(700_000));
+    let htlc = Htlc { amount, hash, expiry, link: HtlcLink::Final };
+    Update::HtlcAdded { id: HtlcId { offerer: Side::Remote, id: 0 }, htlc }
+}
+
+fn preimage(number: u64) -> Preimage {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    Preimage(bytes)
 }
 
 /// An arbiter that watches channels that are in use.
@@ -226,6 +257,8 @@ mod tests {
         for (told, count, callers) in [
             (Told::Commitments, 1, Callers::OneTask),
             (Told::Htlc, 3, Callers::Tasks),
+            (Told::Preimage, 3, Callers::OneTask),
+            (Told::Preimage, 3, Callers::Tasks),
             (Told::Commitments, 2, Callers::OneTask),
         ] {
             ours.timed(told, (count, callers))?;
@@ -238,6 +271,10 @@ mod tests {
             let stored = arb_core::log::ChangeLog::facts(&log, slot)?.transpose();
             let stored = stored.map_err(|error| BenchError::Engine(error.to_string()))?;
             assert_eq!(stored.as_deref(), Some(&channel.facts));
+            let changes = arb_core::log::ChangeLog::changes(&log, slot)?;
+            let changes = changes.map_err(|error| BenchError::Engine(error.to_string()))?;
+            let (preimage, source) = (preimage(channel.htlcs), PreimageSource::Node);
+            assert!(changes.contains(&Change::PreimageLearned { preimage, source }), "{changes:?}");
         }
         Ok(())
     }

@@ -72,17 +72,18 @@ pub(super) fn run(progress: &ProgressBar) -> Result<Vec<Row>, BenchError> {
     Ok(rows)
 }
 
-/// What a node waits for: `update_channel` of an arbiter. Of an HTLC there is nothing to verify; new commitments are
+/// What a node waits for: `update_channel` of an arbiter. Of an HTLC and its preimage there is nothing to verify; new commitments are
 /// held against having them verified one after the other and then committed.
 fn called(folder: &Path) -> Result<Vec<Row>, BenchError> {
     let mut rows = Vec::new();
     for (told, calls, beside, goal) in [
         (Told::Htlc, "of an HTLC", "1 bare commit", Some(GOAL)),
+        (Told::Preimage, "of a preimage", "1 bare commit", Some(GOAL)),
         (Told::Commitments, "of commitments", "verified, and 1 bare commit", Some(GOAL)),
     ] {
         let folder = folder.join(calls.replace(' ', "_"));
         let mut ours = Arbitrated::open(&folder.join("arbiter"), IN_FLIGHT as u32)?;
-        let names = ["channels", "facts"];
+        let names = ["channels", "facts", "log"];
         let bare = Bare::open(&folder.join("of_arbiter"), names, Some(1 << 30))?;
         let secp = Secp256k1::new();
         let mut theirs = Paying::all(IN_FLIGHT as u32)?;
@@ -97,7 +98,7 @@ fn called(folder: &Path) -> Result<Vec<Row>, BenchError> {
             }
             let committing = timed_result(|| bare.commit(&records))?;
             Ok::<_, BenchError>(match told {
-                Told::Htlc => committing,
+                Told::Htlc | Told::Preimage => committing,
                 Told::Commitments => committing + verifying,
             })
         };

@@ -385,6 +385,31 @@ fn whoever_is_not_wanted_any_more_has_no_turn() {
     assert!(tasks.is_idle());
 }
 
+/// One that has its share of workers keeps nobody waiting, and is not looked at again before an attempt has ended.
+#[test]
+fn whoever_has_its_share_of_workers_does_not_stand_among_those_that_want_coins() {
+    let share = share(WORKERS) as u8;
+    let mut tasks = Tasks::default();
+    tasks.moved(tip(1));
+    let task = hungry(9_000, Some(9), false).remove(&key(0)).expect("its work");
+    tasks.desire(Slot(0), (0..100).map(|n| (key(n), task.clone())).collect());
+    tasks.desire(Slot(1), hungry(1, None, false));
+    look(&mut tasks);
+    let first = tasks.hand_out(WORKERS);
+    assert_eq!([of(&first, 0), of(&first, 1)], [usize::from(share), 1]);
+    assert_eq!((tasks.hungry.len(), tasks.hand_out(WORKERS).len()), (0, 0));
+    // The others, one after the other, in the order of their turns.
+    for n in 0..100 - share {
+        tasks.ended(Slot(0), key(n), task.clone(), tip(1));
+        assert_eq!(tasks.hungry.len(), 1);
+        let next: Vec<TaskKey> =
+            tasks.hand_out(WORKERS).into_iter().map(|(_, key, _)| key).collect();
+        assert_eq!(next, [key(n + share)]);
+        assert!(tasks.hungry.len() <= 1 && tasks.hand_out(WORKERS).is_empty());
+    }
+    assert!(tasks.hungry.is_empty());
+}
+
 /// However many signers never answer, their channels are not looked at again and again.
 #[test]
 fn channels_that_have_their_share_are_not_in_the_queue() {

@@ -1,7 +1,7 @@
 //! Rescans: many channels in one, and none that waits for another's past.
 use super::super::lanes::Lane;
 use super::super::rescan::Watching;
-use super::super::scan::Scan;
+use super::super::scan::{First, Scan};
 use super::support::*;
 use crate::{Arbiter, CommandError, Settings};
 use arb_core::arbitrator::{BlockView, Phase};
@@ -120,6 +120,40 @@ async fn a_source_that_takes_long_for_each_block_is_read_to_the_end() {
     assert_eq!(phase(&arbiter, &channel).await, CLOSED);
 }
 
+/// Nor does a short past wait for a long one there, and the long one goes on meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_takes_long_for_each_block_gives_a_short_past_before_the_end_of_a_long_one() {
+    let world = World::default();
+    let (old, mut new) = (Channel::new(1, StaticRemotekey), Channel::new(2, StaticRemotekey));
+    let arbiter = world.start().await;
+    world.chain.mine_many(300);
+    world.chain.mine(vec![old.remote_tx(0, &[]), new.remote_tx(0, &[])]);
+    arbiter.idle().await.expect("running");
+    world.chain.answers_one_in(Duration::from_secs(8));
+    let began = tokio::time::Instant::now();
+    let old_waits = watching(&arbiter, &old);
+    sleep(Duration::from_secs(600)).await;
+    new.facts.birth.0 += 297;
+    let watched = timeout(Duration::from_secs(300), arbiter.watch_channel(new.facts.clone())).await;
+    assert_eq!(watched, Ok(Ok(())));
+    assert_eq!(phase(&arbiter, &new).await, CLOSED);
+    assert!(!old_waits.is_finished());
+    // However many come.
+    let many = (3..23).map(|id| {
+        let mut other = Channel::new(id, StaticRemotekey);
+        other.facts.birth.0 += 299 - u32::from(id) * 4;
+        watching(&arbiter, &other)
+    });
+    for other in many.collect::<Vec<_>>() {
+        assert_eq!(other.await.expect("no panic"), Ok(()));
+    }
+    assert_eq!(old_waits.await.expect("no panic"), Ok(()));
+    assert_eq!(phase(&arbiter, &old).await, CLOSED);
+    // Two questions each, and looks at the tip between them.
+    let longest = Duration::from_secs(2 * 301 * 2 * 8 * 3 / 2);
+    assert!(began.elapsed() < longest, "{:?}", began.elapsed());
+}
+
 /// A block that the source never gives holds up whoever must read it, and nobody else.
 #[tokio::test(start_paused = true)]
 async fn a_block_that_cannot_be_read_holds_up_who_needs_it_alone() {
@@ -190,7 +224,7 @@ async fn a_rescan_follows_a_close_as_far_as_it_matters() {
                 world.chain.mine(vec![tx]);
             }
         }
-        let scan = Scan::of(vec![Watching::healed(&channel.facts, None)], Lane::Short);
+        let scan = Scan::of(vec![Watching::healed(&channel.facts, None)], Lane::Short, First::Most);
         let tip = world.chain.tip_now();
         let (done, rest) = scan.run(&world.chain, tip, &Settings::default()).await;
         assert!(rest.is_empty());

@@ -53,6 +53,18 @@ async fn events_come_in_order_and_again_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_of_ours_is_told_of_as_ours() {
+    let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
+    let arbiter = world.watching(&channel).await;
+    let mut events = subscribe(&arbiter, &channel, Delivery::Detached).await;
+    let commitment = arbiter.fail_channel(channel.id()).await.expect("current facts");
+    world.chain.mine(vec![commitment]);
+    arbiter.idle().await.expect("running");
+    let local = CloseKind::Local(arb_core::units::CommitmentNumber(0));
+    assert_eq!(all(&mut events), [(0, ChannelEvent::Closed(local))]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_acknowledgement_of_what_never_came_hides_nothing() {
     let (world, channel) = (World::default(), Channel::new(1, StaticRemotekey));
     let arbiter = world.watching(&channel).await;

@@ -8,7 +8,10 @@ mod stage;
 
 use arb_core::arbitrator::{Alert, Notice, Phase};
 use arb_core::ids::{ChannelId, Side};
+use arb_core::log::ChangeLog;
+use arb_core::memory::MemoryLog;
 use arb_core::report::ChannelReport;
+use arb_store::{LmdbLog, StoreConfig};
 use arb_watcher::Delivery;
 use bitcoin::{Amount, Transaction};
 use stage::{Chan, EXPIRY, End, PATIENCE, Stage};
@@ -40,7 +43,17 @@ fn ends() -> Vec<End> {
 // incident eclair-2902
 #[tokio::test(start_paused = true)]
 async fn what_is_stuck_holds_nobody_else_up() -> Result<(), Failed> {
-    let mut stage = Stage::set(&ends(), SILENT, POISONED as u32).await?;
+    is_held_up_by_nobody(MemoryLog::new()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stuck_holds_nobody_else_up_where_every_append_is_synced() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    is_held_up_by_nobody(LmdbLog::open(folder.path(), StoreConfig::default())?).await
+}
+
+async fn is_held_up_by_nobody<L: ChangeLog>(log: L) -> Result<(), Failed> {
+    let mut stage = Stage::set(log, &ends(), SILENT, POISONED as u32).await?;
     let began = tokio::time::Instant::now();
     let id = |stage: &Stage, at: usize| stage.channels[at].id;
     let unread = id(&stage, UNREAD);

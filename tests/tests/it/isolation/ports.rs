@@ -2,12 +2,14 @@
 use arb_core::arbitrator::Change;
 use arb_core::facts::{ChannelFacts, HtlcRecord};
 use arb_core::ids::{ChannelId, HtlcId, Slot};
-use arb_core::log::{Batch, ChangeLog, Damaged, StoredChannel, Write};
-use arb_core::memory::{MemoryLog, Refused};
+use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, Remedy, StoredChannel, Write};
 use arb_core::ports::{PointRequest, SignRequest, Signer};
 use arb_core::units::{BlockRef, CommitmentNumber};
 use arb_watcher::memory::{MemorySigner, SignError};
 use bitcoin::secp256k1::{PublicKey, ecdsa};
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,13 +78,13 @@ impl Hold {
 }
 
 /// A log in which the records of one slot cannot be read once they are damaged.
-pub(super) struct OneUnreadable {
-    pub(super) inner: MemoryLog,
+pub(super) struct OneUnreadable<L> {
+    pub(super) inner: L,
     pub(super) poisoned: Slot,
     pub(super) hold: Hold,
 }
 
-impl OneUnreadable {
+impl<L> OneUnreadable<L> {
     fn check(&self, slot: Slot) -> Result<(), Damaged> {
         if slot == self.poisoned && self.hold.damaged.load(Ordering::SeqCst) {
             return Err(Damaged { what: "checksum".to_owned() });
@@ -91,9 +93,17 @@ impl OneUnreadable {
     }
 }
 
-impl ChangeLog for OneUnreadable {
-    type Error = Refused;
-    type Append = <MemoryLog as ChangeLog>::Append;
+impl<L: ChangeLog> ChangeLog for OneUnreadable<L> {
+    type Error = L::Error;
+    type Append = Pin<Box<dyn Future<Output = Result<Durable, L::Error>> + Send>>;
+
+    fn remedy(error: &L::Error) -> Remedy {
+        L::remedy(error)
+    }
+
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
 
     fn append(&mut self, batch: Batch) -> Self::Append {
         let mut last = self.hold.blocks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,18 +115,24 @@ impl ChangeLog for OneUnreadable {
                 _ => {}
             }
         }
-        self.inner.append(batch)
+        drop(last);
+        let (append, runtime) = (self.inner.append(batch), tokio::runtime::Handle::current());
+        // A clock that is paused stands still as long as this thread waits: a disk takes its time.
+        let append = tokio::task::spawn_blocking(move || runtime.block_on(append));
+        Box::pin(
+            async move { append.await.unwrap_or_else(|error| resume_unwind(error.into_panic())) },
+        )
     }
 
-    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), Refused> {
+    fn each_channel(&self, each: &mut dyn FnMut(StoredChannel)) -> Result<(), L::Error> {
         self.inner.each_channel(each)
     }
 
-    fn channel_count(&self) -> Result<u64, Refused> {
+    fn channel_count(&self) -> Result<u64, L::Error> {
         self.inner.channel_count()
     }
 
-    fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, Refused> {
+    fn channel(&self, slot: Slot) -> Result<Option<StoredChannel>, L::Error> {
         let stored = self.inner.channel(slot)?;
         Ok(stored.map(|stored| match self.check(slot) {
             Ok(()) => stored,
@@ -124,14 +140,14 @@ impl ChangeLog for OneUnreadable {
         }))
     }
 
-    fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, Refused> {
+    fn facts(&self, slot: Slot) -> Result<Option<Result<Box<ChannelFacts>, Damaged>>, L::Error> {
         match self.check(slot) {
             Ok(()) => self.inner.facts(slot),
             Err(damaged) => Ok(Some(Err(damaged))),
         }
     }
 
-    fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, Refused> {
+    fn changes(&self, slot: Slot) -> Result<Result<Vec<Change>, Damaged>, L::Error> {
         match self.check(slot) {
             Ok(()) => self.inner.changes(slot),
             Err(damaged) => Ok(Err(damaged)),
@@ -142,22 +158,22 @@ impl ChangeLog for OneUnreadable {
         &self,
         slot: Slot,
         number: CommitmentNumber,
-    ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, Refused> {
+    ) -> Result<Result<Vec<(HtlcId, HtlcRecord)>, Damaged>, L::Error> {
         match self.check(slot) {
             Ok(()) => self.inner.ended_htlcs(slot, number),
             Err(damaged) => Ok(Err(damaged)),
         }
     }
 
-    fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, Refused> {
+    fn subscribers_to_all(&self) -> Result<Vec<(String, bool)>, L::Error> {
         self.inner.subscribers_to_all()
     }
 
-    fn next_slot(&self) -> Result<Slot, Refused> {
+    fn next_slot(&self) -> Result<Slot, L::Error> {
         self.inner.next_slot()
     }
 
-    fn blocks(&self) -> Result<Vec<BlockRef>, Refused> {
+    fn blocks(&self) -> Result<Vec<BlockRef>, L::Error> {
         self.inner.blocks()
     }
 }

@@ -4,7 +4,7 @@ use super::Failed;
 use super::ports::{Hold, OneSilent, OneUnreadable};
 use arb_core::arbitrator::Notice;
 use arb_core::ids::{ChannelId, Slot};
-use arb_core::memory::MemoryLog;
+use arb_core::log::ChangeLog;
 use arb_tests::chain::{EmbeddedChain, Selection};
 use arb_tests::peer::{Channel, ChannelParams, ClosingStyle, Format, Keep, NewHtlc, Side};
 use arb_tests::peer::{PeerError, preimage_named};
@@ -15,6 +15,7 @@ use arb_watcher::memory::{MemoryCoins, MemorySigner};
 use arb_watcher::{Arbiter, CommandError, NoticeStream, Ports, ScriptsPort, Settings};
 use bitcoin::secp256k1::SecretKey;
 use bitcoin::{Amount, FeeRate, OutPoint, ScriptBuf, Transaction};
+use futures_util::future::{FutureExt as _, join_all, try_join_all};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,9 +125,14 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Channels with these ends, in this order, all told to the arbiter. The signer is silent for
-    /// the channel at `silent`; the one at `poisoned` may be damaged.
-    pub(super) async fn set(ends: &[End], silent: usize, poisoned: u32) -> Result<Self, Failed> {
+    /// Channels with these ends, in this order, all told to the arbiter, whose log is this one. The signer is
+    /// silent for the channel at `silent`; the one at `poisoned` may be damaged.
+    pub(super) async fn set<L: ChangeLog>(
+        log: L,
+        ends: &[End],
+        silent: usize,
+        poisoned: u32,
+    ) -> Result<Self, Failed> {
         let mut chain = EmbeddedChain::new();
         let channels = open(&mut chain, ends)?;
         let chain = SharedChain::new(chain);
@@ -138,7 +144,7 @@ impl Stage {
         let signer = OneSilent::new(memory, silent);
         let hold = Hold::default();
         let poisoned = Slot(poisoned);
-        let log = OneUnreadable { inner: MemoryLog::new(), poisoned, hold: hold.clone() };
+        let log = OneUnreadable { inner: log, poisoned, hold: hold.clone() };
         let faults = Arc::new(Faults::default());
         let backend = Backend::Embedded(chain.clone());
         let ports = Ports {
@@ -162,14 +168,16 @@ impl Stage {
 
     async fn tell(&mut self) -> Result<(), Failed> {
         let height = self.chain.with(|chain| chain.height());
+        let mut updated = Vec::new();
         for chan in &mut self.channels {
             self.arbiter.watch_channel(first_facts(&chan.peer, height)?).await?;
             chan.peer.take_facts(Keep::Newest)?;
             chan.live(height)?;
             let steps = chan.peer.take_facts(Keep::Newest)?;
             let updates = updates_of(&steps, chan.funding, &Links::new());
-            self.arbiter.update_channel(chan.id, updates).await?;
+            updated.push(self.arbiter.update_channel(chan.id, updates));
         }
+        try_join_all(updated).await?;
         Ok(())
     }
 
@@ -213,22 +221,20 @@ impl Stage {
     }
 
     async fn acknowledge(&mut self) -> Result<(), Failed> {
-        loop {
-            let told = tokio::select! {
-                biased;
-                told = self.notices.next() => told,
-                () = std::future::ready(()) => None,
-            };
-            let Some((id, notice)) = told else { return Ok(()) };
-            match self.arbiter.acknowledge(id, notice.key()).await {
+        let mut told = Vec::new();
+        while let Some(notice) = self.notices.next().now_or_never().flatten() {
+            told.push(notice);
+        }
+        let keys = told.iter().map(|(id, notice)| self.arbiter.acknowledge(*id, notice.key()));
+        for acknowledged in join_all(keys).await {
+            match acknowledged {
                 // What was said twice may have been about a channel that is forgotten by now.
                 Ok(()) | Err(CommandError::UnknownChannel(_) | CommandError::SetAside { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            if matches!(notice, Notice::Alert(_)) {
-                self.alerts.push((id, notice));
-            }
         }
+        self.alerts.extend(told.into_iter().filter(|(_, n)| matches!(n, Notice::Alert(_))));
+        Ok(())
     }
 }
 
