@@ -38,6 +38,10 @@ pub const SILENCE: u32 = 6;
 /// channel, and publishes what it claims, 18 blocks earlier still.
 pub const GUARD_BEFORE: u32 = 18;
 
+/// Blocks before a deadline from which on a guard looks at what LDK has in the mempool, though it steps in later: so it can tell in
+/// the last [`SILENCE`] of them that LDK has handed nothing over for as long.
+const LOOKS: u32 = 2 * SILENCE;
+
 /// Blocks for which it is remembered who published what: as long as LDK keeps a resolved monitor.
 const REMEMBERED: u32 = 4032;
 
@@ -69,7 +73,7 @@ pub enum Mode {
     ///
     /// What LDK has in the mempool it hands over again and again (`ChainMonitor::rebroadcast_pending_claims`, which LDK's background
     /// processor calls). If it has not for [`SILENCE`] blocks, it is cut off, or what it pays since then reaches nobody: that
-    /// counts no longer in the last [`SILENCE`] blocks before the deadline.
+    /// counts no longer in the last [`SILENCE`] blocks before the deadline, or in the last `before` where these are fewer.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -465,11 +469,15 @@ impl Egress {
     }
 
     /// Those of these outputs whose deadline is at most so many blocks away, with their deadlines.
-    fn due(&self, stakes: &[Stake], before: u32) -> Vec<(OutPoint, BlockHeight)> {
-        let height = BlockHeight(lock(&self.state).height);
+    fn near(&self, stakes: &[Stake], blocks: u32) -> Vec<(OutPoint, BlockHeight)> {
         let of = |stake: &Stake| stake.deadline.map(|deadline| (stake.outpoint, deadline));
-        let near = |(_, deadline): &(OutPoint, BlockHeight)| height.until(*deadline).0 <= before;
+        let near = |(_, deadline): &(OutPoint, BlockHeight)| self.left(*deadline) <= blocks;
         stakes.iter().filter_map(of).filter(near).collect()
+    }
+
+    /// Blocks until this height.
+    fn left(&self, deadline: BlockHeight) -> u32 {
+        BlockHeight(lock(&self.state).height).until(deadline).0
     }
 
     /// Whether LDK has this output spent by one of these transactions of the mempool, as far as that is known.

@@ -24,10 +24,14 @@ use std::sync::Arc;
 /// Second namespace of the outputs that LDK has told of, one record each.
 pub const SPENDABLE: &str = "spendable";
 
-/// Second namespace: one record for each of these outputs that was acknowledged as the arbiter's to sweep.
+/// Second namespace: one record for each of these outputs that was acknowledged as the arbiter's to sweep. It
+/// is the arbiter's last word on the output: [`UNSPENT`] or [`SPENT`].
 const OF_ARBITER: &str = "of_arbiter";
 
 const VERSION: u8 = 1;
+
+const UNSPENT: [u8; 2] = [VERSION, 0];
+const SPENT: [u8; 2] = [VERSION, 1];
 
 /// What the arbiter has of an output, in its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,75 +200,52 @@ where
         keys.iter().map(read).collect()
     }
 
-    /// Those of one channel: for a sweeper of the node's when the channel is handed back. What was the arbiter's to
-    /// sweep and is not swept by then nobody else knows of.
-    ///
-    /// # Errors
-    /// As [`kept`](Self::kept).
-    pub fn kept_of(&self, channel: ChannelId) -> Result<Vec<Kept>, KeptError> {
-        let mut kept = self.kept()?;
-        kept.retain(|of| of.channel == Some(channel));
-        Ok(kept)
-    }
-
     /// Outputs that were acknowledged as the arbiter's to sweep and are so no longer: the mode is not [`Mode::Own`] any
     /// more, the channel was handed back, or the arbiter has [ended](Egress::ended). For the node's sweeper, and to be
     /// [`taken`](Self::taken) once it has them; until then each call gives them again. To be called after each block, for
     /// nobody else tells of them. With that, what the arbiter itself has swept is kept no more once it is buried.
     ///
-    /// What is spent in a block is not given, nor what the arbiter cannot be asked for at the moment or knows nothing of
-    /// any more ([`kept`](Self::kept) has it). When it has ended, what it last said to be spent is not given: nobody says whether
-    /// that is buried, and a sweeper that has a spent output in all of its transactions has none confirmed.
+    /// What is spent in a block is not given: a sweeper that has a spent output in all of its transactions has none
+    /// confirmed. Where the arbiter does not say, its last word counts, which is as old as the call before: it has ended, has
+    /// set the channel aside, or knows nothing of it any more. What it has not seen yet comes when it has.
     ///
     /// # Errors
     /// As [`kept`](Self::kept), or the store takes nothing at the moment.
     pub async fn for_node(&self) -> Result<Vec<Kept>, KeptError> {
         let failed = |error: lightning::io::Error| KeptError(error.to_string());
-        let marked = self.store.list(NAMESPACE, OF_ARBITER).map_err(failed)?;
+        let left = self.store.list(NAMESPACE, OF_ARBITER).map_err(failed)?;
         let (height, has_ended) = self.egress.height_and_end();
         let mut for_node = Vec::new();
         for kept in self.kept()? {
             let outpoint = outpoint(&kept.descriptor);
-            let Some(channel) = kept.channel.filter(|_| marked.contains(&key(outpoint))) else {
+            let Some(channel) = kept.channel.filter(|_| left.contains(&key(outpoint))) else {
                 continue;
             };
-            if has_ended {
-                if !self.is_spent(outpoint)? {
-                    for_node.push(kept);
-                }
-                continue;
-            }
-            match self.claims.known(channel, outpoint).await {
-                Ok(Known::Spent(at)) if height.saturating_sub(at.0) >= ANTI_REORG_DELAY => {
+            let known = match has_ended {
+                true => None,
+                false => self.claims.known(channel, outpoint).await.ok(),
+            };
+            let said = self.store.read(NAMESPACE, OF_ARBITER, &key(outpoint)).map_err(failed)?;
+            let is_spent = match known {
+                Some(Known::Spent(at)) if height.saturating_sub(at.0) >= ANTI_REORG_DELAY => {
                     self.taken(outpoint)?;
+                    continue;
                 }
-                Ok(Known::Spent(_)) => self.mark(outpoint, true)?,
-                Ok(Known::Yes | Known::Home) => {
-                    self.mark(outpoint, false)?;
-                    if !self.is_arbiters(channel) {
-                        for_node.push(kept);
-                    }
-                }
-                Ok(Known::NotYet | Known::NotWatched) | Err(_) => {}
+                Some(Known::NotYet) => continue,
+                Some(Known::Spent(_)) => true,
+                Some(Known::Yes | Known::Home) => false,
+                Some(Known::NotWatched) | None => said == SPENT,
+            };
+            let says = if is_spent { SPENT } else { UNSPENT };
+            if said != says {
+                let written = self.store.write(NAMESPACE, OF_ARBITER, &key(outpoint), says.into());
+                written.map_err(failed)?;
+            }
+            if !is_spent && !self.is_arbiters(channel) {
+                for_node.push(kept);
             }
         }
         Ok(for_node)
-    }
-
-    /// Whether the arbiter said last that it is spent.
-    fn is_spent(&self, outpoint: OutPoint) -> Result<bool, KeptError> {
-        let mark = self.store.read(NAMESPACE, OF_ARBITER, &key(outpoint));
-        let mark = mark.map_err(|error| KeptError(error.to_string()))?;
-        Ok(mark.get(1).is_some())
-    }
-
-    fn mark(&self, outpoint: OutPoint, is_spent: bool) -> Result<(), KeptError> {
-        if self.is_spent(outpoint)? == is_spent {
-            return Ok(());
-        }
-        let mark = if is_spent { vec![VERSION, 1] } else { vec![VERSION] };
-        let marked = self.store.write(NAMESPACE, OF_ARBITER, &key(outpoint), mark);
-        marked.map_err(|error| KeptError(error.to_string()))
     }
 
     /// The output is spent for good, or in the sweeper's own books: it is kept no more.
@@ -280,6 +261,16 @@ where
 
     fn is_arbiters(&self, channel: ChannelId) -> bool {
         self.egress.mode() == Mode::Own && !self.egress.is_left(channel)
+    }
+
+    /// What an event is about cannot be told to the arbiter at the moment: LDK is to say it again, unless there is no arbiter any
+    /// more ([`Egress::ended`]) and LDK goes on alone. LDK handles no other event before.
+    ///
+    /// # Errors
+    /// LDK is to say it again.
+    pub fn again(&self) -> Result<(), ReplayEvent> {
+        let (_, has_ended) = self.egress.height_and_end();
+        if has_ended { Ok(()) } else { Err(ReplayEvent()) }
     }
 
     async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, ReplayEvent> {
@@ -314,8 +305,8 @@ where
         }
         // LDK does not tell of them again, so it is remembered whose they are.
         for key in &for_arbiter {
-            let marked = self.store.write(NAMESPACE, OF_ARBITER, key, vec![VERSION]);
-            marked.map_err(|_| ReplayEvent())?;
+            let left = self.store.write(NAMESPACE, OF_ARBITER, key, UNSPENT.into());
+            left.map_err(|_| ReplayEvent())?;
         }
         Ok(match (for_node, for_arbiter.is_empty()) {
             (false, _) => Handled::Arbiter,
@@ -382,7 +373,7 @@ where
         let gone = fundings.into_iter().map(|funding| Update::CandidateDiscarded { funding });
         match self.sink.update(channel, gone.collect(), Vec::new()).await {
             Ok(()) | Err(Refusal::NotWatched) => Ok(Handled::Node),
-            Err(Refusal::Later(_) | Refusal::SetAside(_)) => Err(ReplayEvent()),
+            Err(Refusal::Later(_) | Refusal::SetAside(_)) => self.again().map(|()| Handled::Node),
             // A channel is not without a funding output, and this is its only one: LDK discards the first one
             // with the channel.
             Err(Refusal::Refused(_) | Refusal::Fenced) if is_first => Ok(Handled::NeverFunded),
@@ -403,7 +394,7 @@ where
             | ClosureReason::OutdatedChannelManager
             | ClosureReason::HTLCsTimedOut { .. }
             | ClosureReason::PeerFeerateTooLow { .. } => match self.sink.closed(channel).await {
-                Err(Refusal::Later(_)) => Err(ReplayEvent()),
+                Err(Refusal::Later(_)) => self.again().map(|()| Handled::Node),
                 // What the recorder has to tell of the same close waits until the channel is not set aside any more.
                 Ok(()) | Err(_) => Ok(Handled::Node),
             },

@@ -34,11 +34,12 @@ const ANCHOR: Amount = Amount::from_sat(330);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the arbiter hands out, until the test submits it.
-#[derive(Clone, Default)]
-struct Sent(Arc<Mutex<Vec<Package>>>);
+#[derive(Clone, Debug, Default)]
+pub struct Sent(Arc<Mutex<Vec<Package>>>);
 
 impl Sent {
-    fn take(&self) -> Vec<Package> {
+    /// Takes what was handed out since the last time.
+    pub fn take(&self) -> Vec<Package> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -17,18 +17,18 @@ mod store;
 mod style;
 mod wallet;
 
-pub use beside::{Beside, Failed, Past, Records, cut_off, started};
+pub use beside::{Beside, Failed, Past, Records, Sent, cut_off, started};
 pub use hands::Hands;
 pub use late::{LateKeys, LateSigner};
 pub use lines::{Lines, Removed};
 pub use net::{Link, Net, OnBlock, OnQuiet, Opening, Payment};
 pub use node::{
-    ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Quiet, Signers, Stored,
+    ChannelKeys, Kept, Kind, Manager, Monitors, Node, Outbox, Pieces, Quiet, Signers, Stored,
     StoredMonitors,
 };
 pub use restart::Restart;
 pub use route::NoRoutes;
-pub use sink::ToArbiter;
+pub use sink::{Nobody, ToArbiter};
 pub use store::MemoryKv;
 pub use style::Delivery;
 pub use wallet::Wallet;

@@ -171,6 +171,30 @@ impl Persist<ChannelKeys> for Kept {
     }
 }
 
+/// What a node is made with that is not its own affair.
+pub struct Pieces {
+    /// What the decorators queue.
+    pub taps: Arc<Taps>,
+    /// The node's keys.
+    pub keys: Arc<KeysManager>,
+    /// The signer provider of manager and monitors.
+    pub signers: Arc<Signers>,
+    /// Where the channel manager publishes.
+    pub outbox: Arc<Outbox>,
+    /// Whether its monitors publish.
+    pub egress: Arc<Egress>,
+    /// Where the monitors publish.
+    pub broadcaster: Arc<MonitorEgress<Arc<Outbox>>>,
+    /// The persister of the chain monitor.
+    pub persist: StoredMonitors,
+}
+
+impl std::fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces").field("egress", &self.egress).finish_non_exhaustive()
+    }
+}
+
 /// What a channel manager is given.
 pub(super) struct Parts {
     pub(super) taps: Arc<Taps>,
@@ -189,6 +213,19 @@ impl Parts {
         let keys = Arc::new(KeysManager::new(&[seed; 32], run, u32::from(seed), true));
         let outbox = Arc::new(Outbox::default());
         let egress = Arc::new(Egress::default().recorded_by(taps.clone()));
+        Self::of(Pieces {
+            signers: Arc::new(TappedSigners::new(keys.clone(), taps.clone())),
+            broadcaster: Arc::new(MonitorEgress::new(outbox.clone(), egress.clone())),
+            persist: stored(&taps),
+            taps,
+            keys,
+            outbox,
+            egress,
+        })
+    }
+
+    pub(super) fn of(pieces: Pieces) -> Self {
+        let Pieces { taps, keys, signers, outbox, egress, broadcaster, persist } = pieces;
         let floor = FeeRate::BROADCAST_MIN;
         let fees = Arc::new(LdkFees::new(FeeEstimates {
             targets: Vec::new(),
@@ -197,14 +234,13 @@ impl Parts {
         }));
         let monitors = Arc::new(ChainMonitor::new(
             None,
-            Arc::new(MonitorEgress::new(outbox.clone(), egress.clone())),
+            broadcaster,
             Arc::new(Quiet),
             fees.clone(),
-            stored(&taps),
+            persist,
             keys.clone(),
             keys.get_peer_storage_key(),
         ));
-        let signers = Arc::new(TappedSigners::new(keys.clone(), taps.clone()));
         Self { taps, monitors, keys, signers, outbox, egress, fees }
     }
 

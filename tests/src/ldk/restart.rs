@@ -1,20 +1,20 @@
 //! A node that starts again from what it wrote.
 
-use super::node::{Node, Parts, Quiet, Stored};
+use super::node::{Node, Parts, Pieces, Quiet, Stored};
 use super::{ChannelKeys, LdkError, Manager, MemoryKv, NoRoutes};
 use bitcoin::{Block, BlockHash};
 use lightning::chain::BestBlock;
 use lightning::chain::channelmonitor::ChannelMonitor;
 use lightning::ln::channelmanager::ChannelManagerReadArgs;
 use lightning::util::config::UserConfig;
-use lightning::util::persist::read_channel_monitors;
+use lightning::util::persist::{KVStoreSync, read_channel_monitors};
 use lightning::util::ser::ReadableArgs;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a node starts again from.
 #[derive(Debug)]
-pub struct Restart<'a> {
+pub struct Restart<'a, K = MemoryKv> {
     /// The seed of its keys.
     pub seed: u8,
     /// What it is set to.
@@ -22,7 +22,7 @@ pub struct Restart<'a> {
     /// Its channel manager, as it was written.
     pub manager: &'a [u8],
     /// Its monitors, as they were written.
-    pub store: &'a Arc<MemoryKv>,
+    pub store: &'a Arc<K>,
     /// Blocks up to the manager's, for monitors that were written before.
     pub blocks: &'a BTreeMap<u32, Block>,
     /// Where the chain parts from a block that it lost.
@@ -38,6 +38,20 @@ impl Restart<'_> {
         // Other random numbers than in the lives before, each of which has written something.
         let run = self.store.written().saturating_add(2);
         let parts = Parts::new(self.seed, run, stored);
+        self.with(parts)
+    }
+}
+
+impl<K: KVStoreSync> Restart<'_, K> {
+    /// The same, made with these: the keys are theirs.
+    ///
+    /// # Errors
+    /// LDK cannot read what was written.
+    pub fn start_with(self, pieces: Pieces) -> Result<Node, LdkError> {
+        self.with(Parts::of(pieces))
+    }
+
+    fn with(self, parts: Parts) -> Result<Node, LdkError> {
         let monitors =
             read_channel_monitors(self.store.clone(), parts.keys.clone(), parts.signers.clone())
                 .map_err(LdkError::refused)?;

@@ -87,7 +87,7 @@ impl FactSink for ToArbiter {
 
 /// LDK alone: nobody is told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Nobody;
+pub struct Nobody;
 
 impl FactSink for Nobody {
     async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {

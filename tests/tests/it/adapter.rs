@@ -15,6 +15,7 @@ mod locks;
 mod modes;
 mod nodes;
 mod observing;
+mod page;
 mod ports;
 mod refused;
 mod signing;

@@ -1,5 +1,5 @@
 //! The arbiter's broadcaster and wallet, as far as the mode lets it have them.
-use super::{Egress, Mode};
+use super::{Egress, LOOKS, Mode};
 use crate::ldk02::fence::{ForceClose, NoFence, committed};
 use crate::ldk02::mempool::{Mempool, NoMempool};
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Package, Stake, Verdict};
@@ -48,13 +48,19 @@ impl<E: core::error::Error + 'static> core::error::Error for EgressError<E> {
 /// Whether a guard is to step in for any of these outputs. What is not known is not there: better
 /// two claims than none.
 async fn steps_in<M: Mempool>(egress: &Egress, mempool: &M, stakes: &[Stake], before: u32) -> bool {
-    let due = egress.due(stakes, before);
-    if due.is_empty() {
+    // It looks earlier than it steps in: whether LDK still hands over what it has there takes blocks to tell.
+    let near = egress.near(stakes, before.max(LOOKS));
+    if near.is_empty() {
         return false;
     }
-    let outpoints = due.iter().map(|(outpoint, _)| *outpoint).collect();
+    let outpoints = near.iter().map(|(outpoint, _)| *outpoint).collect();
     let spenders = mempool.spenders(outpoints).await.unwrap_or_default();
-    !due.into_iter().all(|(outpoint, deadline)| egress.is_ldks(outpoint, deadline, &spenders))
+    let mut steps_in = false;
+    for (outpoint, deadline) in near {
+        let is_ldks = egress.is_ldks(outpoint, deadline, &spenders);
+        steps_in |= !is_ldks && egress.left(deadline) <= before;
+    }
+    steps_in
 }
 
 /// The arbiter's broadcaster.

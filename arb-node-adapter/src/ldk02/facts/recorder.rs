@@ -72,6 +72,8 @@ pub struct Recorder<K> {
     again: BTreeSet<ChannelId>,
     /// Channels that the arbiter takes nothing of at the moment, and why.
     aside: BTreeMap<ChannelId, String>,
+    /// Channels that were handed back and that LDK did not have any more when this was opened.
+    gone: Vec<ChannelId>,
     /// What LDK's monitors said when this was opened.
     written: BTreeMap<ChannelId, Written>,
     secp: Secp256k1<All>,
@@ -117,9 +119,11 @@ where
         let unreadable = shelf.unreadable().iter();
         let left = unreadable.map(|(of, why)| (*of, LeftFor::Unreadable(why.clone()))).collect();
         let written = forgotten::written(&shelf).map_err(Waiting::Store)?;
+        let listed = channels.iter().map(|details| ChannelId(details.channel_id.0)).collect();
+        let gone = shelf.gone(&listed).map_err(Waiting::Store)?;
         let (held, aside, again) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (shelf, secp) = (Arc::new(shelf), Secp256k1::new());
-        Ok(Self { taps, shelf, held, left, again, aside, written, secp })
+        Ok(Self { taps, shelf, held, left, again, aside, gone, written, secp })
     }
 
     /// A signer for the arbiter, of the channels that are recorded. `provider` is the node's own.

@@ -193,11 +193,41 @@ where
 
     /// LDK's close is no news any more.
     pub(super) fn forget_told(&self, channel: ChannelId) -> Result<(), String> {
-        if lock(&self.told).contains(&channel) {
+        self.remove_channel(TOLD, channel, &self.told)
+    }
+
+    /// Nobody has the channel any more.
+    pub(super) fn forget_handed_back(&self, channel: ChannelId) -> Result<(), String> {
+        self.forget_told(channel)?;
+        self.remove_channel(HANDED_BACK, channel, &self.handed_back)
+    }
+
+    /// Channels that were handed back of which LDK has nothing any more: its manager does not list them, and no monitor is
+    /// written here.
+    pub(super) fn gone(&self, listed: &BTreeSet<ChannelId>) -> Result<Vec<ChannelId>, String> {
+        let mut gone: Vec<ChannelId> =
+            lock(&self.handed_back).difference(listed).copied().collect();
+        if !gone.is_empty() {
+            let all = self.store.list(MONITORS, MONITORS_SECOND);
+            for name in all.map_err(|error| error.to_string())? {
+                let of = channel_of(&name).or_else(|| names_channel(&name));
+                gone.retain(|channel| Some(*channel) != of);
+            }
+        }
+        Ok(gone)
+    }
+
+    fn remove_channel(
+        &self,
+        second: &str,
+        channel: ChannelId,
+        known: &Mutex<BTreeSet<ChannelId>>,
+    ) -> Result<(), String> {
+        if lock(known).contains(&channel) {
             self.store
-                .remove(NAMESPACE, TOLD, &channel.to_string(), false)
+                .remove(NAMESPACE, second, &channel.to_string(), false)
                 .map_err(|error| error.to_string())?;
-            lock(&self.told).remove(&channel);
+            lock(known).remove(&channel);
         }
         Ok(())
     }

@@ -233,8 +233,7 @@ async fn spendable_outputs_are_kept_before_they_are_acknowledged() -> Result<(),
     assert!(matches!(events.handle(&event).await, Ok(Handled::Node)));
     assert_eq!(events.kept()?.len(), 1);
     // What the arbiter was to sweep, for the node when the channel is handed back.
-    assert_eq!(events.kept_of(CHANNEL)?, events.kept()?);
-    assert_eq!(events.kept_of(ChannelId([8; 32]))?, []);
+    assert_eq!(events.for_node().await?, events.kept()?);
     events.taken(outpoint)?;
     assert!(events.kept()?.is_empty());
     Ok(())
@@ -276,6 +275,59 @@ async fn what_was_spent_is_not_for_the_nodes_sweeper_when_the_arbiter_is_gone() 
         egress.ended();
         assert_eq!(events.for_node().await?.len(), given);
         assert_eq!(events.kept()?.len(), 1);
+    }
+    Ok(())
+}
+
+/// A channel goes back whatever the arbiter has of it then: its outputs come to the node until it has them. What the arbiter said to be
+/// spent does not.
+#[tokio::test]
+async fn what_was_left_to_the_arbiter_comes_back_whatever_it_knows() -> Result<(), Failed> {
+    let set_aside = None;
+    for known in [Some(Known::Yes), Some(Known::NotWatched), set_aside] {
+        for was_spent in [false, true] {
+            let (events, told, _, egress) = events(Mode::Own);
+            *told.known.lock().unwrap() = Some(Known::Yes);
+            assert!(matches!(events.handle(&spendable(vec![owed(2)])).await, Ok(Handled::Arbiter)));
+            if was_spent {
+                *told.known.lock().unwrap() = Some(Known::Spent(BlockHeight(0)));
+                assert_eq!(events.for_node().await?, []);
+            }
+            *told.known.lock().unwrap() = known;
+            assert_eq!(events.for_node().await?, [], "{known:?}: it has not gone back");
+            egress.hand_back(CHANNEL);
+            // What is not spent any more, as after a reorganisation, it says.
+            let given = !was_spent || known == Some(Known::Yes);
+            for _ in 0..2 {
+                assert_eq!(events.for_node().await?.len(), usize::from(given), "{known:?}");
+            }
+            *told.known.lock().unwrap() = Some(Known::NotYet);
+            assert_eq!(events.for_node().await?, [], "it comes when the arbiter has seen it");
+            events.taken(at(2).into_bitcoin_outpoint())?;
+            *told.known.lock().unwrap() = known;
+            assert_eq!(events.for_node().await?, []);
+        }
+    }
+    Ok(())
+}
+
+/// Nobody is there to be told, and LDK goes on with what comes after.
+#[tokio::test]
+async fn no_event_waits_for_an_arbiter_that_has_ended() -> Result<(), Failed> {
+    let (events, told, _, egress) = events(Mode::Own);
+    *told.answer.lock().unwrap() = Some(Refusal::Later("it has stopped".to_owned()));
+    let outpoint = at(1);
+    let all = [
+        discard(CHANNEL, FundingInfo::OutPoint { outpoint }),
+        closed(ClosureReason::HTLCsTimedOut { payment_hash: None }),
+        spendable(vec![owed(2)]),
+    ];
+    for event in &all {
+        assert!(events.handle(event).await.is_err(), "{event:?}");
+    }
+    egress.ended();
+    for event in &all {
+        assert!(matches!(events.handle(event).await, Ok(Handled::Node)), "{event:?}");
     }
     Ok(())
 }

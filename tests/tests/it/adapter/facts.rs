@@ -4,6 +4,7 @@ mod aside;
 mod bootstrap;
 mod elsewhere;
 mod fence;
+mod gone;
 mod openings;
 mod rig;
 mod signals;

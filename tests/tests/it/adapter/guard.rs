@@ -129,6 +129,18 @@ fn package(claims: &[(u8, Option<u32>)], left: u64) -> Package {
     Package { transactions: vec![spend(&outputs, left)], stakes }
 }
 
+/// What a claim of output 1 asks the wallet for.
+fn request() -> CoinRequest {
+    CoinRequest {
+        claim: outpoint(1),
+        amount: Amount::from_sat(1_000),
+        feerate: FeeRate::BROADCAST_MIN,
+        channel: CHANNEL,
+        deadline: Some(BlockHeight(DEADLINE)),
+        most: usize::MAX,
+    }
+}
+
 /// Our commitment on this funding output, and a child that pays for it.
 fn commitment(funding: u8) -> Package {
     let mut package = package(&[(funding, Some(DEADLINE))], 10);
@@ -276,19 +288,11 @@ async fn a_mempool_that_is_not_seen_stops_nothing() -> Result<(), Failed> {
 async fn the_wallet_is_ldks_until_then() -> Result<(), Failed> {
     let (net, egress) = (Net::default(), guarding(DEADLINE - BEFORE - 1));
     let coins = ArbiterCoins::seeing(Wallet, egress.clone(), net.clone());
-    let request = CoinRequest {
-        claim: outpoint(1),
-        amount: Amount::from_sat(1_000),
-        feerate: FeeRate::BROADCAST_MIN,
-        channel: CHANNEL,
-        deadline: Some(BlockHeight(DEADLINE)),
-        most: usize::MAX,
-    };
-    assert!(coins.select(request.clone()).await?.is_empty());
+    assert!(coins.select(request()).await?.is_empty());
     egress.best_height(DEADLINE - BEFORE);
-    assert_eq!(coins.select(request.clone()).await?.len(), 1);
+    assert_eq!(coins.select(request()).await?.len(), 1);
     MonitorEgress::new(&net, egress).broadcast_transactions(&[&spend(&[1], 20)]);
-    assert!(coins.select(request).await?.is_empty());
+    assert!(coins.select(request()).await?.is_empty());
     Ok(())
 }
 
@@ -423,15 +427,7 @@ async fn what_is_handed_back_is_ldks_in_every_mode() -> Result<(), Failed> {
         egress.set(mode);
         let refused = port.broadcast(package(&[(1, Some(DEADLINE))], 10)).await;
         assert!(matches!(refused, Err(EgressError::HandedBack)), "{mode:?}");
-        let request = CoinRequest {
-            claim: outpoint(1),
-            amount: Amount::from_sat(1_000),
-            feerate: FeeRate::BROADCAST_MIN,
-            channel: CHANNEL,
-            deadline: Some(BlockHeight(DEADLINE)),
-            most: usize::MAX,
-        };
-        assert!(coins.select(request).await?.is_empty());
+        assert!(coins.select(request()).await?.is_empty());
     }
     Ok(())
 }

@@ -34,7 +34,8 @@ where
     /// Returns the channels that are not adopted, and why the sink or the store did not take them:
     /// they are LDK's alone as before. The arbiter may watch one all the same, by facts that nobody keeps up to date:
     /// so `egress` hears of each, and of those whose adoption was interrupted before and which are none of
-    /// these any more. To be called at each start for that reason, though there be nothing to adopt.
+    /// these any more. To be called at each start for that reason, though there be nothing to adopt. That a channel
+    /// was handed back is forgotten with it, once neither LDK nor the arbiter has the channel.
     pub async fn adopt<S: FactSink>(
         &mut self,
         adoptions: Vec<Adoption>,
@@ -45,6 +46,13 @@ where
         let channels: Vec<ChannelId> = refused.iter().map(|(channel, _)| *channel).collect();
         for channel in channels.into_iter().chain(self.shelf.half_adopted()) {
             egress.hand_back(channel);
+        }
+        for channel in core::mem::take(&mut self.gone) {
+            let nothing = sink.update(channel, Vec::new(), Vec::new()).await;
+            if nothing == Err(Refusal::NotWatched) {
+                // At the next start, if not now.
+                let _kept = self.shelf.forget_handed_back(channel);
+            }
         }
         refused
     }
@@ -71,16 +79,18 @@ where
                 Err(why) => refused.push((channel, why)),
             }
         }
-        let relinks = self.link(&mut all);
+        // Links of incoming HTLCs first, as with an update: a channel that is recorded is done with.
+        for Relink { channel, htlc, outgoing } in self.link(&mut all) {
+            let link = HtlcLink::ForwardedTo { outgoing };
+            if let Err(why) = self.relink(channel, htlc, link, sink).await
+                && all.remove(&outgoing.channel).is_some()
+            {
+                refused.push((outgoing.channel, why));
+            }
+        }
         for (channel, adoption) in all {
             if let Err(why) = self.adopt_one(adoption, sink).await {
                 refused.push((channel, why));
-            }
-        }
-        for Relink { channel, htlc, outgoing } in relinks {
-            let link = HtlcLink::ForwardedTo { outgoing };
-            if let Err(why) = self.relink(channel, htlc, link, sink).await {
-                refused.push((outgoing.channel, why));
             }
         }
         refused
@@ -193,7 +203,11 @@ where
         link: HtlcLink,
         sink: &S,
     ) -> Result<(), Refusal> {
-        sink.update(channel, vec![Update::HtlcLinked { id, link }], Vec::new()).await?;
+        match sink.update(channel, vec![Update::HtlcLinked { id, link }], Vec::new()).await {
+            // Nothing is left upstream to be linked.
+            Ok(()) | Err(Refusal::NotWatched) => {}
+            Err(why) => return Err(why),
+        }
         let Some(mut book) = self.shelf.book(&channel) else { return Ok(()) };
         if let Some(record) = book.facts.htlcs.get_mut(&id) {
             record.htlc.link = link;

@@ -32,8 +32,8 @@ where
         self.first_of(1).pop()
     }
 
-    /// As many as stand first, without what waits for a channel that is set aside: the channel's own, and after one that
-    /// has to do with it, all of the other's.
+    /// As many as stand first, without those of channels that are set aside, and without those of another channel from the first
+    /// one on that touches such a channel or one that waits likewise.
     pub(super) fn first_of(&self, most: usize) -> Vec<Arc<Job>> {
         if self.aside.is_empty() {
             return self.taps.first_of(most);

@@ -54,7 +54,7 @@ where
     }
 
     /// Channels that were handed back to LDK, now or before a restart, and those that are to be since their record
-    /// cannot be read.
+    /// cannot be read. One that neither LDK nor the arbiter has any more is forgotten at a start ([`adopt`](Self::adopt)).
     #[must_use]
     pub fn handed_back(&self) -> Vec<ChannelId> {
         self.shelf.handed_back()

@@ -1,14 +1,13 @@
 //! What changes while a guard is at work: who publishes, and whether LDK still gets through.
 use super::{
-    BEFORE, Broken, CHANNEL, DEADLINE, Failed, Net, Wallet, goes_out, guarding, outpoint, package,
+    BEFORE, Broken, CHANNEL, DEADLINE, Failed, Net, Wallet, goes_out, guarding, package, request,
     spend,
 };
-use arb_core::ports::{Broadcast, CoinRequest, CoinSource};
-use arb_core::units::BlockHeight;
+use arb_core::ports::{Broadcast, CoinSource};
 use arb_node_adapter::{
     ArbiterCoins, ArbiterEgress, Egress, EgressError, Mempool, Mode, MonitorEgress, SILENCE,
 };
-use bitcoin::{Amount, FeeRate, OutPoint, Transaction};
+use bitcoin::{OutPoint, Transaction};
 use lightning::chain::chaininterface::BroadcasterInterface;
 use std::sync::Arc;
 
@@ -46,15 +45,7 @@ async fn what_changes_while_the_mempool_is_asked_counts() -> Result<(), Failed> 
 
         let egress = guarding(DEADLINE - 5);
         let coins = ArbiterCoins::seeing(Wallet, egress.clone(), Meanwhile(egress.clone(), change));
-        let request = CoinRequest {
-            claim: outpoint(1),
-            amount: Amount::from_sat(1_000),
-            feerate: FeeRate::BROADCAST_MIN,
-            channel: CHANNEL,
-            deadline: Some(BlockHeight(DEADLINE)),
-            most: 1,
-        };
-        assert_eq!(coins.select(request).await?, []);
+        assert_eq!(coins.select(request()).await?, []);
     }
     Ok(())
 }
@@ -118,5 +109,29 @@ async fn blocks_that_come_at_once_say_nothing_of_ldk() -> Result<(), Failed> {
         egress.best_height(height);
     }
     assert!(!goes_out(&port, &ours).await?);
+    Ok(())
+}
+
+/// However few blocks before the deadline a guard steps in, it knows by then that LDK is cut off.
+#[tokio::test]
+async fn a_guard_that_steps_in_late_knows_that_ldk_is_cut_off() -> Result<(), Failed> {
+    for before in [1, 2, 3, SILENCE - 1, SILENCE, SILENCE + 1, 11, 12, BEFORE] {
+        for is_broken in [false, true] {
+            let (net, egress) = (Net::default(), guarding(DEADLINE - BEFORE));
+            egress.set(Mode::Guard { before });
+            let port = ArbiterEgress::seeing(net.clone(), egress.clone(), net.clone());
+            let ldk = MonitorEgress::new(&net, egress.clone());
+            ldk.broadcast_transactions(&[&spend(&[1], 20)]);
+            let ours = package(&[(1, Some(DEADLINE))], 10);
+            for height in DEADLINE - BEFORE..DEADLINE {
+                egress.best_height(height);
+                if !is_broken {
+                    ldk.broadcast_transactions(&[&spend(&[1], 20)]);
+                }
+                let steps_in = is_broken && DEADLINE - height <= before.min(SILENCE);
+                assert_eq!(goes_out(&port, &ours).await?, steps_in, "{before} {height}");
+            }
+        }
+    }
     Ok(())
 }

@@ -1,43 +1,12 @@
 //! What LDK handed over is known after a restart, for as long as it may matter.
 use super::{BEFORE, DEADLINE, Failed, Net, goes_out, package, spend};
-use arb_core::facts::{ChannelFacts, ChannelNumbers, Update};
-use arb_core::ids::ChannelId;
-use arb_core::log::ByteRecord;
 use arb_node_adapter::facts::{HANDED_OVER, NAMESPACE};
-use arb_node_adapter::{
-    ArbiterEgress, Egress, FactSink, Mode, MonitorEgress, Recorder, Refusal, SILENCE, Taps,
-};
-use arb_tests::ldk::MemoryKv;
+use arb_node_adapter::{ArbiterEgress, Egress, Mode, MonitorEgress, Recorder, SILENCE, Taps};
+use arb_tests::ldk::{MemoryKv, Nobody};
 use bitcoin::Transaction;
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::util::persist::KVStoreSync;
 use std::sync::Arc;
-
-/// An arbiter that has nothing to do with it.
-struct Nobody;
-
-impl FactSink for Nobody {
-    async fn watch(&self, _: ChannelFacts) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn state_numbers(&self, _: ChannelNumbers) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn update(
-        &self,
-        _: ChannelId,
-        _: Vec<Update>,
-        _: Vec<ByteRecord>,
-    ) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-
-    async fn closed(&self, _: ChannelId) -> Result<(), Refusal> {
-        Err(Refusal::NotWatched)
-    }
-}
 
 /// A node's egress, and what writes for it.
 struct Node {
