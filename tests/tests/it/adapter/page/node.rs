@@ -30,7 +30,6 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::pending;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -167,7 +166,15 @@ impl Life {
         home.starts += 1;
         let keys = Arc::new(KeysManager::new(&[1; 32], home.starts, 1, true));
         let outbox = Arc::new(Outbox::default());
-        let made = beside(Path::new(home.folder.path()), keys.clone(), outbox.clone())?;
+        // What the life before had of the store may be let go of a moment after it has ended.
+        let since = Instant::now();
+        let made = loop {
+            match beside(home.folder.path(), keys.clone(), outbox.clone()) {
+                Ok(made) => break made,
+                Err(why) if since.elapsed() > PATIENCE => return Err(why),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
         for (name, monitor) in moved {
             made.store.write(MONITORS, MONITORS_SECOND, &name, monitor)?;
         }
