@@ -44,9 +44,8 @@ impl ChannelArbitrator {
         match picture {
             Some(picture) => self.desired_closed(facts, picture, now, &mut desire),
             None => {
-                for claim in
-                    self.commitment_claims(facts, now).into_iter().map(|c| self.hurried(c, now.tip))
-                {
+                for claim in self.commitment_claims(facts, now) {
+                    let claim = self.as_asked(claim, None, now.tip);
                     desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
                 }
             }
@@ -90,7 +89,7 @@ impl ChannelArbitrator {
             let Some(claim) = self.claim_of(facts, output, &now.policy).or_else(reclaimed) else {
                 continue;
             };
-            let claim = self.hurried(claim, now.tip);
+            let claim = self.as_asked(claim, picture.htlc_of(output), now.tip);
             if claim.open_at <= now.tip {
                 desire.insert(EffectKey::Claim(claim.outpoint), Effect::Claim(Box::new(claim)));
             }
@@ -373,11 +372,11 @@ impl ChannelArbitrator {
     }
 
     /// The claim with the deadline that the operator asked for, if that is earlier than its own and not past,
-    /// and with the destination.
-    fn hurried(&self, claim: Claim, tip: BlockHeight) -> Claim {
+    /// and with the destination. `htlc`: the output of the HTLC whose second stage made the claim's.
+    fn as_asked(&self, claim: Claim, htlc: Option<OutPoint>, tip: BlockHeight) -> Claim {
         let by = self.acts.deadline_of(claim.outpoint, claim.open_at, claim.due(), tip);
         let deadline = Deadline::hurried(claim.deadline, by);
-        let asked = self.acts.destination_of(claim.outpoint).cloned();
+        let asked = self.acts.destination_of(claim.outpoint, htlc).cloned();
         let destination = asked.unwrap_or_else(|| claim.destination.clone());
         Claim { deadline, destination, ..claim }
     }

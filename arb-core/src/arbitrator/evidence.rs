@@ -488,10 +488,13 @@ impl Acts {
         self.missing(parent).next().is_some()
     }
 
-    /// Where the operator wants the value of a claim to go.
+    /// Where the operator wants the value of a claim to go: what was said of the output, of that of the HTLC whose second
+    /// stage made it, or of the channel.
     #[must_use]
-    pub fn destination_of(&self, outpoint: OutPoint) -> Option<&ScriptBuf> {
-        self.destinations.get(&Some(outpoint)).or_else(|| self.destinations.get(&None))
+    pub fn destination_of(&self, outpoint: OutPoint, htlc: Option<OutPoint>) -> Option<&ScriptBuf> {
+        let said_of = |of| self.destinations.get(&of);
+        let of_htlc = || htlc.and_then(|htlc| said_of(Some(htlc)));
+        said_of(Some(outpoint)).or_else(of_htlc).or_else(|| said_of(None))
     }
 
     /// Transactions of ours that claim `outpoint`, oldest first.

@@ -227,6 +227,12 @@ impl Picture {
         self.outputs.iter().find(|output| output.role == Role::Htlc(id))
     }
 
+    /// The HTLC's output of which an output is the second stage's.
+    pub(crate) fn htlc_of(&self, output: &Output) -> Option<OutPoint> {
+        let Role::SecondStage(Some(id)) = output.role else { return None };
+        self.htlc(id).map(|htlc| htlc.outpoint)
+    }
+
     /// Outputs whose spends must be seen.
     pub fn watched(&self) -> impl Iterator<Item = OutPoint> {
         let stages = self.second_stages.iter().map(|stage| stage.outpoint);
