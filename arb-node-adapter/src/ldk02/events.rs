@@ -206,8 +206,9 @@ where
     /// nobody else tells of them. With that, what the arbiter itself has swept is kept no more once it is buried.
     ///
     /// What is spent in a block is not given: a sweeper that has a spent output in all of its transactions has none
-    /// confirmed. Where the arbiter does not say, its last word counts, which is as old as the call before: it has ended, has
-    /// set the channel aside, or knows nothing of it any more. What it has not seen yet comes when it has.
+    /// confirmed. Where the arbiter does not say, since it has ended, or has set aside or does not know a channel that was handed back, its
+    /// last word counts, which is as old as the last call at which it said anything; with another mode alone nothing is given then.
+    /// What it has not seen yet comes when it has.
     ///
     /// # Errors
     /// As [`kept`](Self::kept), or the store takes nothing at the moment.
@@ -234,6 +235,10 @@ where
                 Some(Known::NotYet) => continue,
                 Some(Known::Spent(_)) => true,
                 Some(Known::Yes | Known::Home) => false,
+                // It says the same of a channel that it has resolved and forgotten.
+                Some(Known::NotWatched) | None if !has_ended && !self.egress.is_left(channel) => {
+                    continue;
+                }
                 Some(Known::NotWatched) | None => said == SPENT,
             };
             let says = if is_spent { SPENT } else { UNSPENT };
@@ -264,13 +269,14 @@ where
     }
 
     /// What an event is about cannot be told to the arbiter at the moment: LDK is to say it again, unless there is no arbiter any
-    /// more ([`Egress::ended`]) and LDK goes on alone. LDK handles no other event before.
+    /// more ([`Egress::ended`]), or it only observes, and LDK goes on alone. LDK handles no other event before.
     ///
     /// # Errors
     /// LDK is to say it again.
     pub fn again(&self) -> Result<(), ReplayEvent> {
         let (_, has_ended) = self.egress.height_and_end();
-        if has_ended { Ok(()) } else { Err(ReplayEvent()) }
+        let is_alone = has_ended || self.egress.mode() == Mode::Observe;
+        if is_alone { Ok(()) } else { Err(ReplayEvent()) }
     }
 
     async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, ReplayEvent> {

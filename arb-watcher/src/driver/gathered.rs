@@ -125,14 +125,17 @@ impl<A: Around> Driver<A> {
         self.take_events(events).await;
     }
 
-    /// Takes all of them in one append. Where a channel is set aside by that, the others are none the worse for it: they
-    /// are taken without it.
+    /// Takes all of them in one append. Where a channel is set aside by that, be it one that none of them is about, the others are none
+    /// the worse for it: they are taken without it.
     async fn take_together(&mut self, mut all: Vec<One>) {
         loop {
             all = self.held(all);
+            let aside = self.quarantine.len();
             match self.try_gathered(&all).await {
                 Ok(refused) => return self.answer_all(all, &refused),
-                Err(why) if !all.iter().all(|one| self.holds(one)) => {
+                Err(why)
+                    if self.quarantine.len() > aside || !all.iter().all(|one| self.holds(one)) =>
+                {
                     tracing::debug!(%why, "commands are taken without some");
                 }
                 Err(why) => {
