@@ -142,13 +142,6 @@ impl Draft<'_> {
                     self.push(Change::Rejected { txid: *txid, why: *why, at: self.now.tip });
                 }
             }
-            Input::Unheard { txid } => {
-                let acts = &self.state.acts;
-                let is_ours = acts.ours(*txid).is_some();
-                if is_ours && !acts.is_doubted(*txid) {
-                    self.push(Change::Unheard { txid: *txid });
-                }
-            }
             Input::Accepted { txid } => {
                 if self.state.acts.is_doubted(*txid) {
                     self.push(Change::Accepted { txid: *txid });
@@ -416,7 +409,6 @@ const fn alters_picture(change: &Change) -> bool {
         Change::FailRequested { .. }
         | Change::Rejected { .. }
         | Change::Accepted { .. }
-        | Change::Unheard { .. }
         | Change::Contested(_)
         | Change::SetAside { .. }
         | Change::CommitmentSeen { .. }

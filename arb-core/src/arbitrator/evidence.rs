@@ -45,8 +45,6 @@ pub struct Acts {
     pub handed_out: Vec<HandedOut>,
     /// Those that the network refused.
     pub rejected: BTreeMap<Txid, Rejections>,
-    /// Those of which nobody heard that the network has them: it could not be asked.
-    pub unheard: BTreeSet<Txid>,
     /// Outputs of which an unconfirmed spend by somebody else was seen.
     pub contested: BTreeSet<OutPoint>,
     /// Outputs whose claims spoil a transaction for others, and what the network said.
@@ -113,7 +111,6 @@ impl ChannelArbitrator {
             Change::HandedOut(_)
             | Change::Rejected { .. }
             | Change::Accepted { .. }
-            | Change::Unheard { .. }
             | Change::Contested(_)
             | Change::SetAside { .. }
             | Change::CommitmentSeen { .. }
@@ -353,14 +350,9 @@ impl Acts {
             }
             Change::Rejected { txid, why, at } => {
                 self.rejected.insert(*txid, Rejections { why: *why, last: *at });
-                self.unheard.remove(txid);
-            }
-            Change::Unheard { txid } => {
-                self.unheard.insert(*txid);
             }
             Change::Accepted { txid } => {
                 self.rejected.remove(txid);
-                self.unheard.remove(txid);
                 self.retried.remove(txid);
                 let claims = self.ours(*txid).map(|out| out.claims.clone()).unwrap_or_default();
                 self.set_aside.retain(|outpoint, _| !claims.contains(outpoint));
@@ -452,15 +444,13 @@ impl Acts {
         asked.into_iter().flatten().filter(is_meant).chain(own).min()
     }
 
-    /// Whether the network refused a transaction of ours or was not heard about it, or a claim of it is set aside.
+    /// Whether the network refused a transaction of ours, or a claim of it is set aside.
     #[must_use]
     pub fn is_doubted(&self, txid: Txid) -> bool {
         let set_aside = |out: &HandedOut| {
             out.claims.iter().any(|outpoint| self.set_aside.contains_key(outpoint))
         };
-        self.rejected.contains_key(&txid)
-            || self.unheard.contains(&txid)
-            || self.ours(txid).is_some_and(set_aside)
+        self.rejected.contains_key(&txid) || self.ours(txid).is_some_and(set_aside)
     }
 
     /// What the operator wants the claim of an output to cost at most.

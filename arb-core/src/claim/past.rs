@@ -28,8 +28,6 @@ pub(super) struct Out<'a> {
     pub(super) handed_out: &'a HandedOut,
     /// The last word of the network about it, if it was refused.
     refused: Option<Rejections>,
-    /// Whether nobody heard that the network has it: it could not be asked.
-    pub(super) is_unheard: bool,
 }
 
 impl Out<'_> {
@@ -208,9 +206,7 @@ fn is_apart(acts: &Acts, outpoint: &OutPoint) -> bool {
 fn chain(acts: &Acts) -> Vec<Out<'_>> {
     let out = |handed_out| {
         let txid = HandedOut::txid(handed_out);
-        let (refused, is_unheard) =
-            (acts.rejected.get(&txid).copied(), acts.unheard.contains(&txid));
-        Out { txid, handed_out, refused, is_unheard }
+        Out { txid, handed_out, refused: acts.rejected.get(&txid).copied() }
     };
     acts.handed_out.iter().map(out).collect()
 }
@@ -255,10 +251,7 @@ fn in_order(mut chains: Vec<Vec<Out<'_>>>) -> Vec<Out<'_>> {
                 pending.push(number);
             }
             match order.last_mut().filter(|last| last.txid == txid) {
-                Some(known) => {
-                    known.refused = later(known.refused, out.refused);
-                    known.is_unheard &= out.is_unheard;
-                }
+                Some(known) => known.refused = later(known.refused, out.refused),
                 None => order.push(out),
             }
         }

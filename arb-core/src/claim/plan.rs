@@ -364,9 +364,8 @@ impl<'a> Planner<'a> {
         let pressed = self.pressed(draft, budget);
         let hurries = pressed.iter().map(|(hurry, _)| *hurry);
         let nearest = hurries.min_by_key(|hurry| hurry.left().unwrap_or(u32::MAX));
-        let hurry = nearest.unwrap_or_else(|| self.hurry(draft));
         Price {
-            hurry,
+            hurry: nearest.unwrap_or_else(|| self.hurry(draft)),
             weight,
             budget,
             pressed,
@@ -374,7 +373,7 @@ impl<'a> Planner<'a> {
             poorest: group::poorest(draft),
             estimates: self.estimates,
             asked: self.asked_steps(draft, budget),
-            paid: self.paid(draft, hurry),
+            paid: self.paid(draft),
         }
     }
 
@@ -400,18 +399,16 @@ impl<'a> Planner<'a> {
     }
 
     /// The highest feerate that was paid for any of the claims, in whatever company: a group that
-    /// is formed anew goes on from there. What the network found invalid was never paid, nor, for all that is known, what
-    /// it could not be asked to take: once there is no deadline ahead, that counts no more. What an anchor pays is told with its parent.
-    fn paid(&self, draft: &Draft, hurry: Hurry) -> Option<FeeRate> {
+    /// is formed anew goes on from there. What the network found invalid was never paid. What an
+    /// anchor pays is told with its parent.
+    fn paid(&self, draft: &Draft) -> Option<FeeRate> {
         if draft.parent.is_some() {
             return None;
         }
         let outs = draft.claims().flat_map(|claim| self.past.claims_of(claim.outpoint));
         let kind = draft.claim.kind();
         let valid = |out: &&Out<'_>| {
-            out.handed_out.kind == kind
-                && out.refusal(self.tip) != Some(Refusal::Invalid)
-                && !is_nowhere(out, hurry)
+            out.handed_out.kind == kind && out.refusal(self.tip) != Some(Refusal::Invalid)
         };
         let outs = outs.filter(valid).map(|out| out.handed_out);
         outs.filter_map(|out| fee::feerate_of(out.fee, out.transaction.weight())).max()
@@ -438,13 +435,6 @@ impl<'a> Planner<'a> {
         draft.least = match over {
             // A child must be worth relaying by itself, whatever its parent pays.
             Over::Nothing => fee::fee_of(self.estimates.floor, own),
-            Over::Same(current) if is_nowhere(current, price.hurry) => {
-                let before = paid_by(current, &parent).ok_or(Undrafted::Waits)?.to_sat_per_kwu();
-                if before.abs_diff(feerate.to_sat_per_kwu()) < before.div_ceil(20) {
-                    return Err(Undrafted::Waits);
-                }
-                fee::fee_of(self.estimates.floor, own)
-            }
             Over::Same(current) => {
                 feerate = self
                     .replacing(current, &draft, price.hurry, feerate)
@@ -452,10 +442,7 @@ impl<'a> Planner<'a> {
                 let current = current.handed_out;
                 fee::replacement_fee(current.fee, current.transaction.weight().max(own))
             }
-            Over::More(current)
-                if current.refusal(self.tip) == Some(Refusal::Fee)
-                    || is_nowhere(current, price.hurry) =>
-            {
+            Over::More(current) if current.refusal(self.tip) == Some(Refusal::Fee) => {
                 fee::fee_of(self.estimates.floor, own)
             }
             Over::More(current) => fee::replacement_fee(current.handed_out.fee, own),
@@ -553,12 +540,6 @@ impl<'a> Planner<'a> {
     fn asked(&self, draft: &Draft) -> Option<FeeRate> {
         draft.claims().filter_map(|claim| self.past.asked(claim)).max()
     }
-}
-
-/// Whether what a transaction pays does not count: for all that is known no mempool has it, and no height that is still ahead
-/// makes it dear. (Before, it is better to pay for what may be there after all.)
-fn is_nowhere(out: &Out<'_>, hurry: Hurry) -> bool {
-    out.is_unheard && !hurry.has_deadline()
 }
 
 /// The feerate that a transaction of ours pays together with its parent.

@@ -74,8 +74,6 @@ struct OfChannel {
     /// What is under way, by whether it is slow.
     running: BTreeMap<TaskKey, bool>,
     tried: BTreeMap<TaskKey, Tried>,
-    /// What was handed over and answered for, be it that it was refused.
-    heard: BTreeSet<TaskKey>,
     /// What is to be done once more when the attempt that is under way has ended: it may have come too early.
     again: BTreeSet<TaskKey>,
     /// Work that no worker has taken yet.
@@ -134,7 +132,6 @@ impl Tasks {
     pub(super) fn desire(&mut self, slot: Slot, desired: BTreeMap<TaskKey, Task>) {
         let channel = self.of.entry(slot).or_default();
         channel.tried.retain(|key, _| desired.contains_key(key));
-        channel.heard.retain(|key| desired.contains_key(key));
         channel.due.retain(|key| desired.contains_key(key));
         channel.again.retain(|key| desired.contains_key(key));
         channel.hungry.retain(|(_, key)| desired.contains_key(key));
@@ -330,18 +327,6 @@ impl Tasks {
         tried.failures = tried.failures.saturating_add(1);
         tried.again = Some(at);
         self.retries.insert((at, slot));
-    }
-
-    /// The network has answered for what was handed over.
-    pub(super) fn heard(&mut self, slot: Slot, key: TaskKey) {
-        if let Some(channel) = self.of.get_mut(&slot).filter(|c| c.desired.contains_key(&key)) {
-            channel.heard.insert(key);
-        }
-    }
-
-    /// Whether it ever has.
-    pub(super) fn is_heard(&self, slot: Slot, key: &TaskKey) -> bool {
-        self.of.get(&slot).is_some_and(|channel| channel.heard.contains(key))
     }
 
     /// Workers that are not slow, and have something to do.
