@@ -269,14 +269,10 @@ where
     }
 
     /// What an event is about cannot be told to the arbiter at the moment: LDK is to say it again, unless there is no arbiter any
-    /// more ([`Egress::ended`]), or it only observes, and LDK goes on alone. LDK handles no other event before.
-    ///
-    /// # Errors
-    /// LDK is to say it again.
-    pub fn again(&self) -> Result<(), ReplayEvent> {
+    /// more ([`Egress::ended`]) and LDK goes on alone. LDK handles no other event before.
+    fn again(&self) -> Result<(), ReplayEvent> {
         let (_, has_ended) = self.egress.height_and_end();
-        let is_alone = has_ended || self.egress.mode() == Mode::Observe;
-        if is_alone { Ok(()) } else { Err(ReplayEvent()) }
+        if has_ended { Ok(()) } else { Err(ReplayEvent()) }
     }
 
     async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, ReplayEvent> {
