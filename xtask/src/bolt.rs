@@ -170,6 +170,12 @@ mod tests {
     }
 
     #[test]
+    fn the_scenarios_of_the_workspace_name_ids_that_the_tables_hold() {
+        let result = run(&Workspace::find().unwrap(), &[]).unwrap();
+        assert_eq!(result, ExitCode::SUCCESS, "see the lines above");
+    }
+
+    #[test]
     fn the_tables_of_the_workspace_hold_each_id_once() {
         let workspace = Workspace::find().unwrap();
         for list in LISTS {
