@@ -54,9 +54,14 @@ pub enum Change {
         /// Tip when it was refused.
         at: BlockHeight,
     },
-    /// Act: the network took a transaction of ours. Said of what it had refused before, or of what makes a
-    /// claim that was set aside: neither counts any more.
+    /// Act: the network took a transaction of ours. Said of what it had refused before or was not heard about, or of what
+    /// makes a claim that was set aside: none of that counts any more.
     Accepted {
+        /// The transaction.
+        txid: Txid,
+    },
+    /// Act: the network could not be asked to take a transaction of ours, and was never heard to have it.
+    Unheard {
         /// The transaction.
         txid: Txid,
     },

@@ -110,6 +110,10 @@ impl Draft<'_> {
             }
             Input::Preimage { preimage, source } => self.learn(preimage, *source),
             Input::SeenInMempool(tx) => {
+                let txid = tx.compute_txid();
+                if self.state.acts.unheard.contains(&txid) {
+                    self.push(Change::Accepted { txid });
+                }
                 let picture = self.picture();
                 match &picture {
                     Some(picture) => self.extract_preimages(tx, Some(picture)),
@@ -130,8 +134,11 @@ impl Draft<'_> {
             }
             Input::Signed(out) => {
                 // Other signatures make another witness, and the same id.
-                let known = self.state.acts.ours(out.txid());
-                if known.is_none_or(|known| known.transaction != out.transaction) {
+                let acts = &self.state.acts;
+                let known = acts.ours(out.txid());
+                if known.is_none_or(|known| known.transaction != out.transaction)
+                    || acts.is_back(out)
+                {
                     self.push(Change::HandedOut(out.clone()));
                 }
             }
@@ -140,6 +147,13 @@ impl Draft<'_> {
                 let known = self.state.acts.rejected.get(txid);
                 if known.is_none_or(|known| known.why != *why) {
                     self.push(Change::Rejected { txid: *txid, why: *why, at: self.now.tip });
+                }
+            }
+            Input::Unheard { txid } => {
+                let acts = &self.state.acts;
+                let is_ours = acts.ours(*txid).is_some();
+                if is_ours && !acts.is_doubted(*txid) {
+                    self.push(Change::Unheard { txid: *txid });
                 }
             }
             Input::Accepted { txid } => {
@@ -409,6 +423,7 @@ const fn alters_picture(change: &Change) -> bool {
         Change::FailRequested { .. }
         | Change::Rejected { .. }
         | Change::Accepted { .. }
+        | Change::Unheard { .. }
         | Change::Contested(_)
         | Change::SetAside { .. }
         | Change::CommitmentSeen { .. }

@@ -45,6 +45,8 @@ pub struct Acts {
     pub handed_out: Vec<HandedOut>,
     /// Those that the network refused.
     pub rejected: BTreeMap<Txid, Rejections>,
+    /// Those of which nobody heard that the network has them: it could not be asked.
+    pub unheard: BTreeSet<Txid>,
     /// Outputs of which an unconfirmed spend by somebody else was seen.
     pub contested: BTreeSet<OutPoint>,
     /// Outputs whose claims spoil a transaction for others, and what the network said.
@@ -111,6 +113,7 @@ impl ChannelArbitrator {
             Change::HandedOut(_)
             | Change::Rejected { .. }
             | Change::Accepted { .. }
+            | Change::Unheard { .. }
             | Change::Contested(_)
             | Change::SetAside { .. }
             | Change::CommitmentSeen { .. }
@@ -334,12 +337,17 @@ impl ChannelArbitrator {
 }
 
 impl Acts {
-    fn apply(&mut self, change: &Change) {
+    pub(crate) fn apply(&mut self, change: &Change) {
         match change {
             Change::HandedOut(out) => {
                 let txid = out.txid();
+                let is_back = self.is_back(out);
                 match self.handed_out.iter_mut().find(|known| known.txid() == txid) {
                     None => self.handed_out.push((**out).clone()),
+                    Some(_) if is_back => {
+                        self.handed_out.retain(|known| known.txid() != txid);
+                        self.handed_out.push((**out).clone());
+                    }
                     Some(known) if known.transaction != out.transaction => {
                         // Its price was first paid when it was first signed.
                         known.transaction = out.transaction.clone();
@@ -350,9 +358,14 @@ impl Acts {
             }
             Change::Rejected { txid, why, at } => {
                 self.rejected.insert(*txid, Rejections { why: *why, last: *at });
+                self.unheard.remove(txid);
+            }
+            Change::Unheard { txid } => {
+                self.unheard.insert(*txid);
             }
             Change::Accepted { txid } => {
                 self.rejected.remove(txid);
+                self.unheard.remove(txid);
                 self.retried.remove(txid);
                 let claims = self.ours(*txid).map(|out| out.claims.clone()).unwrap_or_default();
                 self.set_aside.retain(|outpoint, _| !claims.contains(outpoint));
@@ -444,13 +457,27 @@ impl Acts {
         asked.into_iter().flatten().filter(is_meant).chain(own).min()
     }
 
-    /// Whether the network refused a transaction of ours, or a claim of it is set aside.
+    /// Whether a transaction that was signed before is signed again in place of one that nobody was heard to have: it is the
+    /// newest from then on.
+    #[must_use]
+    pub(crate) fn is_back(&self, out: &HandedOut) -> bool {
+        let txid = out.txid();
+        let in_its_place = |outpoint| {
+            let newest = self.claims_of(outpoint).next_back().map(HandedOut::txid);
+            newest.is_some_and(|newest| newest != txid && self.unheard.contains(&newest))
+        };
+        self.ours(txid).is_some() && out.claims.iter().copied().any(in_its_place)
+    }
+
+    /// Whether the network refused a transaction of ours or was not heard about it, or a claim of it is set aside.
     #[must_use]
     pub fn is_doubted(&self, txid: Txid) -> bool {
         let set_aside = |out: &HandedOut| {
             out.claims.iter().any(|outpoint| self.set_aside.contains_key(outpoint))
         };
-        self.rejected.contains_key(&txid) || self.ours(txid).is_some_and(set_aside)
+        self.rejected.contains_key(&txid)
+            || self.unheard.contains(&txid)
+            || self.ours(txid).is_some_and(set_aside)
     }
 
     /// What the operator wants the claim of an output to cost at most.

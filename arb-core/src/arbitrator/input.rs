@@ -67,6 +67,11 @@ pub enum Input {
         /// Why.
         why: Refusal,
     },
+    /// The network could not be asked to take a transaction of ours, or did not answer, and was not heard to have it before.
+    Unheard {
+        /// The transaction.
+        txid: Txid,
+    },
     /// The network has taken a transaction of ours.
     Accepted {
         /// The transaction.

@@ -28,6 +28,8 @@ pub(super) struct Out<'a> {
     pub(super) handed_out: &'a HandedOut,
     /// The last word of the network about it, if it was refused.
     refused: Option<Rejections>,
+    /// Whether nobody heard that the network has it: it could not be asked.
+    pub(super) is_unheard: bool,
 }
 
 impl Out<'_> {
@@ -206,7 +208,9 @@ fn is_apart(acts: &Acts, outpoint: &OutPoint) -> bool {
 fn chain(acts: &Acts) -> Vec<Out<'_>> {
     let out = |handed_out| {
         let txid = HandedOut::txid(handed_out);
-        Out { txid, handed_out, refused: acts.rejected.get(&txid).copied() }
+        let (refused, is_unheard) =
+            (acts.rejected.get(&txid).copied(), acts.unheard.contains(&txid));
+        Out { txid, handed_out, refused, is_unheard }
     };
     acts.handed_out.iter().map(out).collect()
 }
@@ -251,7 +255,10 @@ fn in_order(mut chains: Vec<Vec<Out<'_>>>) -> Vec<Out<'_>> {
                 pending.push(number);
             }
             match order.last_mut().filter(|last| last.txid == txid) {
-                Some(known) => known.refused = later(known.refused, out.refused),
+                Some(known) => {
+                    known.refused = later(known.refused, out.refused);
+                    known.is_unheard &= out.is_unheard;
+                }
                 None => order.push(out),
             }
         }

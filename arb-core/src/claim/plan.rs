@@ -399,8 +399,8 @@ impl<'a> Planner<'a> {
     }
 
     /// The highest feerate that was paid for any of the claims, in whatever company: a group that
-    /// is formed anew goes on from there. What the network found invalid was never paid. What an
-    /// anchor pays is told with its parent.
+    /// is formed anew goes on from there. What the network found invalid was never paid, nor what was offered to nobody by
+    /// a deadline that is past. What an anchor pays is told with its parent.
     fn paid(&self, draft: &Draft) -> Option<FeeRate> {
         if draft.parent.is_some() {
             return None;
@@ -408,7 +408,9 @@ impl<'a> Planner<'a> {
         let outs = draft.claims().flat_map(|claim| self.past.claims_of(claim.outpoint));
         let kind = draft.claim.kind();
         let valid = |out: &&Out<'_>| {
-            out.handed_out.kind == kind && out.refusal(self.tip) != Some(Refusal::Invalid)
+            out.handed_out.kind == kind
+                && out.refusal(self.tip) != Some(Refusal::Invalid)
+                && !self.is_nowhere(out, draft)
         };
         let outs = outs.filter(valid).map(|out| out.handed_out);
         outs.filter_map(|out| fee::feerate_of(out.fee, out.transaction.weight())).max()
@@ -435,6 +437,13 @@ impl<'a> Planner<'a> {
         draft.least = match over {
             // A child must be worth relaying by itself, whatever its parent pays.
             Over::Nothing => fee::fee_of(self.estimates.floor, own),
+            Over::Same(current) if self.is_nowhere(current, &draft) => {
+                let before = paid_by(current, &parent).ok_or(Undrafted::Waits)?.to_sat_per_kwu();
+                if before.abs_diff(feerate.to_sat_per_kwu()) < before.div_ceil(20) {
+                    return Err(Undrafted::Waits);
+                }
+                fee::fee_of(self.estimates.floor, own)
+            }
             Over::Same(current) => {
                 feerate = self
                     .replacing(current, &draft, price.hurry, feerate)
@@ -442,7 +451,10 @@ impl<'a> Planner<'a> {
                 let current = current.handed_out;
                 fee::replacement_fee(current.fee, current.transaction.weight().max(own))
             }
-            Over::More(current) if current.refusal(self.tip) == Some(Refusal::Fee) => {
+            Over::More(current)
+                if current.refusal(self.tip) == Some(Refusal::Fee)
+                    || self.is_nowhere(current, &draft) =>
+            {
                 fee::fee_of(self.estimates.floor, own)
             }
             Over::More(current) => fee::replacement_fee(current.handed_out.fee, own),

@@ -32,6 +32,7 @@ const DESTINATION_REQUESTED: u64 = 36;
 const ACCEPTED: u64 = 38;
 const MUTUAL_CLOSE_SEEN: u64 = 40;
 const POINT_LEARNED: u64 = 42;
+const UNHEARD: u64 = 44;
 
 impl Record for Change {
     const VERSION: u8 = 1;
@@ -72,6 +73,7 @@ impl Body for Change {
                 out.field(4, why);
             }),
             Self::Accepted { txid } => out.stream(ACCEPTED, |out| out.field(0, txid)),
+            Self::Unheard { txid } => out.stream(UNHEARD, |out| out.field(0, txid)),
             Self::Contested(outpoint) => out.stream(CONTESTED, |out| out.field(0, outpoint)),
             Self::BudgetRequested { outpoint, budget } => out.stream(BUDGET_REQUESTED, |out| {
                 out.optional(0, outpoint.as_ref());
@@ -149,6 +151,7 @@ fn read_variant(kind: u64, input: &mut TlvReader<'_>) -> Result<Change, DecodeEr
             Change::Rejected { txid: input.field(0)?, at: input.field(2)?, why: input.field(4)? }
         }
         ACCEPTED => Change::Accepted { txid: input.field(0)? },
+        UNHEARD => Change::Unheard { txid: input.field(0)? },
         CONTESTED => Change::Contested(input.field(0)?),
         UPSTREAM_TOLD => Change::UpstreamTold { duty: input.field(0)?, verdict: input.field(2)? },
         NOTICE_ACKNOWLEDGED => Change::NoticeAcknowledged(input.field(0)?),

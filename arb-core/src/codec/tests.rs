@@ -126,6 +126,7 @@ fn variant(change: &Change) -> usize {
         Change::Accepted { .. } => 19,
         Change::MutualCloseSeen { .. } => 20,
         Change::PointLearned { .. } => 21,
+        Change::Unheard { .. } => 22,
     }
 }
 
@@ -141,9 +142,9 @@ fn samples<S: Strategy>(strategy: &S, count: usize) -> Vec<S::Value> {
 
 #[test]
 fn strategies_reach_every_change() {
-    let mut seen = [false; 22];
+    let mut seen = [false; 23];
     samples(&strategies::change(), 400).iter().for_each(|change| seen[variant(change)] = true);
-    assert_eq!(seen, [true; 22]);
+    assert_eq!(seen, [true; 23]);
 }
 
 #[test]

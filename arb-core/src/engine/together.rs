@@ -199,6 +199,7 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && before.state.preimages.len() == after.state.preimages.len()
         && one.handed_out.len() == two.handed_out.len()
         && one.rejected == two.rejected
+        && one.unheard == two.unheard
         && one.contested == two.contested
         && one.set_aside == two.set_aside
         && one.bumps == two.bumps

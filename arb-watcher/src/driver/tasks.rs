@@ -74,6 +74,8 @@ struct OfChannel {
     /// What is under way, by whether it is slow.
     running: BTreeMap<TaskKey, bool>,
     tried: BTreeMap<TaskKey, Tried>,
+    /// What was handed over and answered for, be it that it was refused.
+    heard: BTreeSet<TaskKey>,
     /// What is to be done once more when the attempt that is under way has ended: it may have come too early.
     again: BTreeSet<TaskKey>,
     /// Work that no worker has taken yet.
@@ -132,6 +134,7 @@ impl Tasks {
     pub(super) fn desire(&mut self, slot: Slot, desired: BTreeMap<TaskKey, Task>) {
         let channel = self.of.entry(slot).or_default();
         channel.tried.retain(|key, _| desired.contains_key(key));
+        channel.heard.retain(|key| desired.contains_key(key));
         channel.due.retain(|key| desired.contains_key(key));
         channel.again.retain(|key| desired.contains_key(key));
         channel.hungry.retain(|(_, key)| desired.contains_key(key));
@@ -329,6 +332,18 @@ impl Tasks {
         self.retries.insert((at, slot));
     }
 
+    /// The network has answered for what was handed over.
+    pub(super) fn heard(&mut self, slot: Slot, key: TaskKey) {
+        if let Some(channel) = self.of.get_mut(&slot).filter(|c| c.desired.contains_key(&key)) {
+            channel.heard.insert(key);
+        }
+    }
+
+    /// Whether it ever has.
+    pub(super) fn is_heard(&self, slot: Slot, key: &TaskKey) -> bool {
+        self.of.get(&slot).is_some_and(|channel| channel.heard.contains(key))
+    }
+
     /// Workers that are not slow, and have something to do.
     const fn busy(&self) -> usize {
         self.under_way.saturating_sub(self.slow)
@@ -391,6 +406,11 @@ impl Tasks {
             });
         }
         gone
+    }
+
+    /// Whether it was there at the last look.
+    pub(super) fn is_in_mempool(&self, txid: &Txid) -> bool {
+        self.in_mempool.contains_key(txid)
     }
 
     /// The network may have lost everything: all of it goes out again.

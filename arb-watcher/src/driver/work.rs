@@ -394,7 +394,10 @@ impl<A: Around> Driver<A> {
         let inputs = match done {
             Done::Signed(all) => return self.on_signed(all),
             Done::Spoilt(spoilers) => return self.on_spoilt(spoilers),
-            Done::Published(verdicts) => return self.on_verdicts(slot, verdicts),
+            Done::Published(verdicts) => {
+                self.tasks.heard(slot, key);
+                return self.on_verdicts(slot, verdicts);
+            }
             Done::Judged(verdicts) => vec![Input::ScriptsJudged(verdicts)],
             Done::Pointed(said) => {
                 let learned = |(number, point)| Input::PointLearned { number, point };
@@ -404,7 +407,7 @@ impl<A: Around> Driver<A> {
                 tracing::warn!(slot = slot.0, task = name, %why, "tried again later");
                 measure::failed(name);
                 self.tasks.failed(slot, &key, Instant::now());
-                Vec::new()
+                return self.on_unheard(slot, &key, &task);
             }
         };
         let input = |input| EngineInput::Channel { slot, input: Box::new(input) };
@@ -493,6 +496,22 @@ impl<A: Around> Driver<A> {
             })
         });
         told.collect()
+    }
+
+    /// What the network could not be asked to take may be nowhere. Of a package that is what pays: the last.
+    fn on_unheard(&self, slot: Slot, key: &TaskKey, task: &Task) -> Vec<EngineInput> {
+        let Task::Publish(package) = task else { return Vec::new() };
+        let last = package.transactions.last().map(Transaction::compute_txid);
+        let is_nowhere =
+            |txid: &Txid| !self.tasks.is_heard(slot, key) && !self.tasks.is_in_mempool(txid);
+        let Some(txid) = last.filter(is_nowhere) else { return Vec::new() };
+        let is_new = |slot: &Slot| {
+            self.engine.active(*slot).is_some_and(|active| !active.state.acts().is_doubted(txid))
+        };
+        let owners = self.engine.owners_of(slot, txid).into_iter().filter(is_new);
+        owners
+            .map(|slot| EngineInput::Channel { slot, input: Box::new(Input::Unheard { txid }) })
+            .collect()
     }
 
     /// Whatever was one transaction with this one may have been handed over too early.

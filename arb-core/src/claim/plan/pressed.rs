@@ -4,6 +4,7 @@ use super::{Planner, half};
 use crate::arbitrator::TxKind;
 use crate::claim::build::Draft;
 use crate::claim::fee::{self, Hurry};
+use crate::claim::past::Out;
 use crate::claim::{Claim, Deadline, SpendPath, group};
 use crate::format::weights;
 use crate::units::{self, BlockHeight};
@@ -68,6 +69,30 @@ impl Planner<'_> {
             | TxKind::Sweep
             | TxKind::Penalty => budget,
         }
+    }
+
+    /// Whether what a transaction pays does not count for a draft: it was to be in by a deadline that is past, and for all that is
+    /// known no mempool ever had it. What was signed since counts, so that the price is lowered once; and so does everything
+    /// in the last stretch before another deadline, where it costs too much to be wrong about a mempool that did not answer.
+    pub(super) fn is_nowhere(&self, out: &Out<'_>, draft: &Draft) -> bool {
+        let (ahead, past): (Vec<_>, Vec<_>) =
+            draft.claims().flat_map(|claim| self.deadlines(claim)).partition(|by| *by > self.tip);
+        let is_missed = past.into_iter().max().is_some_and(|by| out.handed_out.at <= by);
+        let is_calm = |by| self.tip.until(by).0 > fee::BAD_LUCK;
+        out.is_unheard && is_missed && ahead.into_iter().all(is_calm)
+    }
+
+    /// The deadlines of a claim: those of a commitment's child are those of all HTLCs on it. That of a race is past.
+    fn deadlines(&self, claim: &Claim) -> impl Iterator<Item = BlockHeight> {
+        let lost = match &claim.path {
+            SpendPath::Anchor { lost, .. } => lost.as_slice(),
+            SpendPath::LocalCommitment(_) | SpendPath::SecondStage(_) | SpendPath::Single(_) => &[],
+        };
+        let own = claim.deadline.map(|deadline| match deadline {
+            Deadline::By(by) | Deadline::Penalty { by, .. } => by,
+            Deadline::Race(by) => by.map_or(self.tip, |by| by.min(self.tip)),
+        });
+        lost.iter().map(|(by, _)| *by).chain(own)
     }
 
     /// How much a draft hurries: as the claim with the least time does.

@@ -1,10 +1,9 @@
 //! The scheduler, driven block by block: nothing is forgotten, nothing is claimed twice, and no
 //! price falls, whatever happens to the other claims of a transaction.
 use super::*;
-use crate::arbitrator::{HandedOut, Rejections, TxKind};
+use crate::arbitrator::{Change, HandedOut, Rejections, TxKind};
 use crate::claim::trough::Troughs;
 use crate::claim::{Presigned, SigningKey, SingleSpend, Unlock};
-use crate::ids::ChannelId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use bitcoin::Transaction;
 use bitcoin::absolute::LockTime;
@@ -17,6 +16,7 @@ use proptest::prelude::*;
 
 mod coins;
 mod pressed;
+mod unheard;
 
 const START: u32 = 1_000;
 
@@ -100,12 +100,13 @@ impl World {
         let signature = Signature::from_compact(&[1; 64]).expect("in range");
         let count = unsigned.requests().count();
         let transaction = unsigned.signed(&vec![signature; count]);
-        if self.acts.ours(transaction.compute_txid()).is_some() {
-            // The same signature once more.
-            return false;
+        let mut is_new = false;
+        for out in unsigned.handed_out(&transaction, self.tip).into_values() {
+            // Else it is the same signature once more.
+            is_new |= self.acts.ours(out.txid()).is_none() || self.acts.is_back(&out);
+            self.acts.apply(&Change::HandedOut(Box::new(out)));
         }
-        self.acts.handed_out.extend(unsigned.handed_out(&transaction, self.tip).into_values());
-        true
+        is_new
     }
 
     fn take(&mut self, vout: u32) {

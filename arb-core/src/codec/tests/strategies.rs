@@ -369,6 +369,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         handed_out().prop_map(|handed_out| Change::HandedOut(Box::new(handed_out))),
         outpoint().prop_map(Change::Contested),
         txid().prop_map(|txid| Change::Accepted { txid }),
+        txid().prop_map(|txid| Change::Unheard { txid }),
         (outpoint(), "[ -~é]{0,20}").prop_map(|(outpoint, why)| Change::SetAside { outpoint, why }),
         (transaction(), amount()).prop_map(|(transaction, fee)| Change::CommitmentSeen {
             transaction: Box::new(transaction.into()),
