@@ -25,13 +25,14 @@ use std::sync::Arc;
 pub const SPENDABLE: &str = "spendable";
 
 /// Second namespace: one record for each of these outputs that was acknowledged as the arbiter's to sweep. It
-/// is the arbiter's last word on the output: [`UNSPENT`] or [`SPENT`].
+/// is the arbiter's last word on the output: [`UNSPENT`] or [`SPENT`]; or [`UNKNOWN`], if it has said nothing yet.
 const OF_ARBITER: &str = "of_arbiter";
 
 const VERSION: u8 = 1;
 
 const UNSPENT: [u8; 2] = [VERSION, 0];
 const SPENT: [u8; 2] = [VERSION, 1];
+const UNKNOWN: [u8; 2] = [VERSION, 2];
 
 /// What the arbiter has of an output, in its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +202,8 @@ where
     }
 
     /// Outputs that were acknowledged as the arbiter's to sweep and are so no longer: the mode is not [`Mode::Own`] any
-    /// more, the channel was handed back, or the arbiter has [ended](Egress::ended). For the node's sweeper, and to be
+    /// more, the channel was handed back, or the arbiter has [ended](Egress::ended); and those of which the arbiter said only after that
+    /// that they are the node's. For the node's sweeper, and to be
     /// [`taken`](Self::taken) once it has them; until then each call gives them again. To be called after each block, for
     /// nobody else tells of them. With that, what the arbiter itself has swept is kept no more once it is buried.
     ///
@@ -227,26 +229,26 @@ where
                 false => self.claims.known(channel, outpoint).await.ok(),
             };
             let said = self.store.read(NAMESPACE, OF_ARBITER, &key(outpoint)).map_err(failed)?;
-            let is_spent = match known {
+            let is_left = has_ended || self.egress.is_left(channel);
+            let (says, is_nodes) = match known {
                 Some(Known::Spent(at)) if height.saturating_sub(at.0) >= ANTI_REORG_DELAY => {
                     self.taken(outpoint)?;
                     continue;
                 }
                 Some(Known::NotYet) => continue,
-                Some(Known::Spent(_)) => true,
-                Some(Known::Yes | Known::Home) => false,
-                // It says the same of a channel that it has resolved and forgotten.
-                Some(Known::NotWatched) | None if !has_ended && !self.egress.is_left(channel) => {
-                    continue;
-                }
-                Some(Known::NotWatched) | None => said == SPENT,
+                Some(Known::Spent(_)) => (SPENT.to_vec(), false),
+                Some(Known::Yes) => (UNSPENT.to_vec(), false),
+                Some(Known::Home) => (UNSPENT.to_vec(), true),
+                // Of what it has had it says the same once it has resolved and forgotten the channel.
+                Some(Known::NotWatched) if said == UNKNOWN => (said.clone(), true),
+                Some(Known::NotWatched) | None if !is_left => continue,
+                Some(Known::NotWatched) | None => (said.clone(), false),
             };
-            let says = if is_spent { SPENT } else { UNSPENT };
             if said != says {
-                let written = self.store.write(NAMESPACE, OF_ARBITER, &key(outpoint), says.into());
+                let written = self.store.write(NAMESPACE, OF_ARBITER, &key(outpoint), says.clone());
                 written.map_err(failed)?;
             }
-            if !is_spent && !self.is_arbiters(channel) {
+            if says != SPENT && (is_nodes || !self.is_arbiters(channel)) {
                 for_node.push(kept);
             }
         }
@@ -275,10 +277,6 @@ where
         if has_ended { Ok(()) } else { Err(ReplayEvent()) }
     }
 
-    async fn known(&self, channel: ChannelId, outpoint: OutPoint) -> Result<Known, ReplayEvent> {
-        self.claims.known(channel, outpoint).await.map_err(|_| ReplayEvent())
-    }
-
     async fn spendable(
         &self,
         outputs: &[SpendableOutputDescriptor],
@@ -298,16 +296,24 @@ where
                 for_node |= !self.pays_wallet;
                 continue;
             }
-            match self.known(channel, outpoint(descriptor)).await? {
-                Known::Yes | Known::Spent(_) => for_arbiter.push(key(outpoint(descriptor))),
-                Known::Home => for_node = true,
-                Known::NotYet => return Err(ReplayEvent()),
-                Known::NotWatched => return Ok(Handled::Node),
+            let outpoint = outpoint(descriptor);
+            match self.claims.known(channel, outpoint).await {
+                Ok(Known::Yes | Known::Spent(_)) => for_arbiter.push((key(outpoint), UNSPENT)),
+                Ok(Known::Home) => for_node = true,
+                Ok(Known::NotWatched) => return Ok(Handled::Node),
+                // It says so in a moment, or has set the channel aside, and then LDK is not held up: what it tells of after this
+                // are its own claims.
+                Ok(Known::NotYet) | Err(_) => {
+                    if !self.egress.is_overdue([outpoint].into_iter()) {
+                        return Err(ReplayEvent());
+                    }
+                    for_arbiter.push((key(outpoint), UNKNOWN));
+                }
             }
         }
         // LDK does not tell of them again, so it is remembered whose they are.
-        for key in &for_arbiter {
-            let left = self.store.write(NAMESPACE, OF_ARBITER, key, UNSPENT.into());
+        for (key, said) in &for_arbiter {
+            let left = self.store.write(NAMESPACE, OF_ARBITER, key, (*said).into());
             left.map_err(|_| ReplayEvent())?;
         }
         Ok(match (for_node, for_arbiter.is_empty()) {
@@ -340,8 +346,8 @@ where
                 for descriptor in htlc_descriptors {
                     // What it has not seen yet it claims when it has. What it cannot tell, as of a channel that it has set
                     // aside, it may not be able to claim: that is LDK's as soon as it is overdue.
-                    if let Ok(Known::NotWatched) = self.known(channel, descriptor.outpoint()).await
-                    {
+                    let known = self.claims.known(channel, descriptor.outpoint()).await;
+                    if known == Ok(Known::NotWatched) {
                         return Ok(Handled::Node);
                     }
                 }
@@ -375,12 +381,15 @@ where
         let gone = fundings.into_iter().map(|funding| Update::CandidateDiscarded { funding });
         match self.sink.update(channel, gone.collect(), Vec::new()).await {
             Ok(()) | Err(Refusal::NotWatched) => Ok(Handled::Node),
-            Err(Refusal::Later(_) | Refusal::SetAside(_)) => self.again().map(|()| Handled::Node),
+            Err(Refusal::Later(_)) => self.again().map(|()| Handled::Node),
             // A channel is not without a funding output, and this is its only one: LDK discards the first one
             // with the channel.
-            Err(Refusal::Refused(_) | Refusal::Fenced) if is_first => Ok(Handled::NeverFunded),
-            // A splice that a block has shown: the arbiter keeps it.
-            Err(Refusal::Refused(_) | Refusal::Fenced) => Ok(Handled::Node),
+            Err(Refusal::Refused(_) | Refusal::Fenced | Refusal::SetAside(_)) if is_first => {
+                Ok(Handled::NeverFunded)
+            }
+            // A splice that a block has shown: the arbiter keeps it. Or it has set the channel aside, which holds up no event of
+            // others: LDK discards what another funding output has replaced, and that it is still watched for does no harm.
+            Err(Refusal::Refused(_) | Refusal::Fenced | Refusal::SetAside(_)) => Ok(Handled::Node),
         }
     }
 

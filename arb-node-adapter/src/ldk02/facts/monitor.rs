@@ -440,7 +440,7 @@ fn tail<'a>(all: &mut Bytes<'a>, canon: &mut Canon<'a>) -> Read<Tail> {
             canon.parts.extend(value.0);
         }
     }
-    let on_chain = [1, 11, 21, 34].into_iter().any(|kind| fields.optional(kind).is_some());
+    let on_chain = [1, 11, 21].into_iter().any(|kind| fields.optional(kind).is_some());
     if on_chain || whole(fields.required(7)?, Bytes::truth)? {
         return Err(NotAtRest::Closing);
     }
@@ -451,6 +451,10 @@ fn tail<'a>(all: &mut Bytes<'a>, canon: &mut Canon<'a>) -> Read<Tail> {
     }
     if fields.optional(32).is_some_and(|pending| !pending.is_empty()) {
         return Err(NotAtRest::Splice);
+    }
+    // Set from the splice's first block on, and until it is locked: what spends that output alone is a close.
+    if fields.optional(34).is_some() {
+        return Err(NotAtRest::Closing);
     }
     let peer = fields.required(9)?.whole()?;
     let channel = fields.required(19)?.whole()?;

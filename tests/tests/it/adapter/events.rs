@@ -316,6 +316,54 @@ async fn what_was_left_to_the_arbiter_comes_back_whatever_it_knows() -> Result<(
     Ok(())
 }
 
+/// LDK tells of its own claims after what it calls spendable: a channel that is set aside, or an arbiter that sees no blocks, holds
+/// that up for a moment only. Whose the output is comes out later.
+#[tokio::test]
+async fn what_the_arbiter_says_nothing_of_holds_up_nothing() -> Result<(), Failed> {
+    for silent in [None, Some(Known::NotYet)] {
+        for (says, given) in [
+            (silent, 0),
+            (Some(Known::Yes), 0),
+            (Some(Known::Spent(BlockHeight(102))), 0),
+            (Some(Known::Home), 1),
+            (Some(Known::NotWatched), 1),
+        ] {
+            let (events, told, _, egress) = events(Mode::Own);
+            let event = spendable(vec![owed(2)]);
+            *told.known.lock().unwrap() = silent;
+            egress.best_height(100);
+            assert!(events.handle(&event).await.is_err(), "it may say so in a moment");
+            egress.best_height(102);
+            assert_eq!(events.handle(&event).await.ok(), Some(Handled::Arbiter));
+            assert_eq!((events.kept()?.len(), events.for_node().await?.len()), (1, 0));
+            *told.known.lock().unwrap() = says;
+            for _ in 0..2 {
+                assert_eq!(events.for_node().await?.len(), given, "{says:?}");
+            }
+            // It has gone back, and nobody has said that it is spent.
+            *told.known.lock().unwrap() = None;
+            egress.hand_back(CHANNEL);
+            let is_spent = matches!(says, Some(Known::Spent(_)));
+            assert_eq!(events.for_node().await?.len(), usize::from(!is_spent), "{says:?}");
+        }
+    }
+    Ok(())
+}
+
+/// LDK tells of no other event before: those of all channels would wait for one that is set aside.
+#[tokio::test]
+async fn a_discarded_funding_of_a_channel_that_is_set_aside_holds_up_nothing() -> Result<(), Failed>
+{
+    let (events, told, ..) = events(Mode::Own);
+    *told.answer.lock().unwrap() = Some(Refusal::SetAside("a record is damaged".to_owned()));
+    let replaced = discard(CHANNEL, FundingInfo::OutPoint { outpoint: at(1) });
+    assert_eq!(events.handle(&replaced).await.ok(), Some(Handled::Node));
+    let channel = ChannelId(LdkChannelId::v1_from_funding_outpoint(at(1)).0);
+    let only = discard(channel, FundingInfo::OutPoint { outpoint: at(1) });
+    assert_eq!(events.handle(&only).await.ok(), Some(Handled::NeverFunded));
+    Ok(())
+}
+
 /// Nobody is there to be told, and LDK goes on with what comes after.
 #[tokio::test]
 async fn no_event_waits_for_an_arbiter_that_has_ended() -> Result<(), Failed> {

@@ -39,6 +39,9 @@ use tokio::task::{JoinHandle, block_in_place};
 const CAPACITY: Amount = Amount::from_sat(1_000_000);
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is not completed after that is held.
+const A_MOMENT: Duration = Duration::from_millis(500);
+
 /// A Bitcoin Core that knows of nothing but what is asked for.
 #[derive(Clone)]
 struct Core;
@@ -138,20 +141,27 @@ struct Life {
     waiting: Vec<Event>,
 }
 
-/// LDK waits for what is queued.
+/// LDK waits for what is queued, and then to be told that it is recorded, which comes a moment later, or never for what is held.
 fn waits(taps: Arc<Taps>) -> impl Fn(&[Node]) -> bool {
-    move |_| {
-        if taps.backlog() == 0 {
-            return false;
-        }
-        let since = Instant::now();
+    move |nodes| {
+        let all = || {
+            let updates = nodes[0].monitors.list_pending_monitor_updates();
+            let updates = updates.into_iter().filter(|(_, of)| !of.is_empty());
+            (taps.backlog(), updates.collect::<BTreeMap<_, _>>())
+        };
+        let before = all();
+        let (mut last, mut since) = (before.clone(), Instant::now());
         block_in_place(|| {
-            while taps.backlog() > 0 {
+            while last.0 > 0 || (!last.1.is_empty() && since.elapsed() < A_MOMENT) {
                 assert!(since.elapsed() < PATIENCE, "nothing is recorded");
                 std::thread::sleep(Duration::from_millis(1));
+                let now = all();
+                if now != last {
+                    (last, since) = (now, Instant::now());
+                }
             }
         });
-        true
+        last != before
     }
 }
 

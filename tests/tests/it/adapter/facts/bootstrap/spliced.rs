@@ -77,7 +77,11 @@ fn until_then_it_is_left_to_ldk() -> Result<(), Failed> {
     assert_eq!(why(&rig, 1, &link)?, Some(Unadopted::Splice), "it is pending");
     let payment = rig.net.send(0, &[link], 14_000_000, "meanwhile")?;
     rig.net.claim(&payment);
+    // The peer has not heard of it yet.
+    rig.net.cut(0, 1);
     rig.net.mine(DEPTH)?;
+    assert_eq!(why(&rig, 1, &link)?, Some(Unadopted::Splice), "it is confirmed, and not locked");
+    rig.net.reconnect(0, 1);
     let link = rig.net.renamed(&link)?;
     let payment = rig.net.send(1, &[link], 15_000_000, "locked")?;
     rig.net.claim(&payment);
