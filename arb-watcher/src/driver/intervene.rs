@@ -207,24 +207,27 @@ impl<A: Around> Driver<A> {
             None if ours.is_empty() && hurries => return Err(CommandError::NothingToBump(id)),
             Some(_) | None => {}
         }
+        // What can be claimed now, or later if nothing can. What opens afterwards pays its own price.
+        let tip = self.engine.height();
+        let some_open = ours.iter().any(|claim| claim.open_at <= tip);
+        let meant: Vec<&Claim> =
+            ours.into_iter().filter(|claim| claim.open_at <= tip || !some_open).collect();
         let inputs: Vec<Input> = match goal {
             BumpGoal::FeeRate(feerate) => {
                 let floor = self.engine.estimates().floor;
                 if feerate < floor {
                     return Err(CommandError::BelowFloor { asked: feerate, floor });
                 }
-                let (tip, sat_per_kwu) = (self.engine.height(), feerate.to_sat_per_kwu());
-                let some_open = ours.iter().any(|claim| claim.open_at <= tip);
-                let meant = ours.iter().filter(|claim| claim.open_at <= tip || !some_open);
-                let bump = |claim: &&Claim| {
-                    let outpoint = Some(claim.outpoint);
-                    Input::Bump { outpoint, sat_per_kwu }
-                };
-                meant.map(bump).collect()
+                let sat_per_kwu = feerate.to_sat_per_kwu();
+                let bump =
+                    |claim: &Claim| Input::Bump { outpoint: Some(claim.outpoint), sat_per_kwu };
+                meant.into_iter().map(bump).collect()
             }
             BumpGoal::Deadline(deadline) => {
-                self.check_deadline(deadline, &ours)?;
-                vec![Input::Hurry { outpoint, deadline }]
+                self.check_deadline(deadline, &meant)?;
+                let hurry =
+                    |claim: &Claim| Input::Hurry { outpoint: Some(claim.outpoint), deadline };
+                meant.into_iter().map(hurry).collect()
             }
             BumpGoal::Budget(budget) => vec![Input::Budget { outpoint, budget }],
             BumpGoal::Destination(script) => {
