@@ -457,14 +457,16 @@ impl Acts {
         asked.into_iter().flatten().filter(is_meant).chain(own).min()
     }
 
-    /// Whether a transaction that was signed before is signed again in place of one that nobody was heard to have: it is the
-    /// newest from then on.
+    /// Whether a transaction that was signed before is signed again in place of a newer one, and nobody was heard to have the one or the
+    /// other: it is the newest from then on. (Else it is an old signature that comes late.)
     #[must_use]
     pub(crate) fn is_back(&self, out: &HandedOut) -> bool {
         let txid = out.txid();
         let in_its_place = |outpoint| {
             let newest = self.claims_of(outpoint).next_back().map(HandedOut::txid);
-            newest.is_some_and(|newest| newest != txid && self.unheard.contains(&newest))
+            newest.is_some_and(|newest| {
+                newest != txid && (self.unheard.contains(&newest) || self.unheard.contains(&txid))
+            })
         };
         self.ours(txid).is_some() && out.claims.iter().copied().any(in_its_place)
     }

@@ -1,12 +1,13 @@
 //! What all closing channels together are to sign and publish, where the policy lets them share
 //! transactions.
-use crate::arbitrator::{Effect, HandedOut};
+use crate::arbitrator::{Acts, Effect, HandedOut};
 use crate::claim::plan::{self, Step};
 use crate::claim::{Claim, Part};
 use crate::engine::stage::Next;
 use crate::engine::{Active, ChainArbitrator};
 use crate::ids::Slot;
 use crate::policy::Joining;
+use crate::units::BlockHeight;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec;
@@ -184,6 +185,11 @@ impl ChainArbitrator {
     }
 }
 
+/// What was handed out last: one that is signed again takes that place.
+fn newest(acts: &Acts) -> Option<(Txid, BlockHeight)> {
+    acts.handed_out.last().map(|out| (out.txid(), out.at))
+}
+
 /// Whether a channel's claims, and what was done about them, are as they were.
 fn is_alike(before: &Active, after: &Active) -> bool {
     let same_picture = match (&before.picture, &after.picture) {
@@ -198,6 +204,7 @@ fn is_alike(before: &Active, after: &Active) -> bool {
         && before.state.intent == after.state.intent
         && before.state.preimages.len() == after.state.preimages.len()
         && one.handed_out.len() == two.handed_out.len()
+        && newest(one) == newest(two)
         && one.rejected == two.rejected
         && one.unheard == two.unheard
         && one.contested == two.contested

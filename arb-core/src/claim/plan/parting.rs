@@ -57,7 +57,7 @@ impl Planner<'_> {
     pub(super) fn over_older(&self, draft: &Draft, weight: Weight) -> Option<Amount> {
         let older = draft.claims().filter_map(|claim| {
             let mut outs = self.past.claims_of(claim.outpoint).rev();
-            outs.find(|out| out.refusal(self.tip).is_none())
+            outs.find(|out| out.refusal(self.tip).is_none() && !self.is_nowhere(out, draft))
         });
         older.map(|out| fee::replacement_fee(out.handed_out.fee, weight)).max()
     }

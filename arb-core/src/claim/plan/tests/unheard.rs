@@ -97,6 +97,11 @@ fn a_transaction_that_comes_back_is_the_newest() {
     acts.apply(&Change::HandedOut(Box::new(again.clone())));
     assert_eq!((newest(&acts), acts.handed_out.len()), (Some(cheap.txid()), 2));
     assert_eq!(acts.handed_out.last().map(|out| out.at), Some(again.at));
+    // The network takes the cheap one, and the dear one, which it was never asked for, is wanted again.
+    acts.apply(&Change::Accepted { txid: cheap.txid() });
+    assert!(acts.is_back(&dear));
+    acts.apply(&Change::HandedOut(Box::new(dear.clone())));
+    assert_eq!((newest(&acts), acts.handed_out.len()), (Some(dear.txid()), 2));
 }
 
 #[test]
