@@ -35,6 +35,9 @@ pub struct Arguments {
     /// Run each file again for each store write and each effect, with a crash there.
     #[arg(long)]
     crash_everywhere: bool,
+    /// Crashes of a file at most, spread evenly over its points; a real Bitcoin Core has twelve at most.
+    #[arg(long, value_name = "CRASHES", requires = "crash_everywhere")]
+    at_most: Option<usize>,
     /// Run each file once, with a crash at this point, as `--crash-everywhere` names it.
     #[arg(long, value_name = "POINT", conflicts_with = "crash_everywhere")]
     crash_at: Option<usize>,
@@ -222,7 +225,8 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     };
-    let outcome = run_everywhere(&scenario, options, &progress);
+    let outcome =
+        run_everywhere(&scenario, options, arguments.at_most.unwrap_or(usize::MAX), &progress);
     bar.finish_and_clear();
     Report::Ran(outcome)
 }

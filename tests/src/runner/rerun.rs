@@ -73,8 +73,10 @@ pub struct Compared {
 
 /// Points at which a run on a real node is crashed, spread evenly.
 const SAMPLED: usize = 12;
-/// Runs that go on at once.
-const THREADS: usize = 2;
+/// Runs that go on at once: one waits for its store more than it computes.
+const THREADS: usize = 8;
+/// As [`THREADS`], where each has a real node of its own.
+const NODES: usize = 2;
 
 pub(super) async fn backend(chain: ChainKind) -> Result<Backend, Failed> {
     match chain {
@@ -143,21 +145,24 @@ pub fn run_crashing(scenario: &Scenario, options: Options, point: usize) -> Opti
     crashed.then_some(Outcome { verdict, runs: 1, compared })
 }
 
-/// Runs a scenario once, and then once more for each point that it passed, with a crash there.
+/// Runs a scenario once, and then once more for each point that it passed, with a crash there; where it
+/// passed more than `most`, for so many of them, spread evenly.
 /// `progress` is called with the runs that are done and all that there are.
 pub fn run_everywhere(
     scenario: &Scenario,
     options: Options,
+    most: usize,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Outcome {
     let plan = Arc::new(CrashPlan::count());
     let (verdict, compared) = one_run(scenario, options, &plan);
     let passed = plan.passed();
-    let step = match options.chain {
-        ChainKind::Embedded => 1,
-        ChainKind::Bitcoind => passed.div_ceil(SAMPLED).max(1),
+    let (most, threads) = match options.chain {
+        ChainKind::Embedded => (most, THREADS),
+        ChainKind::Bitcoind => (most.min(SAMPLED), NODES),
     };
-    let points: Vec<usize> = (0..passed).step_by(step).collect();
+    let crashes = passed.min(most);
+    let points: Vec<usize> = (0..crashes).map(|at| at * passed / crashes).collect();
     if verdict != Verdict::Passed {
         return Outcome { verdict, runs: 1, compared };
     }
@@ -183,7 +188,7 @@ pub fn run_everywhere(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..threads {
             scope.spawn(work);
         }
     });

@@ -220,7 +220,7 @@ fn a_node_that_dies_at_every_write_of_a_splice_agrees_with_its_arbiter() {
 
 fn dies_everywhere(story: &str) {
     let scenario = parse("crashes", story).expect("a story");
-    let outcome = run_everywhere(&scenario, Options::default(), &|_, _| {});
+    let outcome = run_everywhere(&scenario, Options::default(), usize::MAX, &|_, _| {});
     assert_eq!(outcome.verdict, Verdict::Passed);
     // An update is one write, whatever comes with it.
     assert!(outcome.runs > 30, "{} runs", outcome.runs);
