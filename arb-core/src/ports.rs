@@ -43,6 +43,16 @@ pub trait BlockSource: Send + Sync + 'static {
 
     /// Resolves when the tip or the mempool may have changed since the last call.
     fn changed(&self) -> impl Future<Output = ()> + Send;
+
+    /// A block at or below `tip`, in its chain, with transactions alone that the source heard of when it may have
+    /// served the block without them: one that sees what spends registered outputs is told of some late. It is given
+    /// again until [`had`](Self::had) it. A source of whole blocks knows of none.
+    fn late(&self, _tip: BlockRef) -> Option<(BlockRef, Block)> {
+        None
+    }
+
+    /// What [`late`](Self::late) gave is durable.
+    fn had(&self, _at: BlockRef, _block: &Block) {}
 }
 
 /// A source whose [`mempool_spenders`](BlockSource::mempool_spenders) are those of a mempool. One that sees blocks alone

@@ -243,20 +243,30 @@ impl<'a> Planner<'a> {
                 if child.is_none() && anchor.is_some_and(awaits) {
                     return None;
                 }
-                let child = child.map(|out| &out.handed_out.transaction);
+                let is_held = anchor.is_some_and(|anchor| self.holds(anchor));
+                if is_held && out.transaction.transaction().version == TRUC {
+                    return None;
+                }
+                let child = child.filter(|_| !is_held).map(|out| &out.handed_out.transaction);
                 let package = core::iter::once(&out.transaction).chain(child);
                 Some(publish(package, &[claim]))
             }
             // Our own commitment goes out with its child. The peer's is in the mempool, or the child
             // is refused: to bring it back is not for us.
             SpendPath::Anchor { parent, .. } => {
-                self.past.seen(claim, *parent)?;
+                self.past.seen(claim, *parent).filter(|_| !self.holds(claim))?;
                 Some(publish([&out.transaction], &[claim]))
             }
             SpendPath::SecondStage(_) | SpendPath::Single(_) => {
                 Some(publish([&out.transaction], &[claim]))
             }
         }
+    }
+
+    /// Whether an anchor's child waits for the one that is to take its place.
+    fn holds(&self, anchor: &Claim) -> bool {
+        let held = |out: &Out<'_>| self.sign(anchor).is_some_and(|next| self.is_held(out, &next));
+        self.current(anchor).is_some_and(held)
     }
 
     fn anchor_of(&self, commitment: &Claim, txid: Txid) -> Option<&'a Claim> {
@@ -303,8 +313,9 @@ impl<'a> Planner<'a> {
                     0 | 1 => next,
                     _ => next.and_then(|_| self.heir(out, parts)),
                 };
+                let is_held = heir.as_ref().is_some_and(|next| self.is_held(out, next));
                 steps.extend(heir.map(signed));
-                steps.push(publish(out));
+                steps.extend((!is_held).then(|| publish(out)));
             }
             Standing::Anew(out) => {
                 // A coin may come back, and then it goes out at once.

@@ -124,6 +124,8 @@ struct State {
     told: BTreeSet<ChannelId>,
     /// Channels that are LDK's alone.
     handed_back: BTreeSet<ChannelId>,
+    /// Outputs of such channels that the arbiter wanted to claim together with those of others.
+    left_out: BTreeSet<OutPoint>,
     /// There is no arbiter any more.
     has_ended: bool,
     refusing: Option<Refusing>,
@@ -222,7 +224,7 @@ impl State {
 
     /// Whether LDK hands over no more what it has in the mempool for an output, and handed over last at this height,
     /// although the deadline is near: it is cut off, or what it pays more reaches nobody. Asked with every block; several
-    /// may come at once, in which LDK has no time to hand anything over.
+    /// may come at once, in which LDK has no time to hand anything over, as after a start.
     fn is_cut_off(&mut self, outpoint: OutPoint, deadline: BlockHeight, handed: u32) -> bool {
         let (height, left) = (self.height, BlockHeight(self.height).until(deadline).0);
         let fresh = Quiet { handed, last: height, heights: 0 };
@@ -232,7 +234,8 @@ impl State {
         } else if quiet.last != height {
             *quiet = Quiet { last: height, heights: quiet.heights.saturating_add(1), ..*quiet };
         }
-        quiet.heights >= SILENCE && left <= SILENCE
+        let silent = height.saturating_sub(handed);
+        quiet.heights >= GRACE && silent >= SILENCE && left <= SILENCE
     }
 }
 
@@ -380,6 +383,22 @@ impl Egress {
     fn is_handed_back(&self, stakes: &[Stake]) -> bool {
         let state = lock(&self.state);
         !stakes.is_empty() && stakes.iter().all(|stake| state.handed_back.contains(&stake.channel))
+    }
+
+    /// Whether some of these are of channels that are LDK's alone. A transaction that claims them is refused from here on.
+    fn leaves_out(&self, stakes: &[Stake]) -> bool {
+        let mut state = lock(&self.state);
+        let left = stakes.iter().filter(|stake| state.handed_back.contains(&stake.channel));
+        let left: Vec<OutPoint> = left.map(|stake| stake.outpoint).collect();
+        let any = !left.is_empty();
+        state.left_out.extend(left);
+        any
+    }
+
+    /// Whether a transaction claims an output that was left out.
+    fn is_left_out(&self, transaction: &Transaction) -> bool {
+        let state = lock(&self.state);
+        transaction.input.iter().any(|input| state.left_out.contains(&input.previous_output))
     }
 
     /// The arbiter wants to claim these.

@@ -1,7 +1,7 @@
 //! LDK 0.2.
 //!
-//! Two ways in for chain data. [`ListenSource`] makes whole blocks a block source for the driver.
-//! [`LdkFeed`] takes every style of delivery, filtered blocks and single transactions too, and
+//! Three ways in for chain data. [`ListenSource`] makes whole blocks a block source for the driver,
+//! [`ConfirmSource`] the transactions and tips of a client that filters. [`LdkFeed`] takes every style of delivery, filtered blocks and single transactions too, and
 //! moves a [`arb_core::engine::ChainArbitrator`] by them.
 //!
 //! Who publishes is one value, [`Mode`].
@@ -9,6 +9,7 @@
 //! Facts come from three decorators and a [`Recorder`]: see [`facts`].
 mod block;
 mod broadcast;
+mod confirm;
 mod egress;
 mod error;
 mod events;
@@ -20,6 +21,7 @@ mod filter;
 mod follow;
 mod kv;
 mod mempool;
+mod news;
 mod policy;
 mod settle;
 mod source;
@@ -28,6 +30,7 @@ mod watch;
 mod witness;
 
 pub use broadcast::{BroadcastQueue, FromLdkBroadcaster};
+pub use confirm::{ConfirmSource, Headers, RELEVANT_DEPTH, RoundError};
 pub use egress::{
     ArbiterCoins, ArbiterEgress, Egress, EgressError, GRACE, GUARD_BEFORE, Mode, MonitorEgress,
     SILENCE,

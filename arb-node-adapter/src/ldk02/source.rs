@@ -1,4 +1,5 @@
 //! `ListenSource`: whole blocks from LDK's chain client as a block source for the driver.
+use super::news::News;
 use super::{Link, NotConnected, Round, lock};
 use arb_core::ports::BlockSource;
 use arb_core::units::{BlockHeight, BlockRef};
@@ -6,7 +7,7 @@ use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, OutPoint, Transaction};
 use core::fmt;
 use core::future::{Future, poll_fn, ready};
-use core::task::{Context, Poll, Waker};
+use core::task::Waker;
 use lightning::chain::transaction::TransactionData;
 use lightning::chain::{BestBlock, Listen};
 use std::collections::VecDeque;
@@ -26,8 +27,10 @@ pub enum SourceError {
     /// The chain client is within a round: whether its last block is the tip is not known yet.
     UnderWay,
     /// The block came filtered only, and the driver has to see all of it: a chain client that
-    /// filters feeds a [`LdkFeed`](super::LdkFeed).
+    /// filters feeds a [`ConfirmSource`](super::ConfirmSource).
     Filtered(BlockHash),
+    /// Headers from this height on come with the chain client's next round.
+    NotYet(BlockHeight),
 }
 
 impl fmt::Display for SourceError {
@@ -37,6 +40,9 @@ impl fmt::Display for SourceError {
             Self::NotConnected(why) => why.fmt(f),
             Self::UnderWay => write!(f, "the chain client is within a round"),
             Self::Filtered(hash) => write!(f, "block {hash} was delivered filtered only"),
+            Self::NotYet(height) => {
+                write!(f, "headers from height {} on come with the next round", height.0)
+            }
         }
     }
 }
@@ -72,8 +78,7 @@ struct State {
     chain: VecDeque<Entry>,
     lost: Option<NotConnected>,
     round: Round,
-    news: bool,
-    wakers: Vec<Waker>,
+    news: News,
 }
 
 #[derive(Debug)]
@@ -98,8 +103,7 @@ impl ListenSource {
     pub fn new(remembered: impl IntoIterator<Item = BlockRef>) -> Self {
         let entry = |at| Entry { at, body: Body::Absent };
         let chain = remembered.into_iter().map(entry).collect();
-        let state =
-            State { chain, lost: None, round: Round::Complete, news: false, wakers: Vec::new() };
+        let state = State { chain, lost: None, round: Round::Complete, news: News::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -128,8 +132,7 @@ impl ListenSource {
         let wakers = {
             let mut state = lock(&self.state);
             change(&mut state);
-            state.news = true;
-            core::mem::take(&mut state.wakers)
+            state.news.tell()
         };
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -228,16 +231,6 @@ impl State {
             None => Ok(()),
         }
     }
-
-    fn poll_news(&mut self, context: &Context<'_>) -> Poll<()> {
-        if core::mem::take(&mut self.news) {
-            return Poll::Ready(());
-        }
-        if !self.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            self.wakers.push(context.waker().clone());
-        }
-        Poll::Pending
-    }
 }
 
 impl Entry {
@@ -301,6 +294,6 @@ impl BlockSource for ListenSource {
     }
 
     fn changed(&self) -> impl Future<Output = ()> + Send {
-        poll_fn(|context| lock(&self.state).poll_news(context))
+        poll_fn(|context| lock(&self.state).news.poll(context))
     }
 }

@@ -9,7 +9,7 @@ use crate::alarms::ChainAlarm;
 use crate::core_rpc::TipAlarm;
 use crate::epochs::Epoch;
 use crate::settings::{Ports, Settings};
-use arb_core::arbitrator::Position;
+use arb_core::arbitrator::{BlockView, Input, Position};
 use arb_core::engine::EngineInput;
 use arb_core::log::Write;
 use arb_core::ports::{BlockSource, FeeEstimates, FeeSource};
@@ -91,6 +91,8 @@ enum What {
     Fork(BlockRef),
     /// The next block.
     Next { at: BlockRef, block: Box<Block>, position: Position, fees: Option<Asked> },
+    /// Transactions of a block that the engine has had.
+    Late { at: BlockRef, block: Box<Block> },
     /// There is nothing above the engine's tip.
     AtTip(Asked),
     /// The chain moved between two questions.
@@ -300,6 +302,23 @@ impl<A: Around> Driver<A> {
                 self.chain.failures = 0;
                 self.chain.moved();
             }
+            What::Late { at, block } => {
+                let touched = self.engine.scan(&block).touched;
+                tracing::debug!(height = at.height.0, touched = touched.len(), "late");
+                let of: Vec<_> = touched.iter().map(|(slot, txs)| (*slot, txs.clone())).collect();
+                let input = |(slot, transactions)| {
+                    let input = Input::BlockConnected(BlockView { at, transactions });
+                    EngineInput::Channel { slot, input: Box::new(input) }
+                };
+                self.step(touched.into_iter().map(input).collect()).await?;
+                for (slot, transactions) in of {
+                    if let Some(active) = self.engine.active(slot) {
+                        measure::confirmed(&active.state, &transactions);
+                    }
+                }
+                self.ports.source.had(at, &block);
+                self.chain.moved();
+            }
             What::AtTip(fees) => {
                 let changed = self.on_asked(fees);
                 if self.engine.position() == Position::CatchingUp {
@@ -363,17 +382,29 @@ where
     let tip = answer(patience, ports.source.tip()).await?;
     let what = match remembered.first() {
         None => beginning(&ports.source, tip, patience).await?,
-        Some(own) if *own == tip => What::AtTip(estimates(&ports.fees, for_fees).await),
+        Some(own) if *own == tip => match late(&ports.source, tip) {
+            Some(late) => late,
+            None => What::AtTip(estimates(&ports.fees, for_fees).await),
+        },
         Some(own) => {
             let fork_point = fork_point(&ports.source, remembered, patience).await?;
             if fork_point == *own {
-                next(ports, *own, tip, (patience, for_fees)).await?
+                match late(&ports.source, *own) {
+                    Some(late) => late,
+                    None => next(ports, *own, tip, (patience, for_fees)).await?,
+                }
             } else {
                 What::Fork(fork_point)
             }
         }
     };
     Ok(Found { tip, what })
+}
+
+/// What the source heard of after the engine had the block: before the next one, which may decide.
+fn late<S: BlockSource>(source: &S, own: BlockRef) -> Option<What> {
+    let late = source.late(own).filter(|(at, _)| at.height <= own.height);
+    late.map(|(at, block)| What::Late { at, block: Box::new(block) })
 }
 
 /// One answer of the source's: a look may ask a hundred times, of one that is slow but well.

@@ -5,6 +5,7 @@ use crate::runner::{
     run_everywhere, unplayable,
 };
 use crate::scenario::{ParseError, Scenario, ast, parse, unsupported};
+use crate::world::Shown;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ pub struct Arguments {
     /// How our LDK node is shown blocks.
     #[arg(long, value_enum, default_value_t)]
     delivery: Delivery,
+    /// How the arbiter is shown blocks.
+    #[arg(long, value_enum, default_value_t)]
+    shown: Shown,
     /// Print every statement, block, notice, report change and transaction.
     #[arg(long)]
     trace: bool,
@@ -212,6 +216,7 @@ fn one(path: &Path, arguments: &Arguments) -> Report {
         trace: arguments.trace,
         mode,
         delivery: arguments.delivery,
+        shown: arguments.shown,
     };
     if let Some(point) = arguments.crash_at {
         let outcome = run_crashing(&scenario, options, point);

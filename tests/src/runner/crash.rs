@@ -2,13 +2,14 @@
 //! dies there.
 use arb_core::arbitrator::{Change, ChannelArbitrator, Now, Position};
 use arb_core::facts::{ChannelFacts, HtlcRecord, Standing};
+use arb_core::format::scripts;
 use arb_core::ids::{ChannelId, HtlcId, Slot};
 use arb_core::log::{Batch, ChangeLog, Damaged, Durable, Health, StoredChannel, Write};
 use arb_core::policy::Policy;
 use arb_core::ports::{Broadcast, Package, Verdict};
 use arb_core::report::ChannelReport;
 use arb_core::units::{BlockRef, CommitmentNumber};
-use bitcoin::{Transaction, Txid};
+use bitcoin::{OutPoint, ScriptBuf, Transaction, Txid};
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::pin::Pin;
@@ -159,6 +160,17 @@ impl LastReports {
     /// The facts that were written last.
     pub(super) fn facts(&self, id: &ChannelId) -> Option<ChannelFacts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The funding outputs of all channels, and their scripts.
+    pub(super) fn fundings(&self) -> Vec<(OutPoint, ScriptBuf)> {
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let candidates = facts.values().flat_map(|facts| facts.candidates.iter());
+        let registered = candidates.map(|candidate| {
+            let script = scripts::funding(&candidate.keys.local, &candidate.keys.remote);
+            (candidate.funding, script.to_p2wsh())
+        });
+        registered.collect()
     }
 
     fn keep_facts(&self, batch: &Batch) {

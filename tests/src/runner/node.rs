@@ -3,9 +3,10 @@ use super::Failed;
 use super::crash::{CrashPlan, LastReports, Life, MortalBroadcast, MortalLog};
 use super::ldk::Beside;
 use crate::scenario::ast::SubscriberName;
-use crate::world::{UpTo, World, WorldFees};
+use crate::world::{Client, Shown, ShownBlocks, UpTo, World, WorldFees};
 use arb_core::arbitrator::{Alert, ChannelEvent, Notice, UpstreamResolution, UpstreamVerdict};
 use arb_core::ids::{ChannelId, HtlcId};
+use arb_core::log::ChangeLog;
 use arb_node_adapter::{ArbiterCoins, ArbiterEgress};
 use arb_store::{LmdbLog, StoreConfig, StoreControl, StoreError};
 use arb_watcher::{
@@ -158,8 +159,17 @@ impl Node {
         };
         let fees = WorldFees { faults: Arc::clone(&world.faults) };
         let scripts = arb_watcher::ScriptsPort::default();
-        let (source, coins) =
-            (UpTo { inner: world.backend.blocks(), height }, world.wallet.clone());
+        let blocks = UpTo { inner: world.backend.blocks(), height };
+        let source = match world.shown {
+            Shown::Blocks => ShownBlocks::Whole(blocks),
+            Shown::Confirm => {
+                let remembered = log.blocks().map_err(|error| Failed::new("the store", error))?;
+                let last = self.last_reports.clone();
+                let fundings = Box::new(move || last.fundings());
+                ShownBlocks::Filtered(Arc::new(Client::new(blocks, remembered, fundings)))
+            }
+        };
+        let coins = world.wallet.clone();
         let (policy, last) = (self.settings.policy, self.last_reports.clone());
         let log = MortalLog { inner: log, life, policy, last };
         let started = match self.beside.clone() {

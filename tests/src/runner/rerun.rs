@@ -6,7 +6,7 @@ use super::trace::Trace;
 use crate::ldk::Delivery;
 use crate::scenario::Scenario;
 use crate::scenario::ast::Mode;
-use crate::world::Backend;
+use crate::world::{Backend, Shown, World};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,6 +31,8 @@ pub struct Options {
     pub mode: Option<Mode>,
     /// How our LDK node is shown blocks.
     pub delivery: Delivery,
+    /// How the arbiter is.
+    pub shown: Shown,
 }
 
 /// What a run came to.
@@ -92,7 +94,9 @@ async fn story(
 ) -> Result<Compared, (usize, Failed)> {
     let trace = Trace::new(options.trace);
     let backend = backend(options.chain).await.map_err(|failed| (0, failed))?;
-    let begun = Runner::begin(scenario, backend, plan, trace).await;
+    let mut world = World::new(backend);
+    world.shown = options.shown;
+    let begun = Runner::begin(scenario, world, plan, trace).await;
     let mut runner = begun.map_err(|failed| (0, failed))?;
     runner.set_delivery(options.delivery);
     if let Some(mode) = options.mode {

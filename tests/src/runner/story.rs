@@ -8,7 +8,7 @@ use super::{Failed, history};
 use crate::peer::{self, Channel, Commitment};
 use crate::scenario::ast::{self, ChannelName, HashName, Step};
 use crate::scenario::{ParseError, Scenario};
-use crate::world::{Backend, Fill, Room, World, channel_id, channel_secrets, first_facts, number};
+use crate::world::{Fill, Room, World, channel_id, channel_secrets, first_facts, number};
 use arb_core::facts::{ChannelFacts, Update};
 use arb_core::ids::ChannelId;
 use arb_core::policy::{Joining, Policy};
@@ -189,7 +189,7 @@ impl<'a> Runner<'a> {
     /// Opens the channels, fills the wallets and starts the arbiter.
     pub(super) async fn begin(
         scenario: &'a Scenario,
-        backend: Backend,
+        world: World,
         plan: Arc<CrashPlan>,
         trace: Trace,
     ) -> Result<Self, Failed> {
@@ -200,7 +200,7 @@ impl<'a> Runner<'a> {
         };
         let mut runner = Self {
             scenario,
-            world: World::new(backend),
+            world,
             node: Node::new(settings, plan)?,
             channels: BTreeMap::new(),
             preimages: BTreeSet::new(),

@@ -6,6 +6,7 @@ use super::story::Runner;
 use super::trace::Trace;
 use crate::scenario::Scenario;
 use crate::scenario::ast::{ArbiterStep, ChannelName, Format, Step};
+use crate::world::World;
 use arb_core::arbitrator::CloseKind;
 use arb_core::report::ClosingCost;
 use arb_watcher::Reserve;
@@ -70,8 +71,9 @@ async fn watched(
     let start = |failed| (0, failed);
     let backend = backend(chain).await.map_err(start)?;
     let plan = Arc::new(CrashPlan::count());
-    let mut runner =
-        Runner::begin(scenario, backend, plan, Trace::new(false)).await.map_err(start)?;
+    let mut runner = Runner::begin(scenario, World::new(backend), plan, Trace::new(false))
+        .await
+        .map_err(start)?;
     let all = scenario.story.len();
     let mut foreseen = BTreeMap::new();
     for (at, statement) in scenario.story.iter().enumerate() {

@@ -5,6 +5,7 @@ use super::rerun::{Options, backend, runtime};
 use super::story::Runner;
 use super::trace::Trace;
 use crate::scenario::Scenario;
+use crate::world::World;
 use arb_core::report::ChannelReport;
 use bitcoin::Txid;
 use lightning::chain::channelmonitor::Balance;
@@ -57,7 +58,8 @@ async fn watched(
     let backend = backend(options.chain).await.map_err(start)?;
     let plan = Arc::new(CrashPlan::count());
     let trace = Trace::new(options.trace);
-    let mut runner = Runner::begin(scenario, backend, plan, trace).await.map_err(start)?;
+    let mut runner =
+        Runner::begin(scenario, World::new(backend), plan, trace).await.map_err(start)?;
     if let Some(mode) = options.mode {
         runner.set_mode(mode).map_err(start)?;
     }

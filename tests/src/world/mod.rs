@@ -3,6 +3,7 @@
 mod backend;
 mod facts;
 mod faults;
+mod filtered;
 mod ledger;
 mod ports;
 
@@ -12,8 +13,9 @@ pub use facts::{
     local_commitment, number, party_facts, updates_of,
 };
 pub use faults::{Faults, Seen};
+pub use filtered::{Client, Fundings, Shown, ShownBlocks};
 pub use ledger::{Ledger, LedgerBlock, Room};
-pub use ports::{UpTo, WorldBlocks, WorldBroadcast, WorldFees};
+pub use ports::{PortError, UpTo, WorldBlocks, WorldBroadcast, WorldFees};
 
 use crate::chain::ChainError;
 use crate::regtest::RegtestError;
@@ -54,6 +56,8 @@ pub struct World {
     pub signer: MemorySigner,
     /// Faults of the ports, and what passed through them.
     pub faults: Arc<Faults>,
+    /// How the arbiter is shown blocks.
+    pub shown: Shown,
 }
 
 impl World {
@@ -65,6 +69,7 @@ impl World {
             wallet: MemoryCoins::new(wallet_key(), &[]),
             signer: MemorySigner::new(),
             faults: Arc::new(Faults::default()),
+            shown: Shown::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use arb_core::ports::{
     BlockSource, Broadcast, FeeEstimates, FeeSource, Package, SeesMempool, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef};
+use arb_node_adapter::SourceError;
 use arb_watcher::core_rpc::{CoreBlocks, CoreBroadcast, CoreError, verdict_of};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction, Txid};
 use std::collections::BTreeMap;
@@ -22,6 +23,12 @@ pub enum PortError {
     /// The real node did not answer.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// What the chain client delivered does not have it yet.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The chain client's round did not come to its end.
+    #[error("a round of the chain client: {0}")]
+    Round(String),
 }
 
 /// Blocks and mempool of a backend.

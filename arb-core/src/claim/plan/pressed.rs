@@ -16,6 +16,9 @@ use bitcoin::{Amount, Weight};
 /// What the output of a second stage adds to the transaction that sweeps it: its input, with a delayed signature.
 const SWEPT: Weight = Weight::from_wu(320);
 
+/// Blocks after a deadline for which what was signed up to it, and reached nobody, waits for what is to take its place.
+const HELD: u32 = fee::BAD_LUCK;
+
 impl Planner<'_> {
     /// For every deadline of a draft, the nearest first, how near it is, and what is lost with it or before it. `budget` is
     /// what may be paid for all of it.
@@ -75,11 +78,21 @@ impl Planner<'_> {
     /// known no mempool ever had it. What was signed since counts, so that the price is lowered once; and so does everything
     /// in the last stretch before another deadline, where it costs too much to be wrong about a mempool that did not answer.
     pub(super) fn is_nowhere(&self, out: &Out<'_>, draft: &Draft) -> bool {
+        self.missed(out, draft).is_some()
+    }
+
+    /// Whether such a transaction stays where it is for now, because this draft is to take its place: whoever has it by
+    /// then would have what it pays. If nothing was signed for a few blocks, it is better than nothing.
+    pub(super) fn is_held(&self, out: &Out<'_>, draft: &Draft) -> bool {
+        self.missed(out, draft).is_some_and(|by| by.until(self.tip).0 < HELD)
+    }
+
+    fn missed(&self, out: &Out<'_>, draft: &Draft) -> Option<BlockHeight> {
         let (ahead, past): (Vec<_>, Vec<_>) =
             draft.claims().flat_map(|claim| self.deadlines(claim)).partition(|by| *by > self.tip);
-        let is_missed = past.into_iter().max().is_some_and(|by| out.handed_out.at <= by);
+        let missed = past.into_iter().max().filter(|by| out.handed_out.at <= *by)?;
         let is_calm = |by| self.tip.until(by).0 > fee::BAD_LUCK;
-        out.is_unheard && is_missed && ahead.into_iter().all(is_calm)
+        (out.is_unheard && ahead.into_iter().all(is_calm)).then_some(missed)
     }
 
     /// The deadlines of a claim: those of a commitment's child are those of all HTLCs on it. That of a race is past.

@@ -155,6 +155,11 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
             }
             Mode::Own => {}
         }
+        // Claims of other channels are in it: the arbiter takes it apart, as one that the network refuses.
+        if self.egress.leaves_out(&package.stakes) {
+            let refused = |tx: &Transaction| (tx.compute_txid(), left_out());
+            return Ok(package.transactions.iter().map(refused).collect());
+        }
         self.close(&package)?;
         self.egress.wants(&package.stakes);
         let mut taken = package.clone();
@@ -173,8 +178,15 @@ impl<B: Broadcast, M: Mempool, F: ForceClose> Broadcast for ArbiterEgress<B, M, 
 
     /// Nothing is handed over, so any mode may ask.
     async fn test(&self, transaction: Transaction) -> Result<Option<Verdict>, Self::Error> {
+        if self.egress.is_left_out(&transaction) {
+            return Ok(Some(left_out()));
+        }
         self.inner.test(transaction).await.map_err(EgressError::Port)
     }
+}
+
+fn left_out() -> Verdict {
+    Verdict::Refused("it claims for a channel that is LDK's alone".to_owned())
 }
 
 /// The arbiter's wallet: it has no coins while the arbiter may not publish, so that LDK's own

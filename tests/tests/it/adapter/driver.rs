@@ -6,13 +6,20 @@ use arb_core::claim::trough::Troughs;
 use arb_core::classify::FundingSpend;
 use arb_core::memory::MemoryLog;
 use arb_core::ports::{
-    Coin, CoinRequest, CoinSource, FeeEstimates, PointRequest, SignRequest, Signer,
+    BlockSource, Coin, CoinRequest, CoinSource, FeeEstimates, PointRequest, SignRequest, Signer,
 };
-use arb_node_adapter::{BroadcastQueue, FromLdkBroadcaster, FromLdkFees, LdkFees, ListenSource};
+use arb_core::report::ChannelReport;
+use arb_core::units::BlockRef;
+use arb_node_adapter::{
+    BroadcastQueue, ConfirmSource, FromLdkBroadcaster, FromLdkFees, Headers, LdkFees, ListenSource,
+    OutputFilter, RoundError, SourceError,
+};
 use arb_watcher::{Arbiter, Ports, Settings};
+use bitcoin::block::Header;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::{FeeRate, OutPoint, ScriptBuf, Transaction, TxOut};
-use lightning::chain::{BestBlock, Listen};
+use lightning::chain::{BestBlock, Confirm, Listen};
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,12 +76,10 @@ fn deliver(source: &ListenSource, world: &World, from: u32) -> Result<(), Failed
     Ok(())
 }
 
-#[tokio::test]
-async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
-    let mut world = World::new()?;
-    let start = world.chain.height();
-    let source = ListenSource::new([]);
-    deliver(&source, &world, start)?;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An arbiter on LDK's interfaces, once it has come to rest.
+async fn started<S: BlockSource>(source: S) -> Result<Arbiter, Failed> {
     let floor = FeeRate::BROADCAST_MIN;
     let fees = Arc::new(LdkFees::new(FeeEstimates {
         targets: Vec::new(),
@@ -82,7 +87,7 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
         troughs: Troughs::default(),
     }));
     let ports = Ports {
-        source: source.clone(),
+        source,
         broadcast: FromLdkBroadcaster(Arc::new(BroadcastQueue::new())),
         fees: FromLdkFees(fees),
         signer: Away,
@@ -91,9 +96,39 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
     };
     let settings = Settings { retry: Duration::from_millis(5), ..Settings::default() };
     let arbiter = Arbiter::start(MemoryLog::new(), ports, settings, Vec::new()).await?;
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, arbiter.idle()).await??;
-    let id = world.facts.id;
+    tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
+    Ok(arbiter)
+}
+
+/// The report of the channel once the arbiter stands at a height.
+async fn reached(arbiter: &Arbiter, world: &World, height: u32) -> Result<ChannelReport, Failed> {
+    until(arbiter, world, |report| report.tip.0 == height).await
+}
+
+async fn until(
+    arbiter: &Arbiter,
+    world: &World,
+    is_it: impl Fn(&ChannelReport) -> bool,
+) -> Result<ChannelReport, Failed> {
+    let report = async {
+        loop {
+            let report = arbiter.report(world.facts.id).await?.ok_or("no report")?;
+            if is_it(&report) {
+                return Ok::<_, Failed>(report);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, report).await?
+}
+
+#[tokio::test]
+async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
+    let mut world = World::new()?;
+    let start = world.chain.height();
+    let source = ListenSource::new([]);
+    deliver(&source, &world, start)?;
+    let arbiter = started(source.clone()).await?;
     arbiter.watch_channel(world.facts.clone()).await?;
 
     let (close, claim) = (world.close.clone(), world.claim.clone());
@@ -101,20 +136,8 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
     world.chain.mine_transactions(std::slice::from_ref(&claim))?;
     world.chain.mine_empty(2);
     deliver(&source, &world, start + 1)?;
-    let reached = |height: u32| {
-        let arbiter = arbiter.clone();
-        async move {
-            // The retry after a withheld block takes its time.
-            loop {
-                let report = arbiter.report(id).await?.ok_or("no report")?;
-                if report.tip.0 == height {
-                    return Ok::<_, Failed>(report);
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
-    };
-    let report = tokio::time::timeout(patience, reached(world.chain.height())).await??;
+    // The retry after a withheld block takes its time.
+    let report = reached(&arbiter, &world, world.chain.height()).await?;
     let spend = FundingSpend::RemoteCommitment(world.facts.candidates.current.remote.number);
     assert_eq!(report.phase, Phase::Closed(spend));
     assert_eq!(report.upstream.first().map(|(_, v)| *v), Some(UpstreamVerdict::Fulfilled));
@@ -125,8 +148,144 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
     source
         .blocks_disconnected(BestBlock::new(world.chain.hash_at(start).ok_or("no block")?, start));
     deliver(&source, &world, start + 1)?;
-    let report = tokio::time::timeout(patience, reached(world.chain.height())).await??;
+    let report = reached(&arbiter, &world, world.chain.height()).await?;
     assert_eq!(report.phase, Phase::Open);
     arbiter.shutdown().await;
+    Ok(())
+}
+
+/// A server that has the chain's headers, but for those above a height.
+struct Server<'a>(&'a World, u32);
+
+impl Headers for Server<'_> {
+    type Error = Infallible;
+
+    async fn headers(&self, to: BlockRef, most: u32) -> Result<Vec<Header>, Infallible> {
+        let Self(world, last) = self;
+        if to.height.0 > *last || world.chain.hash_at(to.height.0) != Some(to.hash) {
+            return Ok(Vec::new());
+        }
+        let first = to.height.0.saturating_sub(most.saturating_sub(1));
+        let blocks = (first..=to.height.0).filter_map(|height| world.chain.block_at(height));
+        Ok(blocks.map(|block| block.header).collect())
+    }
+}
+
+fn best(source: &ConfirmSource, world: &World) -> Result<(), Failed> {
+    let height = world.chain.height();
+    let tip = world.chain.block_at(height).ok_or("no block")?;
+    source.best_block_updated(&tip.header, height);
+    Ok(())
+}
+
+/// The one transaction of this block that is not its first.
+fn confirm(source: &ConfirmSource, world: &World, height: u32) -> Result<(), Failed> {
+    let block = world.chain.block_at(height).ok_or("no block")?;
+    let only = block.txdata.get(1).ok_or("no transaction")?;
+    source.transactions_confirmed(&block.header, &[(1, only)], height);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_filtering_client_says_late_is_not_lost() -> Result<(), Failed> {
+    let mut world = World::new()?;
+    let start = world.chain.height();
+    let filter = Arc::new(OutputFilter::new());
+    let source = ConfirmSource::new([], filter.clone());
+    assert!(matches!(source.tip().await, Err(SourceError::NotStarted)));
+    let round = source.round_complete(&Server(&world, start)).await;
+    assert!(matches!(round, Err(RoundError::NoTip)));
+    best(&source, &world)?;
+    source.round_complete(&Server(&world, start)).await?;
+    let arbiter = started(source.clone()).await?;
+    arbiter.watch_channel(world.facts.clone()).await?;
+
+    // Its tip comes, and headers between are not to be had; the driver stays where it was.
+    let (close, claim) = (world.close.clone(), world.claim.clone());
+    world.chain.mine_transactions(std::slice::from_ref(&close))?;
+    world.chain.mine_transactions(std::slice::from_ref(&claim))?;
+    world.chain.mine_empty(2);
+    let tip = world.chain.height();
+    best(&source, &world)?;
+    let round = source.round_complete(&Server(&world, start)).await;
+    assert!(matches!(round, Err(RoundError::NoHeader(at)) if at.height.0 == tip - 1));
+    assert_eq!(source.tip().await?.height.0, start);
+    source.round_complete(&Server(&world, tip)).await?;
+    assert_eq!(reached(&arbiter, &world, tip).await?.phase, Phase::Open);
+
+    // What was in them comes too late, the last first.
+    let before = filter.outputs();
+    confirm(&source, &world, start + 2)?;
+    confirm(&source, &world, start + 1)?;
+    let outputs = close.output.len() + claim.output.len();
+    assert_eq!(filter.outputs() - before, outputs);
+    source.round_complete(&Server(&world, tip)).await?;
+    let spend = FundingSpend::RemoteCommitment(world.facts.candidates.current.remote.number);
+    let closed = |report: &ChannelReport| report.phase == Phase::Closed(spend);
+    let is_told = |report: &ChannelReport| {
+        closed(report)
+            && report.upstream.first().map(|(_, v)| *v) == Some(UpstreamVerdict::Fulfilled)
+    };
+    until(&arbiter, &world, is_told).await?;
+    let relevant = source.get_relevant_txids();
+    let expected = [(close, start + 1), (claim, start + 2)];
+    let expected = expected.map(|(tx, at)| (tx.compute_txid(), at, world.chain.hash_at(at)));
+    assert_eq!(relevant, expected);
+
+    // Out again, on a longer fork, of which only the tip is said.
+    world.chain.disconnect(4, &|_| true)?;
+    world.chain.mine_empty(6);
+    for (txid, ..) in relevant {
+        source.transaction_unconfirmed(&txid);
+    }
+    assert_eq!(source.get_relevant_txids(), []);
+    best(&source, &world)?;
+    source.round_complete(&Server(&world, tip + 2)).await?;
+    let report = reached(&arbiter, &world, world.chain.height()).await?;
+    assert_eq!(report.phase, Phase::Open);
+    arbiter.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_filtering_client_says_again_after_a_restart_is_made_good() -> Result<(), Failed> {
+    let mut world = World::new()?;
+    let start = world.chain.height();
+    let close = world.close.clone();
+    world.chain.mine_transactions(std::slice::from_ref(&close))?;
+    world.chain.mine_empty(1);
+    let tip = world.chain.height();
+    let at = |height: u32| world.chain.hash_at(height).map(|hash| (height, hash));
+    let remembered = (start..=tip)
+        .filter_map(at)
+        .map(|(height, hash)| BlockRef { height: arb_core::units::BlockHeight(height), hash });
+    let remembered: Vec<BlockRef> = remembered.collect();
+    let source = ConfirmSource::new(remembered.clone(), Arc::new(OutputFilter::new()));
+    confirm(&source, &world, start + 1)?;
+    best(&source, &world)?;
+    // All blocks are known: no header is asked for.
+    source.round_complete(&Server(&world, 0)).await?;
+    let standing = remembered.last().copied().ok_or("no block")?;
+    let (at, late) = source.late(standing).ok_or("nothing late")?;
+    assert_eq!((at.height.0, late.txdata.as_slice()), (start + 1, [close].as_slice()));
+    assert_eq!(source.late(standing).map(|(at, _)| at), Some(at));
+    source.had(at, &late);
+    assert_eq!(source.late(standing), None);
+
+    // A remembered block is served once its header came.
+    let hash = at.hash;
+    assert_eq!(source.block(hash).await?.map(|block| block.txdata.len()), Some(1));
+    let empty = remembered.first().copied().ok_or("no block")?;
+    assert!(
+        matches!(source.block(empty.hash).await, Err(SourceError::NotYet(at)) if at == empty.height)
+    );
+    source.round_complete(&Server(&world, tip)).await?;
+    assert_eq!(source.block(empty.hash).await?.map(|block| block.txdata.len()), Some(0));
+    assert!(matches!(
+        source.hash_at(arb_core::units::BlockHeight(1)).await,
+        Err(SourceError::NotYet(_))
+    ));
+    source.round_complete(&Server(&world, tip)).await?;
+    assert_eq!(source.hash_at(arb_core::units::BlockHeight(1)).await?, world.chain.hash_at(1));
     Ok(())
 }

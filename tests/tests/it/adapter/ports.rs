@@ -2,9 +2,11 @@
 use super::Failed;
 use super::fixtures::{outpoint, spend};
 use arb_core::claim::trough::Troughs;
-use arb_core::ports::{Broadcast, FeeEstimates, FeeSource, Package, Verdict};
+use arb_core::ids::ChannelId;
+use arb_core::ports::{Broadcast, FeeEstimates, FeeSource, Package, Stake, Verdict};
 use arb_node_adapter::{
-    BroadcastQueue, FromLdkBroadcaster, FromLdkFees, LdkFees, MAXIMUM_MARGIN, horizon,
+    ArbiterEgress, BroadcastQueue, Egress, EgressError, FromLdkBroadcaster, FromLdkFees, LdkFees,
+    MAXIMUM_MARGIN, Mode, horizon,
 };
 use bitcoin::{FeeRate, OutPoint, Transaction, Txid};
 use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
@@ -137,5 +139,37 @@ async fn what_we_broadcast_reaches_ldk_and_back() -> Result<(), Failed> {
     let port = Port::default();
     queue.drain(&port).await?;
     assert_eq!(port.got.into_inner().map_err(|_| "poisoned")?, [package]);
+    Ok(())
+}
+
+/// One of two channels whose claims share a transaction goes back to LDK: what is refused names the
+/// output to leave out, and the other goes on.
+#[tokio::test]
+async fn what_claims_for_a_channel_of_ldks_alone_is_refused() -> Result<(), Failed> {
+    let egress = Arc::new(Egress::new(Mode::Own));
+    let ours = ArbiterEgress::new(Port::default(), egress.clone());
+    let stake =
+        |n: u8| Stake { channel: ChannelId([n; 32]), outpoint: outpoint(n), deadline: None };
+    let claiming = |of: &[u8]| {
+        let outputs: Vec<OutPoint> = of.iter().copied().map(outpoint).collect();
+        let transactions = vec![spend(&outputs, 1_000)];
+        Package { transactions, stakes: of.iter().copied().map(stake).collect() }
+    };
+    let refused = |verdict: &Verdict| matches!(verdict, Verdict::Refused(_));
+    let low = |verdict: &Verdict| matches!(verdict, Verdict::FeeTooLow(_));
+    let both = claiming(&[1, 2]);
+    let verdicts = ours.broadcast(both.clone()).await?;
+    assert!(verdicts.iter().all(|(_, verdict)| low(verdict)), "it was handed over: {verdicts:?}");
+    assert!(!egress.hand_back(ChannelId([1; 32])));
+    let verdicts = ours.broadcast(both.clone()).await?;
+    assert_eq!(verdicts.len(), 1);
+    assert!(verdicts.iter().all(|(_, verdict)| refused(verdict)), "{verdicts:?}");
+    for (claims, is_refused) in [(&[1, 2][..], true), (&[1], true), (&[2], false)] {
+        let asked = claiming(claims).transactions.remove(0);
+        assert_eq!(ours.test(asked).await?.is_some_and(|said| refused(&said)), is_refused);
+    }
+    let verdicts = ours.broadcast(claiming(&[2])).await?;
+    assert!(verdicts.iter().all(|(_, verdict)| low(verdict)), "{verdicts:?}");
+    assert!(matches!(ours.broadcast(claiming(&[1])).await, Err(EgressError::HandedBack)));
     Ok(())
 }

@@ -152,3 +152,21 @@ fn several_deadlines_of_one_transaction_count_each() {
     let last = world.outage(10);
     assert!(last[&1] > 20 * sat_per_kwu(10), "{}", last[&1]);
 }
+
+#[test]
+fn what_was_offered_to_nobody_waits_for_what_takes_its_place() {
+    let mut world = penalty();
+    world.outage(30);
+    // The signer is away: whoever takes the old one meanwhile has all that it pays.
+    let is_published = |world: &World| {
+        let steps = world.steps();
+        assert!(steps.iter().any(|step| matches!(step, Step::Sign(_))), "{steps:?}");
+        steps.iter().any(|step| matches!(step, Step::Publish(_)))
+    };
+    for _ in 0..12 {
+        assert!(!is_published(&world));
+        world.tip = BlockHeight(world.tip.0 + 1);
+    }
+    // Without a signer for long, it is better than nothing.
+    assert!(is_published(&world));
+}
