@@ -46,7 +46,7 @@ pub trait BlockSource: Send + Sync + 'static {
 
     /// A block at or below `tip`, in its chain, with transactions alone that the source heard of when it may have
     /// served the block without them: one that sees what spends registered outputs is told of some late. It is given
-    /// again until [`had`](Self::had) it. A source of whole blocks knows of none.
+    /// again until [`had`](Self::had) it. A source of whole blocks knows of none; one around another passes both calls on.
     fn late(&self, _tip: BlockRef) -> Option<(BlockRef, Block)> {
         None
     }
@@ -291,6 +291,9 @@ pub struct CoinRequest {
     pub amount: Amount,
     /// Feerate at which their own inputs are paid.
     pub feerate: FeeRate,
+    /// A coin whose input would cost all of it at this feerate is left for better times: as long as there is time, more than
+    /// what is paid.
+    pub worth: FeeRate,
     /// The channel of the claim.
     pub channel: ChannelId,
     /// The first deadline of what the coins help to claim, as in [`Stake::deadline`].

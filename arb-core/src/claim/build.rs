@@ -47,7 +47,12 @@ pub struct Draft {
     /// The output in whose name the wallet's coins are reserved, and its channel: that of the first claim, or of the
     /// transaction's whose place it takes.
     pub coins_as: (ChannelId, OutPoint),
+    /// Whether a coin whose input would cost most of it is left for better times: there is time.
+    pub thrifty: bool,
 }
+
+/// So many tenths of a coin its input may cost as long as there is time.
+const INPUTS_SHARE: u64 = 7;
 
 /// An unconfirmed parent whose fee counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +114,8 @@ pub struct Unsigned {
     pub fee: Amount,
     /// Whether that is less than three quarters of its price: the coins fell short.
     pub is_short: bool,
+    /// What it pays for its weight, with its parent.
+    pub feerate: FeeRate,
 }
 
 impl Draft {
@@ -126,6 +133,7 @@ impl Draft {
             parent: None,
             divisible: false,
             last: false,
+            thrifty: false,
         }
     }
 
@@ -180,6 +188,14 @@ impl Draft {
             SpendPath::LocalCommitment(_) | SpendPath::Single(_) => None,
         };
         bring.unwrap_or(Amount::ZERO)
+    }
+
+    /// The feerate at which a coin is to bring something beyond its input, so that at the price it brings a part of what it is worth.
+    #[must_use]
+    pub const fn coins_worth(&self) -> FeeRate {
+        let rate = self.feerate.to_sat_per_kwu();
+        let thrifty = FeeRate::from_sat_per_kwu(rate.saturating_mul(10).div_ceil(INPUTS_SHARE));
+        if self.thrifty { thrifty } else { self.feerate }
     }
 
     /// How many coins there is room for, of the usual size.
@@ -436,13 +452,17 @@ impl Draft {
         let (paid_in, paid_out) = (sum(&prevouts), sum(&transaction.output));
         let fee = paid_in.checked_sub(paid_out).ok_or(BuildError::Malformed)?;
         let is_short = fee < three_quarters(wanted);
+        let Parent { fee: parents, weight: parent } = self.parent.unwrap_or_default();
+        let weight = self.weight().checked_add(extra).and_then(|own| own.checked_add(parent));
+        let feerate = weight.and_then(|all| fee::feerate_of(fee.checked_add(parents)?, all));
+        let feerate = feerate.ok_or(BuildError::Malformed)?;
         if fee < least {
             // Coins fell so short that it would not be relayed, or not replace its predecessor.
             return Err(BuildError::NoCoins);
         }
         let coins = coins.iter().map(|coin| coin.outpoint).collect();
         let Self { claim, others, .. } = self;
-        Ok(Unsigned { claim, others, transaction, prevouts, coins, fee, is_short })
+        Ok(Unsigned { claim, others, transaction, prevouts, coins, fee, is_short, feerate })
     }
 }
 

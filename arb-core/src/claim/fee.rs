@@ -47,6 +47,8 @@ const AT_ONCE: u32 = 2;
 const STEP: u64 = 600;
 /// Blocks before a deadline from which any higher price is worth a replacement.
 const CLOSE: u32 = 6;
+/// Blocks before a deadline up to which small coins may wait for lower fees.
+const TIME: u32 = 18;
 /// Blocks before the last stretch in which any higher price is worth one, too.
 const BEFORE_LAST: u32 = 3;
 /// What is a race with the peer is priced as if so many blocks were left.
@@ -107,6 +109,11 @@ impl Hurry {
             Self::Left(_) | Self::Penalty(..) => true,
             Self::Raced | Self::Commitment(_) | Self::Waited(_) => false,
         }
+    }
+
+    /// Whether there is time for smaller steps, or for larger coins.
+    pub(super) fn has_time(self) -> bool {
+        self.left().is_none_or(|left| left > TIME)
     }
 
     /// Whether its deadline is so near that any higher price is worth a replacement.
@@ -339,12 +346,16 @@ pub fn fee_of(feerate: FeeRate, weight: Weight) -> Amount {
     Amount::from_sat(milli.div_ceil(1000))
 }
 
+/// The least fee of `weight` where `floor` is asked for: relays count whole virtual bytes.
+pub(super) fn relay_fee(floor: FeeRate, weight: Weight) -> Amount {
+    fee_of(floor, Weight::from_wu(weight.to_wu().div_ceil(4).saturating_mul(4)))
+}
+
 /// The smallest fee of a replacement (BIP 125 rule 4): what was paid, and 1 sat/vB of its own
 /// size more.
 #[must_use]
 pub fn replacement_fee(paid: Amount, weight: Weight) -> Amount {
-    let own = fee_of(RELAY, weight);
-    units::plus(paid, own)
+    units::plus(paid, relay_fee(RELAY, weight))
 }
 
 #[cfg(test)]

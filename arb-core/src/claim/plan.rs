@@ -301,6 +301,10 @@ impl<'a> Planner<'a> {
         let signed = |draft: Draft| (draft.claim.channel, sign(draft));
         let publish =
             |out: &Out<'_>| (first.channel, publish([&out.handed_out.transaction], claims));
+        let replaced = |out: &Out<'_>, heir: Option<Draft>| {
+            let is_held = heir.as_ref().is_some_and(|next| self.is_held(out, next));
+            heir.map(signed).into_iter().chain((!is_held).then(|| publish(out)))
+        };
         match &group.standing {
             Standing::New => {
                 let parts = self.worth_it_now(claims);
@@ -313,9 +317,7 @@ impl<'a> Planner<'a> {
                     0 | 1 => next,
                     _ => next.and_then(|_| self.heir(out, parts)),
                 };
-                let is_held = heir.as_ref().is_some_and(|next| self.is_held(out, next));
-                steps.extend(heir.map(signed));
-                steps.extend((!is_held).then(|| publish(out)));
+                steps.extend(replaced(out, heir));
             }
             Standing::Anew(out) => {
                 // A coin may come back, and then it goes out at once.
@@ -326,8 +328,7 @@ impl<'a> Planner<'a> {
             Standing::Apart(out, parts) => {
                 let whole = || self.as_it_was(out, claims).filter(Draft::fits);
                 let heir = self.heir(out, parts).or_else(whole);
-                steps.extend(heir.map(signed));
-                steps.push(publish(out));
+                steps.extend(replaced(out, heir));
             }
         }
     }
@@ -447,13 +448,13 @@ impl<'a> Planner<'a> {
         }
         draft.least = match over {
             // A child must be worth relaying by itself, whatever its parent pays.
-            Over::Nothing => fee::fee_of(self.estimates.floor, own),
+            Over::Nothing => fee::relay_fee(self.estimates.floor, own),
             Over::Same(current) if self.is_nowhere(current, &draft) => {
                 let before = paid_by(current, &parent).ok_or(Undrafted::Waits)?.to_sat_per_kwu();
                 if before.abs_diff(feerate.to_sat_per_kwu()) < before.div_ceil(20) {
                     return Err(Undrafted::Waits);
                 }
-                fee::fee_of(self.estimates.floor, own)
+                fee::relay_fee(self.estimates.floor, own)
             }
             Over::Same(current) => {
                 feerate = self
@@ -466,18 +467,18 @@ impl<'a> Planner<'a> {
                 if current.refusal(self.tip) == Some(Refusal::Fee)
                     || self.is_nowhere(current, &draft) =>
             {
-                fee::fee_of(self.estimates.floor, own)
+                fee::relay_fee(self.estimates.floor, own)
             }
             Over::More(current) => fee::replacement_fee(current.handed_out.fee, own),
             Over::Absent(current) => {
                 feerate = self
                     .replacing(current, &draft, price.hurry, feerate)
                     .ok_or(Undrafted::Waits)?;
-                fee::fee_of(self.estimates.floor, own)
+                fee::relay_fee(self.estimates.floor, own)
             }
             Over::Unfunded(current) => {
                 feerate = feerate.max(paid_by(current, &parent).ok_or(Undrafted::Waits)?);
-                fee::fee_of(self.estimates.floor, own)
+                fee::relay_fee(self.estimates.floor, own)
             }
         };
         draft.fee = fee::fee_of(feerate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
@@ -491,6 +492,7 @@ impl<'a> Planner<'a> {
         draft.feerate = if budget > before_coins { feerate.min(most.rate) } else { feerate };
         draft.budget = budget;
         draft.divisible = matches!(over, Over::Nothing);
+        draft.thrifty = price.asked.is_empty() && price.hurry.has_time();
         // The last step up is whatever is left of the budget.
         draft.fee = draft.fee.min(before_coins);
         if draft.least <= budget { Ok(draft) } else { Err(Undrafted::CannotPay) }

@@ -8,11 +8,11 @@ use arb_core::ids::ChannelId;
 use arb_core::ports::{Package, Stake};
 use arb_core::units::BlockHeight;
 use bitcoin::block::Header;
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{BlockHash, OutPoint, Transaction, Txid};
 use core::ops::Deref;
 use lightning::chain::chaininterface::BroadcasterInterface;
 use lightning::chain::transaction::TransactionData;
-use lightning::chain::{BestBlock, Listen};
+use lightning::chain::{BestBlock, Confirm, Listen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use waits::Refusing;
@@ -73,7 +73,8 @@ pub enum Mode {
     ///
     /// What LDK has in the mempool it hands over again and again (`ChainMonitor::rebroadcast_pending_claims`, which LDK's background
     /// processor calls). If it has not for [`SILENCE`] blocks, it is cut off, or what it pays since then reaches nobody: that
-    /// counts no longer in the last [`SILENCE`] blocks before the deadline, or in the last `before` where these are fewer.
+    /// counts no longer in the last [`SILENCE`] blocks before the deadline, or in the last `before` where these are fewer. Only
+    /// the first time that it handed something over is known after a restart: from then on [`GRACE`] blocks are enough.
     Guard {
         /// Blocks before the deadline.
         before: u32,
@@ -90,7 +91,7 @@ pub enum Mode {
 
 /// The mode, and what it is decided by.
 ///
-/// It has to know the height: it is to be told of blocks as a [`Listen`] beside LDK's own, or by
+/// It has to know the height: it is to be told of blocks as a [`Listen`] or [`Confirm`] beside LDK's own, or by
 /// [`best_height`](Self::best_height). What goes out before the first block counts as if it went out with it.
 #[derive(Debug, Default)]
 pub struct Egress {
@@ -523,6 +524,21 @@ impl Listen for Egress {
 
     fn blocks_disconnected(&self, fork_point_block: BestBlock) {
         self.best_height(fork_point_block.height);
+    }
+}
+
+/// Of a chain client that filters, only the tip.
+impl Confirm for Egress {
+    fn transactions_confirmed(&self, _: &Header, _: &TransactionData<'_>, _: u32) {}
+
+    fn transaction_unconfirmed(&self, _: &Txid) {}
+
+    fn best_block_updated(&self, _: &Header, height: u32) {
+        self.best_height(height);
+    }
+
+    fn get_relevant_txids(&self) -> Vec<(Txid, u32, Option<BlockHash>)> {
+        Vec::new()
     }
 }
 

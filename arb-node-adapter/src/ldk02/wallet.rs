@@ -60,9 +60,10 @@ impl<W> FromLdkWallet<W> {
         let taken: BTreeSet<OutPoint> = others.flat_map(|(_, coins)| coins).copied().collect();
         let worth = |utxo: Utxo| {
             let weight = BASE_INPUT.checked_add(utxo.satisfaction_weight)?;
-            let fee = request.feerate.fee_wu(Weight::from_wu(weight))?;
-            let brings = utxo.output.value.checked_sub(fee)?;
-            (!taken.contains(&utxo.outpoint)).then_some((utxo, brings))
+            let fee = |rate: FeeRate| rate.fee_wu(Weight::from_wu(weight));
+            let brings = utxo.output.value.checked_sub(fee(request.feerate)?)?;
+            let is_worth_it = utxo.output.value > fee(request.worth)?;
+            (is_worth_it && !taken.contains(&utxo.outpoint)).then_some((utxo, brings))
         };
         let mut offered: Vec<(Utxo, Amount)> = utxos.into_iter().filter_map(worth).collect();
         offered.sort_by_key(|(utxo, _)| utxo.outpoint);
@@ -250,8 +251,15 @@ impl<C: CoinSource> LdkCoins<C> {
         let amount = needed.unwrap_or(Amount::ZERO);
         // The channel is not known here, nor a deadline: LDK says neither.
         let channel = ChannelId([0; 32]);
-        let every = usize::MAX;
-        let request = CoinRequest { claim, amount, feerate, channel, deadline: None, most: every };
+        let request = CoinRequest {
+            claim,
+            amount,
+            feerate,
+            worth: feerate,
+            channel,
+            deadline: None,
+            most: usize::MAX,
+        };
         let coins = self.coins.select(request).await.ok()?;
         let utxo = |coin: Coin| Utxo {
             outpoint: coin.outpoint,

@@ -46,6 +46,8 @@ pub(super) struct Following {
     stalled: TipAlarm,
     fees: Fees,
     pub(super) mempool: Looks,
+    /// What the source heard of too late.
+    late: Vec<(BlockRef, Box<Block>)>,
 }
 
 /// Where asking for feerates stands.
@@ -125,6 +127,7 @@ impl Following {
             stalled: TipAlarm::new(settings.stalled_after),
             fees: Fees::None,
             mempool: Looks::default(),
+            late: Vec::new(),
         }
     }
 
@@ -303,20 +306,9 @@ impl<A: Around> Driver<A> {
                 self.chain.moved();
             }
             What::Late { at, block } => {
-                let touched = self.engine.scan(&block).touched;
-                tracing::debug!(height = at.height.0, touched = touched.len(), "late");
-                let of: Vec<_> = touched.iter().map(|(slot, txs)| (*slot, txs.clone())).collect();
-                let input = |(slot, transactions)| {
-                    let input = Input::BlockConnected(BlockView { at, transactions });
-                    EngineInput::Channel { slot, input: Box::new(input) }
-                };
-                self.step(touched.into_iter().map(input).collect()).await?;
-                for (slot, transactions) in of {
-                    if let Some(active) = self.engine.active(slot) {
-                        measure::confirmed(&active.state, &transactions);
-                    }
-                }
+                self.tell_late(at, &block).await?;
                 self.ports.source.had(at, &block);
+                self.chain.late.push((at, block));
                 self.chain.moved();
             }
             What::AtTip(fees) => {
@@ -334,6 +326,42 @@ impl<A: Around> Driver<A> {
             What::Unsettled => self.chain.retry(&self.settings),
         }
         Ok(())
+    }
+
+    /// Transactions of a block that lies in the chain already.
+    async fn tell_late(&mut self, at: BlockRef, block: &Block) -> Result<(), crate::CommandError> {
+        let touched = self.engine.scan(block).touched;
+        if touched.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(height = at.height.0, touched = touched.len(), "late");
+        let of: Vec<_> = touched.iter().map(|(slot, txs)| (*slot, txs.clone())).collect();
+        let input = |(slot, transactions)| {
+            let input = Input::BlockConnected(BlockView { at, transactions });
+            EngineInput::Channel { slot, input: Box::new(input) }
+        };
+        self.step(touched.into_iter().map(input).collect()).await?;
+        for (slot, transactions) in of {
+            if let Some(active) = self.engine.active(slot) {
+                measure::confirmed(&active.state, &transactions);
+            }
+        }
+        Ok(())
+    }
+
+    /// A channel is watched, or watched again, whose past was scanned: what came late meanwhile may be missing in that.
+    /// Who has had it is not changed by it.
+    pub(super) async fn tell_late_again(&mut self) {
+        let mut late = std::mem::take(&mut self.chain.late);
+        let differs =
+            |known: &BlockRef, at: &BlockRef| known.height == at.height && known.hash != at.hash;
+        late.retain(|(at, _)| !self.engine.blocks().any(|known| differs(known, at)));
+        late.sort_by_key(|(at, _)| at.height);
+        for (at, block) in &late {
+            // An error: the driver is to end.
+            let _ = self.tell_late(*at, block).await;
+        }
+        self.chain.late.append(&mut late);
     }
 
     /// A new store begins at the source's tip: channels tell their births, and are scanned from

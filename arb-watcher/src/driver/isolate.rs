@@ -9,7 +9,7 @@ use arb_core::claim::build::{BuildError, Draft, Unsigned};
 use arb_core::ids::ChannelId;
 use arb_core::ports::{Broadcast, Coin, CoinRequest, CoinSource, Signer, Verdict};
 use arb_core::units::BlockHeight;
-use bitcoin::{OutPoint, ScriptBuf, Transaction};
+use bitcoin::{FeeRate, OutPoint, ScriptBuf, Transaction};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -222,31 +222,49 @@ async fn fund<C: CoinSource>(
     // Whatever goes without the others, the coins are this one's until the transaction is in the log.
     let (channel, claim) = draft.coins_as;
     let first = draft.clone();
+    let mut best: Option<(Unsigned, Draft, Funds)> = None;
+    let mut reserved: BTreeSet<OutPoint> = BTreeSet::new();
     loop {
         let (amount, feerate, most) = (draft.coins_wanted(), draft.feerate, draft.most_coins());
+        let worth = draft.coins_worth();
         let deadline = draft.claims().filter_map(Claim::needed_by).min();
-        let request = CoinRequest { claim, amount, feerate, channel, deadline, most };
+        let request = CoinRequest { claim, amount, feerate, worth, channel, deadline, most };
         let coins = answer(patience, wallet.select(request)).await.map_err(Failed::Other)?;
+        reserved.extend(coins.iter().map(|coin| coin.outpoint));
         if change.is_none() {
             change = Some(answer(patience, wallet.change_script()).await.map_err(Failed::Other)?);
         }
         let cheaper = draft.cheaper();
         match (draft.clone().assemble(&coins, change.clone()), cheaper) {
-            (Ok(unsigned), _) => {
+            (Ok(unsigned), cheaper) => {
                 // What there is gets the most of it through at its price, rather than all of it too late; and what there is
                 // no room for goes into another one.
                 let is_full = coins.len() >= most;
                 let fewer = draft.fewer().filter(|_| unsigned.is_short);
-                match fewer.filter(|fewer| is_full || fewer.saves_nearly_all_of(&first)) {
-                    Some(fewer) => {
-                        // What it has no use for is for the others.
-                        answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
-                        whole = fewer;
-                        draft = whole.clone();
-                    }
-                    None => return Ok((unsigned, draft, Funds { coins, change })),
+                if let Some(fewer) =
+                    fewer.filter(|fewer| is_full || fewer.saves_nearly_all_of(&first))
+                {
+                    // What it has no use for is for the others.
+                    answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
+                    reserved.clear();
+                    best = None;
+                    whole = fewer;
+                    draft = whole.clone();
+                    continue;
+                }
+                // Small coins may weigh so much at a high price that fewer of them pay more at a lower one.
+                let known = best.as_ref().map(|(known, ..)| known.feerate);
+                let is_better = known.is_none_or(|known| known < unsigned.feerate);
+                let is_enough = unsigned.feerate >= three_quarters(draft.feerate);
+                if is_better {
+                    best = Some((unsigned, draft.clone(), Funds { coins, change: change.clone() }));
+                }
+                match cheaper {
+                    Some(cheaper) if is_better && !is_enough => draft = cheaper,
+                    Some(_) | None => break,
                 }
             }
+            (Err(BuildError::NoCoins | BuildError::OverBudget), _) if best.is_some() => break,
             (Err(BuildError::NoCoins | BuildError::OverBudget), Some(cheaper)) => draft = cheaper,
             (Err(error @ (BuildError::NoCoins | BuildError::OverBudget)), None) => {
                 let Some(fewer) = whole.fewer() else {
@@ -257,10 +275,24 @@ async fn fund<C: CoinSource>(
                     return Err(Failed::other(error));
                 };
                 answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
+                reserved.clear();
                 whole = fewer;
                 draft = whole.clone();
             }
             (Err(error), _) => return Err(Failed::other(error)),
         }
     }
+    let (unsigned, draft, funds) = best.ok_or_else(|| Failed::other(BuildError::NoCoins))?;
+    if draft.divisible && reserved.len() > unsigned.coins.len() {
+        // What it has no use for is for the others.
+        answer(patience, wallet.release(claim)).await.map_err(Failed::Other)?;
+        let keeps = wallet.reserve(claim, unsigned.coins.clone());
+        answer(patience, keeps).await.map_err(Failed::Other)?;
+    }
+    Ok((unsigned, draft, funds))
+}
+
+fn three_quarters(rate: FeeRate) -> FeeRate {
+    let rate = rate.to_sat_per_kwu();
+    FeeRate::from_sat_per_kwu(rate.saturating_sub(rate >> 2))
 }

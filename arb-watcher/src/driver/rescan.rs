@@ -164,7 +164,7 @@ impl<A: Around> Driver<A> {
         }
         if watching.history.to == self.engine.tip() {
             let Watching { id, history, origin, .. } = watching;
-            return match origin {
+            match origin {
                 Origin::Asked(facts, reply) => self.register(facts, history.views, reply).await,
                 Origin::Candidates(updates, records, reply) => {
                     let taken = self.take_candidates(id, (&updates, records), history.views).await;
@@ -176,7 +176,8 @@ impl<A: Around> Driver<A> {
                     reply.send(self.abandon_by(id, sought, &history.views).await);
                 }
                 Origin::Healed => self.return_to_service(id, history.views).await,
-            };
+            }
+            return self.tell_late_again().await;
         }
         // The tip moved meanwhile: go on from there, or from the birth after a reorganisation.
         let stands = watching.history.to.is_none_or(|to| self.engine.blocks().any(|b| *b == to));

@@ -6,7 +6,7 @@ use arb_core::ports::{Coin, CoinRequest, CoinSource};
 use bitcoin::secp256k1::{All, PublicKey, Secp256k1, SecretKey};
 use bitcoin::sighash::EcdsaSighashType;
 use bitcoin::{
-    Amount, CompressedPublicKey, OutPoint, ScriptBuf, Transaction, TxOut, Weight, Witness,
+    Amount, CompressedPublicKey, FeeRate, OutPoint, ScriptBuf, Transaction, TxOut, Weight, Witness,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -118,8 +118,8 @@ impl MemoryCoins {
             .collect();
         let mut offered: Vec<((OutPoint, TxOut), Amount)> = Vec::new();
         for (outpoint, output) in &state.coins {
-            let brings = output.value.checked_sub(input_fee(request)).unwrap_or_default();
-            if !taken.contains(outpoint) {
+            let brings = output.value.checked_sub(input_fee(request.feerate)).unwrap_or_default();
+            if !taken.contains(outpoint) && output.value > input_fee(request.worth) {
                 offered.push(((*outpoint, output.clone()), brings));
             }
         }
@@ -175,10 +175,10 @@ impl MemoryCoins {
 }
 
 /// What a P2WPKH input costs at the feerate that was asked for.
-fn input_fee(request: &CoinRequest) -> Amount {
+fn input_fee(feerate: FeeRate) -> Amount {
     let base = bitcoin::TxIn::default().base_size() as u64 * 4;
     let weight = Weight::from_wu(base) + SATISFACTION_WEIGHT;
-    request.feerate.fee_wu(weight).unwrap_or(Amount::MAX_MONEY)
+    feerate.fee_wu(weight).unwrap_or(Amount::MAX_MONEY)
 }
 
 fn script_of(secp: &Secp256k1<All>, key: &SecretKey) -> ScriptBuf {

@@ -23,6 +23,8 @@ pub enum PeerError {
     HtlcNotPending(String),
     #[error("{side:?} has {balance_msat} msat, HTLC {name} needs {amount_msat} msat")]
     InsufficientBalance { side: Side, name: String, balance_msat: u64, amount_msat: u64 },
+    #[error("the splice takes out more than the {has_msat} msat that the peer has")]
+    SpliceTakesTooMuch { has_msat: u64 },
     #[error("HTLC {name}: {field} is out of range")]
     BadHtlc { name: String, field: &'static str },
     #[error("a staged commitment is pending: no further history")]

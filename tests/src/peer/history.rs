@@ -100,6 +100,12 @@ impl History {
 }
 
 impl History {
+    /// What the peer has in the newest commitment of either side, the least of both.
+    pub(super) fn newest_of_remote(&self) -> Option<u64> {
+        let newest = self.local.last().into_iter().chain(self.remote.last());
+        newest.map(|state| state.balances.remote_msat).min()
+    }
+
     /// Adds to the peer's balance in every commitment. One that had too little has nothing: it was
     /// there before the splice.
     pub(super) fn add_to_remote(&mut self, msat: i64) {

@@ -68,6 +68,10 @@ impl Channel {
         let more = msat(capacity)?
             .checked_sub(msat(self.params().capacity)?)
             .ok_or(PeerError::AmountOverflow)?;
+        let has = self.history.newest_of_remote().unwrap_or(0);
+        if has.checked_add_signed(more).is_none() {
+            return Err(PeerError::SpliceTakesTooMuch { has_msat: has });
+        }
         spliced.history.add_to_remote(more);
         Ok(spliced)
     }

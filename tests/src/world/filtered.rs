@@ -92,6 +92,11 @@ impl Client {
             self.source.register_output(WatchedOutput { block_hash, outpoint, script_pubkey });
         }
         self.follow(&mut said).await?;
+        for (txid, height, block) in self.source.get_relevant_txids() {
+            if said.chain.get(height as usize).map(Block::block_hash) != block {
+                self.source.transaction_unconfirmed(&txid);
+            }
+        }
         let best = said.chain.last().map(|block| block.header);
         let height = u32::try_from(said.chain.len()).unwrap_or(u32::MAX).saturating_sub(1);
         // Either comes first.
@@ -117,11 +122,7 @@ impl Client {
                 said.chain.last().map(Block::block_hash).filter(|last| below != Some(*last))
             {
                 said.chain.pop();
-                let gone = |(block, _): &(BlockHash, Txid)| *block == last;
-                for (_, txid) in said.confirmed.iter().filter(|known| gone(known)) {
-                    self.source.transaction_unconfirmed(txid);
-                }
-                said.confirmed.retain(|known| !gone(known));
+                said.confirmed.retain(|(block, _)| *block != last);
                 continue;
             }
             if height > tip.height {

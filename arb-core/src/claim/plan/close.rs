@@ -79,7 +79,7 @@ impl Planner<'_> {
         let child = |rate| {
             let whole = fee::fee_of(rate, weight).checked_sub(parent.fee).unwrap_or(Amount::ZERO);
             // By itself it must be worth relaying, too.
-            whole.max(fee::fee_of(self.estimates.floor, own))
+            whole.max(fee::relay_fee(self.estimates.floor, own))
         };
         let handed_out = self.past.ours(commitment).map(|out| out.handed_out);
         let since = handed_out.map(|out| out.at.until(self.tip).0);

@@ -152,13 +152,19 @@ impl Planner<'_> {
     ) -> (Vec<&'c Claim>, Vec<&'c Claim>) {
         let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
         let part = |all: Amount| all.to_sat().checked_div(count).map(Amount::from_sat);
-        // What all of them cannot pay some may.
-        let rate = rate.unwrap_or(self.estimates.floor);
-        let each = part(fee::fee_of(rate, weight));
-        let pays = |claim: &&&Claim| match self.past.budget(claim) {
-            Some(_) => each.is_some_and(|each| self.most(claim) >= each),
-            None => self.brings(claim) > fee::fee_of(rate, group::marginal_weight(claim)),
+        let by = |rate: FeeRate| -> (Vec<&'c Claim>, Vec<&'c Claim>) {
+            let each = part(fee::fee_of(rate, weight));
+            let pays = |claim: &&&Claim| match self.past.budget(claim) {
+                Some(_) => each.is_some_and(|each| self.most(claim) >= each),
+                None => self.brings(claim) > fee::fee_of(rate, group::marginal_weight(claim)),
+            };
+            claims.iter().partition(pays)
         };
-        claims.iter().partition(|claim| pays(claim))
+        let Some(rate) = rate else {
+            // What all of them cannot pay some may; and what none can, all together sooner than each by itself.
+            let some = by(self.estimates.within(fee::PATIENT).max(self.estimates.floor));
+            return if some.0.is_empty() { by(self.estimates.floor) } else { some };
+        };
+        by(rate)
     }
 }

@@ -13,6 +13,7 @@ mod forgotten;
 mod intervene;
 mod isolate;
 mod kept;
+mod late;
 mod life;
 pub(super) mod metrics;
 mod mocks;

@@ -18,7 +18,7 @@ use arb_watcher::{Arbiter, Ports, Settings};
 use bitcoin::block::Header;
 use bitcoin::secp256k1::{PublicKey, ecdsa};
 use bitcoin::{FeeRate, OutPoint, ScriptBuf, Transaction, TxOut};
-use lightning::chain::{BestBlock, Confirm, Listen};
+use lightning::chain::{BestBlock, Confirm, Filter, Listen, WatchedOutput};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -154,18 +154,19 @@ async fn the_driver_follows_what_ldk_delivers() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A server that has the chain's headers, but for those above a height.
-struct Server<'a>(&'a World, u32);
+/// A server that has the chain's headers, from one height up to another.
+struct Server<'a>(&'a World, std::ops::RangeInclusive<u32>);
 
 impl Headers for Server<'_> {
     type Error = Infallible;
 
     async fn headers(&self, to: BlockRef, most: u32) -> Result<Vec<Header>, Infallible> {
-        let Self(world, last) = self;
-        if to.height.0 > *last || world.chain.hash_at(to.height.0) != Some(to.hash) {
+        let Self(world, heights) = self;
+        let is_there = world.chain.hash_at(to.height.0) == Some(to.hash);
+        if !heights.contains(&to.height.0) || !is_there {
             return Ok(Vec::new());
         }
-        let first = to.height.0.saturating_sub(most.saturating_sub(1));
+        let first = to.height.0.saturating_sub(most.saturating_sub(1)).max(*heights.start());
         let blocks = (first..=to.height.0).filter_map(|height| world.chain.block_at(height));
         Ok(blocks.map(|block| block.header).collect())
     }
@@ -193,10 +194,10 @@ async fn what_a_filtering_client_says_late_is_not_lost() -> Result<(), Failed> {
     let filter = Arc::new(OutputFilter::new());
     let source = ConfirmSource::new([], filter.clone());
     assert!(matches!(source.tip().await, Err(SourceError::NotStarted)));
-    let round = source.round_complete(&Server(&world, start)).await;
+    let round = source.round_complete(&Server(&world, 0..=start)).await;
     assert!(matches!(round, Err(RoundError::NoTip)));
     best(&source, &world)?;
-    source.round_complete(&Server(&world, start)).await?;
+    source.round_complete(&Server(&world, 0..=start)).await?;
     let arbiter = started(source.clone()).await?;
     arbiter.watch_channel(world.facts.clone()).await?;
 
@@ -207,19 +208,22 @@ async fn what_a_filtering_client_says_late_is_not_lost() -> Result<(), Failed> {
     world.chain.mine_empty(2);
     let tip = world.chain.height();
     best(&source, &world)?;
-    let round = source.round_complete(&Server(&world, start)).await;
+    let round = source.round_complete(&Server(&world, 0..=start)).await;
     assert!(matches!(round, Err(RoundError::NoHeader(at)) if at.height.0 == tip - 1));
     assert_eq!(source.tip().await?.height.0, start);
-    source.round_complete(&Server(&world, tip)).await?;
+    source.round_complete(&Server(&world, 0..=tip)).await?;
     assert_eq!(reached(&arbiter, &world, tip).await?.phase, Phase::Open);
 
-    // What was in them comes too late, the last first.
+    // What was in them comes too late, the last first: nobody knows what it is for.
     let before = filter.outputs();
     confirm(&source, &world, start + 2)?;
+    source.round_complete(&Server(&world, 0..=tip)).await?;
+    tokio::time::timeout(PATIENCE, arbiter.idle()).await??;
+    assert_eq!(reached(&arbiter, &world, tip).await?.phase, Phase::Open);
     confirm(&source, &world, start + 1)?;
     let outputs = close.output.len() + claim.output.len();
     assert_eq!(filter.outputs() - before, outputs);
-    source.round_complete(&Server(&world, tip)).await?;
+    source.round_complete(&Server(&world, 0..=tip)).await?;
     let spend = FundingSpend::RemoteCommitment(world.facts.candidates.current.remote.number);
     let closed = |report: &ChannelReport| report.phase == Phase::Closed(spend);
     let is_told = |report: &ChannelReport| {
@@ -240,7 +244,7 @@ async fn what_a_filtering_client_says_late_is_not_lost() -> Result<(), Failed> {
     }
     assert_eq!(source.get_relevant_txids(), []);
     best(&source, &world)?;
-    source.round_complete(&Server(&world, tip + 2)).await?;
+    source.round_complete(&Server(&world, 0..=tip + 2)).await?;
     let report = reached(&arbiter, &world, world.chain.height()).await?;
     assert_eq!(report.phase, Phase::Open);
     arbiter.shutdown().await;
@@ -264,7 +268,7 @@ async fn what_a_filtering_client_says_again_after_a_restart_is_made_good() -> Re
     confirm(&source, &world, start + 1)?;
     best(&source, &world)?;
     // All blocks are known: no header is asked for.
-    source.round_complete(&Server(&world, 0)).await?;
+    source.round_complete(&Server(&world, 0..=0)).await?;
     let standing = remembered.last().copied().ok_or("no block")?;
     let (at, late) = source.late(standing).ok_or("nothing late")?;
     assert_eq!((at.height.0, late.txdata.as_slice()), (start + 1, [close].as_slice()));
@@ -279,13 +283,84 @@ async fn what_a_filtering_client_says_again_after_a_restart_is_made_good() -> Re
     assert!(
         matches!(source.block(empty.hash).await, Err(SourceError::NotYet(at)) if at == empty.height)
     );
-    source.round_complete(&Server(&world, tip)).await?;
+    source.round_complete(&Server(&world, 0..=tip)).await?;
     assert_eq!(source.block(empty.hash).await?.map(|block| block.txdata.len()), Some(0));
     assert!(matches!(
         source.hash_at(arb_core::units::BlockHeight(1)).await,
         Err(SourceError::NotYet(_))
     ));
-    source.round_complete(&Server(&world, tip)).await?;
+    source.round_complete(&Server(&world, 0..=tip)).await?;
     assert_eq!(source.hash_at(arb_core::units::BlockHeight(1)).await?, world.chain.hash_at(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_in_a_stale_block_alone_is_never_told() -> Result<(), Failed> {
+    let mut world = World::new()?;
+    let start = world.chain.height();
+    let filter = Arc::new(OutputFilter::new());
+    let source = ConfirmSource::new([], filter.clone());
+    best(&source, &world)?;
+    source.round_complete(&Server(&world, 0..=start)).await?;
+    let (close, funding) = (world.close.clone(), world.facts.candidates.current.funding);
+    let index = u16::try_from(funding.vout)?;
+    source.register_output(WatchedOutput {
+        block_hash: None,
+        outpoint: lightning::chain::transaction::OutPoint { txid: funding.txid, index },
+        script_pubkey: ScriptBuf::new(),
+    });
+    world.chain.mine_transactions(std::slice::from_ref(&close))?;
+    confirm(&source, &world, start + 1)?;
+    best(&source, &world)?;
+    source.round_complete(&Server(&world, 0..=start + 1)).await?;
+    let first = world.chain.hash_at(start + 1);
+    assert_eq!(source.get_relevant_txids(), [(close.compute_txid(), start + 1, first)]);
+
+    // A longer chain without it. Whoever looks no longer after the output is asked to do so again.
+    world.chain.disconnect(1, &|_| true)?;
+    world.chain.mine_empty(2);
+    source.transaction_unconfirmed(&close.compute_txid());
+    assert_eq!(source.get_relevant_txids(), []);
+    best(&source, &world)?;
+    source.round_complete(&Server(&world, 0..=start + 2)).await?;
+    for _ in 0..3 {
+        let tip = source.tip().await?;
+        assert_eq!(source.late(tip), None, "at {}", tip.height.0);
+        let body = source.block(tip.hash).await?.ok_or("no block")?;
+        assert_eq!(body.txdata, []);
+        world.chain.mine_empty(300);
+        best(&source, &world)?;
+        source.round_complete(&Server(&world, 0..=world.chain.height())).await?;
+    }
+
+    // It is in another block: that one is relevant, whether or not the round has come to its end.
+    world.chain.mine_transactions(std::slice::from_ref(&close))?;
+    let tip = world.chain.height();
+    confirm(&source, &world, tip)?;
+    let relevant = [(close.compute_txid(), tip, world.chain.hash_at(tip))];
+    assert_eq!(source.get_relevant_txids(), relevant);
+    Ok(())
+}
+
+#[tokio::test]
+async fn headers_of_old_blocks_hold_up_nobody() -> Result<(), Failed> {
+    let mut world = World::new()?;
+    world.chain.mine_empty(200);
+    let start = world.chain.height();
+    let source = ConfirmSource::new([], Arc::new(OutputFilter::new()));
+    best(&source, &world)?;
+    let recent = Server(&world, start - 150..=start);
+    source.round_complete(&recent).await?;
+    let old = arb_core::units::BlockHeight(start - 160);
+    assert!(matches!(source.hash_at(old).await, Err(SourceError::NotYet(_))));
+    assert!(matches!(source.round_complete(&recent).await, Err(RoundError::NoHeader(_))));
+    world.chain.mine_empty(1);
+    best(&source, &world)?;
+    let recent = Server(&world, start - 150..=start + 1);
+    assert!(matches!(source.round_complete(&recent).await, Err(RoundError::NoHeader(_))));
+    assert_eq!(source.tip().await?.height.0, start + 1, "the tip is shown all the same");
+    assert!(source.hash_at(arb_core::units::BlockHeight(start - 150)).await?.is_some());
+    source.round_complete(&Server(&world, 0..=start + 1)).await?;
+    assert_eq!(source.hash_at(old).await?, world.chain.hash_at(old.0));
     Ok(())
 }

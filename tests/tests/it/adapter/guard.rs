@@ -135,6 +135,7 @@ fn request() -> CoinRequest {
         claim: outpoint(1),
         amount: Amount::from_sat(1_000),
         feerate: FeeRate::BROADCAST_MIN,
+        worth: FeeRate::BROADCAST_MIN,
         channel: CHANNEL,
         deadline: Some(BlockHeight(DEADLINE)),
         most: usize::MAX,

@@ -37,6 +37,7 @@ fn wants(claim: u8, sat: u64) -> CoinRequest {
         claim: outpoint(claim),
         amount: Amount::from_sat(sat),
         feerate: FeeRate::from_sat_per_vb_u32(1),
+        worth: FeeRate::from_sat_per_vb_u32(1),
         channel: CHANNEL,
         deadline: None,
         most: usize::MAX,

@@ -5,8 +5,8 @@ use arb_core::claim::trough::Troughs;
 use arb_core::format::sighash;
 use arb_core::ids::ChannelId;
 use arb_core::ports::{
-    BlockSource, Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, OurScripts,
-    Package, PointRequest, ScriptOwner, SignRequest, Signer, Verdict,
+    Broadcast, Coin, CoinRequest, CoinSource, FeeEstimates, FeeSource, OurScripts, Package,
+    PointRequest, ScriptOwner, SignRequest, Signer, Verdict,
 };
 use arb_core::units::{BlockHeight, BlockRef};
 use bitcoin::block::{Header, Version};
@@ -38,6 +38,8 @@ struct Shared {
 
 type Hook = Box<dyn FnOnce(&Chain) + Send>;
 
+mod source;
+
 struct ChainState {
     best: Vec<BlockRef>,
     blocks: HashMap<BlockHash, Block>,
@@ -58,6 +60,8 @@ struct ChainState {
     mempool_looks: usize,
     blocks_read: usize,
     nonce: u32,
+    /// What it heard of after its blocks were handed out.
+    late: Vec<(BlockRef, Block)>,
 }
 
 impl Default for ChainState {
@@ -77,6 +81,7 @@ impl Default for ChainState {
             mempool_looks: 0,
             blocks_read: 0,
             nonce: 0,
+            late: Vec::new(),
         };
         state.mine(vec![]);
         state
@@ -234,57 +239,6 @@ impl Chain {
         }
         let mood = self.state().mood;
         mood.act().await
-    }
-}
-
-impl BlockSource for Chain {
-    type Error = Down;
-
-    async fn tip(&self) -> Result<BlockRef, Down> {
-        self.state().looks += 1;
-        self.act().await?;
-        Ok(self.tip_now())
-    }
-
-    async fn hash_at(&self, height: BlockHeight) -> Result<Option<BlockHash>, Down> {
-        self.act().await?;
-        let naming = self.state().naming;
-        if naming > Duration::ZERO {
-            sleep(naming).await;
-        }
-        let state = self.state();
-        Ok(state.best.iter().find(|block| block.height == height).map(|block| block.hash))
-    }
-
-    async fn block(&self, hash: BlockHash) -> Result<Option<Block>, Down> {
-        self.state().blocks_read += 1;
-        self.act().await?;
-        let act = self.state().before.take_if(|(before, _)| *before == hash);
-        if let Some((_, act)) = act {
-            act(self);
-            let delay = self.state().delay;
-            if delay > Duration::ZERO {
-                sleep(delay).await;
-            }
-        }
-        let mood = self.state().broken.get(&hash).copied().unwrap_or_default();
-        mood.act().await?;
-        Ok(self.state().blocks.get(&hash).cloned())
-    }
-
-    async fn mempool_spenders(&self, outpoints: Vec<OutPoint>) -> Result<Vec<Transaction>, Down> {
-        self.state().mempool_looks += 1;
-        self.act().await?;
-        let mood = self.state().mempool_mood;
-        mood.act().await?;
-        let spends = |tx: &&Transaction| {
-            tx.input.iter().any(|input| outpoints.contains(&input.previous_output))
-        };
-        Ok(self.state().mempool.iter().filter(spends).cloned().collect())
-    }
-
-    async fn changed(&self) {
-        self.0.bell.notified().await;
     }
 }
 
