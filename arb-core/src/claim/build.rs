@@ -49,6 +49,8 @@ pub struct Draft {
     pub coins_as: (ChannelId, OutPoint),
     /// Whether a coin whose input would cost most of it is left for better times: there is time.
     pub thrifty: bool,
+    /// Below which feerate nothing is relayed: there is no better time to wait for at a lower one.
+    pub floor: FeeRate,
 }
 
 /// So many tenths of a coin its input may cost as long as there is time.
@@ -134,6 +136,7 @@ impl Draft {
             divisible: false,
             last: false,
             thrifty: false,
+            floor: FeeRate::ZERO,
         }
     }
 
@@ -223,7 +226,8 @@ impl Draft {
         let fee = three_quarters(self.fee).max(self.least);
         let rate = self.feerate.to_sat_per_kwu();
         let feerate = FeeRate::from_sat_per_kwu(rate.saturating_sub(rate.div_ceil(4)));
-        (fee < self.fee).then(|| Self { fee, feerate, ..self.clone() })
+        let is_too_low = self.thrifty && feerate < self.floor;
+        (fee < self.fee && !is_too_low).then(|| Self { fee, feerate, ..self.clone() })
     }
 
     /// The same price for half of the claims, those for which most is lost, for a wallet that cannot pay for all

@@ -493,6 +493,7 @@ impl<'a> Planner<'a> {
         draft.budget = budget;
         draft.divisible = matches!(over, Over::Nothing);
         draft.thrifty = price.asked.is_empty() && price.hurry.has_time();
+        draft.floor = self.estimates.floor;
         // The last step up is whatever is left of the budget.
         draft.fee = draft.fee.min(before_coins);
         if draft.least <= budget { Ok(draft) } else { Err(Undrafted::CannotPay) }

@@ -267,6 +267,12 @@ async fn fund<C: CoinSource>(
             (Err(BuildError::NoCoins | BuildError::OverBudget), _) if best.is_some() => break,
             (Err(BuildError::NoCoins | BuildError::OverBudget), Some(cheaper)) => draft = cheaper,
             (Err(error @ (BuildError::NoCoins | BuildError::OverBudget)), None) => {
+                if whole.thrifty && whole.divisible {
+                    // Nothing of it is out, and better times are not in sight: the mempool asks for too much.
+                    whole.thrifty = false;
+                    draft = whole.clone();
+                    continue;
+                }
                 let Some(fewer) = whole.fewer() else {
                     if whole.divisible {
                         // Nothing of it is out: others may have them meanwhile.
