@@ -88,8 +88,10 @@ fn a_child_of_many_coins_leaves_room_for_its_commitment() {
         channel a capacity=20_000_000sat local=15_000_000sat\n"
         .to_owned();
     story.extend((0..24).map(|n| format!("offer a h{n} amount=350_000sat expiry=+40\n")));
+    // The operator wants that price, though the coins are worth hardly more than their inputs at it.
     story += "feerate 40sat/vB
         fail a
+        bump a feerate=40sat/vB
         expect ours kind=anchor count=1 max_weight>=390_000
         mine
         expect a close=local#24\n";
